@@ -1,0 +1,1 @@
+"""Neural style transfer: repaint a photo in a painting's style."""

@@ -1,0 +1,177 @@
+"""Frozen feature extractors with named layers.
+
+Layers carry the field's names, ``conv4_2`` and ``relu4_2`` for the VGGs, shallow to deep in `Backbone.layers`; ``image`` is
+the picture itself. `load_backbone` is the door: ``vgg19-slim`` is part of the package, the others are torchvision's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from impasto.errors import OptionError
+from impasto.layers import Conv, freeze
+from impasto.weights import Weights, load_weights, resolve
+
+SLIM = "vgg19-slim"
+HEADS = "+heads"
+TORCHVISION = (
+    "vgg16",
+    "vgg19",
+    "vgg16_bn",
+    "vgg19_bn",
+    "resnet50",
+    "mobilenet_v3_large",
+    "squeezenet1_1",
+)
+BACKBONES = (SLIM, SLIM + HEADS, *TORCHVISION)
+VGG19_BLOCKS = (2, 2, 4, 4, 1)
+SLIM_WIDTHS = (16, 32, 64, 128, 128)
+VGG19_WIDTHS = (64, 128, 256, 512, 512)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """A chain of named steps whose outputs are the layers.
+
+    steps: name -> module, in the order in which they run; mean, std: how the image is scaled before the first step;
+    heads: layer -> module that maps the layer's features to another width (a side branch, never fed onwards).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        steps: Mapping[str, nn.Module],
+        *,
+        heads: Mapping[str, nn.Module] | None = None,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        digest: str = "random",
+        least_side: int = 1,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.digest = digest
+        self.least_side = least_side
+        self.steps = nn.ModuleDict(dict(steps))
+        self.heads = nn.ModuleDict(dict(heads or {}))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layer names, shallow to deep."""
+        return ("image", *self.steps)
+
+    def check_layers(self, layers: Iterable[str]) -> None:
+        """Raise OptionError if one of `layers` is not a layer of this backbone."""
+        for layer in layers:
+            if layer not in self.layers:
+                raise OptionError(f"{self.name} has no layer {layer!r}; it has: {', '.join(self.layers)}")
+
+    def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`; stops at the deepest one."""
+        wanted = set(layers)
+        self.check_layers(wanted)
+        self._check_size(image)
+        found = {"image": image} if "image" in wanted else {}
+        x = (image - self.mean) / self.std
+        for name, step in self.steps.items():
+            if len(found) == len(wanted):
+                break
+            x = step(x)
+            if name in wanted:
+                found[name] = self.heads[name](x) if name in self.heads else x
+        return found
+
+    def _check_size(self, image: Tensor) -> None:
+        if min(image.shape[-2:]) < self.least_side:
+            height, width = image.shape[-2:]
+            raise OptionError(
+                f"{self.name} needs pictures of at least {self.least_side} px a side, not {width}x{height}"
+            )
+
+
+def vgg_steps(
+    blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "max"
+) -> dict[str, nn.Module]:
+    """The named steps of a VGG body with repeated edges: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
+    steps: dict[str, nn.Module] = {}
+    inputs = 3
+    for block, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
+        for i in range(1, count + 1):
+            steps[f"conv{block}_{i}"] = Conv(inputs, width)
+            steps[f"relu{block}_{i}"] = nn.ReLU()
+            inputs = width
+        if block < len(blocks):
+            steps[f"pool{block}"] = pool(pooling)
+    return steps
+
+
+def pool(kind: str) -> nn.Module:
+    """The 2x2 pooling named `kind`, ``max`` or ``average``; raises OptionError otherwise."""
+    if kind == "max":
+        return nn.MaxPool2d(2)
+    if kind == "average":
+        return nn.AvgPool2d(2)
+    raise OptionError(f"pooling is max or average, not {kind!r}")
+
+
+def slim_backbone(*, heads: bool = False, pooling: str = "max", digest: str = "random") -> Backbone:
+    """vgg19-slim with random weights: VGG-19 up to relu5_1 at a quarter of its widths (Simonyan & Zisserman 2015).
+
+    heads: give the five layers relu1_1 ... relu5_1 through 1x1 convolutions with VGG-19's own widths, in the
+    normalisation of mean activation 1 (Gatys et al. 2016). Wang et al. 2020 ("Collaborative Distillation") train such
+    an encoder together with its heads.
+
+    Departs from the papers: edges are repeated, not zero; the heads end in a ReLU, as the layers that they imitate.
+    """
+    sides = {
+        f"relu{block}_1": nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU())
+        for block, (inputs, outputs) in enumerate(zip(SLIM_WIDTHS, VGG19_WIDTHS, strict=True), start=1)
+    }
+    return Backbone(
+        SLIM + HEADS if heads else SLIM,
+        vgg_steps(VGG19_BLOCKS, SLIM_WIDTHS, pooling),
+        heads=sides if heads else None,
+        digest=digest,
+        least_side=16,
+    )
+
+
+def load_backbone(
+    name: str = SLIM, *, pooling: str = "max", weights: str | Path | None = None, pretrained: bool = True
+) -> Backbone:
+    """The frozen backbone called `name`, one of `BACKBONES`.
+
+    weights: a local safetensors file (for torchvision's networks also a state dict of theirs) instead of the official
+    one; pretrained False: random weights, for tests. Raises OptionError for an unknown name, WeightsError if the weights
+    can't be had.
+    """
+    if name not in BACKBONES:
+        raise OptionError(f"there is no backbone {name!r}; there are: {', '.join(BACKBONES)}")
+    if name in TORCHVISION:
+        from impasto.torchvision_backbones import build
+
+        backbone = build(name, pooling=pooling, weights=weights, pretrained=pretrained)
+    else:
+        backbone = _load_slim(name, pooling, weights, pretrained)
+    freeze(backbone)
+    return backbone
+
+
+def _load_slim(name: str, pooling: str, weights: str | Path | None, pretrained: bool) -> Backbone:
+    heads = name.endswith(HEADS)
+    if not pretrained:
+        return slim_backbone(heads=heads, pooling=pooling)
+    file: Weights = load_weights(weights) if weights is not None else load_weights(resolve(SLIM))
+    backbone = slim_backbone(heads=heads, pooling=pooling, digest=file.digest)
+    file.fill(backbone, ignore=() if heads else ("heads.",))
+    return backbone

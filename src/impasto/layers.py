@@ -1,0 +1,77 @@
+"""Blocks that several networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Conv(nn.Conv2d):
+    """A convolution that keeps height and width (at stride 1) by repeating or mirroring the picture's edge.
+
+    Repeating works at every size; mirroring (the papers' reflection) needs each side to be larger than the padding.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, mirror: bool = False) -> None:
+        super().__init__(inputs, outputs, kernel, stride)
+        self.edge = (kernel // 2,) * 4
+        self.edge_mode = "reflect" if mirror else "replicate"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        if self.edge[0]:
+            x = F.pad(x, self.edge, mode=self.edge_mode)
+        return F.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class Decoder(nn.Module):
+    """The mirror of a VGG encoder: convolutions with ReLU, doubling the picture between stages, linear at the end.
+
+    stages: channels of each convolution's output, deepest stage first; the picture doubles after the first convolution
+    of a stage but the last stage. For AdaIN (Huang & Belongie 2017): ``inputs=512,
+    stages=[[256], [256, 256, 256, 128], [128, 64], [64, 3]]`` where each list's last entry leaves the stage.
+    """
+
+    def __init__(self, inputs: int, stages: Sequence[Sequence[int]], *, mirror: bool = False) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        for widths in stages:
+            stage = nn.ModuleList()
+            for width in widths:
+                stage.append(Conv(inputs, width, mirror=mirror))
+                inputs = width
+            self.stages.append(stage)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, 2^(stages - 1) H, ... W)."""
+        last = len(self.stages) - 1
+        for i, stage in enumerate(self.stages):
+            assert isinstance(stage, nn.ModuleList)
+            for j, conv in enumerate(stage):
+                x = conv(x)
+                if i < last or j < len(stage) - 1:
+                    x = F.relu(x)
+            if i < last:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return x
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Put `module` into evaluation mode with no gradient for its parameters; returns it."""
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers `module` has to learn or has learnt."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no tensor holds NaN or infinity."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -1,0 +1,48 @@
+"""The base of every method's options: frozen, validated, and the only source of flags, ranges, defaults and help."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from impasto.errors import OptionError
+
+
+class Options(BaseModel):
+    """A method's options; a field's type, default, range and description are what the command line shows.
+
+    Values may come as text, as from a command line: ``"relu1_1,relu2_1"`` is a tuple, ``"3"`` a number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_text(cls, values: Any) -> Any:
+        """Split comma-separated text into the items of a tuple field."""
+        if not isinstance(values, dict):
+            return values
+        out = dict(values)
+        for name, value in values.items():
+            field = cls.model_fields.get(name)
+            if isinstance(value, str) and field is not None and "tuple" in str(field.annotation):
+                out[name] = tuple(part.strip() for part in value.split(",") if part.strip())
+        return out
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], owner: str) -> Self:
+        """Validate `values`; `owner` is the name of the method, for the message. Raises OptionError."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise OptionError(_one_line(cls, error, owner)) from None
+
+
+def _one_line(cls: type[Options], error: ValidationError, owner: str) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][:1]) or "options"
+    if first["type"] == "extra_forbidden":
+        return f"{owner} has no option {name!r}; it has: {', '.join(cls.model_fields)}"
+    shown = "" if not first["loc"] else f", not {first['input']!r}"
+    return f"{owner}: {name.replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}{shown}"

@@ -1,0 +1,99 @@
+"""Moments of features: the one place where anything is summed over height and width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the features of one or more pictures add up to.
+
+    count: positions summed over, a float; total: (B, C); products: (B, C, C), or (B, C) for its diagonal alone.
+    Moments of tiles, frames and pictures combine by ``+``, by weights with ``*``.
+    """
+
+    count: float
+    total: Tensor
+    products: Tensor
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
+
+    def __mul__(self, weight: float) -> Moments:
+        return Moments(self.count * weight, self.total * weight, self.products * weight)
+
+    __rmul__ = __mul__
+
+    @property
+    def mean(self) -> Tensor:
+        """Channel means, (B, C)."""
+        return self.total / self.count
+
+    @property
+    def second(self) -> Tensor:
+        """Raw second moments: mean products, (B, C, C) or (B, C)."""
+        return self.products / self.count
+
+    @property
+    def full(self) -> bool:
+        """Whether all products are there, not only each channel's with itself."""
+        return self.products.dim() == 3
+
+    @property
+    def variance(self) -> Tensor:
+        """Biased channel variances, (B, C), at least 0."""
+        second = torch.diagonal(self.second, dim1=1, dim2=2) if self.full else self.second
+        return (second - self.mean.square()).clamp_min(0)
+
+    def deviation(self, eps: float = 1e-5) -> Tensor:
+        """Channel standard deviations, (B, C): the root of variance + eps, so that its gradient stays finite."""
+        return (self.variance + eps).sqrt()
+
+    @property
+    def covariance(self) -> Tensor:
+        """Biased channel covariance, (B, C, C). Needs full products."""
+        return self.second - self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
+
+    @property
+    def gram(self) -> Tensor:
+        """The Gram matrix without any divisor, (B, C, C): F F^T over all positions."""
+        return self.products
+
+
+def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) -> Moments:
+    """Sum features over all positions.
+
+    features: (B, C, H, W); mask: (1 or B, 1, H, W) weights in [0, 1], or None for all ones. Per sample, never across
+    the batch. Half-precision features are summed in float32.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return _sum(features.float() if features.dtype in HALF else features, full, mask)
+
+
+def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:
+    flat = features.flatten(2)  # (B, C, N)
+    if mask is None:
+        weighted, count = flat, float(flat.shape[2])
+    else:
+        weights = mask.to(flat).flatten(2)  # (1 or B, 1, N)
+        weighted, count = flat * weights, float(weights[0].sum())
+    products = weighted @ flat.transpose(1, 2) if full else (weighted * flat).sum(2)
+    return Moments(max(count, 1e-6), weighted.sum(2), products)
+
+
+def channel_stats(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every channel, each (B, C, 1, 1), numerically centred; for normalising (B, C, H, W)."""
+    variance, mean = torch.var_mean(features.float(), dim=(2, 3), keepdim=True, correction=0)
+    return mean.to(features.dtype), (variance + eps).sqrt().to(features.dtype)
+
+
+def normalize(features: Tensor, eps: float = 1e-5) -> Tensor:
+    """Features with mean 0 and deviation 1 in every channel of every sample, (B, C, H, W)."""
+    mean, deviation = channel_stats(features, eps)
+    return (features - mean) / deviation

@@ -1,0 +1,295 @@
+"""Training: picture folders in, one weights file out; the loop that every trained method shares.
+
+A `Task` brings what differs: the module that learns, the loss terms of one batch, a preview picture, the file to ship. The
+loop brings the rest: devices, mixed precision and several processes by accelerate, a learning rate that anneals by steps
+or by the wall clock, checkpoints and exact resume, previews, a stop at NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from impasto.errors import ImageError, ImpastoError
+from impasto.image import fit, read_image, resize, write_image
+from impasto.options import Options
+from impasto.weights import load_weights, save_weights
+from impasto.weights.resolve import HEADER_KEY, write_atomically
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class TrainOptions(Options):
+    """How long and with what a training runs; the same for every method."""
+
+    steps: int = Field(20_000, ge=1, description="optimiser steps; with --minutes the most there may be")
+    minutes: float | None = Field(None, gt=0, description="wall-clock limit; the learning rate anneals to its end")
+    batch: int = Field(4, ge=1, le=1024, description="pictures of each kind a step and process")
+    crop: int = Field(144, ge=32, le=2048, description="side of the square crops, px")
+    side: int = Field(288, ge=32, le=4096, description="shorter side to which pictures are shrunk when read, px")
+    learning_rate: float = Field(1.5e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    seed: int = Field(0, ge=0, description="fixes the initial weights and every crop")
+    precision: str = Field("no", pattern="^(no|bf16|fp16)$", description="accelerate's mixed precision: no, bf16, fp16")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    preview_every: int = Field(1000, ge=1, description="steps between preview sheets")
+
+
+class Task(nn.Module):
+    """What is trained. Its parameters that require gradients learn; calling it gives the terms of the loss."""
+
+    name: str = "task"
+
+    def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Weighted terms of the loss, whose sum is minimised.
+
+        contents, styles: (B, 3, H, W) in [0, 1], photographs and artworks; progress: 0 at the start, 1 at the end.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def learned(self) -> nn.Module:
+        """The module whose weights are checkpointed."""
+        return self
+
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """A picture, (1, 3, H, W), that shows how far the training is."""
+        return contents[:1]
+
+    def config(self) -> dict[str, Any]:
+        """What goes into the shipped file's header, so that the file alone gives the model."""
+        return {}
+
+
+@dataclass
+class Pictures:
+    """Pictures decoded once: a list of uint8 tensors (3, H, W), with how many files were unreadable."""
+
+    items: list[Tensor]
+    skipped: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, folders: list[Path], side: int, least: int, most: int | None = None) -> Pictures:
+        """Read every picture under `folders`, shrunk to a shorter side of `side` and no smaller than `least`."""
+        found = cls([])
+        paths = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        for path in paths[:most]:
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                found.skipped.append(str(error))
+                continue
+            found.items.append(_shrink(image, side, least))
+        if not found.items:
+            where = ", ".join(str(folder) for folder in folders)
+            raise ImpastoError(f"no readable picture in {where}: name folders with JPEG, PNG, WebP or TIFF files")
+        return found
+
+    def batch(self, seed: tuple[int, ...], size: int, crop: int) -> Tensor:
+        """`size` random crops, (size, 3, crop, crop) in [0, 1], mirrored by chance; the same for the same seed."""
+        rng = np.random.default_rng(seed)
+        return torch.stack([self._crop(rng, crop) for _ in range(size)]).float() / 255
+
+    def _crop(self, rng: np.random.Generator, crop: int) -> Tensor:
+        item = self.items[int(rng.integers(len(self.items)))]
+        top = int(rng.integers(item.shape[1] - crop + 1))
+        left = int(rng.integers(item.shape[2] - crop + 1))
+        cut = item[:, top : top + crop, left : left + crop]
+        return cut.flip(2) if rng.integers(2) else cut
+
+
+def _shrink(image: Tensor, side: int, least: int) -> Tensor:
+    height, width = image.shape[-2:]
+    short, longer = min(height, width), max(height, width)
+    wanted = max(least, min(short, side))
+    if short != wanted:
+        height, width = fit(height, width, math.ceil(longer * wanted / short), enlarge=True)
+        image = resize(image, max(height, least), max(width, least))
+    return (image[0] * 255).round().to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `train` tells after a step: number, share of the training done, terms of the loss, rate, seconds."""
+
+    step: int
+    progress: float
+    terms: dict[str, float]
+    learning_rate: float
+    seconds: float
+
+
+def one_cycle(progress: float, highest: float, warm: float = 0.1) -> float:
+    """The one-cycle learning rate (Smith & Topin 2019) at `progress` in [0, 1]: up from 1/25, down to 1e-4 of it."""
+    low, end = highest / 25, highest * 1e-4
+    if progress < warm:
+        return low + (highest - low) * 0.5 * (1 - math.cos(math.pi * progress / warm))
+    rest = min(1.0, (progress - warm) / (1 - warm))
+    return end + (highest - end) * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def train(
+    task: Task,
+    contents: Pictures,
+    styles: Pictures,
+    options: TrainOptions,
+    folder: Path,
+    *,
+    resume: bool = False,
+    log: bool = False,
+    on_step: Callable[[Report], None] = lambda report: None,
+) -> Path:
+    """Train `task` and write ``NAME.safetensors`` into `folder`; returns its path.
+
+    A checkpoint lies beside it; `resume` goes on from there and gives the same bits as a run never interrupted. Raises
+    ImpastoError if the loss is not finite, leaving the last good checkpoint. KeyboardInterrupt checkpoints first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run.begin(task, options, folder, log)
+    if resume:
+        run.load()
+    try:
+        for report in run.steps(contents, styles):
+            on_step(report)
+    except KeyboardInterrupt:
+        run.save()
+        raise
+    run.save()
+    run.accelerator.end_training()
+    path = folder / f"{task.name}.safetensors"
+    if run.accelerator.is_main_process:
+        save_weights(task.learned().state_dict(), path, {**task.config(), "steps": run.step})
+    return path
+
+
+@dataclass
+class _Run:
+    """One training under way."""
+
+    task: Task
+    options: TrainOptions
+    folder: Path
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: Any
+    step: int = 0
+    before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def begin(cls, task: Task, options: TrainOptions, folder: Path, log: bool) -> _Run:
+        try:
+            from accelerate import Accelerator
+            from accelerate.state import AcceleratorState
+        except ImportError:
+            raise ImpastoError("training needs accelerate: pip install 'impasto[train]'") from None
+        AcceleratorState._reset_state()  # a process may train several times, each with its own precision
+        accelerator = Accelerator(
+            mixed_precision=options.precision,
+            log_with="tensorboard" if log else None,
+            project_dir=folder,
+            cpu=not torch.cuda.is_available(),
+        )
+        if log:
+            accelerator.init_trackers(task.name)
+        learning = [parameter for parameter in task.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(learning, lr=options.learning_rate, betas=(0.9, 0.99))
+        model, prepared = accelerator.prepare(task, optimizer)
+        return cls(task, options, folder, accelerator, model, prepared)
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    @property
+    def progress(self) -> float:
+        by_steps = self.step / self.options.steps
+        if self.options.minutes is None:
+            return min(1.0, by_steps)
+        return min(1.0, max(by_steps, self.seconds / (60 * self.options.minutes)))
+
+    def steps(self, contents: Pictures, styles: Pictures) -> Iterator[Report]:
+        while self.progress < 1:
+            yield self._one(contents, styles)
+            if self.step % self.options.preview_every == 0:
+                self._preview(contents, styles)
+            if self.step % self.options.checkpoint_every == 0:
+                self.save()
+
+    def _one(self, contents: Pictures, styles: Pictures) -> Report:
+        options, progress = self.options, self.progress
+        rate = one_cycle(progress, options.learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(options.seed * 1_000_003 + self.step)
+        terms = self.model(*self._batches(contents, styles), progress)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        if not bool(torch.isfinite(loss)):
+            raise ImpastoError(f"the loss is not finite at step {self.step}: lower --learning-rate and use --resume")
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], options.clip)
+        self.optimizer.step()
+        self.step += 1
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if self.accelerator.trackers:
+            self.accelerator.log({**values, "learning_rate": rate}, step=self.step)
+        return Report(self.step, self.progress, values, rate, self.seconds)
+
+    def _batches(self, contents: Pictures, styles: Pictures) -> tuple[Tensor, Tensor]:
+        options, rank = self.options, self.accelerator.process_index
+        seed = (options.seed, self.step, rank)
+        pair = (pictures.batch((*seed, i), options.batch, options.crop) for i, pictures in enumerate((contents, styles)))
+        first, second = (batch.to(self.accelerator.device, memory_format=torch.channels_last) for batch in pair)
+        return first, second
+
+    def _preview(self, contents: Pictures, styles: Pictures) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        seed, side = self.options.seed, self.options.crop
+        first, second = (p.batch((seed, 0, 0, 2 + i), 4, side) for i, p in enumerate((contents, styles)))
+        self.task.eval()
+        with torch.no_grad():
+            device = self.accelerator.device
+            sheet = self.task.preview(first.to(device), second.to(device))
+        self.task.train()
+        write_image(sheet.float().cpu(), self.folder / f"preview-{self.step:06d}.png")
+
+    def save(self) -> None:
+        """Write the checkpoint: weights, optimiser state, position and time, in one safetensors file."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in self.task.learned().state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).cpu().contiguous() for k, v in state.items()}
+        config = {"task": self.task.name, "step": self.step, "seconds": self.seconds}
+        write_atomically(self.folder / CHECKPOINT, save(tensors, {HEADER_KEY: json.dumps(config)}))
+
+    def load(self) -> None:
+        """Go on from the checkpoint; raises WeightsError if it is missing, damaged or another task's."""
+        file = load_weights(self.folder / CHECKPOINT)
+        if file.config.get("task") != self.task.name:
+            raise ImpastoError(f"{file.path} is a checkpoint of {file.config.get('task')!r}, not of {self.task.name!r}")
+        weights = {k.removeprefix("model."): v for k, v in file.tensors.items() if k.startswith("model.")}
+        self.task.learned().load_state_dict(weights)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in file.tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.step, self.before = int(file.config["step"]), float(file.config["seconds"])

@@ -1,0 +1,5 @@
+"""Where weights come from: the package, the cache or a download with a checksum; safetensors only."""
+
+from impasto.weights.resolve import Weights, load_weights, manifest, resolve, save_weights
+
+__all__ = ["Weights", "load_weights", "manifest", "resolve", "save_weights"]

@@ -1,0 +1,123 @@
+"""Weights files: finding, checking, reading and writing them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from impasto.errors import WeightsError
+
+FOLDER = Path(__file__).parent
+HEADER_KEY = "impasto"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one weights file, its configuration from the header, and the SHA-256 of its bytes."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    digest: str
+
+    def fill(self, module: nn.Module, *, ignore: tuple[str, ...] = ()) -> None:
+        """Copy the tensors into `module`, in its own precision; every name and shape must fit.
+
+        ignore: prefixes of names in the file that the module may do without. Raises WeightsError.
+        """
+        own = module.state_dict()
+        given = {k: v for k, v in self.tensors.items() if k in own or not k.startswith(ignore or ("\0",))}
+        odd = sorted(set(own) ^ set(given)) or [k for k in own if own[k].shape != given[k].shape]
+        if odd:
+            raise WeightsError(f"{self.path} does not hold this network: {odd[0]} is missing, left over or of another shape")
+        module.load_state_dict({k: v.to(own[k].dtype) for k, v in given.items()})
+
+
+@functools.cache
+def manifest() -> dict[str, dict[str, Any]]:
+    """The shipped files' entries by name: file, sha256, bytes, licence, data, command, quality."""
+    with (FOLDER / "manifest.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+def resolve(name: str) -> Path:
+    """The file of the shipped weights called `name`; raises WeightsError if the package has none."""
+    entry = manifest().get(name)
+    if entry is None:
+        raise WeightsError(f"there are no weights called {name!r}; there are: {', '.join(manifest()) or 'none'}")
+    path = FOLDER / str(entry["file"])
+    if not path.is_file():
+        raise WeightsError(f"{path.name} is missing from the installed package: install impasto again")
+    return path
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Read a safetensors file, checking that it is whole and finite. Raises WeightsError in one line."""
+    path = Path(path)
+    try:
+        blob = path.read_bytes()
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = file.metadata() or {}
+        config = json.loads(header.get(HEADER_KEY, "{}"))
+    except FileNotFoundError:
+        raise WeightsError(f"{path} does not exist") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path} is no readable safetensors file: {reason}") from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{path} holds NaN or infinity in {name}: it is damaged or its training diverged")
+    return Weights(path, tensors, config, hashlib.sha256(blob).hexdigest())
+
+
+def save_weights(
+    tensors: Mapping[str, Tensor], path: str | Path, config: Mapping[str, Any], *, half: bool = True
+) -> None:
+    """Write tensors and configuration as one safetensors file, atomically; floating point as fp16 if `half`.
+
+    Raises WeightsError if a tensor is not finite, or becomes so in fp16; nothing is written then.
+    """
+    path = Path(path)
+    out: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu()
+        if half and value.is_floating_point():
+            value = value.half()
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"{name} is not finite{' in fp16' if half else ''}: {path.name} was not written")
+        out[name] = value.contiguous()
+    write_atomically(path, save(out, {HEADER_KEY: json.dumps(dict(config))}))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` beside `path` and move it there, so that no half-written file is ever seen."""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise WeightsError(f"{path} can't be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
