@@ -1,0 +1,23 @@
+"""What all tests share: the same seed, two threads, one small picture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def picture() -> Tensor:
+    """A colourful picture with smooth and with fine parts, (1, 3, 48, 64) in [0, 1]."""
+    y, x = torch.linspace(0, 1, 48).view(-1, 1), torch.linspace(0, 1, 64).view(1, -1)
+    waves = 0.5 + 0.5 * torch.sin(40 * x * y + 9 * x)
+    checks = ((8 * x).floor() + (6 * y).floor()) % 2
+    return torch.stack([(x + y) / 2, waves, 0.8 * checks + 0.2 * y])[None]
