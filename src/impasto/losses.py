@@ -1,0 +1,239 @@
+"""Losses bound to a target, and the objective that adds them up over one backbone.
+
+A loss is a callable ``features (B, C, H, W) -> scalar tensor``. The same objects serve optimisation, training and
+evaluation. The literature's recipes differ in their divisors; each form is named after where it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from impasto.errors import OptionError
+from impasto.statistics import Moments, moments
+
+Loss = Callable[[Tensor], Tensor]
+ContentForm = Literal["mean", "half-sum", "relative"]
+GramForm = Literal["gatys", "leongatys", "neural-style", "magenta", "mailcorahul", "relative"]
+VariationForm = Literal["l1-mean", "l1-sum", "l2-mean", "nine-point", "power"]
+
+
+class ContentLoss:
+    """Squared distance to the content's features (Gatys et al. 2016, sec. 2.1).
+
+    target: (B, C, H, W). form: ``half-sum`` is the paper's, ``mean`` most code's, ``relative`` the mean divided by the
+    target's variance, so that one weight means the same in every layer.
+    """
+
+    def __init__(self, target: Tensor, form: ContentForm = "mean") -> None:
+        self.target = target.detach()
+        self.form = form
+        self.scale = float(self.target.var().clamp_min(1e-8)) if form == "relative" else 1.0
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The loss of `features`, of the target's shape."""
+        if self.form == "half-sum":
+            return 0.5 * (features - self.target).square().sum()
+        return F.mse_loss(features, self.target) / self.scale
+
+
+def gram_distance(found: Moments, wanted: Moments, form: GramForm) -> Tensor:
+    """Distance of two pictures' Gram matrices G = F F^T in one of the literature's normalisations.
+
+    Where the sizes differ, the wanted Gram is that of a picture with as many positions as the found one.
+    ``gatys``: sum of squares / (4 C^2 N^2) (Gatys et al. 2016, eq. 4); ``leongatys``: G/N, mean, times 1000 / C^2;
+    ``neural-style``: G/(C N), mean (also Johnson et al. 2016, d2l and Meta networks); ``magenta``: G/N, mean;
+    ``mailcorahul``: G, mean; ``relative``: sum of squares over that of the wanted Gram, the same at every size and width.
+    """
+    n, c = found.count, found.mean.shape[1]
+    error = (found.second - wanted.second).square()
+    batch = len(error)
+    if form == "gatys":
+        return error.sum() / (4 * c**2) / batch
+    if form == "leongatys":
+        return error.mean() * 1e3 / c**2
+    if form == "neural-style":
+        return error.mean() / c**2
+    if form == "magenta":
+        return error.mean()
+    if form == "mailcorahul":
+        return error.mean() * n**2
+    if form == "relative":
+        return (error.sum((1, 2)) / wanted.second.square().sum((1, 2)).clamp_min(1e-12)).mean()
+    raise OptionError(f"there is no Gram normalisation {form!r}")
+
+
+class GramLoss:
+    """Distance of Gram matrices; target: full moments of the style, see `gram_distance` for `form`.
+
+    mask: (1, 1, H, W) in [0, 1] restricts the features to a region (Gatys et al. 2017, sec. 4: guided Gram matrices).
+    """
+
+    def __init__(self, target: Moments, form: GramForm = "gatys", mask: Tensor | None = None) -> None:
+        self.target, self.form, self.mask = target, form, mask
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The loss of `features`, (B, C, H, W)."""
+        found = moments(features, mask=fit_mask(self.mask, features))
+        return gram_distance(found, self.target, self.form)
+
+
+def moment_distance(found: Moments, wanted: Moments, *, relative: bool = False, eps: float = 1e-5) -> Tensor:
+    """Mean squared difference of channel means plus that of deviations (Huang & Belongie 2017, eq. 13, summed squares).
+
+    relative: divided by the wanted features' mean variance.
+    """
+    error = F.mse_loss(found.mean, wanted.mean.expand_as(found.mean))
+    deviation = wanted.deviation(eps)
+    error = error + F.mse_loss(found.deviation(eps), deviation.expand_as(found.mean))
+    return error / wanted.variance.mean().clamp_min(1e-12) if relative else error
+
+
+class MomentLoss:
+    """Distance of channel means and deviations, of a style's moments."""
+
+    def __init__(self, target: Moments, *, relative: bool = False, mask: Tensor | None = None) -> None:
+        self.target, self.relative, self.mask = target, relative, mask
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The loss of `features`, (B, C, H, W)."""
+        found = moments(features, full=False, mask=fit_mask(self.mask, features))
+        return moment_distance(found, self.target, relative=self.relative)
+
+
+class CovarianceLoss:
+    """Distance of means and covariances, relative to the style's own size: what `default` of the method gatys uses.
+
+    Centring separates how bright a style is from how it is textured: a Gram matrix of features that are all positive is
+    mostly their mean's square, which drowns the texture (Li et al. 2017, "Diversified texture synthesis", sec. 3.2,
+    subtract the mean for this reason).
+    """
+
+    def __init__(self, target: Moments, mask: Tensor | None = None) -> None:
+        self.target, self.mask = target, mask
+        self.covariance = target.covariance
+        self.variance = target.variance.sum(1).mean().clamp_min(1e-12)
+        self.size = self.covariance.square().sum((1, 2)).mean().clamp_min(1e-12)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The loss of `features`, (B, C, H, W)."""
+        found = moments(features, mask=fit_mask(self.mask, features))
+        mean = (found.mean - self.target.mean).square().sum(1).mean() / self.variance
+        return mean + (found.covariance - self.covariance).square().sum((1, 2)).mean() / self.size
+
+
+class WassersteinLoss:
+    """Squared 2-Wasserstein distance of Gaussians with the features' means and covariances, per channel.
+
+    mean-MSE(mu) + mean over channels of diag(S* + S - 2 (S*^1/2 S S*^1/2)^1/2), covariances with `eps` on the diagonal;
+    square roots by twelve Newton-Schulz iterations (after the style-transfer code of Katherine Crowson).
+
+    Departs from that code: gradients run through the iterations, not through a Lyapunov equation.
+    """
+
+    def __init__(self, target: Moments, eps: float = 1e-4, mask: Tensor | None = None) -> None:
+        self.mask, self.eps = mask, eps
+        self.mean = target.mean
+        self.covariance = _padded(target, eps)
+        self.root = matrix_sqrt(self.covariance)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The loss of `features`, (B, C, H, W)."""
+        found = moments(features, mask=fit_mask(self.mask, features))
+        covariance = _padded(found, self.eps)
+        cross = matrix_sqrt(self.root @ covariance @ self.root)
+        gap = torch.diagonal(self.covariance + covariance - 2 * cross, dim1=1, dim2=2)
+        return F.mse_loss(found.mean, self.mean.expand_as(found.mean)) + gap.mean()
+
+
+def _padded(found: Moments, eps: float) -> Tensor:
+    covariance = found.covariance
+    return covariance + eps * torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
+
+
+def matrix_sqrt(matrix: Tensor, iterations: int = 12) -> Tensor:
+    """Square root of symmetric positive matrices, (B, C, C), by Newton-Schulz iteration."""
+    norm = matrix.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1)
+    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
+    y, z = matrix / norm, eye
+    for _ in range(iterations):
+        t = 1.5 * eye - 0.5 * z @ y
+        y, z = y @ t, t @ z
+    return y * norm.sqrt()
+
+
+class TotalVariation:
+    """How much neighbouring pixels differ; on the layer ``image``.
+
+    form: ``l1-mean`` half the mean of |vertical| plus that of |horizontal| (d2l); ``l1-sum`` their sum; ``l2-mean`` sum of
+    squares / number of values; ``nine-point`` squares to all eight neighbours, diagonals half (Crowson); ``power`` sum of
+    (squares)^1.25 (Keras' example). std: pixels are divided by it first, for recipes that work on normalised pixels.
+    """
+
+    def __init__(self, form: VariationForm = "l2-mean", std: Tensor | float = 1.0) -> None:
+        self.form, self.std = form, std
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """The variation of `image`, (B, 3, H, W)."""
+        x = image / self.std
+        if self.form == "nine-point":
+            return _nine_point(x)
+        down, right = x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
+        if self.form == "l1-mean":
+            return 0.5 * (down.abs().mean() + right.abs().mean())
+        if self.form == "l1-sum":
+            return down.abs().sum() + right.abs().sum()
+        if self.form == "l2-mean":
+            return (down.square().sum() + right.square().sum()) / x.numel()
+        both = down[..., :, :-1].square() + right[..., :-1, :].square()
+        return (both + 1e-12).pow(1.25).sum()
+
+
+def _nine_point(x: Tensor) -> Tensor:
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    right, down = x[..., 1:, 1:] - x[..., 1:, :-1], x[..., 1:, 1:] - x[..., :-1, 1:]
+    falling, rising = x[..., 1:, 1:] - x[..., :-1, :-1], x[..., 1:, :-1] - x[..., :-1, 1:]
+    straight = (right.square().mean() + down.square().mean()) / 3
+    return 2 * (straight + (falling.square().mean() + rising.square().mean()) / 12)
+
+
+def fit_mask(mask: Tensor | None, features: Tensor) -> Tensor | None:
+    """`mask`, (1, 1, H, W), averaged down to the features' height and width; None stays None."""
+    if mask is None or mask.shape[-2:] == features.shape[-2:]:
+        return mask
+    return F.interpolate(mask, features.shape[-2:], mode="area")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted loss at one layer; terms of the same name are added."""
+
+    name: str
+    layer: str
+    loss: Loss
+    weight: float = 1.0
+
+
+class Objective:
+    """Named, weighted losses over one backbone: ``objective(image) -> {"content": ..., "style": ..., "tv": ...}``."""
+
+    def __init__(self, backbone: nn.Module, terms: Sequence[Term]) -> None:
+        self.backbone = backbone
+        self.terms = [term for term in terms if term.weight != 0]
+        self.layers = {term.layer for term in self.terms}
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """Each name's weighted loss for `image`, (B, 3, H, W) in [0, 1]; their sum is what is minimised."""
+        deep = self.layers - {"image"}
+        features = self.backbone(image, deep) if deep else {}
+        features["image"] = image
+        found: dict[str, Tensor] = {}
+        for term in self.terms:
+            value = term.weight * term.loss(features[term.layer])
+            found[term.name] = found[term.name] + value if term.name in found else value
+        return found

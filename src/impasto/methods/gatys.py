@@ -1,0 +1,332 @@
+"""Style transfer by optimising the picture itself (Gatys, Ecker & Bethge 2016).
+
+The picture's pixels change until a frozen network sees the photo's content in its deeper features and the painting's
+style in what the features of many layers add up to. The finest method, and the slowest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from impasto.backbones import SLIM, Backbone, load_backbone
+from impasto.errors import OptionError
+from impasto.image import parse_size, read_image, resize
+from impasto.losses import (
+    ContentForm,
+    ContentLoss,
+    CovarianceLoss,
+    GramForm,
+    GramLoss,
+    Loss,
+    MomentLoss,
+    Objective,
+    Term,
+    TotalVariation,
+    VariationForm,
+    WassersteinLoss,
+    fit_mask,
+)
+from impasto.optimize import OnStep, OptimizerName, Pixels, Scale, Settings, coarse_to_fine, ignore
+from impasto.options import Options
+from impasto.statistics import Moments, moments
+from impasto.styles import Style, measure, moments_kind, recall
+from impasto.stylizer import Stylizer
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+StyleLoss = Literal["covariance", "gram", "moments", "wasserstein"]
+
+
+class GatysOptions(Options):
+    """Everything that the recipes of pixel optimisation differ in."""
+
+    backbone: str = Field(SLIM, description="network whose features are compared; see `impasto methods gatys`")
+    backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
+    pooling: Literal["max", "average"] = Field("max", description="the backbone's pooling")
+    content_layers: tuple[str, ...] = Field(("relu4_1",), min_length=1, description="layers that hold the content")
+    style_layers: tuple[str, ...] = Field(STYLE_LAYERS, min_length=1, description="layers that hold the style")
+    style_layer_weights: tuple[float, ...] = Field((), description="one a style layer; empty: all equal, adding up to 1")
+    content_weight: float = Field(1.0, ge=0, description="weight of the content")
+    style_weight: float = Field(10.0, ge=0, description="weight of the style")
+    tv_weight: float = Field(0.0, ge=0, description="weight of total variation, against noise")
+    content_form: ContentForm = Field("relative", description="divisor of the content loss")
+    style_loss: StyleLoss = Field("covariance", description="which statistics of the features are the style")
+    gram_form: GramForm = Field("relative", description="divisor of Gram matrices, for --style-loss gram")
+    tv_form: VariationForm = Field("l2-mean", description="which total variation")
+    normalised_pixels: bool = Field(False, description="optimise and smooth in the backbone's normalised pixels")
+    clamp: bool = Field(False, description="keep pixels within [0, 1] at every step, not only at the end")
+    optimizer: OptimizerName = Field("lbfgs", description="lbfgs, adam or gd (plain gradient descent)")
+    learning_rate: float = Field(1.0, gt=0, description="step size")
+    decay: float = Field(1.0, gt=0, le=1, description="factor of the learning rate every --decay-every steps")
+    decay_every: int = Field(50, ge=1, description="steps between decays")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's memory of gradients")
+    beta2: float = Field(0.99, ge=0, lt=1, description="Adam's memory of squared gradients")
+    epsilon: float = Field(1e-8, gt=0, description="Adam's epsilon")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of a running mean of the pictures; 0: the last picture")
+    steps: int = Field(60, ge=1, le=100_000, description="steps at the working size")
+    coarse_steps: int = Field(100, ge=0, le=100_000, description="steps at each coarser size")
+    octaves: int = Field(2, ge=0, le=6, description="how many coarser sizes, each half the next, come first")
+    least_side: int = Field(96, ge=16, le=4096, description="no coarser size has a longer side below this")
+    start: str = Field("content", description="content, noise (uniform), gaussian, style, blurred-noise, or a file")
+    start_noise: float = Field(0.0, ge=0, le=1, description="deviation of noise added to the start")
+    start_shift: float = Field(0.0, ge=-1, le=1, description="mean of the noise added to the start")
+    style_scale: float = Field(1.0, gt=0, le=4, description="size at which the painting is looked at, times the photo's")
+    size: str = Field("", description="the recipe's working size, longer side or WIDTHxHEIGHT; --size overrules it")
+
+    @model_validator(mode="after")
+    def _fitting_weights(self) -> GatysOptions:
+        if self.style_layer_weights and len(self.style_layer_weights) != len(self.style_layers):
+            raise ValueError(f"{len(self.style_layers)} style layers need as many style layer weights")
+        return self
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "gatys": dict(
+        backbone="vgg19",
+        pooling="average",
+        content_layers=("relu4_2",),
+        content_form="half-sum",
+        style_loss="gram",
+        gram_form="gatys",
+        content_weight=1e-4,
+        style_weight=1.0,
+        start="noise",
+        octaves=0,
+        steps=500,
+    ),
+    "d2l": dict(
+        backbone="vgg19",
+        content_layers=("relu4_4",),
+        style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "conv5_1"),
+        style_layer_weights=(1.0,) * 5,
+        content_form="mean",
+        style_loss="gram",
+        gram_form="neural-style",
+        content_weight=1.0,
+        style_weight=1e4,
+        tv_weight=10.0,
+        tv_form="l1-mean",
+        normalised_pixels=True,
+        optimizer="adam",
+        learning_rate=0.3,
+        decay=0.8,
+        decay_every=50,
+        beta2=0.999,
+        octaves=0,
+        steps=500,
+        size="450x300",
+    ),
+    "beginners": dict(
+        backbone="vgg16",
+        content_layers=("relu4_2",),
+        style_layers=STYLE_LAYERS[:4],
+        content_form="half-sum",
+        style_loss="gram",
+        gram_form="magenta",
+        content_weight=1.0,
+        style_weight=150.0,
+        tv_weight=30.0,
+        tv_form="l1-sum",
+        optimizer="adam",
+        learning_rate=0.002,
+        beta1=0.99,
+        beta2=0.999,
+        epsilon=0.1,
+        start_noise=0.3,
+        start_shift=-0.3,
+        octaves=0,
+        steps=1000,
+        size="256x256",
+    ),
+    "vgg16-bn": dict(
+        backbone="vgg16_bn",
+        content_layers=("relu1_2", "relu2_2", "relu3_3"),
+        style_layers=("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
+        content_form="mean",
+        style_loss="gram",
+        gram_form="neural-style",
+        content_weight=1.0,
+        style_weight=1e3,
+        optimizer="lbfgs",
+        start="blurred-noise",
+        octaves=0,
+        steps=500,
+        size="400",
+    ),
+}
+
+
+class Gatys(Stylizer):
+    """Pixel optimisation against one backbone (Gatys, Ecker & Bethge 2016, "Image style transfer using CNNs").
+
+    Departs from the paper: in ``default`` the backbone is vgg19-slim, the work goes from coarse to fine, the style is means
+    and centred covariances, and every layer's loss is divided by the target's own size, so that one weight means the same
+    at every size, in every layer and backbone. ``--preset gatys`` is the paper's (with torchvision's weights, not the
+    normalised ones). ``d2l``: the book's code repeats the list of style losses ten times, so its style weight of 1e3 acts
+    as 1e4, which is what stands here; its "conv" layers are in fact evaluated after the in-place ReLU that follows them, so
+    they stand here as relu layers, all but the last, conv5_1, which no ReLU follows.
+    ``beginners``: torchvision's weights instead of Keras'. ``vgg16-bn``: evaluation mode, RGB with ImageNet's
+    normalisation, Gram / (C N); the original normalises by each picture's own batch statistics.
+    """
+
+    name = "gatys"
+    Options = GatysOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    one_pass = False
+    options: GatysOptions
+
+    def __init__(
+        self,
+        options: GatysOptions,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        backbone: Backbone | None = None,
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self.backbone = backbone or load_backbone(
+            options.backbone, pooling=options.pooling, weights=options.backbone_weights or None
+        )
+        self.backbone.check_layers({*options.content_layers, *options.style_layers})
+        self.backbone.to(self.device)
+
+    @property
+    def style_kind(self) -> str:
+        """Moments over the backbone in use."""
+        return moments_kind(self.backbone)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The backbone's digest."""
+        return {self.backbone.name: self.backbone.digest}
+
+    def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
+        """As every method's, but a recipe may bring its own size."""
+        if size is None and self.options.size:
+            size = parse_size(self.options.size)
+        return super().working_size(height, width, size)
+
+    def encode_style(self, image: Tensor) -> Style:
+        """Moments at the style layers, at the picture's size and at half of it; image: (1, 3, H, W)."""
+        scale = self.options.style_scale
+        if scale != 1:
+            height, width = image.shape[-2:]
+            image = resize(image, max(16, round(height * scale)), max(16, round(width * scale)))
+        style = measure(self.backbone, image.to(self.device), self.options.style_layers)
+        if self.options.start == "style":
+            style.info["start"] = image
+        return style
+
+    def transfer(
+        self,
+        content: Tensor,
+        style: Style,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        seed: int = 0,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """Optimise a picture of the content's size, (1, 3, H, W)."""
+        content = content.to(self.device)
+        scales = self._scales(*content.shape[-2:])
+        start = self._start(content, style, seed)
+
+        def objective_at(scale: Scale) -> Objective:
+            coarse = scale is not scales[-1]
+            return self._objective(resize(content, scale.height, scale.width), style, strength, mask, coarse)
+
+        result = coarse_to_fine(scales, start, objective_at, self._parameter, on_step=on_step)
+        self.losses = result.losses[-1] if result.losses else {}
+        self.interrupted = result.interrupted
+        return result.image
+
+    def _scales(self, height: int, width: int) -> list[Scale]:
+        options = self.options
+        scales = []
+        for octave in range(options.octaves, 0, -1):
+            small = round(height / 2**octave), round(width / 2**octave)
+            if max(small) >= options.least_side and min(small) >= self.backbone.least_side and options.coarse_steps:
+                scales.append(Scale(*small, self._settings(options.coarse_steps)))
+        return [*scales, Scale(height, width, self._settings(options.steps))]
+
+    def _settings(self, steps: int) -> Settings:
+        o = self.options
+        return Settings(
+            steps, o.optimizer, o.learning_rate, o.decay, o.decay_every, (o.beta1, o.beta2), o.epsilon, o.average
+        )
+
+    def _parameter(self, image: Tensor) -> Pixels:
+        if self.options.normalised_pixels:
+            return Pixels(image, mean=self.backbone.mean, std=self.backbone.std, clamp=self.options.clamp)
+        return Pixels(image, clamp=self.options.clamp)
+
+    def _start(self, content: Tensor, style: Style, seed: int) -> Tensor:
+        options, kind = self.options, self.options.start
+        generator = torch.Generator().manual_seed(seed)
+        shape = content.shape
+        if kind == "content":
+            image = content
+        elif kind == "noise":
+            image = torch.rand(shape, generator=generator)
+        elif kind == "gaussian":
+            image = 0.5 + 0.25 * torch.randn(shape, generator=generator)
+        elif kind == "blurred-noise":
+            image = _median8(torch.rand(shape, generator=generator))
+        elif kind == "style":
+            picture = style.info.get("start")
+            if not isinstance(picture, Tensor):
+                raise OptionError("--start style needs one painting as a picture, not a style card or a mixture")
+            image = resize(picture, *shape[-2:])
+        else:
+            image = resize(read_image(kind), *shape[-2:])
+        noise = options.start_noise * torch.randn(shape, generator=generator) + options.start_shift
+        return (image.to(self.device) + noise.to(self.device)).clamp(0, 1)
+
+    def _objective(
+        self, content: Tensor, style: Style, strength: float, mask: Tensor | None, coarse: bool
+    ) -> Objective:
+        options = self.options
+        layers = {*options.content_layers} | ({*options.style_layers} if strength < 1 else set())
+        with torch.no_grad():
+            seen = self.backbone(content, layers)
+        weight = options.content_weight / len(options.content_layers)
+        terms = [
+            Term("content", layer, ContentLoss(seen[layer], options.content_form), weight)
+            for layer in options.content_layers
+        ]
+        for layer, share in zip(options.style_layers, self._layer_weights(), strict=True):
+            target = recall(style, layer, coarse=coarse)
+            if strength < 1:
+                own = moments(seen[layer], mask=fit_mask(mask, seen[layer]))
+                target = Moments(1.0, own.mean, own.second) * (1 - strength) + target * strength
+            terms.append(Term("style", layer, self._style_loss(target, mask), options.style_weight * share))
+        std = self.backbone.std if options.normalised_pixels else 1.0
+        terms.append(Term("tv", "image", TotalVariation(options.tv_form, std), options.tv_weight))
+        return Objective(self.backbone, terms)
+
+    def _layer_weights(self) -> tuple[float, ...]:
+        count = len(self.options.style_layers)
+        return self.options.style_layer_weights or (1 / count,) * count
+
+    def _style_loss(self, target: Moments, mask: Tensor | None) -> Loss:
+        options = self.options
+        if options.style_loss == "gram":
+            return GramLoss(target, options.gram_form, mask)
+        if options.style_loss == "moments":
+            return MomentLoss(target, relative=options.gram_form == "relative", mask=mask)
+        if options.style_loss == "wasserstein":
+            return WassersteinLoss(target, mask=mask)
+        return CovarianceLoss(target, mask)
+
+
+def _median8(noise: Tensor) -> Tensor:
+    """An 8x8 median filter over every channel of (1, 3, H, W), edges repeated."""
+    padded = torch.nn.functional.pad(noise, (4, 3, 4, 3), mode="replicate")
+    return padded.unfold(2, 8, 1).unfold(3, 8, 1).flatten(4).median(dim=4).values
+

@@ -1,0 +1,288 @@
+"""The engine in which the image is the parameter: Gatys and every recipe that looks into a network runs on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from impasto.errors import ImpastoError
+from impasto.image import resize
+
+OptimizerName = Literal["lbfgs", "adam", "gd"]
+RETRIES = 5
+
+
+class ImageParameter(nn.Module):
+    """The image as the thing that is optimised; calling it gives the image, (B, 3, H, W)."""
+
+    def forward(self) -> Tensor:
+        """The image that the parameters stand for."""
+        raise NotImplementedError("an ImageParameter says which image it stands for")
+
+    def project(self) -> None:
+        """Move the parameters back to where they are allowed to be, after a step."""
+
+
+class Pixels(ImageParameter):
+    """Plain pixels, optionally in a backbone's normalised space and optionally clamped to [0, 1] after every step.
+
+    image: (B, 3, H, W) in [0, 1]; mean, std: (1, 3, 1, 1) of the space in which the optimiser works.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, image: Tensor, *, mean: Tensor | None = None, std: Tensor | None = None, clamp: bool = True
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", image.new_zeros(1, 3, 1, 1) if mean is None else mean.to(image))
+        self.register_buffer("std", image.new_ones(1, 3, 1, 1) if std is None else std.to(image))
+        self.clamp = clamp
+        self.values = nn.Parameter(((image - self.mean) / self.std).detach().clone())
+
+    def forward(self) -> Tensor:
+        """The image, (B, 3, H, W)."""
+        return self.values * self.std + self.mean
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Clamp the image to [0, 1], if asked for."""
+        if self.clamp:
+            self.values.copy_((self().clamp(0, 1) - self.mean) / self.std)
+
+
+class Targets(Protocol):
+    """What is minimised: named terms of an image."""
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """Each term of `image`."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an optimiser walks. steps: evaluations of the objective, L-BFGS's too.
+
+    decay: the learning rate is multiplied by it every `decay_every` steps; average: decay of a bias-corrected running
+    mean of the images, whose value is the result (0: the last image); history: L-BFGS's memory.
+    """
+
+    steps: int = 100
+    optimizer: OptimizerName = "lbfgs"
+    learning_rate: float = 1.0
+    decay: float = 1.0
+    decay_every: int = 50
+    betas: tuple[float, float] = (0.9, 0.99)
+    epsilon: float = 1e-8
+    average: float = 0.0
+    history: int = 20
+
+
+@dataclass(frozen=True)
+class Step:
+    """What `on_step` is told: steps done and in all, the terms of the loss, the picture, its working size."""
+
+    index: int
+    total: int
+    terms: dict[str, float]
+    image: Callable[[], Tensor]
+
+    @property
+    def loss(self) -> float:
+        """The sum of the terms."""
+        return sum(self.terms.values())
+
+
+OnStep = Callable[[Step], None]
+
+
+def ignore(step: Step) -> None:
+    """The `on_step` that does nothing."""
+
+
+@dataclass
+class Result:
+    """An optimised image (B, 3, H, W), clamped to [0, 1], the terms of the loss at every step, whether it was cut short."""
+
+    image: Tensor
+    losses: list[dict[str, float]] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class Average:
+    """Bias-corrected running mean: after one update it is exactly the first value."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay, self.count, self.sum = decay, 0, None
+
+    sum: Tensor | None
+
+    def update(self, value: Tensor) -> None:
+        """Take in `value`, detached."""
+        value = value.detach()
+        self.sum = (1 - self.decay) * value if self.sum is None else self.decay * self.sum + (1 - self.decay) * value
+        self.count += 1
+
+    def value(self) -> Tensor:
+        """The mean so far; needs one update."""
+        assert self.sum is not None
+        return self.sum / (1 - self.decay**self.count)
+
+
+def optimize_image(
+    objective: Targets,
+    parameter: ImageParameter,
+    settings: Settings,
+    *,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    on_step: OnStep = ignore,
+) -> Result:
+    """Change `parameter` until `objective` of its image is small.
+
+    augment: applied to the image before the objective (jitter, crops). A loss that is not finite takes the run back to
+    the best image with half the learning rate, at most five times; then ImpastoError. KeyboardInterrupt ends the run
+    early and keeps the best image.
+    """
+    run = _Descent(objective, parameter, settings, augment)
+    try:
+        while len(run.losses) < settings.steps:
+            terms = run.step()
+            if terms is not None:
+                on_step(Step(len(run.losses), settings.steps, terms, run.picture))
+    except KeyboardInterrupt:
+        return Result(run.best_picture(), run.losses, interrupted=True)
+    return Result(run.picture(), run.losses)
+
+
+class _Descent:
+    """One run of an optimiser over one image parameter."""
+
+    def __init__(
+        self,
+        objective: Targets,
+        parameter: ImageParameter,
+        settings: Settings,
+        augment: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        self.objective, self.parameter, self.settings, self.augment = objective, parameter, settings, augment
+        self.losses: list[dict[str, float]] = []
+        self.retries = 0
+        self.rate = settings.learning_rate
+        self.best_loss = math.inf
+        self.best = self._snapshot()
+        self.average = Average(settings.average) if settings.average else None
+        self.optimizer = self._make_optimizer()
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.parameter.state_dict().items()}
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        learning, settings = list(self.parameter.parameters()), self.settings
+        if settings.optimizer == "adam":
+            return torch.optim.Adam(learning, lr=self.rate, betas=settings.betas, eps=settings.epsilon)
+        if settings.optimizer == "gd":
+            return torch.optim.SGD(learning, lr=self.rate)
+        return torch.optim.LBFGS(
+            learning, lr=self.rate, max_iter=1, history_size=settings.history, tolerance_grad=0, tolerance_change=0
+        )
+
+    def step(self) -> dict[str, float] | None:
+        """One evaluation and one move; None if the loss was not finite and the run went back."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * self.settings.decay ** (len(self.losses) // self.settings.decay_every)
+        seen: dict[str, float] = {}
+        before = self._snapshot()
+
+        def closure() -> float:
+            self.optimizer.zero_grad()
+            image = self.parameter()
+            terms = self.objective(self.augment(image) if self.augment else image)
+            loss = torch.stack(list(terms.values())).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            seen.update({name: float(term.detach()) for name, term in terms.items()})
+            return float(loss.detach())
+
+        closing: Any = closure
+        loss = float(self.optimizer.step(closing) or 0.0)
+        if not math.isfinite(loss) or not self._finite():
+            self._go_back()
+            return None
+        if loss < self.best_loss:
+            self.best_loss, self.best = loss, before
+        self.parameter.project()
+        if self.average:
+            self.average.update(self.parameter())
+        self.losses.append(seen)
+        return seen
+
+    def _finite(self) -> bool:
+        return all(bool(torch.isfinite(value).all()) for value in self.parameter.parameters())
+
+    def _go_back(self) -> None:
+        self.retries += 1
+        if self.retries > RETRIES:
+            raise ImpastoError(
+                "the optimisation diverged and smaller steps did not help: lower --learning-rate or --style-weight"
+            )
+        self.rate *= 0.5
+        self.parameter.load_state_dict(self.best)
+        self.optimizer = self._make_optimizer()
+
+    @torch.no_grad()
+    def picture(self) -> Tensor:
+        """The image as it is now, or the running mean, clamped to [0, 1]."""
+        image = self.average.value() if self.average and self.average.count else self.parameter()
+        return image.detach().clamp(0, 1)
+
+    @torch.no_grad()
+    def best_picture(self) -> Tensor:
+        """The image with the smallest loss so far, clamped to [0, 1]."""
+        if self.average and self.average.count:
+            return self.picture()
+        self.parameter.load_state_dict(self.best)
+        return self.parameter().detach().clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One stage of `coarse_to_fine`: the picture's size and how the optimiser walks there."""
+
+    height: int
+    width: int
+    settings: Settings
+
+
+def coarse_to_fine(
+    scales: Sequence[Scale],
+    start: Tensor,
+    objective_at: Callable[[Scale], Targets],
+    parameter_of: Callable[[Tensor], ImageParameter] = Pixels,
+    *,
+    on_step: OnStep = ignore,
+) -> Result:
+    """Optimise at each of `scales` in turn, each starting from the enlarged result before it.
+
+    start: (B, 3, H, W), resized to the first scale. The large shapes settle where steps are cheap; the fine scale only
+    adds the fine texture. `on_step` sees one count over all scales.
+    """
+    total, done = sum(scale.settings.steps for scale in scales), 0
+    result = Result(start)
+    losses: list[dict[str, float]] = []
+    for scale in scales:
+        image = resize(result.image, scale.height, scale.width)
+
+        def report(step: Step, done: int = done) -> None:
+            on_step(Step(done + step.index, total, step.terms, step.image))
+
+        result = optimize_image(objective_at(scale), parameter_of(image), scale.settings, on_step=report)
+        losses += result.losses
+        done += scale.settings.steps
+        if result.interrupted:
+            break
+    last = scales[-1]
+    return Result(resize(result.image, last.height, last.width), losses, result.interrupted)

@@ -1,0 +1,128 @@
+"""Styles: what a method needs to know of a painting, how styles mix, and style cards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from impasto.errors import OptionError, WeightsError
+from impasto.image import resize
+from impasto.statistics import Moments, moments
+from impasto.weights import load_weights, save_weights
+
+COARSE = "half."
+
+
+class Style(dict[str, Tensor]):
+    """All that one method needs to know of a style: named tensors in which the method is linear.
+
+    kind: what the numbers are and which network they were measured with, such as ``moments/vgg19-slim/3f2a...``; styles of
+    different kinds don't mix. info: title, artist and the like, for people.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], kind: str, info: Mapping[str, Any] | None = None) -> None:
+        super().__init__(values)
+        self.kind = kind
+        self.info: dict[str, Any] = dict(info or {})
+
+
+def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Style:
+    """The weighted sum of `styles`; weights are divided by their sum (all equal if None). Raises OptionError."""
+    if not styles:
+        raise OptionError("there is no style to mix: give at least one")
+    shares = check_weights(weights, len(styles))
+    first = styles[0]
+    for other in styles[1:]:
+        if other.kind != first.kind or other.keys() != first.keys():
+            raise OptionError(f"styles of different kinds don't mix: {first.kind} and {other.kind}")
+    if len(styles) == 1:
+        return first
+    values = {name: sum_weighted([style[name] for style in styles], shares) for name in first}
+    return Style(values, first.kind, {"mixed": [style.info for style in styles], "weights": list(shares)})
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    """`weights` divided by their sum, one for each of `count` styles; raises OptionError."""
+    if weights is None:
+        return (1 / count,) * count
+    if len(weights) != count:
+        raise OptionError(f"{count} styles need {count} weights, not {len(weights)}")
+    total = sum(weights)
+    if min(weights) < 0 or not 0 < total < float("inf"):
+        raise OptionError(f"style weights are at least 0 and not all 0, not {', '.join(f'{w:g}' for w in weights)}")
+    return tuple(weight / total for weight in weights)
+
+
+def sum_weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The sum of tensors times weights."""
+    return torch.stack([tensor * weight for tensor, weight in zip(tensors, weights, strict=True)]).sum(0)
+
+
+def pack(matrix: Tensor) -> Tensor:
+    """The upper triangle of a symmetric matrix, (C, C), as a vector of C (C + 1) / 2."""
+    rows, columns = torch.triu_indices(*matrix.shape)
+    return matrix[rows, columns]
+
+
+def unpack(vector: Tensor, size: int) -> Tensor:
+    """The symmetric matrix, (size, size), of which `vector` is the upper triangle."""
+    rows, columns = torch.triu_indices(size, size)
+    matrix = vector.new_zeros(size, size)
+    matrix[rows, columns] = vector
+    matrix[columns, rows] = vector
+    return matrix
+
+
+def moments_kind(backbone: nn.Module) -> str:
+    """The kind of a style that is made of moments of `backbone`'s features."""
+    return f"moments/{backbone.name}/{str(backbone.digest)[:12]}"
+
+
+@torch.no_grad()
+def measure(backbone: nn.Module, image: Tensor, layers: Iterable[str], *, coarse: bool = True) -> Style:
+    """The moments of `image`, (1, 3, H, W), at `layers`: ``LAYER.mean`` (C,) and ``LAYER.second`` (C (C + 1) / 2,).
+
+    coarse: also at half the size, as ``half.LAYER.mean`` ..., for the coarse stages of an optimisation.
+    """
+    layers = tuple(layers)
+    values: dict[str, Tensor] = {}
+    height, width = image.shape[-2:]
+    least = getattr(backbone, "least_side", 1)
+    for prefix in ("", COARSE) if coarse else ("",):
+        if prefix and min(height, width) >= 2 * least:
+            image = resize(image, round(height / 2), round(width / 2))
+        for layer, features in backbone(image, layers).items():
+            found = moments(features)
+            values[f"{prefix}{layer}.mean"] = found.mean[0].contiguous()
+            values[f"{prefix}{layer}.second"] = pack(found.second[0])
+    return Style(values, moments_kind(backbone))
+
+
+def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> Moments:
+    """The moments of `layer` that `style` holds, as of one position; raises OptionError if it lacks them."""
+    prefix = COARSE if coarse and f"{COARSE}{layer}.mean" in style else ""
+    try:
+        mean, second = style[f"{prefix}{layer}.mean"], style[f"{prefix}{layer}.second"]
+    except KeyError:
+        there = sorted({name.rsplit(".", 1)[0] for name in style if not name.startswith(COARSE)})
+        raise OptionError(f"this style knows nothing of {layer}; it was made from {', '.join(there)}") from None
+    return Moments(1.0, mean[None], unpack(second, len(mean))[None])
+
+
+def save_style(style: Style, path: str | Path) -> None:
+    """Write `style` as a style card, a small safetensors file; atomically. Raises WeightsError."""
+    save_weights(style, path, {"style": style.kind, "info": style.info}, half=False)
+
+
+def load_style(path: str | Path) -> Style:
+    """Read a style card. Raises WeightsError in one line if it is damaged or no style card."""
+    file = load_weights(path)
+    kind = file.config.get("style")
+    if not isinstance(kind, str):
+        raise WeightsError(f"{path} is no style card: make one with `impasto style extract painting.jpg`")
+    info = file.config.get("info")
+    return Style(file.tensors, kind, info if isinstance(info, dict) else {})

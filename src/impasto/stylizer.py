@@ -1,0 +1,196 @@
+"""Stylizer: the one interface of all methods, and how methods are found and loaded by name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from impasto import methods as methods_package
+from impasto.errors import OptionError
+from impasto.image import fit, resize
+from impasto.optimize import OnStep, ignore
+from impasto.options import Options
+from impasto.styles import Style, check_weights, mix
+
+DEFAULT_METHOD = "gatys"
+LEAST_SIDE = 16
+
+
+class Stylizer(ABC):
+    """One method: `encode_style` a painting once, `transfer` it to many photos.
+
+    Images are float32 (1, 3, H, W), sRGB in [0, 1]. Subclasses name themselves like their module, declare `Options`, and
+    need `encode_style` and `transfer`.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[Options]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    one_pass: ClassVar[bool] = True
+
+    def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
+        self.options = options
+        self.device = torch.device(device)
+        self.preset = preset
+        self.losses: dict[str, float] = {}
+        self.interrupted = False
+
+    @property
+    @abstractmethod
+    def style_kind(self) -> str:
+        """What its styles are made of; a card of another kind is refused."""
+
+    @property
+    @abstractmethod
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every weights file in use, by name."""
+
+    @abstractmethod
+    def encode_style(self, image: Tensor) -> Style:
+        """All that this method needs to know of the painting `image`, (1, 3, H, W)."""
+
+    @abstractmethod
+    def transfer(
+        self,
+        content: Tensor,
+        style: Style,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        seed: int = 0,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """Repaint `content`, (1, 3, H, W), in `style`; returns a picture of the same size in [0, 1].
+
+        strength: 0 leaves the content as it is (or as the method's decoder reproduces it), 1 is the full style. mask:
+        (1, 1, H, W) in [0, 1]: the region whose statistics count. seed fixes all that is random.
+        """
+
+    def adopt(self, style: Style) -> Style:
+        """`style` in the form that this method works with; raises OptionError if it was made for something else."""
+        if style.kind != self.style_kind:
+            raise OptionError(
+                f"this style card holds {style.kind}, but {self.name} needs {self.style_kind}: extract it again from the "
+                f"painting with `impasto style extract PAINTING -m {self.name}`"
+            )
+        return style
+
+    def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
+        """The size (height, width) at which a photo of the given size is worked on; size: longer side, or exactly."""
+        if isinstance(size, tuple):
+            return size
+        if size is None and self.one_pass:
+            return max(height, LEAST_SIDE), max(width, LEAST_SIDE)
+        longer = size if size is not None else self.default_longer_side
+        height, width = fit(height, width, longer)
+        return max(height, LEAST_SIDE), max(width, LEAST_SIDE)
+
+    @property
+    def default_longer_side(self) -> int:
+        """The longer side at which an optimisation works if nobody says otherwise."""
+        return 512 if self.device.type == "cpu" else 1024
+
+    def stylize(
+        self,
+        content: Tensor,
+        *styles: Tensor | Style,
+        weights: Sequence[float] | None = None,
+        strength: float = 1.0,
+        style_size: int | None = None,
+        masks: Sequence[Tensor] = (),
+        seed: int = 0,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """Repaint `content` in `styles`, pictures or styles; returns a picture of the content's size.
+
+        weights: one a style. style_size: longer side at which paintings are looked at (None: the content's, never
+        enlarged). masks: (1, 1, H, W), white is stylized; one for all styles together, or one a style. Raises OptionError.
+        """
+        check_image(content, "content")
+        if not 0 <= strength <= 1:
+            raise OptionError(f"strength is from 0 to 1, not {strength:g}")
+        check_weights(weights, len(styles))
+        content = content.to(self.device)
+        longer = style_size or max(content.shape[-2:])
+        known = [self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles]
+        known = [Style({k: v.to(self.device) for k, v in style.items()}, style.kind, style.info) for style in known]
+        if not masks:
+            return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
+        if len(masks) == 1:
+            known = [mix(known, weights)]
+        if len(masks) != len(known):
+            raise OptionError(f"{len(known)} styles need one mask, or {len(known)}, not {len(masks)}")
+        fitted = [resize(mask.to(self.device), *content.shape[-2:]) for mask in masks]
+        return self._by_region(content, known, fitted, strength, seed, on_step)
+
+    def _by_region(
+        self,
+        content: Tensor,
+        styles: Sequence[Style],
+        masks: Sequence[Tensor],
+        strength: float,
+        seed: int,
+        on_step: OnStep,
+    ) -> Tensor:
+        """Each style in its region, the content where no mask is white; overlapping masks share."""
+        covered = torch.stack(list(masks)).sum(0).clamp_min(1)
+        result, left = torch.zeros_like(content), torch.ones_like(masks[0])
+        for style, mask in zip(styles, masks, strict=True):
+            share = mask / covered
+            left = left - share
+            if float(mask.max()) > 0:
+                painted = self.transfer(content, style, strength=strength, mask=mask, seed=seed, on_step=on_step)
+                result = result + share * painted
+        return (result + left.clamp_min(0) * content).clamp(0, 1)
+
+    def _fit_style(self, image: Tensor, longer: int) -> Tensor:
+        check_image(image, "style")
+        height, width = fit(*image.shape[-2:], longer)
+        return resize(image.to(self.device), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+
+
+def check_image(image: Tensor, role: str) -> None:
+    """Raise OptionError unless `image` is a finite float (1, 3, H, W)."""
+    if image.dim() != 4 or image.shape[1] != 3 or image.shape[0] != 1 or not image.is_floating_point():
+        raise OptionError(f"the {role} is a float tensor (1, 3, H, W) in [0, 1], not {tuple(image.shape)} {image.dtype}")
+    if not bool(torch.isfinite(image).all()):
+        raise OptionError(f"the {role} holds NaN or infinity")
+
+
+def list_methods() -> list[str]:
+    """The names of all methods: a module in `impasto.methods` is a method."""
+    return sorted(module.name for module in pkgutil.iter_modules(methods_package.__path__))
+
+
+def find_method(name: str | None = None) -> type[Stylizer]:
+    """The class of the method called `name` (None: the default one); raises OptionError."""
+    name = name or DEFAULT_METHOD
+    if name not in list_methods():
+        raise OptionError(f"there is no method {name!r}; there are: {', '.join(list_methods())}")
+    module = importlib.import_module(f"impasto.methods.{name}")
+    for _, found in inspect.getmembers(module, inspect.isclass):
+        if issubclass(found, Stylizer) and found.__module__ == module.__name__:
+            return found
+    raise OptionError(f"impasto/methods/{name}.py defines no Stylizer")
+
+
+def load(
+    method: str | None = None, *, preset: str = "default", device: str | torch.device = "cpu", **options: Any
+) -> Stylizer:
+    """The method called `method` (None: the default one), ready to use.
+
+    preset: one of the method's named recipes; options: its own options, on top of the preset's. Raises OptionError for an
+    unknown or out-of-range value, WeightsError if its weights can't be had.
+    """
+    found = find_method(method)
+    if preset not in found.presets:
+        raise OptionError(f"{found.name} has no preset {preset!r}; it has: {', '.join(found.presets)}")
+    values = {**found.presets[preset], **options}
+    return found(found.Options.parse(values, found.name), device=device, preset=preset)
