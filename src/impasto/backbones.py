@@ -1,13 +1,15 @@
 """Frozen feature extractors with named layers.
 
-Layers carry the field's names, ``conv4_2`` and ``relu4_2`` for the VGGs, shallow to deep in `Backbone.layers`; ``image`` is
-the picture itself. `load_backbone` is the door: ``vgg19-slim`` is part of the package, the others are torchvision's.
+Layers carry the field's names, ``conv4_2`` and ``relu4_2`` for the VGGs, shallow to deep in `Backbone.layers`;
+``image`` is the picture itself. `load_backbone` is the door: ``vgg19-slim`` is part of the package, the others are
+torchvision's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +72,10 @@ class Backbone(nn.Module):
         """All layer names, shallow to deep."""
         return ("image", *self.steps)
 
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode whatever `mode` is: batch norms and dropout stay frozen in a network that trains."""
+        return super().train(False)
+
     def check_layers(self, layers: Iterable[str]) -> None:
         """Raise OptionError if one of `layers` is not a layer of this backbone."""
         for layer in layers:
@@ -99,9 +105,7 @@ class Backbone(nn.Module):
             )
 
 
-def vgg_steps(
-    blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "max"
-) -> dict[str, nn.Module]:
+def vgg_steps(blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "max") -> dict[str, nn.Module]:
     """The named steps of a VGG body with repeated edges: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
     steps: dict[str, nn.Module] = {}
     inputs = 3
@@ -152,8 +156,8 @@ def load_backbone(
     """The frozen backbone called `name`, one of `BACKBONES`.
 
     weights: a local safetensors file (for torchvision's networks also a state dict of theirs) instead of the official
-    one; pretrained False: random weights, for tests. Raises OptionError for an unknown name, WeightsError if the weights
-    can't be had.
+    one; pretrained False: random weights, for tests. Raises OptionError for an unknown name or pooling, WeightsError if
+    the weights can't be had.
     """
     if name not in BACKBONES:
         raise OptionError(f"there is no backbone {name!r}; there are: {', '.join(BACKBONES)}")

@@ -7,6 +7,7 @@ A file holds ``conv0`` (1x1: RGB in [0, 1] to the network's own input), ``conv1_
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from impasto.backbones import VGG19_BLOCKS, Backbone
 from impasto.errors import WeightsError
 from impasto.layers import Conv, freeze
 from impasto.weights import Weights, load_weights
+
+NAME = re.compile(r"(?:conv0|(?:conv|head)[1-5]_[1-4])\.(?:weight|bias)")
 
 
 class NormalisedVGG(nn.Module):
@@ -51,7 +54,10 @@ class NormalisedVGG(nn.Module):
 
 
 def _build(file: Weights) -> Backbone:
-    """A frozen backbone with the file's own widths and as many layers as it has."""
+    """A frozen backbone with the file's own widths and as many layers as it has; raises WeightsError."""
+    for name, tensor in file.tensors.items():
+        if not NAME.fullmatch(name) or (name.endswith("weight") and tensor.dim() != 4):
+            raise WeightsError(f"{file.path} does not hold a normalised VGG-19: {name} is no layer of it")
     steps: dict[str, nn.Module] = {"conv0": Conv(3, 3, 1)}
     names = [f"conv{b}_{i}" for b, n in enumerate(VGG19_BLOCKS, start=1) for i in range(1, n + 1)]
     for name in names:
@@ -62,16 +68,27 @@ def _build(file: Weights) -> Backbone:
         outputs, inputs = file.tensors[f"{name}.weight"].shape[:2]
         steps[name] = Conv(inputs, outputs, mirror=True)
         steps[name.replace("conv", "relu")] = nn.ReLU()
-    heads = {
-        name.split(".")[0].replace("head", "relu"): nn.Sequential(nn.Conv2d(t.shape[1], t.shape[0], 1), nn.ReLU())
-        for name, t in file.tensors.items()
-        if name.startswith("head") and name.endswith(".weight")
-    }
-    part = Backbone("vgg19-normalised", steps, heads=heads, mean=(0, 0, 0), std=(1, 1, 1), digest=file.digest)
+    heads = _heads(file)
+    if not heads.keys() <= steps.keys():
+        raise WeightsError(f"{file.path} does not hold a normalised VGG-19: it has heads for layers that it lacks")
+    least = 2 ** (1 + sum(name.startswith("pool") for name in steps))  # mirroring needs two pixels at the deepest layer
+    part = Backbone(
+        "vgg19-normalised", steps, heads=heads, mean=(0, 0, 0), std=(1, 1, 1), digest=file.digest, least_side=least
+    )
     renamed = {_rename(name): tensor for name, tensor in file.tensors.items()}
     Weights(file.path, renamed, file.config, file.digest).fill(part)
     freeze(part)
     return part
+
+
+def _heads(file: Weights) -> dict[str, nn.Module]:
+    """The file's heads by the name of the layer that they give."""
+    heads: dict[str, nn.Module] = {}
+    for name, tensor in file.tensors.items():
+        if name.startswith("head") and name.endswith(".weight"):
+            outputs, inputs = tensor.shape[:2]
+            heads[name.split(".")[0].replace("head", "relu")] = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU())
+    return heads
 
 
 def _rename(name: str) -> str:

@@ -42,7 +42,9 @@ class Weights:
         given = {k: v for k, v in self.tensors.items() if k in own or not k.startswith(ignore or ("\0",))}
         odd = sorted(set(own) ^ set(given)) or [k for k in own if own[k].shape != given[k].shape]
         if odd:
-            raise WeightsError(f"{self.path} does not hold this network: {odd[0]} is missing, left over or of another shape")
+            raise WeightsError(
+                f"{self.path} does not hold this network: {odd[0]} is missing, left over or of another shape"
+            )
         module.load_state_dict({k: v.to(own[k].dtype) for k, v in given.items()})
 
 
@@ -73,15 +75,22 @@ def load_weights(path: str | Path) -> Weights:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = file.metadata() or {}
         config = json.loads(header.get(HEADER_KEY, "{}"))
+        if not isinstance(config, dict):
+            raise ValueError("its configuration is no table")
     except FileNotFoundError:
         raise WeightsError(f"{path} does not exist") from None
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path} is no readable safetensors file: {reason}") from None
+    check_finite(tensors, path)
+    return Weights(path, tensors, config, hashlib.sha256(blob).hexdigest())
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise WeightsError if one of the tensors read from `path` holds NaN or infinity."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{path} holds NaN or infinity in {name}: it is damaged or its training diverged")
-    return Weights(path, tensors, config, hashlib.sha256(blob).hexdigest())
 
 
 def save_weights(
@@ -89,7 +98,8 @@ def save_weights(
 ) -> None:
     """Write tensors and configuration as one safetensors file, atomically; floating point as fp16 if `half`.
 
-    Raises WeightsError if a tensor is not finite, or becomes so in fp16; nothing is written then.
+    Raises WeightsError if a tensor is not finite, or no longer in fp16, or if the file can't be written; nothing is
+    left behind then.
     """
     path = Path(path)
     out: dict[str, Tensor] = {}
@@ -99,12 +109,12 @@ def save_weights(
             value = value.half()
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WeightsError(f"{name} is not finite{' in fp16' if half else ''}: {path.name} was not written")
-        out[name] = value.contiguous()
+        out[name] = value.clone(memory_format=torch.contiguous_format)  # the format has no shared memory
     write_atomically(path, save(out, {HEADER_KEY: json.dumps(dict(config))}))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` beside `path` and move it there, so that no half-written file is ever seen."""
+    """Write `data` beside `path` and move it there, so that no half-written file is ever seen; raises WeightsError."""
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
@@ -118,6 +128,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise WeightsError(f"{path} can't be written: {error.strerror}") from None
         raise
