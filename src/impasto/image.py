@@ -1,0 +1,399 @@
+"""Pictures on disk and image tensors: reading, writing, sizes."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import secrets
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+
+from impasto.errors import ImageError
+
+READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
+WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+MAX_PIXELS = 200_000_000
+MINIMUM_SIDE = 16
+
+_KINDS = {".jpg": "JPEG", ".tif": "TIFF"}
+_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
+_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "LAB": "LAB"}
+_pillow_lock = threading.Lock()
+
+Floats = NDArray[np.float32]
+Location = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as read from a file.
+
+    color: (1, 3, H, W) float32, sRGB in [0, 1], not premultiplied; alpha: (1, 1, H, W) in [0, 1], or None if opaque.
+    """
+
+    color: Tensor
+    alpha: Tensor | None
+
+
+def open_picture(path: Location, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a picture upright, in sRGB, with its transparency; of an animation the first frame.
+
+    JPEG, PNG, WebP, TIFF, GIF and BMP are read, whatever the file's name says. 16-bit grey keeps its precision, 16-bit
+    colour is read with 8 bits; floats are taken as [0, 1]. The size is checked before anything is decoded.
+    Raises ImageError if there is no such picture, if it is damaged or if it has more than max_pixels.
+    """
+    with _opened(path, max_pixels) as image:
+        color, alpha = _decode(image)
+    return Picture(_to_tensor(color), None if alpha is None else _to_tensor(alpha[..., None]))
+
+
+def read_image(path: Location, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read a picture's colours without its transparency: (1, 3, H, W) float32, sRGB in [0, 1]. As open_picture."""
+    return open_picture(path, max_pixels=max_pixels).color
+
+
+def read_metadata(path: Location, *, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
+    """The text in a PNG; {} for other formats. Raises ImageError as open_picture does."""
+    with _opened(path, max_pixels) as image:
+        text = image.text if isinstance(image, PngImagePlugin.PngImageFile) else {}
+    return {key: str(value) for key, value in text.items()}
+
+
+def write_image(
+    image: Tensor,
+    path: Location,
+    *,
+    alpha: Tensor | None = None,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = True,
+    quality: int = 95,
+    bits: int = 8,
+) -> None:
+    """Write a picture in the format that the name's suffix says, whole or not at all.
+
+    image: (3, H, W) or (1, 3, H, W), sRGB, clipped to [0, 1] and rounded; alpha: (H, W), (1, H, W) or (1, 1, H, W),
+    kept in PNG, WebP and TIFF, laid on white in JPEG and BMP. metadata goes into PNG text, nowhere else.
+    quality: 1 to 100, for JPEG and WebP; WebP is lossless at 100. bits: 8, or 16 for PNG.
+    Raises ImageError, and leaves no file behind, if the values are not finite or the file can't be written.
+    """
+    target = Path(os.path.realpath(path))
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        raise ImageError(f"{path}: the name must end in one of {', '.join(WRITABLE)}")
+    kind = _KINDS.get(suffix, suffix[1:].upper())
+    if bits != 8 and (bits != 16 or kind != "PNG"):
+        raise ImageError(f"{path}: can't be written with {bits} bits; use 8, or 16 with .png")
+    if not 1 <= quality <= 100:
+        raise ImageError(f"{path}: quality must be from 1 to 100, not {quality}")
+    pixels = _to_pixels(image, alpha, bits, opaque=kind in ("JPEG", "BMP"))
+    try:
+        _check_target(target, kind, max(pixels.shape), overwrite)
+        _write_atomically(_encode(pixels, kind, quality, metadata or {}), target, overwrite)
+    except FileExistsError:
+        raise ImageError(f"{path} exists already; use --force to overwrite it") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} can't be written: {_reason(error)}; write it elsewhere") from None
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize (B, C, H, W) in [0, 1] to (B, C, height, width) by antialiased bicubic; if so already, as is."""
+    if height < 1 or width < 1:
+        raise ImageError(f"a picture can't be resized to {width}x{height}: both sides must be at least 1")
+    if image.shape[-2:] == (height, width):
+        return image
+    return functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def fit(height: int, width: int, longer: int, *, enlarge: bool = False) -> tuple[int, int]:
+    """The (height, width) of the same proportions whose longer side is `longer`; never larger unless enlarge is set."""
+    if longer < 1:
+        raise ImageError(f"the longer side must be at least 1, not {longer}")
+    before = max(height, width)
+    if before <= longer and not enlarge:
+        return height, width
+    return max(1, round(height * longer / before)), max(1, round(width * longer / before))
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """Parse "512", the longer side, or "512x384", WIDTHxHEIGHT.
+
+    Returns the longer side, or (height, width) as resize takes them. Raises ImageError for anything else and for sides
+    under 16.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})(?:[xX×]([0-9]{1,6}))?", text.strip())
+    if match is None:
+        raise ImageError(f"size {text!r} is not understood; write 512 for the longer side or 512x384 for WIDTHxHEIGHT")
+    sides = [int(side) for side in match.groups() if side is not None]
+    if min(sides) < MINIMUM_SIDE:
+        raise ImageError(f"size {text!r} is too small; each side must be at least {MINIMUM_SIDE}")
+    return sides[0] if len(sides) == 1 else (sides[1], sides[0])
+
+
+@contextmanager
+def _opened(path: Location, max_pixels: int) -> Iterator[Image.Image]:
+    """Open a picture and check its size; whatever fails until the block ends is told as an ImageError."""
+    try:
+        with _pillow_settings(max_pixels), Image.open(path, formats=READABLE) as image:
+            pixels = image.width * image.height
+            if pixels > max_pixels:
+                raise Image.DecompressionBombError(f"Image size ({pixels} pixels)")
+            yield image
+    except Exception as error:  # what decoders raise on damaged files has no common base
+        raise ImageError(_explain(path, error, max_pixels)) from None
+
+
+@contextmanager
+def _pillow_settings(max_pixels: int) -> Iterator[None]:
+    """Let Pillow read max_pixels, silently, and put its settings back: they are global, hence one reader at a time."""
+    with _pillow_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow warns above it and refuses above twice it
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in the system's or the decoder's words, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _explain(path: Location, error: Exception, max_pixels: int) -> str:
+    """One line on why a file can't be read and what to do."""
+    if os.path.isdir(path):
+        return f"{path} is a folder; name a picture in it"
+    if isinstance(error, UnidentifiedImageError):
+        return _explain_content(path)
+    if isinstance(error, Image.DecompressionBombError):
+        size = _reason(error).split(" exceeds")[0]
+        return f"{path}: {size} exceeds the limit of {max_pixels} pixels; make it smaller first"
+    if isinstance(error, MemoryError):
+        return f"{path}: not enough memory to decode it; make it smaller first"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{path} can't be opened: {_reason(error)}; check its name and permissions"
+    return f"{path} is damaged or incomplete ({_reason(error)}); get it again"
+
+
+def _explain_content(path: Location) -> str:
+    """What a file that no decoder takes seems to be."""
+    with open(path, "rb") as file:
+        head = file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not head:
+        return f"{path} is empty; get it again"
+    if head.startswith(b"<"):
+        return f"{path} is a web page or drawing (HTML, SVG, XML), not a picture; get the picture itself"
+    return f"{path} is damaged or no picture; it must be one of {', '.join(READABLE)}"
+
+
+def _decode(image: Image.Image) -> tuple[Floats, Floats | None]:
+    """Upright sRGB colours (H, W, 3) and alpha (H, W), both in [0, 1]."""
+    image.load()
+    profile = _parse_profile(image.info.get("icc_profile"))
+    image = _upright(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _decode_deep_grey(image, profile)
+    alpha = _scale(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
+    if image.mode in ("1", "LA"):
+        image = image.convert("L")
+    elif image.mode not in _SPACES.values():
+        image = image.convert("RGBA").convert("RGB")
+    return _scale(_to_srgb(image, profile)), alpha
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn and mirror as the EXIF orientation says; EXIF that can't be parsed counts as none."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the parser raises whatever it meets, but the pixels are intact
+        return image
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(Image.Transpose.TRANSPOSE)
+    if orientation in (2, 3, 6, 7):
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if orientation in (3, 4, 7, 8) else image
+
+
+def _scale(image: Image.Image) -> Floats:
+    return np.asarray(image, dtype=np.float32) / np.float32(255)
+
+
+def _decode_deep_grey(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> tuple[Floats, Floats | None]:
+    """Grey of more than 8 bits; a grey profile is applied as a curve so that the precision stays."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=1.0)
+    key = image.info.get("transparency")
+    alpha = (values != key).astype(np.float32) if isinstance(key, int) else None
+    if image.mode != "F":
+        values /= 65535 if values.max() <= 65535 else 2**31 - 1
+    values = values.clip(0, 1)
+    levels = np.arange(256)
+    ramp = Image.fromarray(levels.astype(np.uint8)[None])
+    curve = _scale(_to_srgb(ramp, profile))[0]  # (256, 3)
+    channels = [np.interp(values, levels / 255, curve[:, channel]).astype(np.float32) for channel in range(3)]
+    return np.stack(channels, axis=-1), alpha
+
+
+def _parse_profile(data: Any) -> ImageCms.ImageCmsProfile | None:
+    """An embedded profile, or None if there is none or it is broken."""
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(data)) if data else None
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None
+
+
+def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Image.Image:
+    """Convert an L, RGB, CMYK or LAB image to sRGB; a profile for another kind of colour is ignored."""
+    if image.mode == "LAB":
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    space = profile and _SPACES.get(profile.profile.xcolor_space.strip())
+    if image.mode == "L" and space == "RGB":
+        image = image.convert("RGB")
+    if profile is None or space != image.mode:
+        return image.convert("RGB")
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    try:
+        transform = ImageCms.ImageCmsTransform(profile, _srgb(), image.mode, "RGB", intent, flags=flags)
+        unneeded = image.mode == "RGB" and _changes_nothing(transform)
+        return image if unneeded else transform.apply(image)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image.convert("RGB")
+
+
+@functools.cache
+def _srgb() -> ImageCms.ImageCmsProfile:
+    """The sRGB profile without its time of creation, so that the same picture gives the same file."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    dated = data[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + data[36:]
+    return ImageCms.ImageCmsProfile(io.BytesIO(dated))
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether an RGB transform moves no colour by more than one level: then the stored values are sRGB, exactly."""
+    steps = np.linspace(0, 255, 9).astype(np.uint8)
+    probe = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    after = np.asarray(transform.apply(Image.fromarray(probe)))
+    return bool(np.abs(after.astype(np.int16) - probe).max() <= 1)
+
+
+def _to_tensor(pixels: Floats) -> Tensor:
+    """(H, W, C) to (1, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
+
+
+def _to_pixels(image: Tensor, alpha: Tensor | None, bits: int, *, opaque: bool) -> NDArray[Any]:
+    """Check, clip and round to (H, W, 3), or (H, W, 4) with alpha, of uint8 or uint16."""
+    color = _checked(image, 3, "an image")
+    if alpha is not None:
+        cover = _checked(alpha[None] if alpha.dim() == 2 else alpha, 1, "an alpha channel")
+        if cover.shape[1:] != color.shape[1:]:
+            raise ImageError("the alpha channel and the image differ in size; resize one of them first")
+        color = color * cover + (1 - cover) if opaque else torch.cat([color, cover])
+    levels = color.permute(1, 2, 0).mul(2**bits - 1).round_().numpy()
+    return np.ascontiguousarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)
+
+
+def _checked(image: Tensor, channels: int, what: str) -> Tensor:
+    """(1, C, H, W) or (C, H, W) of floats as a finite (C, H, W) in [0, 1] on the CPU."""
+    if image.dim() == 4 and image.shape[0] == 1:
+        image = image[0]
+    if image.dim() != 3 or image.shape[0] != channels or image.numel() == 0 or not image.is_floating_point():
+        shape = "x".join(map(str, image.shape))
+        raise ImageError(f"{what} must be floats of shape 1x{channels}xHxW, not {image.dtype} of {shape}")
+    image = image.detach().to("cpu", torch.float32)
+    if not bool(image.isfinite().all()):
+        raise ImageError(f"{what} has values that are not finite (NaN or infinity), so nothing was written")
+    return image.clamp(0, 1)
+
+
+def _check_target(target: Path, kind: str, side: int, overwrite: bool) -> None:
+    """Refuse what can't succeed before the work of encoding."""
+    longest = _LONGEST_SIDE.get(kind, side)
+    if side > longest:
+        raise ImageError(f"{target}: {kind} holds at most {longest} pixels a side, not {side}; write .png or .tif")
+    if not target.parent.is_dir():
+        raise ImageError(f"{target}: its folder does not exist; make it first")
+    if target.is_dir():
+        raise ImageError(f"{target} is a folder; name a file in it")
+    if target.exists() and not overwrite:
+        raise FileExistsError
+
+
+def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a file of the given kind."""
+    text = PngImagePlugin.PngInfo()
+    for key, value in metadata.items():
+        text.add_itxt(key, value)
+    if pixels.dtype == np.uint16:
+        return _encode_png16(pixels, text)
+    options: dict[str, dict[str, Any]] = {
+        "PNG": {"pnginfo": text},
+        "JPEG": {"quality": quality, "subsampling": "4:4:4", "optimize": True},
+        "WEBP": {"quality": quality, "lossless": quality == 100, "exact": True},
+        "TIFF": {"compression": "tiff_adobe_deflate"},
+    }
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, icc_profile=_srgb().tobytes(), **options.get(kind, {}))
+    return buffer.getvalue()
+
+
+def _encode_png16(pixels: NDArray[Any], text: PngImagePlugin.PngInfo) -> bytes:
+    """A 16-bit RGB or RGBA PNG, which Pillow can't write, of (H, W, 3 or 4) uint16: each row less the one above."""
+    height, width, channels = pixels.shape
+    rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
+    filtered = np.full((height, rows.shape[1] + 1), 2, np.uint8)
+    filtered[:, 1:] = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
+    buffer = io.BytesIO()
+    buffer.write(b"\x89PNG\r\n\x1a\n")
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    PngImagePlugin.putchunk(buffer, b"IHDR", header)
+    PngImagePlugin.putchunk(buffer, b"iCCP", b"sRGB\0\0", zlib.compress(_srgb().tobytes()))
+    for chunk, data, *_ in text.chunks:
+        PngImagePlugin.putchunk(buffer, chunk, data)
+    PngImagePlugin.putchunk(buffer, b"IDAT", zlib.compress(filtered.tobytes()))
+    PngImagePlugin.putchunk(buffer, b"IEND")
+    return buffer.getvalue()
+
+
+def _write_atomically(payload: bytes, target: Path, overwrite: bool) -> None:
+    """Write beside the target, then rename; FileExistsError if the target is there and must stay."""
+    temporary = target.with_name(f".impasto-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(target)
+        else:
+            _publish_new(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish_new(temporary: Path, target: Path) -> None:
+    """Give a file its name unless that is taken, also where there are no hard links."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        target.open("xb").close()
+        temporary.replace(target)
