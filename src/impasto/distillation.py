@@ -13,38 +13,105 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.backbones import SLIM, VGG19_BLOCKS, VGG19_WIDTHS, slim_backbone
-from impasto.statistics import moments
+from impasto.backbones import SLIM, VGG19_BLOCKS, VGG19_WIDTHS, Backbone, slim_backbone
+from impasto.layers import Conv
+from impasto.statistics import channel_stats, moments
 from impasto.training import Task
 
 LAYERS = tuple(f"relu{block}_1" for block in range(1, len(VGG19_BLOCKS) + 1))
 
 
+class Scaffold(nn.Module):
+    """A convolution as it is trained: its weight a matrix, which is what Muon moves, and batch-normalised after.
+
+    Folding the normalisation into the convolution gives the plain one that ships. unit: scale the matrix to the size of
+    Muon's steps; the normalisation undoes it.
+    """
+
+    def __init__(self, conv: Conv, *, unit: bool = True) -> None:
+        super().__init__()
+        self.shape, self.edge, self.edge_mode = conv.weight.shape, conv.edge, conv.edge_mode
+        matrix = conv.weight.detach().flatten(1).clone()
+        self.matrix = nn.Parameter(matrix / matrix.norm() * min(matrix.shape) ** 0.5 if unit else matrix)
+        self.norm = nn.BatchNorm2d(conv.out_channels, momentum=0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H, W)."""
+        padded = F.pad(x, self.edge, mode=self.edge_mode)
+        normed: Tensor = self.norm(F.conv2d(padded, self.matrix.view(self.shape)))
+        return normed
+
+    @torch.no_grad()
+    def fold(self, conv: Conv) -> None:
+        """Make `conv` do what this does in evaluation."""
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert conv.bias is not None
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        conv.weight.copy_((self.matrix * gain[:, None]).view(self.shape))
+        conv.bias.copy_(norm.bias - norm.running_mean * gain)
+
+
 class Distillation(Task):
     """Train vgg19-slim with its heads against a teacher that gives VGG-19's relu1_1 ... relu5_1.
 
-    teacher: a frozen module ``(image, layers) -> features`` in the normalisation of mean activation 1.
+    teacher: a frozen module ``(image, layers) -> features`` in the normalisation of mean activation 1; image: a few
+    crops, (B, 3, H, W), by which the student is initialised.
 
     Departs from the paper: a fifth of the pictures are blends of a photograph and an artwork, and some carry noise, so
-    that the features also hold for what an optimisation or a decoder makes; no decoder takes part.
+    that the features also hold for what an optimisation or a decoder makes; no decoder takes part; the convolutions are
+    batch-normalised while they learn, by Muon (Jordan et al. 2024), with the statistics frozen for the last fifth.
     """
 
     name = SLIM
 
-    def __init__(self, teacher: nn.Module, gram_weight: float = 0.1) -> None:
+    def __init__(self, teacher: nn.Module, image: Tensor, gram_weight: float = 0.1) -> None:
         super().__init__()
         self.student = slim_backbone(heads=True)
         self.gram_weight = gram_weight
         self._teacher = [teacher]  # in a list: not a part of what is trained or saved
+        initialize(self.student, teacher, image)
+        for name, step in self.student.steps.items():
+            if isinstance(step, Conv):
+                self.student.steps[name] = Scaffold(step, unit=name != "conv1_1")
+
+    def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
+        """Muon for the convolutions after the first, Adam for the first, the heads and the normalisations."""
+        _first, *others = [step for step in self.student.steps.values() if isinstance(step, Scaffold)]
+        matrices = [step.matrix for step in others]
+        known = {id(matrix) for matrix in matrices}
+        rest = [parameter for parameter in self.student.parameters() if id(parameter) not in known]
+        return [
+            torch.optim.Muon(matrices, lr=10 * learning_rate, weight_decay=0.0),
+            torch.optim.Adam(rest, lr=learning_rate, betas=(0.9, 0.99)),
+        ]
+
+    def train(self, mode: bool = True) -> Distillation:
+        """Switch the normalisations, which a frozen backbone would keep in evaluation mode."""
+        super().train(mode)
         for module in self.student.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(mode)
+        return self
 
     def learned(self) -> nn.Module:
-        """The student with its heads."""
+        """The student as it is trained."""
         return self.student
+
+    def folded(self) -> Backbone:
+        """The student as it ships: plain convolutions."""
+        plain = slim_backbone(heads=True)
+        for name, step in self.student.steps.items():
+            conv = plain.steps[name]
+            if isinstance(step, Scaffold) and isinstance(conv, Conv):
+                step.fold(conv)
+        plain.heads.load_state_dict(self.student.heads.state_dict())
+        return plain.eval()
+
+    def shippable(self) -> dict[str, Tensor]:
+        """The tensors of the plain student."""
+        return dict(self.folded().state_dict())
 
     def config(self) -> dict[str, Any]:
         """The kind of network, for the file's header."""
@@ -58,14 +125,67 @@ class Distillation(Task):
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
         """Embedding error of each layer and the Gram error, each in units of the teacher's own size."""
+        self.train(progress < 0.8)
         image = torch.cat([disturb(contents, styles), styles])
         target, found = self.teach(image), self.student(image, LAYERS)
         terms = {layer: F.mse_loss(found[layer], target[layer]) / target[layer].var() for layer in LAYERS}
         artworks = slice(len(contents), None)
-        terms["gram"] = self.gram_weight * torch.stack(
-            [gram_error(found[layer][artworks], target[layer][artworks]) for layer in LAYERS]
-        ).sum()
+        terms["gram"] = (
+            self.gram_weight
+            * torch.stack([gram_error(found[layer][artworks], target[layer][artworks]) for layer in LAYERS]).sum()
+        )
         return terms
+
+
+@torch.no_grad()
+def initialize(student: Backbone, teacher: nn.Module, image: Tensor) -> None:
+    """Start the student where training takes thousands of steps to come: at the data's own scale.
+
+    image: (B, 3, H, W), a few crops. The first filters are random directions in whitened patches, as the differences
+    between neighbours that VGG-19's first layer amplifies have a hundredth of the variance of brightness; the others
+    are scaled to unit variance (Mishkin & Matas 2016); each head is the least-squares map to the teacher's layer.
+    """
+    target = teacher(image, LAYERS)
+    x = (image - student.mean) / student.std
+    for name, step in student.steps.items():
+        if isinstance(step, Conv):
+            if name == "conv1_1":
+                _whiten(step, x)
+            else:
+                nn.init.orthogonal_(step.weight)
+            _standardize(step, x)
+        x = step(x)
+        if name in student.heads:
+            _regress(student.heads[name], x, target[name])
+
+
+def _whiten(conv: Conv, x: Tensor) -> None:
+    patches = F.unfold(F.pad(x, conv.edge, mode=conv.edge_mode), conv.kernel_size).transpose(1, 2).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(torch.cov(patches.T.double()))
+    root = vectors / (values + 1e-4 * values.max()).sqrt() @ vectors.T
+    filters = torch.linalg.qr(torch.randn(patches.shape[1], conv.out_channels, dtype=torch.float64))[0].T @ root
+    conv.weight.copy_(filters.view_as(conv.weight))
+
+
+def _standardize(conv: Conv, x: Tensor) -> None:
+    assert conv.bias is not None
+    conv.bias.zero_()
+    mean, deviation = channel_stats(conv(x).transpose(0, 1).flatten(1)[None, :, None])
+    conv.weight.div_(deviation.view(-1, 1, 1, 1))
+    conv.bias.copy_(-(mean / deviation).flatten())
+
+
+def _regress(head: nn.Module, x: Tensor, target: Tensor) -> None:
+    assert isinstance(head, nn.Sequential)
+    conv = head[0]
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    rows = F.pad(x.transpose(0, 1).flatten(1).T, (0, 1), value=1.0)  # (B H W, C + 1)
+    wanted = target.transpose(0, 1).flatten(1).T
+    gram = rows.T @ rows
+    solution = torch.linalg.solve(gram + 1e-3 * torch.diag(gram).mean() * torch.eye(len(gram)), rows.T @ wanted)
+    conv.weight.copy_(solution[:-1].T.view_as(conv.weight))
+    conv.bias.copy_(solution[-1])
 
 
 def gram_error(features: Tensor, target: Tensor) -> Tensor:

@@ -48,7 +48,8 @@ def gram_distance(found: Moments, wanted: Moments, form: GramForm) -> Tensor:
     Where the sizes differ, the wanted Gram is that of a picture with as many positions as the found one.
     ``gatys``: sum of squares / (4 C^2 N^2) (Gatys et al. 2016, eq. 4); ``leongatys``: G/N, mean, times 1000 / C^2;
     ``neural-style``: G/(C N), mean (also Johnson et al. 2016, d2l and Meta networks); ``magenta``: G/N, mean;
-    ``mailcorahul``: G, mean; ``relative``: sum of squares over that of the wanted Gram, the same at every size and width.
+    ``mailcorahul``: G, mean; ``relative``: sum of squares over that of the wanted Gram, the same at every size and
+    width.
     """
     n, c = found.count, found.mean.shape[1]
     error = (found.second - wanted.second).square()
@@ -124,7 +125,8 @@ class CovarianceLoss:
         """The loss of `features`, (B, C, H, W)."""
         found = moments(features, mask=fit_mask(self.mask, features))
         mean = (found.mean - self.target.mean).square().sum(1).mean() / self.variance
-        return mean + (found.covariance - self.covariance).square().sum((1, 2)).mean() / self.size
+        spread: Tensor = (found.covariance - self.covariance).square().sum((1, 2)).mean() / self.size
+        return mean + spread
 
 
 class WassersteinLoss:
@@ -164,15 +166,17 @@ def matrix_sqrt(matrix: Tensor, iterations: int = 12) -> Tensor:
     for _ in range(iterations):
         t = 1.5 * eye - 0.5 * z @ y
         y, z = y @ t, t @ z
-    return y * norm.sqrt()
+    root: Tensor = y * norm.sqrt()
+    return root
 
 
 class TotalVariation:
     """How much neighbouring pixels differ; on the layer ``image``.
 
-    form: ``l1-mean`` half the mean of |vertical| plus that of |horizontal| (d2l); ``l1-sum`` their sum; ``l2-mean`` sum of
-    squares / number of values; ``nine-point`` squares to all eight neighbours, diagonals half (Crowson); ``power`` sum of
-    (squares)^1.25 (Keras' example). std: pixels are divided by it first, for recipes that work on normalised pixels.
+    form: ``l1-mean`` half the mean of |vertical| plus that of |horizontal| (d2l); ``l1-sum`` their sum; ``l2-mean``
+    sum of squares / number of values; ``nine-point`` squares to all eight neighbours, diagonals half (Crowson);
+    ``power`` sum of (squares)^1.25 (Keras' example). std: pixels are divided by it first, for recipes that work on
+    normalised pixels.
     """
 
     def __init__(self, form: VariationForm = "l2-mean", std: Tensor | float = 1.0) -> None:

@@ -107,7 +107,7 @@ def ignore(step: Step) -> None:
 
 @dataclass
 class Result:
-    """An optimised image (B, 3, H, W), clamped to [0, 1], the terms of the loss at every step, whether it was cut short."""
+    """An optimised image (B, 3, H, W) in [0, 1], the terms of the loss at every step, whether it was cut short."""
 
     image: Tensor
     losses: list[dict[str, float]] = field(default_factory=list)
@@ -245,7 +245,8 @@ class _Descent:
         if self.average and self.average.count:
             return self.picture()
         self.parameter.load_state_dict(self.best)
-        return self.parameter().detach().clamp(0, 1)
+        best: Tensor = self.parameter().detach().clamp(0, 1)
+        return best
 
 
 @dataclass(frozen=True)

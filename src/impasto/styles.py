@@ -20,8 +20,8 @@ COARSE = "half."
 class Style(dict[str, Tensor]):
     """All that one method needs to know of a style: named tensors in which the method is linear.
 
-    kind: what the numbers are and which network they were measured with, such as ``moments/vgg19-slim/3f2a...``; styles of
-    different kinds don't mix. info: title, artist and the like, for people.
+    kind: what the numbers are and which network they were measured with, such as ``moments/vgg19-slim/3f2a...``;
+    styles of different kinds don't mix. info: title, artist and the like, for people.
     """
 
     def __init__(self, values: Mapping[str, Tensor], kind: str, info: Mapping[str, Any] | None = None) -> None:

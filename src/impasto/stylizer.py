@@ -16,7 +16,7 @@ from impasto import methods as methods_package
 from impasto.errors import OptionError
 from impasto.image import fit, resize
 from impasto.optimize import OnStep, ignore
-from impasto.options import Options
+from impasto.options import Options as BaseOptions
 from impasto.styles import Style, check_weights, mix
 
 DEFAULT_METHOD = "gatys"
@@ -26,16 +26,16 @@ LEAST_SIDE = 16
 class Stylizer(ABC):
     """One method: `encode_style` a painting once, `transfer` it to many photos.
 
-    Images are float32 (1, 3, H, W), sRGB in [0, 1]. Subclasses name themselves like their module, declare `Options`, and
-    need `encode_style` and `transfer`.
+    Images are float32 (1, 3, H, W), sRGB in [0, 1]. Subclasses name themselves like their module, declare `Options`,
+    and need `encode_style` and `transfer`.
     """
 
     name: ClassVar[str]
-    Options: ClassVar[type[Options]]
+    Options: ClassVar[type[BaseOptions]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     one_pass: ClassVar[bool] = True
 
-    def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
+    def __init__(self, options: BaseOptions, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         self.options = options
         self.device = torch.device(device)
         self.preset = preset
@@ -77,8 +77,8 @@ class Stylizer(ABC):
         """`style` in the form that this method works with; raises OptionError if it was made for something else."""
         if style.kind != self.style_kind:
             raise OptionError(
-                f"this style card holds {style.kind}, but {self.name} needs {self.style_kind}: extract it again from the "
-                f"painting with `impasto style extract PAINTING -m {self.name}`"
+                f"this style card holds {style.kind}, but {self.name} needs {self.style_kind}: extract it "
+                f"again from the painting with `impasto style extract PAINTING -m {self.name}`"
             )
         return style
 
@@ -111,7 +111,8 @@ class Stylizer(ABC):
         """Repaint `content` in `styles`, pictures or styles; returns a picture of the content's size.
 
         weights: one a style. style_size: longer side at which paintings are looked at (None: the content's, never
-        enlarged). masks: (1, 1, H, W), white is stylized; one for all styles together, or one a style. Raises OptionError.
+        enlarged). masks: (1, 1, H, W), white is stylized; one for all styles together, or one a style. Raises
+        OptionError.
         """
         check_image(content, "content")
         if not 0 <= strength <= 1:
@@ -119,7 +120,9 @@ class Stylizer(ABC):
         check_weights(weights, len(styles))
         content = content.to(self.device)
         longer = style_size or max(content.shape[-2:])
-        known = [self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles]
+        known = [
+            self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles
+        ]
         known = [Style({k: v.to(self.device) for k, v in style.items()}, style.kind, style.info) for style in known]
         if not masks:
             return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
@@ -152,14 +155,16 @@ class Stylizer(ABC):
 
     def _fit_style(self, image: Tensor, longer: int) -> Tensor:
         check_image(image, "style")
-        height, width = fit(*image.shape[-2:], longer)
+        height, width = fit(image.shape[-2], image.shape[-1], longer)
         return resize(image.to(self.device), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
 
 
 def check_image(image: Tensor, role: str) -> None:
     """Raise OptionError unless `image` is a finite float (1, 3, H, W)."""
     if image.dim() != 4 or image.shape[1] != 3 or image.shape[0] != 1 or not image.is_floating_point():
-        raise OptionError(f"the {role} is a float tensor (1, 3, H, W) in [0, 1], not {tuple(image.shape)} {image.dtype}")
+        raise OptionError(
+            f"the {role} is a float tensor (1, 3, H, W) in [0, 1], not {tuple(image.shape)} {image.dtype}"
+        )
     if not bool(torch.isfinite(image).all()):
         raise OptionError(f"the {role} holds NaN or infinity")
 
@@ -186,8 +191,8 @@ def load(
 ) -> Stylizer:
     """The method called `method` (None: the default one), ready to use.
 
-    preset: one of the method's named recipes; options: its own options, on top of the preset's. Raises OptionError for an
-    unknown or out-of-range value, WeightsError if its weights can't be had.
+    preset: one of the method's named recipes; options: its own options, on top of the preset's. Raises OptionError for
+    an unknown or out-of-range value, WeightsError if its weights can't be had.
     """
     found = find_method(method)
     if preset not in found.presets:

@@ -1,8 +1,8 @@
 """Training: picture folders in, one weights file out; the loop that every trained method shares.
 
-A `Task` brings what differs: the module that learns, the loss terms of one batch, a preview picture, the file to ship. The
-loop brings the rest: devices, mixed precision and several processes by accelerate, a learning rate that anneals by steps
-or by the wall clock, checkpoints and exact resume, previews, a stop at NaN.
+A `Task` brings what differs: the module that learns, the loss terms of one batch, a preview picture, the file to ship.
+The loop brings the rest: devices, mixed precision and several processes by accelerate, a learning rate that anneals by
+steps or by the wall clock, checkpoints and exact resume, previews, a stop at NaN.
 """
 
 from __future__ import annotations
@@ -69,6 +69,15 @@ class Task(nn.Module):
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
         """A picture, (1, 3, H, W), that shows how far the training is."""
         return contents[:1]
+
+    def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
+        """What moves the parameters; each group's rate is the highest of its one-cycle schedule."""
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [torch.optim.Adam(learning, lr=learning_rate, betas=(0.9, 0.99))]
+
+    def shippable(self) -> dict[str, Tensor]:
+        """The tensors of the file to ship."""
+        return dict(self.learned().state_dict())
 
     def config(self) -> dict[str, Any]:
         """What goes into the shipped file's header, so that the file alone gives the model."""
@@ -172,7 +181,7 @@ def train(
     run.accelerator.end_training()
     path = folder / f"{task.name}.safetensors"
     if run.accelerator.is_main_process:
-        save_weights(task.learned().state_dict(), path, {**task.config(), "steps": run.step})
+        save_weights(task.shippable(), path, {**task.config(), "steps": run.step})
     return path
 
 
@@ -185,7 +194,8 @@ class _Run:
     folder: Path
     accelerator: Accelerator
     model: nn.Module
-    optimizer: Any
+    optimizers: list[Any]
+    peaks: list[list[float]]
     step: int = 0
     before: float = 0.0
     started: float = field(default_factory=time.monotonic)
@@ -206,10 +216,10 @@ class _Run:
         )
         if log:
             accelerator.init_trackers(task.name)
-        learning = [parameter for parameter in task.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(learning, lr=options.learning_rate, betas=(0.9, 0.99))
-        model, prepared = accelerator.prepare(task, optimizer)
-        return cls(task, options, folder, accelerator, model, prepared)
+        optimizers = task.optimizers(options.learning_rate)
+        peaks = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in optimizers]
+        model, *prepared = accelerator.prepare(task, *optimizers)
+        return cls(task, options, folder, accelerator, model, prepared, peaks)
 
     @property
     def seconds(self) -> float:
@@ -232,28 +242,35 @@ class _Run:
 
     def _one(self, contents: Pictures, styles: Pictures) -> Report:
         options, progress = self.options, self.progress
-        rate = one_cycle(progress, options.learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = self._set_rates(progress)
         torch.manual_seed(options.seed * 1_000_003 + self.step)
         terms = self.model(*self._batches(contents, styles), progress)
         loss = torch.stack([term.float() for term in terms.values()]).sum()
         if not bool(torch.isfinite(loss)):
             raise ImpastoError(f"the loss is not finite at step {self.step}: lower --learning-rate and use --resume")
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], options.clip)
-        self.optimizer.step()
+        self.accelerator.clip_grad_norm_(self.model.parameters(), options.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         values = {name: float(term.detach()) for name, term in terms.items()}
         if self.accelerator.trackers:
             self.accelerator.log({**values, "learning_rate": rate}, step=self.step)
         return Report(self.step, self.progress, values, rate, self.seconds)
 
+    def _set_rates(self, progress: float) -> float:
+        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = one_cycle(progress, peak)
+        return one_cycle(progress, self.options.learning_rate)
+
     def _batches(self, contents: Pictures, styles: Pictures) -> tuple[Tensor, Tensor]:
         options, rank = self.options, self.accelerator.process_index
         seed = (options.seed, self.step, rank)
-        pair = (pictures.batch((*seed, i), options.batch, options.crop) for i, pictures in enumerate((contents, styles)))
+        pair = (
+            pictures.batch((*seed, i), options.batch, options.crop) for i, pictures in enumerate((contents, styles))
+        )
         first, second = (batch.to(self.accelerator.device, memory_format=torch.channels_last) for batch in pair)
         return first, second
 
@@ -274,8 +291,10 @@ class _Run:
         if not self.accelerator.is_main_process:
             return
         tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in self.task.learned().state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).cpu().contiguous() for k, v in state.items()}
+        for i, optimizer in enumerate(self.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                name = f"optimizer.{i}.{index}"
+                tensors |= {f"{name}.{k}": torch.as_tensor(v).cpu().contiguous() for k, v in state.items()}
         config = {"task": self.task.name, "step": self.step, "seconds": self.seconds}
         write_atomically(self.folder / CHECKPOINT, save(tensors, {HEADER_KEY: json.dumps(config)}))
 
@@ -286,10 +305,11 @@ class _Run:
             raise ImpastoError(f"{file.path} is a checkpoint of {file.config.get('task')!r}, not of {self.task.name!r}")
         weights = {k.removeprefix("model."): v for k, v in file.tensors.items() if k.startswith("model.")}
         self.task.learned().load_state_dict(weights)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in file.tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                state.setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        for i, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in file.tensors.items():
+                if name.startswith(f"optimizer.{i}."):
+                    index, key = name.split(".", 3)[2:]
+                    state.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         self.step, self.before = int(file.config["step"]), float(file.config["seconds"])

@@ -49,7 +49,9 @@ class GatysOptions(Options):
     pooling: Literal["max", "average"] = Field("max", description="the backbone's pooling")
     content_layers: tuple[str, ...] = Field(("relu4_1",), min_length=1, description="layers that hold the content")
     style_layers: tuple[str, ...] = Field(STYLE_LAYERS, min_length=1, description="layers that hold the style")
-    style_layer_weights: tuple[float, ...] = Field((), description="one a style layer; empty: all equal, adding up to 1")
+    style_layer_weights: tuple[float, ...] = Field(
+        (), description="one a style layer; empty: all equal, adding up to 1"
+    )
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(10.0, ge=0, description="weight of the style")
     tv_weight: float = Field(0.0, ge=0, description="weight of total variation, against noise")
@@ -74,7 +76,9 @@ class GatysOptions(Options):
     start: str = Field("content", description="content, noise (uniform), gaussian, style, blurred-noise, or a file")
     start_noise: float = Field(0.0, ge=0, le=1, description="deviation of noise added to the start")
     start_shift: float = Field(0.0, ge=-1, le=1, description="mean of the noise added to the start")
-    style_scale: float = Field(1.0, gt=0, le=4, description="size at which the painting is looked at, times the photo's")
+    style_scale: float = Field(
+        1.0, gt=0, le=4, description="size at which the painting is looked at, times the photo's"
+    )
     size: str = Field("", description="the recipe's working size, longer side or WIDTHxHEIGHT; --size overrules it")
 
     @model_validator(mode="after")
@@ -86,90 +90,90 @@ class GatysOptions(Options):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "gatys": dict(
-        backbone="vgg19",
-        pooling="average",
-        content_layers=("relu4_2",),
-        content_form="half-sum",
-        style_loss="gram",
-        gram_form="gatys",
-        content_weight=1e-4,
-        style_weight=1.0,
-        start="noise",
-        octaves=0,
-        steps=500,
-    ),
-    "d2l": dict(
-        backbone="vgg19",
-        content_layers=("relu4_4",),
-        style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "conv5_1"),
-        style_layer_weights=(1.0,) * 5,
-        content_form="mean",
-        style_loss="gram",
-        gram_form="neural-style",
-        content_weight=1.0,
-        style_weight=1e4,
-        tv_weight=10.0,
-        tv_form="l1-mean",
-        normalised_pixels=True,
-        optimizer="adam",
-        learning_rate=0.3,
-        decay=0.8,
-        decay_every=50,
-        beta2=0.999,
-        octaves=0,
-        steps=500,
-        size="450x300",
-    ),
-    "beginners": dict(
-        backbone="vgg16",
-        content_layers=("relu4_2",),
-        style_layers=STYLE_LAYERS[:4],
-        content_form="half-sum",
-        style_loss="gram",
-        gram_form="magenta",
-        content_weight=1.0,
-        style_weight=150.0,
-        tv_weight=30.0,
-        tv_form="l1-sum",
-        optimizer="adam",
-        learning_rate=0.002,
-        beta1=0.99,
-        beta2=0.999,
-        epsilon=0.1,
-        start_noise=0.3,
-        start_shift=-0.3,
-        octaves=0,
-        steps=1000,
-        size="256x256",
-    ),
-    "vgg16-bn": dict(
-        backbone="vgg16_bn",
-        content_layers=("relu1_2", "relu2_2", "relu3_3"),
-        style_layers=("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
-        content_form="mean",
-        style_loss="gram",
-        gram_form="neural-style",
-        content_weight=1.0,
-        style_weight=1e3,
-        optimizer="lbfgs",
-        start="blurred-noise",
-        octaves=0,
-        steps=500,
-        size="400",
-    ),
+    "gatys": {
+        "backbone": "vgg19",
+        "pooling": "average",
+        "content_layers": ("relu4_2",),
+        "content_form": "half-sum",
+        "style_loss": "gram",
+        "gram_form": "gatys",
+        "content_weight": 1e-4,
+        "style_weight": 1.0,
+        "start": "noise",
+        "octaves": 0,
+        "steps": 500,
+    },
+    "d2l": {
+        "backbone": "vgg19",
+        "content_layers": ("relu4_4",),
+        "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "conv5_1"),
+        "style_layer_weights": (1.0,) * 5,
+        "content_form": "mean",
+        "style_loss": "gram",
+        "gram_form": "neural-style",
+        "content_weight": 1.0,
+        "style_weight": 1e4,
+        "tv_weight": 10.0,
+        "tv_form": "l1-mean",
+        "normalised_pixels": True,
+        "optimizer": "adam",
+        "learning_rate": 0.3,
+        "decay": 0.8,
+        "decay_every": 50,
+        "beta2": 0.999,
+        "octaves": 0,
+        "steps": 500,
+        "size": "450x300",
+    },
+    "beginners": {
+        "backbone": "vgg16",
+        "content_layers": ("relu4_2",),
+        "style_layers": STYLE_LAYERS[:4],
+        "content_form": "half-sum",
+        "style_loss": "gram",
+        "gram_form": "magenta",
+        "content_weight": 1.0,
+        "style_weight": 150.0,
+        "tv_weight": 30.0,
+        "tv_form": "l1-sum",
+        "optimizer": "adam",
+        "learning_rate": 0.002,
+        "beta1": 0.99,
+        "beta2": 0.999,
+        "epsilon": 0.1,
+        "start_noise": 0.3,
+        "start_shift": -0.3,
+        "octaves": 0,
+        "steps": 1000,
+        "size": "256x256",
+    },
+    "vgg16-bn": {
+        "backbone": "vgg16_bn",
+        "content_layers": ("relu1_2", "relu2_2", "relu3_3"),
+        "style_layers": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
+        "content_form": "mean",
+        "style_loss": "gram",
+        "gram_form": "neural-style",
+        "content_weight": 1.0,
+        "style_weight": 1e3,
+        "optimizer": "lbfgs",
+        "start": "blurred-noise",
+        "octaves": 0,
+        "steps": 500,
+        "size": "400",
+    },
 }
 
 
 class Gatys(Stylizer):
     """Pixel optimisation against one backbone (Gatys, Ecker & Bethge 2016, "Image style transfer using CNNs").
 
-    Departs from the paper: in ``default`` the backbone is vgg19-slim, the work goes from coarse to fine, the style is means
-    and centred covariances, and every layer's loss is divided by the target's own size, so that one weight means the same
-    at every size, in every layer and backbone. ``--preset gatys`` is the paper's (with torchvision's weights, not the
-    normalised ones). ``d2l``: the book's code repeats the list of style losses ten times, so its style weight of 1e3 acts
-    as 1e4, which is what stands here; its "conv" layers are in fact evaluated after the in-place ReLU that follows them, so
-    they stand here as relu layers, all but the last, conv5_1, which no ReLU follows.
+    Departs from the paper: in ``default`` the backbone is vgg19-slim, the work goes from coarse to fine, the style is
+    means and centred covariances, and every layer's loss is divided by the target's own size, so that one weight means
+    the same at every size, in every layer and backbone. ``--preset gatys`` is the paper's (with torchvision's weights,
+    not the normalised ones). ``d2l``: the book's code repeats the list of style losses ten times, so its style weight
+    of 1e3 acts as 1e4, which is what stands here; its "conv" layers are in fact evaluated after the in-place ReLU that
+    follows them, so they stand here as relu layers, all but the last, conv5_1, which no ReLU follows.
     ``beginners``: torchvision's weights instead of Keras'. ``vgg16-bn``: evaluation mode, RGB with ImageNet's
     normalisation, Gram / (C N); the original normalises by each picture's own batch statistics.
     """
@@ -329,4 +333,3 @@ def _median8(noise: Tensor) -> Tensor:
     """An 8x8 median filter over every channel of (1, 3, H, W), edges repeated."""
     padded = torch.nn.functional.pad(noise, (4, 3, 4, 3), mode="replicate")
     return padded.unfold(2, 8, 1).unfold(3, 8, 1).flatten(4).median(dim=4).values
-
