@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +66,22 @@ def freeze(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module
+
+
+def _cpu_has_bf16(device: torch.device) -> bool:
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public name for it in torch 2.15
+    return device.type == "cpu" and supported is not None and bool(supported())
+
+
+@contextmanager
+def inference(device: torch.device, precision: str) -> Iterator[None]:
+    """Run without gradients; convolutions in bfloat16 if `precision` says so, or ``auto`` on hardware made for it."""
+    if precision == "auto":
+        half = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16(device)
+    else:
+        half = precision == "bf16"
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+        yield
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -82,6 +82,47 @@ class Task(nn.Module):
     def config(self) -> dict[str, Any]:
         """What goes into the shipped file's header, so that the file alone gives the model."""
         return {}
+
+
+class Learner(Protocol):
+    """What a method's file brings to be trained: the network that ships and the terms of its loss."""
+
+    network: nn.Module
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Weighted terms of the loss for photographs and artworks, each (B, 3, H, W)."""
+
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """A picture, (1, 3, H, W), that shows how far the training is."""
+
+    def config(self) -> dict[str, Any]:
+        """The file's header."""
+
+
+class MethodTask(Task):
+    """The training of a method, from the learner that its file defines."""
+
+    def __init__(self, name: str, learner: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        self.learner = learner
+
+    def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """The learner's terms."""
+        terms: dict[str, Tensor] = cast(Learner, self.learner).training_terms(contents, styles, progress)
+        return terms
+
+    def learned(self) -> nn.Module:
+        """The network that ships."""
+        return cast(Learner, self.learner).network
+
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """The learner's sheet."""
+        return cast(Learner, self.learner).preview(contents, styles)
+
+    def config(self) -> dict[str, Any]:
+        """The learner's header."""
+        return cast(Learner, self.learner).config()
 
 
 @dataclass

@@ -1,0 +1,289 @@
+"""Any style in one pass by whitening and colouring (Li et al. 2017, "Universal style transfer via feature transforms").
+
+A photo's features lose their own covariance and take on the painting's, level by level from the deepest to the
+shallowest; decoders that only ever learned to rebuild pictures turn features back into a picture. The style is nothing
+but moments, so a card of the method `gatys` serves here as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from impasto.backbones import SLIM, Backbone, load_backbone
+from impasto.layers import Conv, inference
+from impasto.losses import fit_mask
+from impasto.optimize import OnStep, ignore
+from impasto.options import Options
+from impasto.statistics import Moments, moments
+from impasto.styles import Style, measure, moments_kind, recall
+from impasto.stylizer import Stylizer
+from impasto.weights import load_weights, resolve
+
+Transform = Literal["zca", "transport"]
+DEEPEST = 5
+LAYERS = {level: f"relu{level}_1" for level in range(1, DEEPEST + 1)}
+
+
+class WCTOptions(Options):
+    """What can be chosen without training anew."""
+
+    levels: tuple[int, ...] = Field(
+        (4, 3, 2, 1), min_length=1, description="levels at which colours and textures change"
+    )
+    level_strengths: tuple[float, ...] = Field((), description="strength at each level, 0 to 1; empty: 1 everywhere")
+    detail: tuple[float, ...] = Field(
+        (0.5,),
+        description="share of the photo's own features at each level below the deepest; one for all, or one a level",
+    )
+    transform: Transform = Field(
+        "transport", description="zca as in the paper, or the optimal transport between Gaussians"
+    )
+    weights: str = Field("", description="local weights file instead of the shipped one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> WCTOptions:
+        if (
+            list(self.levels) != sorted(set(self.levels), reverse=True)
+            or not 1 <= self.levels[-1] <= self.levels[0] <= 5
+        ):
+            raise ValueError("levels run from deep to shallow without repetition, such as 4,3,2,1")
+        if self.level_strengths and len(self.level_strengths) != len(self.levels):
+            raise ValueError(f"{len(self.levels)} levels need as many level strengths")
+        if len(self.detail) not in (1, len(self.levels) - 1):
+            raise ValueError(f"{len(self.levels)} levels need 1 or {len(self.levels) - 1} shares of detail")
+        if not all(0 <= value <= 1 for value in (*self.level_strengths, *self.detail)):
+            raise ValueError("level strengths and detail are from 0 to 1")
+        return self
+
+
+class Step(nn.Module):
+    """From one level's features to the next shallower one's, or from relu1_1 to the picture.
+
+    The mirror of the encoder's way: a convolution, doubling, then as many convolutions as the encoder has there.
+    """
+
+    def __init__(self, inputs: int, outputs: int, after: int) -> None:
+        super().__init__()
+        self.first = Conv(inputs, outputs)
+        self.after = nn.ModuleList(Conv(outputs, outputs) for _ in range(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
+        x = self.first(x)
+        if not self.after:
+            return x
+        x = F.interpolate(F.relu(x), scale_factor=2.0, mode="nearest")
+        for conv in self.after:
+            x = F.relu(conv(x))
+        return x
+
+
+class StepDecoder(nn.Module):
+    """One step for every level; in a row they are AdaIN's mirrored decoder, at the encoder's own widths."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        blocks = (0, 1, 1, 3, 3)
+        narrower = (3, *widths[:-1])
+        pairs = zip(widths, narrower, blocks, strict=True)
+        self.steps = nn.ModuleList(Step(inputs, outputs, after) for inputs, outputs, after in pairs)
+
+    def step(self, level: int, x: Tensor, like: Sequence[int]) -> Tensor:
+        """One step down from `level`, cut or stretched at the edge to the height and width `like`."""
+        y: Tensor = self.steps[level - 1](x)
+        return fit_edge(y, like)
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        """All the way from `level`'s features to the picture."""
+        for below in range(level, 0, -1):
+            x = self.steps[below - 1](x)
+        return x
+
+
+def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
+    """`x` cut to height and width `like`, or with its last row and column repeated, for odd sizes."""
+    height, width = like[-2:]
+    x = x[..., :height, :width]
+    missing = height - x.shape[-2], width - x.shape[-1]
+    return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
+
+
+def transport(content: Moments, style: Moments, kind: Transform, floor: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """The affine map ``x -> A x + b`` that gives features with `content`'s moments the mean and covariance of `style`.
+
+    Returns A (C, C) and b (C,), float32; computed in float64. Directions in which the content has less than `floor` of
+    its largest variance are left out, as whitening would blow up their noise (the paper drops eigenvalues below 1e-5).
+
+    ``zca``: A = S^1/2 C^-1/2 (the paper). ``transport``: A = C^-1/2 (C^1/2 S C^1/2)^1/2 C^-1/2, which of all maps with
+    this result moves the features least, so it keeps more of the content (Lu et al. 2019, "A closed-form solution").
+    """
+    values, vectors = torch.linalg.eigh(content.covariance[0].double())
+    values = values.clamp_min(0)
+    kept = values > floor * values.max().clamp_min(1e-12)
+    root = (vectors * values.sqrt()) @ vectors.T
+    inverse = (vectors * torch.where(kept, values.clamp_min(1e-12).rsqrt(), 0)) @ vectors.T
+    wanted = style.covariance[0].double()
+    if kind == "zca":
+        matrix = symmetric_root(wanted) @ inverse
+    else:
+        matrix = inverse @ symmetric_root(root @ wanted @ root) @ inverse
+    offset = style.mean[0].double() - matrix @ content.mean[0].double()
+    return matrix.float(), offset.float()
+
+
+def symmetric_root(matrix: Tensor) -> Tensor:
+    """The square root of a symmetric matrix, negative eigenvalues counted as 0."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+
+
+def colour(features: Tensor, style: Moments, kind: Transform, strength: float, mask: Tensor | None) -> Tensor:
+    """`features`, (1, C, H, W), with the style's mean and covariance, blended by `strength` with what they were.
+
+    mask: the region whose moments are whitened.
+    """
+    if strength == 0:
+        return features
+    matrix, offset = transport(moments(features, mask=fit_mask(mask, features)), style, kind)
+    eye = torch.eye(len(matrix), device=matrix.device)
+    matrix, offset = eye + strength * (matrix - eye), strength * offset
+    return F.conv2d(features, matrix[:, :, None, None].to(features.dtype), offset.to(features.dtype))
+
+
+class WCT(Stylizer):
+    """Whitening and colouring transforms over vgg19-slim (Li et al. 2017).
+
+    Departs from the paper: the picture is encoded once; the decoder of a level gives the next level's features, not a
+    picture to be encoded anew; each level blends in the photo's own features (`detail`), which keeps what it shows; the
+    transform is the optimal transport between Gaussians. ``--preset paper`` has the paper's transform, five levels,
+    strength 0.6 at each, and no detail.
+    """
+
+    name = "wct"
+    Options = WCTOptions
+    presets = {  # noqa: RUF012
+        "default": {},
+        "paper": {"transform": "zca", "levels": (5, 4, 3, 2, 1), "level_strengths": (0.6,) * 5, "detail": (0.0,)},
+    }
+    options: WCTOptions
+
+    def __init__(
+        self,
+        options: WCTOptions,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        backbone: Backbone | None = None,
+        decoder: StepDecoder | None = None,
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
+        self.backbone.to(memory_format=torch.channels_last)
+        self.decoder_digest = "random"
+        if decoder is None:
+            file = load_weights(options.weights or resolve(self.name))
+            decoder = StepDecoder(file.config["widths"])
+            file.fill(decoder)
+            self.decoder_digest = file.digest
+        self.decoder = decoder.eval().requires_grad_(False).to(self.device)
+        self.decoder.to(memory_format=torch.channels_last)
+
+    @property
+    def style_kind(self) -> str:
+        """Moments over the encoder."""
+        return moments_kind(self.backbone)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Encoder and decoder."""
+        return {self.backbone.name: self.backbone.digest, self.name: self.decoder_digest}
+
+    def encode_style(self, image: Tensor) -> Style:
+        """Moments at the chosen levels; image: (1, 3, H, W)."""
+        with inference(self.device, self.options.precision):
+            return measure(self.backbone, image.to(self.device), [LAYERS[n] for n in self.options.levels], coarse=False)
+
+    def transfer(
+        self,
+        content: Tensor,
+        style: Style,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        seed: int = 0,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """Encode once, colour level by level, decode; (1, 3, H, W) to the same size. Nothing is random."""
+        options = self.options
+        strengths = dict(zip(options.levels, options.level_strengths or (1.0,) * len(options.levels), strict=True))
+        targets = {level: recall(style, LAYERS[level]) for level in options.levels}
+        shares = options.detail * (len(options.levels) - 1) if len(options.detail) == 1 else options.detail
+        details = dict(zip(options.levels[1:], shares, strict=False))
+        with inference(self.device, options.precision):
+            own = self.backbone(content.to(self.device), [LAYERS[level] for level in options.levels])
+            deepest = options.levels[0]
+            x = own[LAYERS[deepest]]
+            for level in range(deepest, 0, -1):
+                if level in targets:
+                    if level != deepest and details[level]:
+                        x = torch.lerp(x, own[LAYERS[level]].to(x.dtype), details[level])
+                    x = colour(x, targets[level], options.transform, strength * strengths[level], mask)
+                x = self.decoder.step(level, x, self._size_below(level, content.shape))
+        result: Tensor = x.float().clamp(0, 1)
+        return result
+
+    @staticmethod
+    def _size_below(level: int, shape: Sequence[int]) -> tuple[int, int]:
+        doublings = max(level - 2, 0)
+        return shape[-2] >> doublings, shape[-1] >> doublings
+
+
+class WCTTraining(nn.Module):
+    """How the decoder learns: each step rebuilds the next shallower features, the whole rebuilds the picture.
+
+    Departs from the paper: steps of one decoder, not five decoders; every error is divided by the variance of what it
+    is compared with, and features are compared at all levels down from the one that was decoded.
+    """
+
+    def __init__(self, backbone: Backbone, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.network = StepDecoder(widths)
+        self._backbone = [backbone]  # in a list: frozen, no part of what is saved
+
+    def config(self) -> dict[str, Any]:
+        """The decoder's widths, for the file's header."""
+        return {"method": "wct", "backbone": self._backbone[0].digest, "widths": list(self.network.widths)}
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Errors of features by steps, of pixels and features from the whole chain; photographs and artworks alike."""
+        image = torch.cat([contents, styles])
+        backbone = self._backbone[0]
+        with torch.no_grad():
+            wanted = {"relu0_1": image, **backbone(image, LAYERS.values())}
+        terms: dict[str, Tensor] = {}
+        for level in range(DEEPEST, 0, -1):
+            target = wanted[f"relu{level - 1}_1"]
+            guess = self.network.step(level, wanted[LAYERS[level]], target.shape)
+            terms[f"step{level}"] = F.mse_loss(guess, target) / target.var()
+        deepest = 4 + int(torch.rand(()) < 0.5)
+        rebuilt = fit_edge(self.network(wanted[LAYERS[deepest]], deepest), image.shape)
+        terms["pixels"] = F.mse_loss(rebuilt, image) / image.var()
+        again = backbone(rebuilt, [LAYERS[level] for level in range(1, deepest + 1)])
+        errors = [F.mse_loss(again[layer], wanted[layer]) / wanted[layer].var() for layer in again]
+        terms["features"] = torch.stack(errors).mean()
+        return terms
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Pictures above what is rebuilt from relu4_1, (1, 3, 2 H, B W)."""
+        rebuilt = self.network(self._backbone[0](contents, ["relu4_1"])["relu4_1"], 4)
+        rows = [torch.cat(list(row), dim=2) for row in (contents, fit_edge(rebuilt, contents.shape))]
+        return torch.cat(rows, dim=1)[None]
