@@ -1,0 +1,123 @@
+"""The command line: the commands, their exit codes, and how mistakes are told.
+
+Nothing here or at the top of a module named `cli_...` that this one imports loads torch: `impasto --help` is instant.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
+
+import typer
+
+from impasto import __version__
+from impasto.cli_flags import OpenCommand
+from impasto.cli_methods import methods
+from impasto.cli_style import extract, show
+from impasto.cli_stylize import stylize
+from impasto.cli_sweep import sweep
+from impasto.cli_train import train
+from impasto.errors import ImpastoError
+
+DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
+
+app = typer.Typer(
+    name="impasto",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+style = typer.Typer()
+app.command(cls=OpenCommand)(stylize)
+app.command()(methods)
+app.add_typer(style, name="style")
+style.command(cls=OpenCommand)(extract)
+style.command()(show)
+app.command(cls=OpenCommand)(sweep)
+app.command(cls=OpenCommand)(train)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"impasto {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def impasto(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Repaint a photo in a painting's style: [bold]impasto stylize photo.jpg painting.jpg[/bold]."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@style.callback(invoke_without_command=True)
+def style_help(ctx: typer.Context) -> None:
+    """Make and look into style cards: small files that stand for a painting."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0, 1 for a fault of ours, 2 for a user's mistake, 130 after Ctrl-C."""
+    _log_to_stderr()
+    try:
+        code = app(args=None if argv is None else list(argv), prog_name="impasto", standalone_mode=False)
+        return code if isinstance(code, int) else DONE
+    except ImpastoError as error:
+        return _fail(str(error))
+    except USAGE_ERRORS as error:
+        return _fail(cast(Any, error).format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", INTERRUPTED)
+    except Exception as error:
+        if _out_of_memory(error):
+            return _fail("not enough memory for this: try a smaller --size")
+        return _confess(error)
+
+
+def _fail(message: str) -> int:
+    return _say(f"error: {' '.join(message.split())}", MISTAKE)
+
+
+def _say(message: str, code: int) -> int:
+    typer.echo(message, err=True)
+    return code
+
+
+def _out_of_memory(error: Exception) -> bool:
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _confess(error: Exception) -> int:
+    """Tell of a fault of ours in a line or two; the traceback only with IMPASTO_DEBUG=1."""
+    if os.environ.get("IMPASTO_DEBUG", "") not in ("", "0"):
+        traceback.print_exception(error, file=sys.stderr)
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    typer.echo(f"error: this should not have happened: {told}", err=True)
+    return _say("Please report it with the command and what it prints when IMPASTO_DEBUG=1 is set.", BROKEN)
+
+
+class _Notes(logging.Handler):
+    """Notes and warnings, a line each, to stderr as it is when they come."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        typer.echo(prefix + " ".join(record.getMessage().split()), err=True)
+
+
+def _log_to_stderr() -> None:
+    log = logging.getLogger("impasto")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Notes) for handler in log.handlers):
+        log.addHandler(_Notes())

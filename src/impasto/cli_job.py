@@ -1,0 +1,177 @@
+"""What the commands that paint share: the recipe from flags, the files that it names, the model, the picture."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from torch import Tensor
+
+from impasto.cli_flags import take_flags
+from impasto.color import MATCHING_MODES, luma, recolor_style, restore_color
+from impasto.errors import ImageError, ImpastoError, OptionError
+from impasto.image import Picture, open_picture, parse_size, read_image, resize
+from impasto.optimize import OnStep, ignore
+from impasto.run_record import Recipe, find_style, read_recipe
+from impasto.styles import Style, check_weights, load_style
+from impasto.stylizer import Stylizer, find_method, load
+
+CARD = ".safetensors"
+MOST_PIXELS = 100_000_000
+
+log = logging.getLogger(__name__)
+
+
+def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
+    """The flags, by the names of a Recipe's fields, over those of a recorded run, over the defaults.
+
+    words: CONTENT, STYLEs and the method's own flags. style, in `flags`: further styles by name. With another method or
+    preset than the recorded one, the recorded options count no more. Raises ImpastoError.
+    """
+    base = Recipe.parse({}, "impasto") if recipe is None else read_recipe(recipe)
+    given = dict(flags)
+    named = [find_style(name) for name in given.pop("style", [])]
+    method = find_method(given.get("method", base.method))
+    changed = method.name != base.method or given.get("preset", base.preset) != base.preset
+    files, options = take_flags(ctx, words, method.Options, method.name, f"impasto methods {method.name}")
+    known = base.model_dump() | {"method": method.name}
+    known |= {"options": {}, "preset": "default"} if changed else {}
+    if files:
+        known["content"] = files[0]
+    if files[1:] or named:
+        known |= {"styles": (*map(Path, files[1:]), *named)}
+        known |= {} if len(known["styles"]) == len(base.styles) else {"style_weights": None}
+    known |= given | {"options": {**known["options"], **options}}
+    return _check(Recipe.parse(known, ctx.command.name or "impasto"))
+
+
+def _check(recipe: Recipe) -> Recipe:
+    """Refuse what can be seen to be wrong before any file is read."""
+    if recipe.content is None:
+        raise ImpastoError("name a photo and a painting: impasto stylize photo.jpg painting.jpg")
+    if not recipe.styles:
+        raise ImpastoError("name a painting, a style card, or a built-in style with --style NAME")
+    check_weights(recipe.style_weights, len(recipe.styles))
+    if len(recipe.masks) not in (0, 1, len(recipe.styles)):
+        count = len(recipe.styles)
+        raise OptionError(f"{count} styles need one mask, or {count}, not {len(recipe.masks)}")
+    cards = [path for path in recipe.styles if path.suffix.lower() == CARD]
+    if cards and recipe.keep_color in MATCHING_MODES:
+        raise OptionError(
+            f"--keep-color {recipe.keep_color} recolours the painting, which {cards[0].name} does not hold: "
+            "use luminance or lab"
+        )
+    return recipe
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a recipe, read: the photo, paintings and styles, masks (1, 1, H, W)."""
+
+    content: Picture
+    styles: tuple[Tensor | Style, ...]
+    masks: tuple[Tensor, ...]
+
+
+def read_inputs(recipe: Recipe) -> Inputs:
+    """Read all files that `recipe` names; raises ImpastoError for the first that can't be read."""
+    assert recipe.content is not None
+    content = open_picture(recipe.content)
+    styles = tuple(load_style(p) if p.suffix.lower() == CARD else read_image(p) for p in recipe.styles)
+    return Inputs(content, styles, tuple(luma(read_image(path)) for path in recipe.masks))
+
+
+def pick_device(name: str) -> str:
+    """The device called `name`; ``auto`` is the fastest there is. Raises OptionError if there is no such device."""
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    if name == "auto":
+        return there[0]
+    if name not in there:
+        raise OptionError(f"--device {name} is not there; there are: auto, {', '.join(there)}")
+    return name
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe ready to run: its model, the photo at its working size, (1, 3, H, W), what was read."""
+
+    recipe: Recipe
+    model: Stylizer
+    content: Tensor
+    inputs: Inputs
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The working size, (height, width)."""
+        return self.content.shape[-2], self.content.shape[-1]
+
+    @property
+    def alpha(self) -> Tensor | None:
+        """The photo's transparency at the working size."""
+        alpha = self.inputs.content.alpha
+        return None if alpha is None else resize(alpha, *self.size)
+
+    def finish(self, image: Tensor) -> Tensor:
+        """A picture as the method made it, with the photo's colours if they are to be kept."""
+        return restore_color(image.detach().cpu(), self.content, self.recipe.keep_color)
+
+    def paint(self, on_step: OnStep = ignore) -> Tensor:
+        """Do the work; returns (1, 3, H, W)."""
+        recipe = self.recipe
+        styles = [
+            style if isinstance(style, Style) else recolor_style(style, self.content, recipe.keep_color)
+            for style in self.inputs.styles
+        ]
+        image = self.model.stylize(
+            self.content,
+            *styles,
+            weights=recipe.style_weights,
+            strength=recipe.strength,
+            style_size=recipe.style_size,
+            masks=self.inputs.masks,
+            seed=recipe.seed,
+            on_step=on_step,
+        )
+        return self.finish(image)
+
+
+def prepare(recipe: Recipe, inputs: Inputs, device: str) -> Job:
+    """Load the model, check the styles against it and fit the photo; raises ImpastoError."""
+    model = load(recipe.method, preset=recipe.preset, device=device, **recipe.options)
+    for style in inputs.styles:
+        if isinstance(style, Style):
+            model.adopt(style)
+    photo = inputs.content.color
+    height, width = working_size(model, photo.shape[-2], photo.shape[-1], recipe.size)
+    return Job(recipe, model, resize(photo, height, width), inputs)
+
+
+def working_size(model: Stylizer, height: int, width: int, size: str | None) -> tuple[int, int]:
+    """The size (height, width) at which a photo of height x width is worked on; raises ImageError if too large."""
+    found = model.working_size(height, width, None if size is None else parse_size(size))
+    if math.prod(found) > MOST_PIXELS:
+        raise ImageError(f"{found[1]}x{found[0]} is more than 100 megapixels; give a smaller --size")
+    return found
+
+
+def note_size(job: Job) -> None:
+    """Tell of a working size that may surprise, and of how to get another one."""
+    height, width = job.inputs.content.color.shape[-2:]
+    longer, done = max(height, width), max(job.size)
+    wanted = None if job.recipe.size is None else parse_size(job.recipe.size)
+    if wanted is None and not job.model.one_pass and done < longer:
+        size = f"{job.size[1]}x{job.size[0]}"
+        log.info("working at %s of the photo's %dx%d; --size %d gives more", size, width, height, min(2 * done, longer))
+    elif isinstance(wanted, int) and wanted > max(longer, done):
+        larger = f"{round(width * wanted / longer)}x{round(height * wanted / longer)}"
+        log.info("the photo has only %dx%d; --size %s enlarges it, --size %d does not", width, height, larger, wanted)

@@ -1,0 +1,106 @@
+"""One run of the method, from the checked flags to the written picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from torch import Tensor
+
+from impasto import cli_job
+from impasto.cli_flags import check_target
+from impasto.cli_job import Job, note_size, pick_device, prepare, read_inputs
+from impasto.cli_progress import Watch, progress
+from impasto.errors import ImpastoError
+from impasto.image import WRITABLE, write_image
+from impasto.optimize import OnStep, Step, ignore
+from impasto.run_record import Recipe, make_record, sidecar, write_recorded
+
+__all__ = ["choose_target", "make_recipe", "open_job", "paint_file", "previewer", "rehearse"]
+LONGEST_STEM = 120
+
+
+def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
+    """As `cli_job.make_recipe`, refusing the recipe of a contact sheet."""
+    made = cli_job.make_recipe(ctx, words, recipe, flags)
+    if made.vary:
+        raise ImpastoError(f"{recipe} records a contact sheet: use it with impasto sweep --recipe {recipe}")
+    return made
+
+
+def choose_target(recipe: Recipe, output: Path | None, *, force: bool, record: bool, ending: str = "") -> Path:
+    """Where the picture goes, by default CONTENT-STYLE.png here; raises ImpastoError if it can't be written there."""
+    if recipe.content is None:
+        raise ImpastoError("a recipe without a photo makes no picture")
+    stems = "-".join(path.stem for path in (recipe.content, *recipe.styles))[:LONGEST_STEM]
+    target = check_target(output or Path(f"{stems}{ending}.png"), force, WRITABLE)
+    beside = sidecar(target)
+    if record and beside is not None:
+        check_target(beside, force)
+    return target
+
+
+def open_job(recipe: Recipe, device: str) -> Job:
+    """Read the files and load the model; raises ImpastoError."""
+    device = pick_device(device)
+    job = prepare(recipe, read_inputs(recipe), device)
+    note_size(job)
+    return job
+
+
+def previewer(job: Job, target: Path, path: Path | None, every: int, *, force: bool) -> OnStep:
+    """The `on_step` that writes the picture as it is now to `path` every so many steps."""
+    if path is None:
+        return ignore
+    if path.resolve() == target.resolve():
+        raise ImpastoError(f"{path} is where the picture itself goes; give --preview another name")
+    check_target(path, force, WRITABLE)
+
+    def show(step: Step) -> None:
+        if step.index % every == 0:
+            write_image(job.finish(step.image()), path)
+
+    return show
+
+
+def title(job: Job) -> str:
+    """What a run does, for the progress."""
+    height, width = job.size
+    preset = "" if job.model.preset == "default" else f", {job.model.preset}"
+    return f"painting {width}x{height} with {job.model.name}{preset}"
+
+
+def rehearse(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
+    """What --dry-run does: everything is checked by now, and told."""
+    typer.echo(f"dry run: {title(job)} on {job.model.device.type}; nothing was written", err=True)
+    return {"output": str(target), **make_record(job.recipe, job.model, job.size, target.parent), "dry_run": True}
+
+
+def paint_file(
+    job: Job, target: Path, *, quiet: bool, record: bool, force: bool, also: OnStep = ignore
+) -> dict[str, Any]:
+    """Do the work and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
+    with progress(title(job), quiet, also) as (watch, on_step):
+        image = job.paint(on_step)
+    return {**write(job, image, target, watch, record=record, force=force), **outcome(job, watch)}
+
+
+def write(job: Job, image: Tensor, target: Path, watch: Watch, *, record: bool, force: bool) -> dict[str, Any]:
+    """Write the picture with its record, which is returned together with the path."""
+    made = make_record(job.recipe, job.model, job.size, target.parent)
+    if job.model.interrupted:
+        made["interrupted"] = watch.steps
+        typer.echo(f"interrupted after {watch.steps} steps: this is the best picture so far", err=True)
+    write_recorded(image, target, made if record else None, alpha=job.alpha, overwrite=force)
+    return {"output": str(target), **made}
+
+
+def outcome(job: Job, watch: Watch) -> dict[str, Any]:
+    """How a run went."""
+    return {
+        "seconds": round(watch.seconds, 3),
+        "losses": job.model.losses,
+        "interrupted": job.model.interrupted,
+    }

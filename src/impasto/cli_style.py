@@ -1,0 +1,104 @@
+"""`impasto style`: style cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from impasto import cli_flags as flags
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from impasto.stylizer import Stylizer
+
+PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting.")]
+CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card.")]
+LongerFlag = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=16, max=100_000, help="Longer side at which the painting is looked at."),
+]
+
+
+def extract(
+    ctx: typer.Context,
+    painting: PaintingWord = None,
+    output: flags.OutputFlag = None,
+    method: flags.MethodFlag = None,
+    preset: flags.PresetFlag = None,
+    size: LongerFlag = None,
+    title: Annotated[str | None, typer.Option(help="The painting's title.")] = None,
+    artist: Annotated[str | None, typer.Option(help="Who painted it.")] = None,
+    year: Annotated[str | None, typer.Option(help="When.")] = None,
+    device: flags.DeviceFlag = "auto",
+    force: flags.ForceFlag = False,
+    json: flags.JsonFlag = False,
+    quiet: flags.QuietFlag = False,
+) -> None:
+    """Keep all that a method needs to know of a painting in a small file, a style card.
+
+    The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
+    """
+    flags.be_quiet(quiet)
+    from impasto.cli_job import pick_device
+    from impasto.errors import ImpastoError
+    from impasto.image import read_image
+    from impasto.styles import Style, save_style
+    from impasto.stylizer import find_method, load
+
+    found = find_method(method)
+    words = [*flags.words(painting, None), *ctx.args]
+    files, options = flags.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
+    if len(files) != 1:
+        raise ImpastoError(f"name one painting: impasto style extract PAINTING, not {len(files)}")
+    target = flags.check_target(output or Path(f"{Path(files[0]).stem}.safetensors"), force, (".safetensors",))
+    image = read_image(files[0])
+    model = load(found.name, preset=preset or "default", device=pick_device(device), **options)
+    fitted = _fit(image, model, size)
+    info = flags.given(title=title, artist=artist, year=year) | {"width": fitted.shape[-1], "height": fitted.shape[-2]}
+    style = model.encode_style(fitted)
+    save_style(Style(style, style.kind, info), target)
+    flags.print_json(describe_card(target)) if json else typer.echo(str(target))
+
+
+def _fit(image: Tensor, model: Stylizer, longer: int | None) -> Tensor:
+    """The painting at the size at which `model` looks at one by itself, or with that longer side; never enlarged."""
+    from impasto.image import fit, resize
+    from impasto.stylizer import LEAST_SIDE
+
+    height, width = image.shape[-2:]
+    if longer is None:
+        longer = max(height, width) if model.one_pass else model.default_longer_side
+    height, width = fit(height, width, longer)
+    return resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+
+
+def show(card: CardWord, json: flags.JsonFlag = False) -> None:
+    """Tell what is in a style card."""
+    about = describe_card(card)
+    if json:
+        flags.print_json(about)
+        return
+    typer.echo(f"{card}: {about['kind']}, {about['bytes'] / 1000:.0f} kB")
+    for name, value in about["info"].items():
+        typer.echo(f"  {name}: {value}")
+    for name, shape in about["tensors"].items():
+        typer.echo(f"  {name}  {'x'.join(map(str, shape))}")
+
+
+def describe_card(card: Path) -> dict[str, Any]:
+    """A card's kind, layers, sizes and what people noted; raises WeightsError if it is none."""
+    from impasto.styles import load_style
+
+    style = load_style(card)
+    layers = sorted({name.split(".")[-2] for name in style if "." in name})
+    return {
+        "output": str(card),
+        "kind": style.kind,
+        "bytes": card.stat().st_size,
+        "layers": layers,
+        "info": style.info,
+        "tensors": {name: list(tensor.shape) for name, tensor in sorted(style.items())},
+    }

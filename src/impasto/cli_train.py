@@ -1,0 +1,68 @@
+"""`impasto train`: what impasto's own weights are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from impasto import cli_flags as flags
+
+if TYPE_CHECKING:
+    from impasto.cli_training import Recipe
+
+
+def _backbone() -> Recipe:
+    from impasto.cli_train_backbone import RECIPE
+
+    return RECIPE
+
+
+TASKS: dict[str, Callable[[], Recipe]] = {"backbone": _backbone}
+"""What can be trained: its options, and how its task is built from them."""
+
+TaskWord = Annotated[str | None, typer.Argument(metavar="TASK", help=f"One of: {', '.join(TASKS)}.")]
+ContentFlag = Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Photographs; repeatable.")]
+StyleFlag = Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Artworks; repeatable.")]
+RunFlag = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="RUNDIR", help="Folder for weights, checkpoint, previews.")
+]
+ResumeFlag = Annotated[bool, typer.Option("--resume", help="Go on from RUNDIR's checkpoint, with the same bits.")]
+ListFlag = Annotated[bool, typer.Option("--list-options", help="List the task's options, which are flags, too.")]
+
+
+def train(
+    ctx: typer.Context,
+    task: TaskWord = None,
+    content: ContentFlag = None,
+    style: StyleFlag = None,
+    output: RunFlag = None,
+    resume: ResumeFlag = False,
+    log: Annotated[bool, typer.Option("--log", help="Write TensorBoard logs into RUNDIR, too.")] = False,
+    list_options: ListFlag = False,
+    force: Annotated[bool, typer.Option("--force", help="Start over in a RUNDIR that holds a training.")] = False,
+    json: flags.JsonFlag = False,
+    quiet: flags.QuietFlag = False,
+    dry_run: flags.DryRunFlag = False,
+) -> None:
+    """Train weights on folders of pictures, and print where they are. Ctrl-C keeps a checkpoint for --resume.
+
+    [bold]impasto train backbone --content PHOTOS --style ARTWORKS --teacher vgg19 -o RUN --steps 20000[/bold];
+    --list-options lists all that can be said.
+    """
+    flags.be_quiet(quiet)
+    from impasto import cli_training
+
+    name, recipe, values = cli_training.read_words(ctx, [*flags.words(task, None), *ctx.args], TASKS)
+    if list_options:
+        cli_training.show_options(recipe, json)
+        return
+    options = recipe.options.parse(values, f"train {name}")
+    pictures = cli_training.Folders(content or [], style or []).read(options)
+    folder = cli_training.check_folder(output, resume=resume, force=force)
+    built = cli_training.build(recipe, options, pictures)
+    run = cli_training.rehearse if dry_run else cli_training.run
+    result = run(built, pictures, options, folder, resume=resume, log=log)
+    flags.print_json(result) if json else typer.echo(result["output"])

@@ -1,0 +1,201 @@
+"""The run record: what was asked for and what answered, so that a written picture can be made again.
+
+A record is a JSON object. It lies in a PNG's text under ``impasto``, beside other pictures as ``PICTURE.json``. Files
+are named relative to the record's own folder, with their SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from impasto import __version__
+from impasto.color import COLOR_MODES
+from impasto.errors import ImpastoError, OptionError
+from impasto.image import parse_size, read_metadata, write_image
+from impasto.options import Options
+from impasto.stylizer import DEFAULT_METHOD, Stylizer
+from impasto.weights.resolve import FOLDER, write_atomically
+
+KEY = "impasto"
+BUILT_IN = FOLDER / "styles"
+FILES = ("content", "styles", "masks")
+LARGEST_RECORD = 10_000_000
+
+log = logging.getLogger(__name__)
+
+
+class Recipe(Options):
+    """What a run is asked for. size: as `parse_size` reads it; None: what the method works at by itself."""
+
+    method: str = DEFAULT_METHOD
+    preset: str = "default"
+    options: dict[str, Any] = Field({})
+    content: Path | None = None
+    styles: tuple[Path, ...] = ()
+    style_weights: tuple[float, ...] | None = None
+    masks: tuple[Path, ...] = ()
+    size: str | None = None
+    style_size: int | None = Field(None, ge=16, le=100_000)
+    strength: float = Field(1.0, ge=0, le=1)
+    keep_color: str = "off"
+    seed: int = Field(0, ge=0, lt=2**63)
+    vary: dict[str, tuple[str, ...]] = Field({})
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _check_size(cls, value: Any) -> str | None:
+        if value is not None:
+            parse_size(str(value))
+        return None if value is None else str(value)
+
+    @field_validator("keep_color")
+    @classmethod
+    def _check_color(cls, value: str) -> str:
+        if value not in COLOR_MODES:
+            raise OptionError(f"--keep-color is one of {', '.join(COLOR_MODES)}, not {value!r}")
+        return value
+
+
+def sidecar(path: Path) -> Path | None:
+    """Where the record of a picture lies that can't hold it itself."""
+    return None if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.json")
+
+
+def find_style(name: str) -> Path:
+    """The style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError."""
+    if Path(name).is_file():
+        return Path(name)
+    cards = built_in_styles()
+    if name not in cards:
+        there = f"there are: {', '.join(cards)}" if cards else "none comes with this version"
+        raise ImpastoError(f"there is no style {name!r}, neither as a file nor built in ({there})")
+    return cards[name]
+
+
+def built_in_styles() -> dict[str, Path]:
+    """The cards of the styles that come with impasto, by name."""
+    return {path.stem: path for path in sorted(BUILT_IN.glob("*.safetensors"))}
+
+
+def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path) -> dict[str, Any]:
+    """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`."""
+    record = recipe.model_dump(mode="json", exclude={*FILES, "vary"})
+    record |= {
+        "options": model.options.model_dump(mode="json"),
+        "size": recipe.size or _implied_size(model, size),
+        "content": None if recipe.content is None else _describe(recipe.content, folder),
+        "styles": [_describe(path, folder) for path in recipe.styles],
+        "masks": [_describe(path, folder) for path in recipe.masks],
+        "width": size[1],
+        "height": size[0],
+        "weights": model.digests,
+        "device": model.device.type,
+        "statistics": "live",
+        "versions": {"impasto": __version__, "torch": torch.__version__},
+    }
+    if recipe.vary:
+        record["vary"] = {name: list(values) for name, values in recipe.vary.items()}
+    return record
+
+
+def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
+    """What --size must be for the same size on any device; None where the method or its recipe fixes it."""
+    own = getattr(model.options, "size", "")
+    return None if model.one_pass or own else str(max(size))
+
+
+def _describe(path: Path, folder: Path) -> dict[str, str]:
+    if path.parent == BUILT_IN:
+        return {"style": path.stem, "sha256": digest(path)}
+    try:
+        file = Path(os.path.relpath(path.resolve(), folder.resolve()))
+    except ValueError:  # on another drive
+        file = path.resolve()
+    return {"file": file.as_posix(), "sha256": digest(path)}
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file; raises ImpastoError if it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ImpastoError(f"{path} can't be read: {error.strerror}") from None
+
+
+def write_recorded(
+    image: Tensor, path: Path, record: Mapping[str, Any] | None, *, alpha: Tensor | None = None, overwrite: bool = False
+) -> None:
+    """Write a picture with its record, in it or beside it. Raises ImpastoError."""
+    text = "" if record is None else json.dumps(record, ensure_ascii=False)
+    beside = sidecar(path)
+    write_image(image, path, alpha=alpha, metadata={KEY: text} if text and not beside else None, overwrite=overwrite)
+    if text and beside:
+        write_atomically(beside, (text + "\n").encode())
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a picture, beside it, or in a JSON file. Raises ImpastoError, warns of files that have changed."""
+    record = _read_record(path)
+    given: dict[str, Any] = {name: record[name] for name in Recipe.model_fields if record.get(name) is not None}
+    for name in FILES:
+        sources = given.pop(name, [])
+        sources = [sources] if name == "content" and sources else sources
+        if not isinstance(sources, list):
+            raise ImpastoError(f"{path}: {name} is no list of files")
+        found = tuple(_find(source, path) for source in sources)
+        given[name] = (found[0] if found else None) if name == "content" else found
+    return Recipe.parse(given, str(path))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        text = _read_text(path)
+        record = json.loads(text)
+    except OSError as error:
+        raise ImpastoError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ImpastoError(f"{path} holds no run record that can be read: it is no JSON") from None
+    if not isinstance(record, dict):
+        raise ImpastoError(f"{path} holds no run record: it is no JSON object")
+    return record
+
+
+def _read_text(path: Path) -> str:
+    if path.suffix.lower() != ".json":
+        text = read_metadata(path).get(KEY)
+        beside = path.with_name(f"{path.name}.json")
+        if text is not None:
+            return text
+        if not beside.is_file():
+            raise ImpastoError(f"{path} holds no run record; it is in pictures that impasto wrote without --no-record")
+        path = beside
+    with path.open("rb") as file:
+        data = file.read(LARGEST_RECORD + 1)
+    if len(data) > LARGEST_RECORD:
+        raise ImpastoError(f"{path} is too large for a run record")
+    return data.decode()
+
+
+def _find(source: Any, record: Path) -> Path:
+    """The file that a record names: beside the record or here. A file that is gone is told of when it is read."""
+    source = {"file": source} if isinstance(source, str) else source
+    if not isinstance(source, dict) or not isinstance(source.get("file", source.get("style")), str):
+        raise ImpastoError(f"{record}: {source!r} names no file")
+    if "file" not in source:
+        return find_style(source["style"])
+    near, here = record.parent / source["file"], Path(Path(source["file"]).name)
+    path = here if here.is_file() and not near.is_file() else near
+    if source.get("sha256") and path.is_file() and digest(path) != source["sha256"]:
+        log.warning("%s has changed since %s was made", path, record.name)
+    return path
