@@ -145,12 +145,13 @@ class Stylizer(ABC):
         """Each style in its region, the content where no mask is white; overlapping masks share."""
         covered = torch.stack(list(masks)).sum(0).clamp_min(1)
         result, left = torch.zeros_like(content), torch.ones_like(masks[0])
+        self.interrupted = False
         for style, mask in zip(styles, masks, strict=True):
+            if self.interrupted or float(mask.max()) == 0:
+                continue
+            painted = self.transfer(content, style, strength=strength, mask=mask, seed=seed, on_step=on_step)
             share = mask / covered
-            left = left - share
-            if float(mask.max()) > 0:
-                painted = self.transfer(content, style, strength=strength, mask=mask, seed=seed, on_step=on_step)
-                result = result + share * painted
+            result, left = result + share * painted, left - share
         return (result + left.clamp_min(0) * content).clamp(0, 1)
 
     def _fit_style(self, image: Tensor, longer: int) -> Tensor:
