@@ -118,20 +118,21 @@ class Average:
     """Bias-corrected running mean: after one update it is exactly the first value."""
 
     def __init__(self, decay: float) -> None:
-        self.decay, self.count, self.sum = decay, 0, None
+        self.decay, self.count, self.mean = decay, 0, None
 
-    sum: Tensor | None
+    mean: Tensor | None
 
     def update(self, value: Tensor) -> None:
         """Take in `value`, detached."""
         value = value.detach()
-        self.sum = (1 - self.decay) * value if self.sum is None else self.decay * self.sum + (1 - self.decay) * value
         self.count += 1
+        share = (1 - self.decay) / (1 - self.decay**self.count)
+        self.mean = value.clone() if self.mean is None else torch.lerp(self.mean, value, share)
 
     def value(self) -> Tensor:
         """The mean so far; needs one update."""
-        assert self.sum is not None
-        return self.sum / (1 - self.decay**self.count)
+        assert self.mean is not None
+        return self.mean
 
 
 def optimize_image(
@@ -225,12 +226,12 @@ class _Descent:
 
     def _go_back(self) -> None:
         self.retries += 1
+        self.parameter.load_state_dict(self.best)
         if self.retries > RETRIES:
             raise ImpastoError(
                 "the optimisation diverged and smaller steps did not help: lower --learning-rate or --style-weight"
             )
         self.rate *= 0.5
-        self.parameter.load_state_dict(self.best)
         self.optimizer = self._make_optimizer()
 
     @torch.no_grad()

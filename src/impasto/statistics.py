@@ -69,7 +69,7 @@ class Moments:
 def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) -> Moments:
     """Sum features over all positions.
 
-    features: (B, C, H, W); mask: (1 or B, 1, H, W) weights in [0, 1], or None for all ones. Per sample, never across
+    features: (B, C, H, W); mask: (1, 1, H, W) weights in [0, 1], or None for all ones. Per sample, never across
     the batch. Half-precision features are summed in float32.
     """
     with torch.autocast(features.device.type, enabled=False):
@@ -81,7 +81,7 @@ def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:
     if mask is None:
         weighted, count = flat, float(flat.shape[2])
     else:
-        weights = mask.to(flat).flatten(2)  # (1 or B, 1, N)
+        weights = mask.to(flat).flatten(2)  # (1, 1, N)
         weighted, count = flat * weights, float(weights[0].sum())
     products = weighted @ flat.transpose(1, 2) if full else (weighted * flat).sum(2)
     return Moments(max(count, 1e-6), weighted.sum(2), products)
@@ -89,7 +89,8 @@ def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:
 
 def channel_stats(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
     """Mean and deviation of every channel, each (B, C, 1, 1), numerically centred; for normalising (B, C, H, W)."""
-    variance, mean = torch.var_mean(features.float(), dim=(2, 3), keepdim=True, correction=0)
+    precise = features.float() if features.dtype in HALF else features
+    variance, mean = torch.var_mean(precise, dim=(2, 3), keepdim=True, correction=0)
     return mean.to(features.dtype), (variance + eps).sqrt().to(features.dtype)
 
 
