@@ -47,6 +47,8 @@ def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Styl
 
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     """`weights` divided by their sum, one for each of `count` styles; raises OptionError."""
+    if count == 0:
+        raise OptionError("there is no style: give at least one painting or style card")
     if weights is None:
         return (1 / count,) * count
     if len(weights) != count:
@@ -79,7 +81,8 @@ def unpack(vector: Tensor, size: int) -> Tensor:
 
 def moments_kind(backbone: nn.Module) -> str:
     """The kind of a style that is made of moments of `backbone`'s features."""
-    return f"moments/{backbone.name}/{str(backbone.digest)[:12]}"
+    pooling = "/average" if any(isinstance(module, nn.AvgPool2d) for module in backbone.modules()) else ""
+    return f"moments/{backbone.name}/{str(backbone.digest)[:12]}{pooling}"
 
 
 @torch.no_grad()
@@ -114,8 +117,17 @@ def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> 
 
 
 def save_style(style: Style, path: str | Path) -> None:
-    """Write `style` as a style card, a small safetensors file; atomically. Raises WeightsError."""
-    save_weights(style, path, {"style": style.kind, "info": style.info}, half=False)
+    """Write `style` as a style card, a small safetensors file; atomically. Raises WeightsError.
+
+    Pictures in its info, such as the painting of ``--start style``, are left out.
+    """
+    save_weights(style, path, {"style": style.kind, "info": _without_tensors(style.info)}, half=False)
+
+
+def _without_tensors(info: Any) -> Any:
+    if isinstance(info, dict):
+        return {key: _without_tensors(value) for key, value in info.items() if not isinstance(value, Tensor)}
+    return [_without_tensors(item) for item in info] if isinstance(info, list) else info
 
 
 def load_style(path: str | Path) -> Style:
