@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from impasto import __version__
+from impasto.cli_evaluate import evaluate
 from impasto.cli_flags import OpenCommand
 from impasto.cli_methods import methods
 from impasto.cli_style import extract, show
@@ -39,6 +40,7 @@ app.add_typer(style, name="style")
 style.command(cls=OpenCommand)(extract)
 style.command()(show)
 app.command(cls=OpenCommand)(sweep)
+app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
 
 

@@ -1,0 +1,117 @@
+"""Distances between pictures: style loss, content loss, SSIM, and the distance of content structures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.errors import ImageError
+from impasto.statistics import channel_stats, moments
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+CONTENT_LAYER = "relu4_1"
+STRUCTURE_LAYER = "relu3_1"
+EPS = 1e-5
+WINDOW = 7
+LUMA = (19595, 38470, 7471)
+"""ITU-R 601's weights of red, green and blue in units of 1 / 65536, as JPEG and Pillow take them."""
+
+Statistics = Mapping[str, tuple[Tensor, Tensor]]
+
+
+class LossNetwork(Protocol):
+    """What the losses are measured with: any frozen network with named layers that can say which one it is."""
+
+    @property
+    def name(self) -> str:
+        """Its name, for the report."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its weights."""
+
+    def __call__(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """Features of `image`, (1, 3, H, W) in [0, 1], at `layers`."""
+
+
+def describe_style(features: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Each channel's mean and unbiased deviation, (B, C, 1, 1) each, at each of `STYLE_LAYERS`. Raises ImageError."""
+    return {layer: _mean_and_deviation(features[layer]) for layer in STYLE_LAYERS}
+
+
+def style_loss(found: Statistics, wanted: Statistics) -> float:
+    """MSE of the means plus MSE of the deviations, averaged over the layers (Huang & Belongie 2017)."""
+    gaps = [
+        F.mse_loss(mean, wanted[layer][0]) + F.mse_loss(deviation, wanted[layer][1])
+        for layer, (mean, deviation) in found.items()
+    ]
+    return float(torch.stack(gaps).mean())
+
+
+def content_loss(found: Tensor, wanted: Tensor) -> float:
+    """MSE of features, (B, C, H, W), each channel with its own mean and deviation removed."""
+    return float(F.mse_loss(_normalized(found), _normalized(wanted)))
+
+
+def ssim(found: Tensor, wanted: Tensor) -> float:
+    """Structural similarity (Wang et al. 2004) of two pictures, (1, 3, H, W) in [0, 1], seen in 8-bit grey.
+
+    Every 7x7 window counts alike, with the sample's covariance, as in scikit-image's defaults. Raises ImageError if the
+    sizes differ or a side is shorter than the window.
+    """
+    if found.shape != wanted.shape or min(found.shape[-2:]) < WINDOW:
+        raise ImageError(f"SSIM needs two pictures of the same size, at least {WINDOW} px a side")
+    x, y = grey(found), grey(wanted)
+    count = WINDOW**2
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
+        F.avg_pool2d(values, WINDOW, stride=1) for values in (x, y, x * x, y * y, x * y)
+    )
+    spread = (mean_xx - mean_x * mean_x + mean_yy - mean_y * mean_y) * count / (count - 1)
+    covariance = (mean_xy - mean_x * mean_y) * count / (count - 1)
+    calm, calmer = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # what keeps flat windows from dividing by 0
+    similarity = (2 * mean_x * mean_y + calm) * (2 * covariance + calmer)
+    similarity /= (mean_x * mean_x + mean_y * mean_y + calm) * (spread + calmer)
+    return float(moments(similarity, full=False).mean)
+
+
+def grey(image: Tensor) -> Tensor:
+    """8-bit grey levels, (B, 1, H, W) in float64, of a picture (B, 3, H, W) in [0, 1]; rounded like Pillow's mode L."""
+    levels = image.cpu().clamp(0, 1).mul(255).round().long()
+    red, green, blue = (weight * levels[:, i : i + 1] for i, weight in enumerate(LUMA))
+    return ((red + green + blue + 2**15) >> 16).double()
+
+
+def structure_distance(found: Tensor, wanted: Tensor, rows: int = 1024) -> float:
+    """CFSD, the content feature structural distance (Chung et al. 2024, "Style injection in diffusion").
+
+    found, wanted: the stylized picture's and the photo's features, (1, C, H, W), published with torchvision's VGG-19 at
+    relu3_1. Each position's similarities to all positions become a distribution; the divergences of the photo's from
+    the picture's are added up. rows: positions at a time, so that memory grows with H W, not with its square.
+    """
+    if found.shape != wanted.shape:
+        raise ImageError("CFSD needs two pictures of the same size")
+    x, y = (features[0].flatten(1) / features.shape[1] for features in (found, wanted))  # (C, N)
+    total = 0.0
+    for start in range(0, x.shape[1], rows):
+        part = slice(start, start + rows)
+        log_x, log_y = (F.log_softmax(z[:, part].T @ z, dim=1) for z in (x, y))
+        total += float(F.kl_div(log_x, log_y, reduction="sum", log_target=True))
+    return total
+
+
+def _mean_and_deviation(features: Tensor) -> tuple[Tensor, Tensor]:
+    count = math.prod(features.shape[-2:])
+    if count < 2:
+        raise ImageError("the pictures are too small for the loss network: measure at a larger --size, at least 32x32")
+    mean, deviation = channel_stats(features, eps=0)
+    return mean, deviation * math.sqrt(count / (count - 1))
+
+
+def _normalized(features: Tensor) -> Tensor:
+    mean, deviation = _mean_and_deviation(features)
+    return (features - mean) / (deviation + EPS)

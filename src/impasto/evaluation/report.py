@@ -1,0 +1,131 @@
+"""What an evaluation found: rows, means and medians, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+MEASURED = ("style_loss", "photo_style_loss", "content_loss", "ssim", "lpips", "cfsd")
+TITLES = {
+    "style_loss": "style loss",
+    "photo_style_loss": "the photo's own",
+    "content_loss": "content loss",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "cfsd": "CFSD",
+    "artfid_like": "ArtFID-like",
+    "artfid": "ArtFID",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture: the names of its photo and painting, and its measures.
+
+    photo_style_loss: the unstylized photo's style loss for the same painting; None: the weights are not at hand.
+    """
+
+    content: str
+    style: str
+    style_loss: float
+    photo_style_loss: float
+    content_loss: float
+    ssim: float
+    lpips: float | None = None
+    cfsd: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The measures of many pictures, and what they were measured with.
+
+    resized: how many pictures were not at `size` and were scaled to it; missing: why a measure is None.
+    """
+
+    loss_network: str
+    loss_network_digest: str
+    size: str
+    rows: tuple[Row, ...]
+    resized: int = 0
+    fid: float | None = None
+    artfid_like: float | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def means(self) -> dict[str, float | None]:
+        """The mean of each measure."""
+        return self._each(statistics.fmean)
+
+    @property
+    def medians(self) -> dict[str, float | None]:
+        """The median of each measure."""
+        return self._each(statistics.median)
+
+    @property
+    def style_share(self) -> float:
+        """How much of the photos' own style loss is left: the ratio of the means."""
+        found, photo = (statistics.fmean(getattr(row, name) for row in self.rows) for name in MEASURED[:2])
+        return found / photo if photo else 0.0
+
+    def _each(self, reduce: Callable[[Sequence[float]], float]) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        for name in MEASURED:
+            values = [getattr(row, name) for row in self.rows]
+            found[name] = None if None in values else reduce(values)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "loss_network": {"name": self.loss_network, "sha256": self.loss_network_digest},
+            "size": self.size,
+            "pairs": len(self.rows),
+            "resized": self.resized,
+            "mean": self.means,
+            "median": self.medians,
+            "style_share": self.style_share,
+            "fid": self.fid,
+            "artfid_like": self.artfid_like,
+            "artfid": None,
+            "missing": self.missing,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+    def to_markdown(self, *, rows: bool = True) -> str:
+        """A table of means and medians and, if `rows`, of every picture; beneath it with what, and what is missing."""
+        names = [name for name in MEASURED if self.means[name] is not None]
+        lines = [["photo", "painting", *(TITLES[name] for name in names)]]
+        lines.append(["---", "---", *("---:" for _ in names)])
+        lines += [[label, "", *_shown(values, names)] for label, values in self._summaries().items()]
+        if rows:
+            lines += [[_escaped(row.content), _escaped(row.style), *_shown(asdict(row), names)] for row in self.rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"{table}\n\n" + "\n".join(f"- {note}" for note in self._notes()) + "\n"
+
+    def _summaries(self) -> dict[str, dict[str, float | None]]:
+        return {"**mean**": self.means, "**median**": self.medians}
+
+    def _notes(self) -> list[str]:
+        notes = [
+            f"{len(self.rows)} pictures at {self.size}; loss network {self.loss_network}, "
+            f"sha256 {self.loss_network_digest[:12]}",
+            f"the style loss is {self.style_share:.1%} of the photos' own",
+        ]
+        if self.resized:
+            notes.append(f"{self.resized} pictures had another size and were scaled")
+        if self.artfid_like is not None:
+            notes.append(
+                f"ArtFID-like {self.artfid_like:.3f}, FID {self.fid:.2f}; compare only equal numbers of pictures"
+            )
+        return notes + [f"no {TITLES[name]}: {reason}" for name, reason in self.missing.items()]
+
+
+def _shown(values: dict[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{values[name]:.4f}" for name in names]
+
+
+def _escaped(text: str) -> str:
+    """A name that can't break the table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")
