@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,11 @@ def open_shell(folder: Path, backbone: Path, capsys: pytest.CaptureFixture[str])
     write_image(make_picture(3, 30, 50), folder / "sky.jpg")
     (folder / "slim.safetensors").write_bytes(backbone.read_bytes())
     return Shell(folder, capsys)
+
+
+def use_one_thread() -> Iterator[None]:
+    """Work on one thread for a while: tiny tensors gain nothing from two, and lose much where a core is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

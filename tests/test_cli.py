@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 import impasto
-from cli_support import QUICK, Shell, make_backbone, make_picture, open_shell
+from cli_support import QUICK, Shell, make_backbone, make_picture, open_shell, use_one_thread
 from impasto import cli, cli_job, cli_run, run_record
 from impasto.image import open_picture, read_image, write_image
 from impasto.optimize import Step
 from impasto.styles import load_style
 from impasto.stylizer import find_method, list_methods
 from impasto.weights import save_weights
+
+one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
 
 
 @pytest.fixture(scope="session")
