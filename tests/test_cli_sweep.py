@@ -56,7 +56,8 @@ def test_two_options_one_of_them_a_list(shell: Shell) -> None:
     cells = done.json["cells"]
     assert [cell["strength"] for cell in cells] == ["0", "0.5", "1"] * 2
     assert [cell["content-layers"] for cell in cells] == ["relu2_1"] * 3 + ["relu2_1,relu3_1"] * 3
-    assert all(cell["seconds"] > 0 and cell["losses"]["style"] >= 0 for cell in cells)
+    assert all(cell["seconds"] >= 0 for cell in cells)
+    assert cells[-1]["losses"]["style"] > 0
     sheet = read_image("sheet.png")
     assert sheet.shape[-2] > 2 * 64
     assert sheet.shape[-1] > 4 * 64

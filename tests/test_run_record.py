@@ -13,8 +13,10 @@ import torch
 
 import impasto
 from cli_support import QUICK, Shell, make_backbone, make_picture, open_shell, use_one_thread
+from impasto.backbones import slim_backbone
 from impasto.image import read_image, read_metadata, write_image
 from impasto.run_record import KEY, Recipe, read_recipe, sidecar
+from impasto.weights import save_weights
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
 
@@ -140,6 +142,13 @@ def test_a_file_that_has_changed_or_gone(shell: Shell) -> None:
     told = shell.run("stylize", "--recipe", "a.png", "-o", "c.png")
     assert told.code == 2
     assert "sea.png can't be opened" in told.err
+
+
+def test_other_weights_are_told(shell: Shell, tmp_path: Path) -> None:
+    shell.stylize("photo.png", "sea.png", "-o", "a.png").good()
+    save_weights(slim_backbone().state_dict(), "slim.safetensors", {})
+    done = shell.run("stylize", "--recipe", "a.png", "-o", "b.png", "--quiet").good()
+    assert done.err == "warning: the recorded run used other weights of vgg19-slim: the picture will differ\n"
 
 
 def test_a_picture_that_was_moved_finds_its_files_here(shell: Shell, tmp_path: Path) -> None:

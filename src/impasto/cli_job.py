@@ -41,7 +41,7 @@ def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags
     changed = method.name != base.method or given.get("preset", base.preset) != base.preset
     files, options = take_flags(ctx, words, method.Options, method.name, f"impasto methods {method.name}")
     known = base.model_dump() | {"method": method.name}
-    known |= {"options": {}, "preset": "default"} if changed else {}
+    known |= {"options": {}, "preset": "default", "weights": {}} if changed else {}
     if files:
         known["content"] = files[0]
     if files[1:] or named:
@@ -162,6 +162,13 @@ def working_size(model: Stylizer, height: int, width: int, size: str | None) -> 
     if math.prod(found) > MOST_PIXELS:
         raise ImageError(f"{found[1]}x{found[0]} is more than 100 megapixels; give a smaller --size")
     return found
+
+
+def note_weights(job: Job) -> None:
+    """Warn if a recorded run used other weights."""
+    for name, digest in job.model.digests.items():
+        if job.recipe.weights.get(name, digest) != digest:
+            log.warning("the recorded run used other weights of %s: the picture will differ", name)
 
 
 def note_size(job: Job) -> None:

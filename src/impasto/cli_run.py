@@ -11,7 +11,7 @@ from torch import Tensor
 
 from impasto import cli_job
 from impasto.cli_flags import check_target
-from impasto.cli_job import Job, note_size, pick_device, prepare, read_inputs
+from impasto.cli_job import Job, note_size, note_weights, pick_device, prepare, read_inputs
 from impasto.cli_progress import Watch, progress
 from impasto.errors import ImpastoError
 from impasto.image import WRITABLE, write_image
@@ -47,6 +47,7 @@ def open_job(recipe: Recipe, device: str) -> Job:
     device = pick_device(device)
     job = prepare(recipe, read_inputs(recipe), device)
     note_size(job)
+    note_weights(job)
     return job
 
 

@@ -35,7 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class Recipe(Options):
-    """What a run is asked for. size: as `parse_size` reads it; None: what the method works at by itself."""
+    """What a run is asked for.
+
+    size: as `parse_size` reads it; None: what the method works at by itself. weights: the digests of the weights that a
+    recorded run used; vary: the axes of a contact sheet.
+    """
 
     method: str = DEFAULT_METHOD
     preset: str = "default"
@@ -50,6 +54,7 @@ class Recipe(Options):
     keep_color: str = "off"
     seed: int = Field(0, ge=0, lt=2**63)
     vary: dict[str, tuple[str, ...]] = Field({})
+    weights: dict[str, str] = Field({})
 
     @field_validator("size", mode="before")
     @classmethod
@@ -89,7 +94,7 @@ def built_in_styles() -> dict[str, Path]:
 
 def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path) -> dict[str, Any]:
     """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`."""
-    record = recipe.model_dump(mode="json", exclude={*FILES, "vary"})
+    record = recipe.model_dump(mode="json", exclude={*FILES, "vary", "weights"})
     record |= {
         "options": model.options.model_dump(mode="json"),
         "size": recipe.size or _implied_size(model, size),
