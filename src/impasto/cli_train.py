@@ -20,7 +20,19 @@ def _backbone() -> Recipe:
     return RECIPE
 
 
-TASKS: dict[str, Callable[[], Recipe]] = {"backbone": _backbone}
+def _wct() -> Recipe:
+    from impasto.cli_train_methods import WCT
+
+    return WCT
+
+
+def _adain() -> Recipe:
+    from impasto.cli_train_methods import ADAIN
+
+    return ADAIN
+
+
+TASKS: dict[str, Callable[[], Recipe]] = {"backbone": _backbone, "wct": _wct, "adain": _adain}
 """What can be trained: its options, and how its task is built from them."""
 
 TaskWord = Annotated[str | None, typer.Argument(metavar="TASK", help=f"One of: {', '.join(TASKS)}.")]

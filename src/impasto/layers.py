@@ -60,6 +60,14 @@ class Decoder(nn.Module):
         return x
 
 
+def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
+    """`x` cut to height and width `like`, or with its last row and column repeated, for odd sizes."""
+    height, width = like[-2:]
+    x = x[..., :height, :width]
+    missing = height - x.shape[-2], width - x.shape[-1]
+    return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
+
+
 def freeze(module: nn.Module) -> nn.Module:
     """Put `module` into evaluation mode with no gradient for its parameters; returns it."""
     module.eval()

@@ -30,6 +30,10 @@ class Moments:
 
     __rmul__ = __mul__
 
+    def sample(self, index: int) -> Moments:
+        """The moments of one sample of the batch, as a batch of one."""
+        return Moments(self.count, self.total[index : index + 1], self.products[index : index + 1])
+
     @property
     def mean(self) -> Tensor:
         """Channel means, (B, C)."""

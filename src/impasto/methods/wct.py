@@ -16,10 +16,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, Backbone, load_backbone
-from impasto.layers import Conv, inference
+from impasto.layers import Conv, fit_edge, inference
 from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
+from impasto.perceptual import PerceptualLoss
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, measure, moments_kind, recall
 from impasto.stylizer import Stylizer
@@ -108,14 +109,6 @@ class StepDecoder(nn.Module):
         return x
 
 
-def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
-    """`x` cut to height and width `like`, or with its last row and column repeated, for odd sizes."""
-    height, width = like[-2:]
-    x = x[..., :height, :width]
-    missing = height - x.shape[-2], width - x.shape[-1]
-    return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
-
-
 def transport(content: Moments, style: Moments, kind: Transform, floor: float = 1e-5) -> tuple[Tensor, Tensor]:
     """The affine map ``x -> A x + b`` that gives features with `content`'s moments the mean and covariance of `style`.
 
@@ -142,20 +135,28 @@ def transport(content: Moments, style: Moments, kind: Transform, floor: float = 
 def symmetric_root(matrix: Tensor) -> Tensor:
     """The square root of a symmetric matrix, negative eigenvalues counted as 0."""
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root
 
 
-def colour(features: Tensor, style: Moments, kind: Transform, strength: float, mask: Tensor | None) -> Tensor:
-    """`features`, (1, C, H, W), with the style's mean and covariance, blended by `strength` with what they were.
+def colour(
+    features: Tensor, style: Moments, kind: Transform, strength: float = 1.0, mask: Tensor | None = None
+) -> Tensor:
+    """`features`, (B, C, H, W), with the style's mean and covariance, blended by `strength` with what they were.
 
-    mask: the region whose moments are whitened.
+    style: of one picture for all, or one a sample; mask: the region whose moments are whitened. Gradients run through
+    the features, not through the transform's own numbers.
     """
     if strength == 0:
         return features
-    matrix, offset = transport(moments(features, mask=fit_mask(mask, features)), style, kind)
-    eye = torch.eye(len(matrix), device=matrix.device)
-    matrix, offset = eye + strength * (matrix - eye), strength * offset
-    return F.conv2d(features, matrix[:, :, None, None].to(features.dtype), offset.to(features.dtype))
+    found = moments(features.detach(), mask=fit_mask(mask, features))
+    eye = torch.eye(features.shape[1], device=features.device)
+    moved = []
+    for i in range(len(features)):
+        matrix, offset = transport(found.sample(i), style.sample(i if len(style.total) > 1 else 0), kind)
+        matrix, offset = (eye + strength * (matrix - eye)).to(features.dtype), (strength * offset).to(features.dtype)
+        moved.append(F.conv2d(features[i : i + 1], matrix[:, :, None, None], offset))
+    return torch.cat(moved)
 
 
 class WCT(Stylizer):
@@ -249,23 +250,35 @@ class WCT(Stylizer):
 class WCTTraining(nn.Module):
     """How the decoder learns: each step rebuilds the next shallower features, the whole rebuilds the picture.
 
+    With a `loss`, what WCT paints with the decoder is judged, too, so that the decoder learns what to make of features
+    that no picture has.
+
     Departs from the paper: steps of one decoder, not five decoders; every error is divided by the variance of what it
-    is compared with, and features are compared at all levels down from the one that was decoded.
+    is compared with; the paper's decoders only rebuild.
     """
 
-    def __init__(self, backbone: Backbone, widths: Sequence[int]) -> None:
+    def __init__(self, backbone: Backbone, widths: Sequence[int], loss: PerceptualLoss | None = None) -> None:
         super().__init__()
         self.network = StepDecoder(widths)
-        self._backbone = [backbone]  # in a list: frozen, no part of what is saved
+        self._frozen = backbone, loss  # in a tuple: no part of what is saved
 
     def config(self) -> dict[str, Any]:
         """The decoder's widths, for the file's header."""
-        return {"method": "wct", "backbone": self._backbone[0].digest, "widths": list(self.network.widths)}
+        return {"method": "wct", "backbone": self._frozen[0].digest, "widths": list(self.network.widths)}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Errors of features by steps, of pixels and features from the whole chain; photographs and artworks alike."""
-        image = torch.cat([contents, styles])
-        backbone = self._backbone[0]
+        """Errors of what is rebuilt, photographs and artworks alike, and of what is painted."""
+        terms = self.rebuild(torch.cat([contents, styles]))
+        loss = self._frozen[1]
+        if loss is None:
+            return terms
+        detail = 0.3 + 0.4 * float(torch.rand(()))
+        painted = self.paint(contents, styles, detail)
+        return {**terms, **loss(painted, contents, styles)}
+
+    def rebuild(self, image: Tensor) -> dict[str, Tensor]:
+        """Errors of features by steps, of pixels and features from the whole chain; image: (B, 3, H, W)."""
+        backbone = self._frozen[0]
         with torch.no_grad():
             wanted = {"relu0_1": image, **backbone(image, LAYERS.values())}
         terms: dict[str, Tensor] = {}
@@ -273,17 +286,24 @@ class WCTTraining(nn.Module):
             target = wanted[f"relu{level - 1}_1"]
             guess = self.network.step(level, wanted[LAYERS[level]], target.shape)
             terms[f"step{level}"] = F.mse_loss(guess, target) / target.var()
-        deepest = 4 + int(torch.rand(()) < 0.5)
-        rebuilt = fit_edge(self.network(wanted[LAYERS[deepest]], deepest), image.shape)
+        rebuilt = fit_edge(self.network(wanted[LAYERS[4]], 4), image.shape)
         terms["pixels"] = F.mse_loss(rebuilt, image) / image.var()
-        again = backbone(rebuilt, [LAYERS[level] for level in range(1, deepest + 1)])
-        errors = [F.mse_loss(again[layer], wanted[layer]) / wanted[layer].var() for layer in again]
-        terms["features"] = torch.stack(errors).mean()
         return terms
+
+    def paint(self, contents: Tensor, styles: Tensor, detail: float) -> Tensor:
+        """Photographs in the artworks' styles, sample by sample, from relu4_1 down; (B, 3, H, W)."""
+        backbone, names = self._frozen[0], [LAYERS[level] for level in (1, 2, 3, 4)]
+        with torch.no_grad():
+            own, textures = (backbone(image, names) for image in (contents, styles))
+        x: Tensor = own[LAYERS[4]]
+        for level in (4, 3, 2, 1):
+            x = torch.lerp(x, own[LAYERS[level]].to(x.dtype), detail) if level < 4 else x
+            x = colour(x, moments(textures[LAYERS[level]]), "transport")
+            x = self.network.step(level, x, own[LAYERS[level - 1]].shape if level > 1 else contents.shape)
+        return x
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Pictures above what is rebuilt from relu4_1, (1, 3, 2 H, B W)."""
-        rebuilt = self.network(self._backbone[0](contents, ["relu4_1"])["relu4_1"], 4)
-        rows = [torch.cat(list(row), dim=2) for row in (contents, fit_edge(rebuilt, contents.shape))]
-        return torch.cat(rows, dim=1)[None]
+        """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
+        rows = (contents, styles, self.paint(contents, styles, 0.5).clamp(0, 1))
+        return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)[None]
