@@ -229,6 +229,8 @@ class Objective:
     def __init__(self, backbone: nn.Module, terms: Sequence[Term]) -> None:
         self.backbone = backbone
         self.terms = [term for term in terms if term.weight != 0]
+        if not self.terms:
+            raise OptionError("all weights are 0: there is nothing left to minimise")
         self.layers = {term.layer for term in self.terms}
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:

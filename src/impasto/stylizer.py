@@ -118,7 +118,9 @@ class Stylizer(ABC):
         if not 0 <= strength <= 1:
             raise OptionError(f"strength is from 0 to 1, not {strength:g}")
         check_weights(weights, len(styles))
-        content = content.to(self.device)
+        for mask in masks:
+            check_mask(mask)
+        content = content.to(self.device, torch.float32)
         longer = style_size or max(content.shape[-2:])
         known = [
             self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles
@@ -130,7 +132,7 @@ class Stylizer(ABC):
             known = [mix(known, weights)]
         if len(masks) != len(known):
             raise OptionError(f"{len(known)} styles need one mask, or {len(known)}, not {len(masks)}")
-        fitted = [resize(mask.to(self.device), *content.shape[-2:]) for mask in masks]
+        fitted = [resize(mask.to(content).clamp(0, 1), *content.shape[-2:]) for mask in masks]
         return self._by_region(content, known, fitted, strength, seed, on_step)
 
     def _by_region(
@@ -157,7 +159,7 @@ class Stylizer(ABC):
     def _fit_style(self, image: Tensor, longer: int) -> Tensor:
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
-        return resize(image.to(self.device), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+        return resize(image.to(self.device, torch.float32), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
 
 
 def check_image(image: Tensor, role: str) -> None:
@@ -168,6 +170,14 @@ def check_image(image: Tensor, role: str) -> None:
         )
     if not bool(torch.isfinite(image).all()):
         raise OptionError(f"the {role} holds NaN or infinity")
+
+
+def check_mask(mask: Tensor) -> None:
+    """Raise OptionError unless `mask` is a float (1, 1, H, W) in [0, 1]."""
+    if mask.dim() != 4 or mask.shape[:2] != (1, 1) or not mask.is_floating_point():
+        raise OptionError(f"a mask is a float tensor (1, 1, H, W) in [0, 1], not {tuple(mask.shape)} {mask.dtype}")
+    if not -1e-3 <= float(mask.min()) <= float(mask.max()) <= 1.001:  # what rounding leaves of a grey picture passes
+        raise OptionError("a mask holds values outside [0, 1]")
 
 
 def list_methods() -> list[str]:

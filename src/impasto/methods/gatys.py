@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from impasto.backbones import SLIM, Backbone, load_backbone
-from impasto.errors import OptionError
+from impasto.errors import ImageError, OptionError
 from impasto.image import parse_size, read_image, resize
 from impasto.losses import (
     ContentForm,
@@ -81,10 +81,21 @@ class GatysOptions(Options):
     )
     size: str = Field("", description="the recipe's working size, longer side or WIDTHxHEIGHT; --size overrules it")
 
+    @field_validator("size")
+    @classmethod
+    def _readable_size(cls, size: str) -> str:
+        try:
+            parse_size(size or "512")
+        except ImageError as error:
+            raise ValueError(str(error)) from None
+        return size
+
     @model_validator(mode="after")
     def _fitting_weights(self) -> GatysOptions:
         if self.style_layer_weights and len(self.style_layer_weights) != len(self.style_layers):
             raise ValueError(f"{len(self.style_layers)} style layers need as many style layer weights")
+        if any(weight < 0 for weight in self.style_layer_weights):
+            raise ValueError("style layer weights are at least 0")
         return self
 
 
@@ -238,6 +249,9 @@ class Gatys(Stylizer):
     ) -> Tensor:
         """Optimise a picture of the content's size, (1, 3, H, W)."""
         content = content.to(self.device)
+        self.losses, self.interrupted = {}, False
+        if strength == 0:
+            return content.clamp(0, 1)  # the coarse stages would blur it
         scales = self._scales(*content.shape[-2:])
         start = self._start(content, style, seed)
 

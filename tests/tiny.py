@@ -1,0 +1,110 @@
+"""Every method with tiny random weights, so that a test of it takes milliseconds and needs no file.
+
+A new method adds its maker to METHODS; tests/test_methods.py then holds it to the contract of all methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from impasto.backbones import SLIM_WIDTHS, Backbone, slim_backbone
+from impasto.image import resize
+from impasto.layers import freeze
+from impasto.methods.gatys import Gatys, GatysOptions
+from impasto.stylizer import Stylizer
+
+VGG_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+
+
+def tiny(name: str) -> Stylizer:
+    """The method called `name`, tiny; the same weights every time."""
+    if name not in METHODS:
+        pytest.fail(f"the method {name!r} has no tiny maker: add one to METHODS in tests/tiny.py")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        return METHODS[name]()
+
+
+def tiny_gatys(backbone: Backbone | None = None, **options: Any) -> Gatys:
+    """Gatys with few steps over random weights; `options` on top of ``default``."""
+    quick = {"steps": 12, "octaves": 0, **options}
+    backbone = backbone or random_slim(pooling=options.get("pooling", "max"))
+    return Gatys(GatysOptions.parse(quick, "gatys"), backbone=backbone)
+
+
+def tiny_wct() -> Stylizer:
+    """WCT over the slim encoder and a decoder that never learned anything."""
+    from impasto.methods.wct import WCT, StepDecoder, WCTOptions
+
+    decoder = StepDecoder(SLIM_WIDTHS)
+    _liven(decoder)
+    return WCT(WCTOptions(precision="fp32"), backbone=random_slim(), decoder=decoder)
+
+
+def tiny_adain() -> Stylizer:
+    """AdaIN over the slim encoder and a decoder that never learned anything."""
+    from impasto.methods.adain import AdaIN, AdaINOptions, slim_decoder
+
+    decoder = slim_decoder()
+    _liven(decoder)
+    return AdaIN(AdaINOptions(precision="fp32"), backbone=random_slim(), decoder=decoder)
+
+
+METHODS: dict[str, Callable[[], Stylizer]] = {
+    "adain": tiny_adain,
+    "gatys": lambda: tiny_gatys(octaves=1, least_side=32, coarse_steps=3, steps=4),
+    "wct": tiny_wct,
+}
+
+
+def random_slim(seed: int = 7, **options: Any) -> Backbone:
+    """vgg19-slim with random weights that keep the features' size from layer to layer."""
+    return _frozen(lambda: slim_backbone(**options), seed)
+
+
+def random_vgg(name: str, *, pooling: str = "max", seed: int = 7) -> Backbone:
+    """A VGG of torchvision's, taken apart by its backbone's own code, but narrow, random and without classifier."""
+    vgg = pytest.importorskip("torchvision.models.vgg")
+    from impasto.torchvision_backbones import take_apart
+
+    plan: list[int | str] = []
+    for count, width in zip(VGG_BLOCKS[name.removesuffix("_bn")], (8, 12, 16, 24, 24), strict=True):
+        plan += [width] * count + ["M"]
+
+    def build() -> Backbone:
+        with torch.device("meta"):
+            model = vgg.VGG(nn.Sequential(), init_weights=False)
+        model.features = vgg.make_layers(plan, batch_norm=name.endswith("_bn"))
+        steps = take_apart(model, pooling)
+        del steps["logits"]
+        return Backbone(name, steps, least_side=32)
+
+    return _frozen(build, seed)
+
+
+def painting(height: int = 48, width: int = 64, seed: int = 5) -> Tensor:
+    """Blotches of colour, unlike the picture that tests share, (1, 3, height, width) in [0, 1]."""
+    noise = torch.rand(1, 3, -(-height // 4), -(-width // 4), generator=torch.Generator().manual_seed(seed))
+    return resize(noise, height, width)
+
+
+def _frozen(build: Callable[[], Backbone], seed: int) -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = build()
+        _liven(backbone)
+    freeze(backbone)
+    return backbone
+
+
+def _liven(module: nn.Module) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
