@@ -1,0 +1,78 @@
+"""Every one-pass method: how long a picture takes, the painting's encoding included.
+
+    python benchmarks/one_pass.py
+    python benchmarks/one_pass.py --methods wct adain --sides 512 --rounds 15 --threads 2
+
+Times are in ratio to one forward pass of torchvision's VGG-19 (random weights) to relu4_1, in fp32, at 512x512, in the
+same process; photo and painting are squares of the side. Every round times the yardstick and then each method at each
+side. Medians, fastest and slowest. Goals at 512: wct 0.20, adain 0.10, sanet 0.25; beyond, time grows as the pixels do.
+A method whose weights are not there is told of, not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from measuring import make_picture, show, summarize, surroundings, time_interleaved, yardstick
+
+YARDSTICK = "yardstick"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", help="default: all one-pass methods")
+    parser.add_argument("--sides", nargs="+", type=int, default=[512, 1024, 2048])
+    parser.add_argument("--yardstick-side", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    about = surroundings(arguments.threads)
+    models, missing = load_models(arguments.methods)
+    works = {f"{name} {side}": stylizing(model, side) for name, model in models.items() for side in arguments.sides}
+    measure = yardstick("relu4_1", arguments.yardstick_side)
+    found = time_interleaved({YARDSTICK: measure, **works}, arguments.rounds)
+    rows = [row(label, seconds, found[YARDSTICK]) for label, seconds in found.items() if label != YARDSTICK]
+    result = {"benchmark": "one_pass", "surroundings": about, YARDSTICK: summarize(found[YARDSTICK])}
+    show({**result, "methods": rows, "missing": missing}, rows)
+    for name, reason in missing.items():
+        print(f"\nno {name}: {reason}")
+
+
+def load_models(names: list[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The methods by name, and why some of them can't be had."""
+    import impasto
+    from impasto.stylizer import find_method
+
+    models: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name in names or [name for name in impasto.list_methods() if find_method(name).one_pass]:
+        try:
+            models[name] = impasto.load(name)
+        except impasto.ImpastoError as error:
+            missing[name] = str(error)
+    return models, missing
+
+
+def stylizing(model: Any, side: int) -> Callable[[], object]:
+    photo, painting = make_picture(side, side), make_picture(side, side, seed=1)
+    return lambda: model.stylize(photo, painting)
+
+
+def row(label: str, seconds: list[float], yardstick_seconds: list[float]) -> dict[str, Any]:
+    """One method at one side; the spread is that of the ratios round by round."""
+    name, side = label.split()
+    ratios = [own / other for own, other in zip(seconds, yardstick_seconds, strict=True)]
+    return {
+        "method": name,
+        "side": int(side),
+        "seconds": summarize(seconds)["median"],
+        "ratio": summarize(seconds)["median"] / summarize(yardstick_seconds)["median"],
+        "lowest": min(ratios),
+        "highest": max(ratios),
+    }
+
+
+if __name__ == "__main__":
+    main()
