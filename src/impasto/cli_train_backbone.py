@@ -15,6 +15,7 @@ from impasto.distillation import Distillation
 from impasto.errors import OptionError
 from impasto.normalised_vgg import NormalisedVGG
 from impasto.training import Pictures, Task, TrainOptions
+from impasto.weights import load_weights
 
 FIRST_CROPS = 8
 
@@ -26,6 +27,10 @@ class BackboneOptions(TrainOptions):
         "vgg19", description="a folder with a normalised VGG-19 as safetensors, or torchvision's vgg19"
     )
     teacher_weights: str = Field("", description="local file for --teacher vgg19 instead of a download")
+    start: str = Field("", description="weights file of a trained vgg19-slim to go on from")
+    layer_weights: tuple[float, ...] = Field(
+        (1.0,) * 5, min_length=5, max_length=5, description="weights of relu1_1 to relu5_1"
+    )
     gram_weight: float = Field(0.1, ge=0, description="weight of the agreement of Gram matrices on artworks")
 
 
@@ -48,7 +53,13 @@ def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     crops = [
         pictures.batch((options.seed, i), FIRST_CROPS, options.crop) for i, pictures in enumerate((contents, styles))
     ]
-    task = Distillation(teacher, torch.cat(crops), options.gram_weight)
+    task = Distillation(
+        teacher,
+        torch.cat(crops),
+        options.gram_weight,
+        options.layer_weights,
+        load_weights(options.start) if options.start else None,
+    )
     return task.to(memory_format=torch.channels_last)
 
 

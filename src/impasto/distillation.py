@@ -7,6 +7,7 @@ layer's variance, and a term asks for VGG-19's Gram matrices on artworks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from impasto.backbones import SLIM, VGG19_BLOCKS, VGG19_WIDTHS, Backbone, slim_b
 from impasto.layers import Conv
 from impasto.statistics import channel_stats, moments
 from impasto.training import Task
+from impasto.weights import Weights
 
 LAYERS = tuple(f"relu{block}_1" for block in range(1, len(VGG19_BLOCKS) + 1))
 
@@ -25,15 +27,20 @@ class Scaffold(nn.Module):
     """A convolution as it is trained: its weight a matrix, which is what Muon moves, and batch-normalised after.
 
     Folding the normalisation into the convolution gives the plain one that ships. unit: scale the matrix to the size of
-    Muon's steps; the normalisation undoes it.
+    Muon's steps; the normalisation undoes it. keep: let the normalisation, in evaluation, do what `conv` does, to go
+    on from a trained network.
     """
 
-    def __init__(self, conv: Conv, *, unit: bool = True) -> None:
+    def __init__(self, conv: Conv, *, unit: bool = True, keep: bool = False) -> None:
         super().__init__()
         self.shape, self.edge, self.edge_mode = conv.weight.shape, conv.edge, conv.edge_mode
         matrix = conv.weight.detach().flatten(1).clone()
-        self.matrix = nn.Parameter(matrix / matrix.norm() * min(matrix.shape) ** 0.5 if unit else matrix)
+        size = float(matrix.norm()) / min(matrix.shape) ** 0.5 if unit else 1.0
+        self.matrix = nn.Parameter(matrix / size)
         self.norm = nn.BatchNorm2d(conv.out_channels, momentum=0.05)
+        if keep and conv.bias is not None:
+            nn.init.constant_(self.norm.weight, size)
+            self.norm.bias.data.copy_(conv.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H, W)."""
@@ -57,7 +64,8 @@ class Distillation(Task):
     """Train vgg19-slim with its heads against a teacher that gives VGG-19's relu1_1 ... relu5_1.
 
     teacher: a frozen module ``(image, layers) -> features`` in the normalisation of mean activation 1; image: a few
-    crops, (B, 3, H, W), by which the student is initialised.
+    crops, (B, 3, H, W), by which the student is initialised; start: a trained student
+    to go on from, its normalisations frozen throughout.
 
     Departs from the paper: a fifth of the pictures are blends of a photograph and an artwork, and some carry noise, so
     that the features also hold for what an optimisation or a decoder makes; no decoder takes part; the convolutions are
@@ -66,15 +74,27 @@ class Distillation(Task):
 
     name = SLIM
 
-    def __init__(self, teacher: nn.Module, image: Tensor, gram_weight: float = 0.1) -> None:
+    def __init__(
+        self,
+        teacher: nn.Module,
+        image: Tensor,
+        gram_weight: float = 0.1,
+        layer_weights: Sequence[float] = (1.0,) * len(LAYERS),
+        start: Weights | None = None,
+    ) -> None:
         super().__init__()
         self.student = slim_backbone(heads=True)
         self.gram_weight = gram_weight
+        self.layer_weights = dict(zip(LAYERS, layer_weights, strict=True))
         self._teacher = [teacher]  # in a list: not a part of what is trained or saved
-        initialize(self.student, teacher, image)
+        self.settled = start is not None
+        if start is None:
+            initialize(self.student, teacher, image)
+        else:
+            start.fill(self.student)
         for name, step in self.student.steps.items():
             if isinstance(step, Conv):
-                self.student.steps[name] = Scaffold(step, unit=name != "conv1_1")
+                self.student.steps[name] = Scaffold(step, unit=name != "conv1_1", keep=self.settled)
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
         """Muon for the convolutions after the first, Adam for the first, the heads and the normalisations."""
@@ -125,10 +145,13 @@ class Distillation(Task):
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
         """Embedding error of each layer and the Gram error, each in units of the teacher's own size."""
-        self.train(progress < 0.8)
+        self.train(progress < 0.8 and not self.settled)
         image = torch.cat([disturb(contents, styles), styles])
         target, found = self.teach(image), self.student(image, LAYERS)
-        terms = {layer: F.mse_loss(found[layer], target[layer]) / target[layer].var() for layer in LAYERS}
+        terms = {
+            layer: weight * F.mse_loss(found[layer], target[layer]) / target[layer].var()
+            for layer, weight in self.layer_weights.items()
+        }
         artworks = slice(len(contents), None)
         terms["gram"] = (
             self.gram_weight
