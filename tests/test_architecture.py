@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"errors", "image", "sheet", "color", "statistics", "options", "weights"},
     {"layers", "backbones", "torchvision_backbones", "normalised_vgg"},
-    {"losses"},
+    {"losses", "perceptual"},
     {"optimize", "styles", "stylizer"},
     {"methods", "recipes"},
     {"training", "distillation", "evaluation", "run_record"},
