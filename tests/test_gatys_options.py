@@ -18,14 +18,14 @@ from impasto.methods.gatys import STYLE_LAYERS, Gatys, GatysOptions, StyleLoss
 from impasto.statistics import moments
 from impasto.styles import recall
 from impasto.stylizer import load
-from tiny import painting, random_slim, tiny_gatys
+from tiny import painting, random_slim, random_vgg, tiny_gatys
 
 WRONG: dict[str, tuple[Any, ...]] = {
     "backbone": (3, "nothing"),
     "backbone_weights": (3,),
     "pooling": ("sum", ""),
-    "content_layers": ((), ""),
-    "style_layers": ((), ""),
+    "content_layers": (3, (1, 2)),
+    "style_layers": (3, (1, 2)),
     "style_layer_weights": ("1,2", (1, 1, 1, 1, -1), (1, 1, 1, 1, math.nan), "a,b,c,d,e"),
     "content_weight": (-1, math.inf, "much"),
     "style_weight": (-1, math.nan),
@@ -290,3 +290,12 @@ def test_noise_upon_the_start() -> None:
 def test_a_backbone_given_is_the_one_in_use() -> None:
     backbone = random_slim(seed=3)
     assert tiny_gatys(backbone).backbone is backbone
+
+
+def test_without_layers_the_backbones_own_are_used() -> None:
+    own, vgg = tiny_gatys().options, tiny_gatys(random_vgg("vgg16"), backbone="vgg16").options
+    assert (own.content_layers, own.style_layers) == (("relu4_1",), STYLE_LAYERS)
+    assert (vgg.content_layers, vgg.style_layers) == (("relu4_2",), STYLE_LAYERS)
+    assert tiny_gatys(random_vgg("vgg16"), backbone="vgg16", content_layers="relu3_2").options.content_layers == (
+        "relu3_2",
+    )
