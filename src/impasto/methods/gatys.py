@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from impasto.backbones import SLIM, Backbone, load_backbone
+from impasto.backbones import SLIM, Backbone, default_layers, load_backbone
 from impasto.errors import ImageError, OptionError
 from impasto.image import parse_size, read_image, resize
 from impasto.losses import (
@@ -47,8 +47,8 @@ class GatysOptions(Options):
     backbone: str = Field(SLIM, description="network whose features are compared; see `impasto methods gatys`")
     backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
     pooling: Literal["max", "average"] = Field("max", description="the backbone's pooling")
-    content_layers: tuple[str, ...] = Field(("relu4_1",), min_length=1, description="layers that hold the content")
-    style_layers: tuple[str, ...] = Field(STYLE_LAYERS, min_length=1, description="layers that hold the style")
+    content_layers: tuple[str, ...] = Field((), description="layers that hold the content; empty: the backbone's")
+    style_layers: tuple[str, ...] = Field((), description="layers that hold the style; empty: the backbone's")
     style_layer_weights: tuple[float, ...] = Field(
         (), description="one a style layer; empty: all equal, adding up to 1"
     )
@@ -92,7 +92,7 @@ class GatysOptions(Options):
 
     @model_validator(mode="after")
     def _fitting_weights(self) -> GatysOptions:
-        if self.style_layer_weights and len(self.style_layer_weights) != len(self.style_layers):
+        if self.style_layer_weights and self.style_layers and len(self.style_layer_weights) != len(self.style_layers):
             raise ValueError(f"{len(self.style_layers)} style layers need as many style layer weights")
         if any(weight < 0 for weight in self.style_layer_weights):
             raise ValueError("style layer weights are at least 0")
@@ -203,7 +203,11 @@ class Gatys(Stylizer):
         preset: str = "default",
         backbone: Backbone | None = None,
     ) -> None:
+        content, style = default_layers(options.backbone)
+        own = {"content_layers": options.content_layers or (content,), "style_layers": options.style_layers or style}
+        options = GatysOptions.parse({**options.model_dump(), **own}, self.name)
         super().__init__(options, device=device, preset=preset)
+        self.options = options
         self.backbone = backbone or load_backbone(
             options.backbone, pooling=options.pooling, weights=options.backbone_weights or None
         )
