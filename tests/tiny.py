@@ -31,11 +31,11 @@ def tiny(name: str) -> Stylizer:
         return METHODS[name]()
 
 
-def tiny_gatys(backbone: Backbone | None = None, **options: Any) -> Gatys:
+def tiny_gatys(network: Backbone | None = None, /, **options: Any) -> Gatys:
     """Gatys with few steps over random weights; `options` on top of ``default``."""
     quick = {"steps": 12, "octaves": 0, **options}
-    backbone = backbone or narrow_slim(pooling=options.get("pooling", "max"))
-    return Gatys(GatysOptions.parse(quick, "gatys"), backbone=backbone)
+    network = network or narrow_slim(pooling=options.get("pooling", "max"))
+    return Gatys(GatysOptions.parse(quick, "gatys"), backbone=network)
 
 
 def tiny_wct() -> Stylizer:
