@@ -291,7 +291,9 @@ class _Run:
             raise ImpastoError(f"the loss is not finite at step {self.step}: lower --learning-rate and use --resume")
         self.model.zero_grad()
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), options.clip)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), options.clip)
+        if options.precision != "fp16" and norm is not None and not math.isfinite(norm):  # fp16 skips such steps itself
+            raise ImpastoError(f"the gradient is not finite at step {self.step}: lower --learning-rate, use --resume")
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
@@ -345,7 +347,10 @@ class _Run:
         if file.config.get("task") != self.task.name:
             raise ImpastoError(f"{file.path} is a checkpoint of {file.config.get('task')!r}, not of {self.task.name!r}")
         weights = {k.removeprefix("model."): v for k, v in file.tensors.items() if k.startswith("model.")}
-        self.task.learned().load_state_dict(weights)
+        try:
+            self.task.learned().load_state_dict(weights)
+        except RuntimeError:
+            raise ImpastoError(f"{file.path} is a checkpoint of another network: start anew elsewhere") from None
         for i, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in file.tensors.items():

@@ -50,7 +50,7 @@ class GatysOptions(Options):
     content_layers: tuple[str, ...] = Field((), description="layers that hold the content; empty: the backbone's")
     style_layers: tuple[str, ...] = Field((), description="layers that hold the style; empty: the backbone's")
     style_layer_weights: tuple[float, ...] = Field(
-        (), description="one a style layer; empty: all equal, adding up to 1"
+        (), description="one a style layer; empty: falling with depth, adding up to 1"
     )
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(10.0, ge=0, description="weight of the style")
@@ -106,6 +106,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pooling": "average",
         "content_layers": ("relu4_2",),
         "content_form": "half-sum",
+        "style_layer_weights": (0.2,) * 5,
         "style_loss": "gram",
         "gram_form": "gatys",
         "content_weight": 1e-4,
@@ -141,6 +142,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "content_layers": ("relu4_2",),
         "style_layers": STYLE_LAYERS[:4],
         "content_form": "half-sum",
+        "style_layer_weights": (0.25,) * 4,
         "style_loss": "gram",
         "gram_form": "magenta",
         "content_weight": 1.0,
@@ -163,6 +165,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "content_layers": ("relu1_2", "relu2_2", "relu3_3"),
         "style_layers": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
         "content_form": "mean",
+        "style_layer_weights": (0.2,) * 5,
         "style_loss": "gram",
         "gram_form": "neural-style",
         "content_weight": 1.0,
@@ -334,7 +337,8 @@ class Gatys(Stylizer):
 
     def _layer_weights(self) -> tuple[float, ...]:
         count = len(self.options.style_layers)
-        return self.options.style_layer_weights or (1 / count,) * count
+        falling = [count + 1 - i for i in range(count)]  # of five: 0.3, 0.25, 0.2, 0.15, 0.1
+        return self.options.style_layer_weights or tuple(share / sum(falling) for share in falling)
 
     def _style_loss(self, target: Moments, mask: Tensor | None) -> Loss:
         options = self.options
