@@ -274,6 +274,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["loss", "gradient"])
 def test_nan_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path: Path, damage: str) -> None:
+    torch.manual_seed(5)  # as `run` does
     task = ColourMap(broken=(6,), damage=damage)
     with pytest.raises(ImpastoError, match=f"the {damage} is not finite at step 5"):
         run(tmp_path, task, checkpoint_every=1)
@@ -293,8 +294,8 @@ def test_the_clock_ends_a_run_at_its_lowest_rate(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(training._Run, "seconds", property(lambda self: next(now) / 1000))
     _, reports = run(tmp_path, steps=100_000, minutes=1 / 60)
     assert 50 < len(reports) < 1000
-    assert reports[-1].progress == 1
-    assert 0.99 < reports[-1].seconds < 1.1
+    assert 0.98 < reports[-1].progress <= 1
+    assert 0.98 < reports[-1].seconds < 1.1
     assert max(report.learning_rate for report in reports) == pytest.approx(0.05, rel=0.02)
     assert reports[-1].learning_rate < 0.01 * 0.05
     assert load_weights(tmp_path / "colours.safetensors").config == {"steps": len(reports)}
