@@ -196,7 +196,12 @@ def test_adams_options_reach_it(picture: Tensor, options: dict[str, Any]) -> Non
 
 def test_layer_weights_fall_with_depth_and_0_leaves_a_layer_out(picture: Tensor) -> None:
     plain = tiny_gatys().stylize(picture, painting())
-    assert_close(tiny_gatys(style_layer_weights=(0.3, 0.25, 0.2, 0.15, 0.1)).stylize(picture, painting()), plain, atol=1e-4, rtol=0)
+    assert_close(
+        tiny_gatys(style_layer_weights=(0.3, 0.25, 0.2, 0.15, 0.1)).stylize(picture, painting()),
+        plain,
+        atol=1e-4,
+        rtol=0,
+    )
     first_two = tiny_gatys(style_layers="relu1_1,relu2_1").stylize(picture, painting())
     found = tiny_gatys(style_layer_weights=(0.6, 0.4, 0, 0, 0)).stylize(picture, painting())
     assert_close(found, first_two, atol=1e-4, rtol=0)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from impasto.backbones import IMAGENET_STD
+from impasto.errors import WeightsError
 from impasto.image import write_image
 from impasto.methods.gatys import PRESETS, Gatys, GatysOptions
 from impasto.optimize import Step
+from impasto.stylizer import load
 from reference import features as twin
 from reference.variation import total_variation
 from tiny import narrow_slim, painting, random_vgg
@@ -293,3 +295,15 @@ def test_a_recipes_noise_is_the_seeds(picture: Tensor) -> None:
 def test_the_preset_goes_with_the_method() -> None:
     assert recipe("d2l").preset == "d2l"
     assert recipe("d2l").digests == {"vgg19": "random"}
+
+
+def test_the_default_works_with_what_the_package_brings(picture: Tensor) -> None:
+    try:
+        method = load(steps=20, octaves=0)
+    except WeightsError as error:
+        pytest.skip(str(error))
+    told: list[float] = []
+    method.stylize(picture, painting(32, 48), on_step=lambda step: told.append(step.terms["style"]))
+    assert len(told) == 20
+    assert told[-1] < 0.3 * told[0]
+    assert len(method.digests["vgg19-slim"]) == 64
