@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 
 from impasto.errors import OptionError
 from impasto.losses import GramLoss
-from impasto.methods.gatys import STYLE_LAYERS, Gatys
+from impasto.methods.gatys import STYLE_LAYERS, Gatys, StyleLoss
 from impasto.optimize import Step
 from impasto.styles import Style, load_style, recall, save_style
 from tiny import painting, random_vgg, tiny_gatys
@@ -93,14 +94,16 @@ def test_outside_a_hard_mask_the_photo_is_untouched_bit_for_bit(picture: Tensor)
     assert (found - picture)[~outside].abs().mean() > 0.01
 
 
-def test_a_masks_region_takes_the_style_by_its_own_statistics(picture: Tensor) -> None:
+@pytest.mark.parametrize("style_loss", get_args(StyleLoss))
+def test_a_masks_region_takes_the_style_by_its_own_statistics(picture: Tensor, style_loss: str) -> None:
     """The left half, guided, is nearer to the style in its left half than an unguided run's left half."""
-    method = tiny_gatys(steps=20, content_weight=0.1)
+    method = tiny_gatys(steps=20, content_weight=0.1, style_loss=style_loss)
     style = method.encode_style(painting())
     mask = torch.zeros(1, 1, 48, 64)
     mask[..., :32] = 1
     guided, plain = method.transfer(picture, style, mask=mask), method.transfer(picture, style)
-    assert gram_error(method, guided[..., :32], style) < gram_error(method, plain[..., :32], style)
+    errors = [gram_error(method, result[..., :32], style) for result in (guided, plain)]
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_a_style_for_each_region(picture: Tensor) -> None:
@@ -154,6 +157,17 @@ def test_octaves_halve_the_size_down_to_the_least() -> None:
     assert [shape for _, _, shape in told] == [(25, 32)] * 2 + [(50, 64)] * 2 + [(101, 128)] * 3
     assert [index for index, _, _ in told] == list(range(1, 8))
     assert {total for _, total, _ in told} == {7}
+
+
+def test_coarse_sizes_aim_at_the_painting_at_half_its_size(picture: Tensor) -> None:
+    """A card without the half-size moments is another aim for the coarse stage, and the same for the last one."""
+    for octaves, same in ((0, True), (1, False)):
+        method = tiny_gatys(octaves=octaves, least_side=16, coarse_steps=4, steps=2)
+        style = method.encode_style(painting())
+        whole = {name: value for name, value in style.items() if not name.startswith("half.")}
+        assert len(whole) == len(style) / 2
+        results = [method.transfer(picture, s) for s in (style, Style(whole, style.kind))]
+        assert torch.equal(*results) == same
 
 
 def test_without_coarse_steps_there_is_no_coarse_size() -> None:

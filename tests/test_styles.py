@@ -85,6 +85,7 @@ def test_weights_are_divided_by_their_sum() -> None:
     [
         ([1, 2], 3, "3 styles need 3 weights, not 2"),
         ([1, -1], 2, "not 1, -1"),
+        ([3, -1], 2, "not 3, -1"),
         ([0, 0], 2, "not all 0"),
         ([1, math.nan], 2, "nan"),
         ([math.nan, 1], 2, "nan"),

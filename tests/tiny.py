@@ -32,8 +32,9 @@ def tiny(name: str) -> Stylizer:
 
 
 def tiny_gatys(network: Backbone | None = None, /, **options: Any) -> Gatys:
-    """Gatys with few steps over random weights; `options` on top of ``default``."""
-    quick = {"steps": 12, "octaves": 0, **options}
+    """Gatys with few steps over random weights, `options` on top; what ``default`` is tuned to does not matter."""
+    plain = {"content_weight": 1.0, "style_weight": 10.0, "tv_weight": 0.0}
+    quick = {"steps": 12, "octaves": 0, **plain, **options}
     network = network or narrow_slim(pooling=options.get("pooling", "max"))
     return Gatys(GatysOptions.parse(quick, "gatys"), backbone=network)
 
@@ -70,7 +71,8 @@ def random_slim(seed: int = 7, **options: Any) -> Backbone:
 
 def narrow_slim(*, pooling: str = "max", seed: int = 7) -> Backbone:
     """vgg19-slim at half its widths and less: all of its layers, at a third of its time."""
-    steps = partial(vgg_steps, VGG19_BLOCKS, (8, 16, 24, 32, 32), pooling)
+    kind = "average" if pooling == "auto" else pooling
+    steps = partial(vgg_steps, VGG19_BLOCKS, (8, 16, 24, 32, 32), kind)
     return _frozen(lambda: Backbone(SLIM, steps(), least_side=16), seed)
 
 
