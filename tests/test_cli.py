@@ -282,7 +282,7 @@ def test_ranges_and_choices(shell: Shell) -> None:
     steps, layers = options["--steps"], options["--style-layers"]
     assert (steps["type"], steps["range"]) == ("whole number", {"ge": 1, "le": 100_000})
     assert (layers["type"], layers["range"]) == ("list of names", {})
-    assert options["--pooling"]["choices"] == ["max", "average"]
+    assert options["--pooling"]["choices"] == ["auto", "max", "average"]
     assert options["--clamp"]["type"] == "yes or no"
     assert "  --decay  number, above 0 and at most 1; default 1\n" in shell.run("methods", "gatys").out
 

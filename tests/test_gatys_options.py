@@ -71,7 +71,7 @@ def test_no_option_is_left_unvalidated() -> None:
 
 def test_all_weights_0_is_refused(picture: Tensor) -> None:
     with pytest.raises(OptionError, match="all weights are 0"):
-        tiny_gatys(content_weight=0, style_weight=0).stylize(picture, painting())
+        tiny_gatys(content_weight=0, style_weight=0, tv_weight=0).stylize(picture, painting())
 
 
 def test_options_may_come_as_text() -> None:

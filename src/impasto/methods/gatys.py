@@ -46,7 +46,9 @@ class GatysOptions(Options):
 
     backbone: str = Field(SLIM, description="network whose features are compared; see `impasto methods gatys`")
     backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
-    pooling: Literal["max", "average"] = Field("max", description="the backbone's pooling")
+    pooling: Literal["auto", "max", "average"] = Field(
+        "auto", description="the backbone's pooling; auto: average in vgg19-slim, max elsewhere"
+    )
     content_layers: tuple[str, ...] = Field((), description="layers that hold the content; empty: the backbone's")
     style_layers: tuple[str, ...] = Field((), description="layers that hold the style; empty: the backbone's")
     style_layer_weights: tuple[float, ...] = Field(
@@ -54,7 +56,7 @@ class GatysOptions(Options):
     )
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(10.0, ge=0, description="weight of the style")
-    tv_weight: float = Field(0.0, ge=0, description="weight of total variation, against noise")
+    tv_weight: float = Field(2.0, ge=0, description="weight of total variation, against noise")
     content_form: ContentForm = Field("relative", description="divisor of the content loss")
     style_loss: StyleLoss = Field("covariance", description="which statistics of the features are the style")
     gram_form: GramForm = Field("relative", description="divisor of Gram matrices, for --style-loss gram")
@@ -112,11 +114,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "content_weight": 1e-4,
         "style_weight": 1.0,
         "start": "noise",
+        "tv_weight": 0.0,
         "octaves": 0,
         "steps": 500,
     },
     "d2l": {
         "backbone": "vgg19",
+        "pooling": "max",
         "content_layers": ("relu4_4",),
         "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "conv5_1"),
         "style_layer_weights": (1.0,) * 5,
@@ -139,6 +143,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "beginners": {
         "backbone": "vgg16",
+        "pooling": "max",
         "content_layers": ("relu4_2",),
         "style_layers": STYLE_LAYERS[:4],
         "content_form": "half-sum",
@@ -162,6 +167,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "vgg16-bn": {
         "backbone": "vgg16_bn",
+        "pooling": "max",
         "content_layers": ("relu1_2", "relu2_2", "relu3_3"),
         "style_layers": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
         "content_form": "mean",
@@ -172,6 +178,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "style_weight": 1e3,
         "optimizer": "lbfgs",
         "start": "blurred-noise",
+        "tv_weight": 0.0,
         "octaves": 0,
         "steps": 500,
         "size": "400",
@@ -207,7 +214,12 @@ class Gatys(Stylizer):
         backbone: Backbone | None = None,
     ) -> None:
         content, style = default_layers(options.backbone)
-        own = {"content_layers": options.content_layers or (content,), "style_layers": options.style_layers or style}
+        own: dict[str, Any] = {
+            "content_layers": options.content_layers or (content,),
+            "style_layers": options.style_layers or style,
+        }
+        if options.pooling == "auto":
+            own["pooling"] = "average" if options.backbone.startswith(SLIM) else "max"
         options = GatysOptions.parse({**options.model_dump(), **own}, self.name)
         super().__init__(options, device=device, preset=preset)
         self.options = options
