@@ -59,7 +59,10 @@ def resolve(name: str) -> Path:
     """The file of the shipped weights called `name`; raises WeightsError if the package has none."""
     entry = manifest().get(name)
     if entry is None:
-        raise WeightsError(f"there are no weights called {name!r}; there are: {', '.join(manifest()) or 'none'}")
+        raise WeightsError(
+            f"{name} has no shipped weights yet: train some with `impasto train {name}` and name them with --weights FILE "
+            f"(shipped: {', '.join(manifest()) or 'none'})"
+        )
     path = FOLDER / str(entry["file"])
     if not path.is_file():
         raise WeightsError(f"{path.name} is missing from the installed package: install impasto again")
