@@ -101,7 +101,9 @@ def _hash_prefix(file_name: str) -> str:
 def _download(name: str, url: str, path: Path) -> None:
     """Fetch `url` to `path` and check it; whatever fails leaves nothing behind and is told in one line."""
     log.info("downloading %s to %s", url, path)
-    by_hand = f"or fetch {url} elsewhere and give it with --backbone-weights FILE"
+    by_hand = (
+        f"or fetch {url} elsewhere and give it with --backbone-weights FILE, or take the embedded --backbone vgg19-slim"
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=_hash_prefix(path.name), progress=False)

@@ -60,8 +60,8 @@ def resolve(name: str) -> Path:
     entry = manifest().get(name)
     if entry is None:
         raise WeightsError(
-            f"{name} has no shipped weights yet: train some with `impasto train {name}` and name them with --weights FILE "
-            f"(shipped: {', '.join(manifest()) or 'none'})"
+            f"{name} has no shipped weights yet: train some with `impasto train {name}` and name them with "
+            f"--weights FILE (shipped: {', '.join(manifest()) or 'none'})"
         )
     path = FOLDER / str(entry["file"])
     if not path.is_file():
