@@ -1,4 +1,4 @@
-"""What all tests share: the same seed, two threads, one small picture."""
+"""What all tests share: the same seed, one thread, one small picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -71,8 +71,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "content_form": "half-sum",
         "style_loss": "gram",
         "gram_form": "magenta",
-        "content_weight": 1,
-        "style_weight": 150,
+        "content_weight": 57.4**2,
+        "style_weight": 150 * 57.4**4,
         "tv_weight": 30,
         "tv_form": "l1-sum",
         "normalised_pixels": False,
@@ -199,7 +199,11 @@ def by_hand(name: str, method: Gatys, image: Tensor, content: Tensor, style: Ten
         return {"content": mean, "style": sum(styles), "tv": 10 * total_variation(pixels / std, "l1-mean")}
     if name == "beginners":
         styles = [((d / n) ** 2).mean() / 4 for d, c, n in terms]
-        return {"content": half_sum, "style": 150 * sum(styles), "tv": 30 * total_variation(pixels, "l1-sum")}
+        return {
+            "content": 57.4**2 * half_sum,
+            "style": 150 * 57.4**4 * sum(styles),
+            "tv": 30 * total_variation(pixels, "l1-sum"),
+        }
     assert name == "vgg16-bn"
     weight = PRESETS[name]["style_weight"]
     return {"content": mean / 3, "style": weight * sum(((d / (c * n)) ** 2).mean() / 5 for d, c, n in terms)}

@@ -215,7 +215,7 @@ def test_manifest_entry(name: str) -> None:
 
 
 def test_resolve_refuses_what_it_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(WeightsError, match="nothing has no shipped weights yet: train some .*shipped: "):
+    with pytest.raises(WeightsError, match=r"nothing has no shipped weights yet: train some .*shipped: "):
         resolve("nothing")
     module = sys.modules["impasto.weights.resolve"]  # the package's attribute of that name is the function
     monkeypatch.setattr(module, "manifest", lambda: {"lost": {"file": "lost.safetensors"}})

@@ -174,7 +174,7 @@ class TotalVariation:
     """How much neighbouring pixels differ; on the layer ``image``.
 
     form: ``l1-mean`` half the mean of |vertical| plus that of |horizontal| (d2l); ``l1-sum`` their sum; ``l2-mean``
-    sum of squares / number of values; ``nine-point`` squares to all eight neighbours, diagonals half (Crowson);
+    sum of squares / number of values; ``nine-point`` squares to all eight neighbours, diagonals a quarter (Crowson);
     ``power`` sum of (squares)^1.25 (Keras' example). std: pixels are divided by it first, for recipes that work on
     normalised pixels.
     """

@@ -101,6 +101,9 @@ class GatysOptions(Options):
         return self
 
 
+CAFFE = 57.4
+"""How many times larger an image is in Keras' and Caffe's scale, 0 to 255, than in torchvision's, divided by about 0.225."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "gatys": {
@@ -150,8 +153,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "style_layer_weights": (0.25,) * 4,
         "style_loss": "gram",
         "gram_form": "magenta",
-        "content_weight": 1.0,
-        "style_weight": 150.0,
+        "content_weight": CAFFE**2,
+        "style_weight": 150 * CAFFE**4,
         "tv_weight": 30.0,
         "tv_form": "l1-sum",
         "optimizer": "adam",
@@ -195,8 +198,10 @@ class Gatys(Stylizer):
     not the normalised ones). ``d2l``: the book's code repeats the list of style losses ten times, so its style weight
     of 1e3 acts as 1e4, which is what stands here; its "conv" layers are in fact evaluated after the in-place ReLU that
     follows them, so they stand here as relu layers, all but the last, conv5_1, which no ReLU follows.
-    ``beginners``: torchvision's weights instead of Keras'. ``vgg16-bn``: evaluation mode, RGB with ImageNet's
-    normalisation, Gram / (C N); the original normalises by each picture's own batch statistics.
+    ``beginners``: torchvision's weights instead of Keras', whose features are about
+    57 times larger; content and style weights make up for it. ``vgg16-bn``: evaluation mode, RGB with ImageNet's
+    normalisation, Gram / (C N); the original normalises by each picture's own batch statistics
+    and takes 10 000 steps at a rate of 0.005.
     """
 
     name = "gatys"
