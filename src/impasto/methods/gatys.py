@@ -102,7 +102,7 @@ class GatysOptions(Options):
 
 
 CAFFE = 57.4
-"""How many times larger an image is in Keras' and Caffe's scale, 0 to 255, than in torchvision's, divided by about 0.225."""
+"""How many times larger an image is in Keras' and Caffe's scale, 0 to 255, than in torchvision's, in deviations."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
