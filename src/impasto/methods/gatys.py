@@ -54,7 +54,7 @@ class GatysOptions(Options):
     style_layer_weights: tuple[float, ...] = Field(
         (), description="one a style layer; empty: falling with depth, adding up to 1"
     )
-    content_weight: float = Field(1.0, ge=0, description="weight of the content")
+    content_weight: float = Field(1.5, ge=0, description="weight of the content")
     style_weight: float = Field(10.0, ge=0, description="weight of the style")
     tv_weight: float = Field(2.0, ge=0, description="weight of total variation, against noise")
     content_form: ContentForm = Field("relative", description="divisor of the content loss")
@@ -74,7 +74,7 @@ class GatysOptions(Options):
     steps: int = Field(60, ge=1, le=100_000, description="steps at the working size")
     coarse_steps: int = Field(100, ge=0, le=100_000, description="steps at each coarser size")
     octaves: int = Field(2, ge=0, le=6, description="how many coarser sizes, each half the next, come first")
-    least_side: int = Field(96, ge=16, le=4096, description="no coarser size has a longer side below this")
+    least_side: int = Field(96, ge=16, le=4096, description="no coarser size has a shorter side below this")
     start: str = Field("content", description="content, noise (uniform), gaussian, style, blurred-noise, or a file")
     start_noise: float = Field(0.0, ge=0, le=1, description="deviation of noise added to the start")
     start_shift: float = Field(0.0, ge=-1, le=1, description="mean of the noise added to the start")
@@ -220,7 +220,7 @@ class Gatys(Stylizer):
     ) -> None:
         content, style = default_layers(options.backbone)
         own: dict[str, Any] = {
-            "content_layers": options.content_layers or (content,),
+            "content_layers": options.content_layers or content,
             "style_layers": options.style_layers or style,
         }
         if options.pooling == "auto":
@@ -293,7 +293,7 @@ class Gatys(Stylizer):
         scales = []
         for octave in range(options.octaves, 0, -1):
             small = round(height / 2**octave), round(width / 2**octave)
-            if max(small) >= options.least_side and min(small) >= self.backbone.least_side and options.coarse_steps:
+            if min(small) >= max(options.least_side, self.backbone.least_side) and options.coarse_steps:
                 scales.append(Scale(*small, self._settings(options.coarse_steps)))
         return [*scales, Scale(height, width, self._settings(options.steps))]
 
