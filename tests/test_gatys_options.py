@@ -169,7 +169,7 @@ def test_weight_on_total_variation_lowers_it(picture: Tensor, form: str) -> None
 @pytest.mark.parametrize(
     "options",
     [
-        {"content_layers": "relu2_1,relu4_1"},
+        {"content_layers": "relu3_1,relu4_1"},
         {"style_layers": "relu1_1,relu2_1"},
         {"style_layer_weights": (1.0, 0.5, 0.25, 0.1, 0.1)},
         {"pooling": "average"},
@@ -299,7 +299,7 @@ def test_a_backbone_given_is_the_one_in_use() -> None:
 
 def test_without_layers_the_backbones_own_are_used() -> None:
     own, vgg = tiny_gatys().options, tiny_gatys(random_vgg("vgg16"), backbone="vgg16").options
-    assert (own.content_layers, own.style_layers) == (("relu3_1", "relu4_1"), STYLE_LAYERS)
+    assert (own.content_layers, own.style_layers) == (("relu4_1",), STYLE_LAYERS)
     assert (vgg.content_layers, vgg.style_layers) == (("relu4_2",), STYLE_LAYERS)
     assert tiny_gatys(random_vgg("vgg16"), backbone="vgg16", content_layers="relu3_2").options.content_layers == (
         "relu3_2",

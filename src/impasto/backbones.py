@@ -33,7 +33,7 @@ BACKBONES = (SLIM, SLIM + HEADS, *TORCHVISION)
 VGG19_BLOCKS = (2, 2, 4, 4, 1)
 SLIM_WIDTHS = (16, 32, 64, 128, 128)
 VGG19_WIDTHS = (64, 128, 256, 512, 512)
-SLIM_LAYERS = (("relu3_1", "relu4_1"), tuple(f"relu{block}_1" for block in range(1, 6)))
+SLIM_LAYERS = (("relu4_1",), tuple(f"relu{block}_1" for block in range(1, 6)))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

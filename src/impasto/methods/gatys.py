@@ -54,7 +54,7 @@ class GatysOptions(Options):
     style_layer_weights: tuple[float, ...] = Field(
         (), description="one a style layer; empty: falling with depth, adding up to 1"
     )
-    content_weight: float = Field(1.5, ge=0, description="weight of the content")
+    content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(10.0, ge=0, description="weight of the style")
     tv_weight: float = Field(2.0, ge=0, description="weight of total variation, against noise")
     content_form: ContentForm = Field("relative", description="divisor of the content loss")
