@@ -95,8 +95,3 @@ def inference(device: torch.device, precision: str) -> Iterator[None]:
 def count_parameters(module: nn.Module) -> int:
     """How many numbers `module` has to learn or has learnt."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether no tensor holds NaN or infinity."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
