@@ -24,7 +24,8 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         if self.edge[0]:
-            x = F.pad(x, self.edge, mode=self.edge_mode)
+            with torch.autocast(x.device.type, enabled=False):  # which would pad in float32
+                x = F.pad(x, self.edge, mode=self.edge_mode)
         return F.conv2d(x, self.weight, self.bias, self.stride)
 
 
@@ -58,6 +59,12 @@ class Decoder(nn.Module):
             if i < last:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         return x
+
+
+def mirrored_stages(widths: Sequence[int]) -> list[list[int]]:
+    """The decoder's stages for an encoder with these widths of its blocks (the paper's: 64, 128, 256, 512)."""
+    first, second, third = widths[:3]
+    return [[third], [third, third, third, second], [second, first], [first, 3]]
 
 
 def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:

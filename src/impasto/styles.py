@@ -15,6 +15,7 @@ from impasto.statistics import Moments, moments
 from impasto.weights import load_weights, save_weights
 
 COARSE = "half."
+MAPS = "maps/"
 
 
 class Style(dict[str, Tensor]):
@@ -36,13 +37,37 @@ def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Styl
         raise OptionError("there is no style to mix: give at least one")
     shares = check_weights(weights, len(styles))
     first = styles[0]
+    side_by_side = first.kind.startswith(MAPS)
     for other in styles[1:]:
-        if other.kind != first.kind or other.keys() != first.keys():
+        if other.kind != first.kind or (other.keys() != first.keys() and not side_by_side):
             raise OptionError(f"styles of different kinds don't mix: {first.kind} and {other.kind}")
     if len(styles) == 1:
         return first
-    values = {name: sum_weighted([style[name] for style in styles], shares) for name in first}
+    if side_by_side:
+        values = _keep_side_by_side(styles, shares)
+    else:
+        values = {name: sum_weighted([style[name] for style in styles], shares) for name in first}
     return Style(values, first.kind, {"mixed": [style.info for style in styles], "weights": list(shares)})
+
+
+def _keep_side_by_side(styles: Sequence[Style], shares: Sequence[float]) -> dict[str, Tensor]:
+    found = [(own * share, part) for style, share in zip(styles, shares, strict=True) for own, part in parts(style)]
+    values = {f"{i}.{name}": tensor for i, (_, part) in enumerate(found) for name, tensor in part.items()}
+    return values | {f"{i}.share": torch.tensor(share, dtype=torch.float64) for i, (share, _) in enumerate(found)}
+
+
+def parts(style: Style) -> list[tuple[float, Style]]:
+    """The styles of feature maps that were mixed into `style`, each with its share; if none were, `style` itself.
+
+    What a method makes of feature maps is not linear in them, so that they are mixed after its work, not before.
+    """
+    if "0.share" not in style:
+        return [(1.0, style)]
+    grouped: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in style.items():
+        number, rest = name.split(".", 1)
+        grouped.setdefault(int(number), {})[rest] = tensor
+    return [(float(part.pop("share")), Style(part, style.kind)) for _, part in sorted(grouped.items())]
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
@@ -83,6 +108,11 @@ def moments_kind(backbone: nn.Module) -> str:
     """The kind of a style that is made of moments of `backbone`'s features."""
     pooling = "/average" if any(isinstance(module, nn.AvgPool2d) for module in backbone.modules()) else ""
     return f"moments/{backbone.name}/{str(backbone.digest)[:12]}{pooling}"
+
+
+def maps_kind(backbone: nn.Module) -> str:
+    """The kind of a style that is made of `backbone`'s feature maps."""
+    return MAPS + moments_kind(backbone).split("/", 1)[1]
 
 
 @torch.no_grad()

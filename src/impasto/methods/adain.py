@@ -6,7 +6,6 @@ photos and paintings turns them into a picture. Small and quick; the style of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
-from impasto.layers import Decoder, fit_edge, inference
+from impasto.layers import Decoder, fit_edge, inference, mirrored_stages
 from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
@@ -46,12 +45,6 @@ def adaptive_instance_norm(content: Tensor, mean: Tensor, deviation: Tensor, own
     scale = deviation / own.deviation()
     shift = mean - own.mean * scale
     return content * scale[:, :, None, None].to(content.dtype) + shift[:, :, None, None].to(content.dtype)
-
-
-def mirrored_stages(widths: Sequence[int]) -> list[list[int]]:
-    """The decoder's stages for an encoder with these widths of its blocks (the paper's: 64, 128, 256, 512)."""
-    first, second, third = widths[:3]
-    return [[third], [third, third, third, second], [second, first], [first, 3]]
 
 
 def paper_decoder() -> Decoder:
@@ -169,8 +162,9 @@ class AdaINTraining(nn.Module):
         return fit_edge(self.network(mixed), contents.shape)
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Content, style and smoothness of what is painted."""
-        return self._frozen[1](self.paint(contents, styles), contents, styles)
+        """Content, style and smoothness of what is painted; the style's share grows over the first part."""
+        terms = self._frozen[1](self.paint(contents, styles), contents, styles)
+        return {**terms, "style": terms["style"] * min(1.0, 0.2 + 2 * progress)}
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:

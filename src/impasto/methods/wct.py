@@ -267,12 +267,16 @@ class WCTTraining(nn.Module):
         return {"method": "wct", "backbone": self._frozen[0].digest, "widths": list(self.network.widths)}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Errors of what is rebuilt, photographs and artworks alike, and of what is painted."""
-        terms = self.rebuild(torch.cat([contents, styles]))
+        """Errors of what is rebuilt, photographs and artworks alike, and of what is painted.
+
+        Where there is painting to learn from, half of the pictures are rebuilt.
+        """
         loss = self._frozen[1]
         if loss is None:
-            return terms
-        detail = 0.3 + 0.4 * float(torch.rand(()))
+            return self.rebuild(torch.cat([contents, styles]))
+        half = (len(contents) + 1) // 2
+        terms = self.rebuild(torch.cat([contents[:half], styles[:half]]))
+        detail = 0.1 + 0.4 * float(torch.rand(()))
         painted = self.paint(contents, styles, detail)
         return {**terms, **loss(painted, contents, styles)}
 
