@@ -17,9 +17,9 @@ import impasto
 SOURCE = Path(impasto.__file__).parent
 ROOT = Path(__file__).parent.parent
 LEVELS = [
-    {"errors", "image", "sheet", "color", "statistics", "options", "weights"},
-    {"layers", "backbones", "torchvision_backbones", "normalised_vgg"},
-    {"losses", "perceptual"},
+    {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "weights"},
+    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg"},
+    {"losses", "perceptual", "stages", "tiling", "tiled_objective", "memory"},
     {"optimize", "styles", "stylizer"},
     {"methods", "recipes"},
     {"training", "distillation", "evaluation", "run_record"},
@@ -46,7 +46,7 @@ PUBLIC = [
 """The inventory: a name that users rely on comes and goes here on purpose, and in CHANGELOG.md."""
 
 ONLY_IN = {
-    "PIL": {"image", "sheet"},
+    "PIL": {"decoding", "image", "sheet"},
     "torchvision": {"torchvision_backbones", "weights.download"},
     "argparse": {"cli"},
     "typer": {"cli"},

@@ -61,7 +61,7 @@ def shell(tmp_path: Path, backbone: Path, capsys: pytest.CaptureFixture[str], mo
         (["photo.png", "sea.png", "--style-size", "3"], "style-size: .*greater than or equal to 16"),
         (["photo.png", "sea.png", "--size", "huge"], "size 'huge' is not understood"),
         (["photo.png", "sea.png", "--size", "8"], "too small"),
-        (["photo.png", "sea.png", "--size", "20000x20000"], "more than 100 megapixels"),
+        (["photo.png", "sea.png", "--size", "20000x20000"], "more than 200 megapixels"),
         (["photo.png", "sea.png", "--device", "abacus"], "--device abacus is not there; there are: auto, .*cpu"),
         (["photo.png", "sea.png", "--style-weights", "1,2"], "1 styles need 1 weights, not 2"),
         (["photo.png", "sea.png", "--style-weights", "a"], "style-weights: .*valid number"),

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin
 
 from impasto import image as module
+from impasto.decoding import srgb
 from impasto.errors import ImageError
 from impasto.image import fit, open_picture, parse_size, read_image, read_metadata, resize, write_image
 
@@ -108,7 +109,7 @@ def test_metadata(tmp_path):
 
 def test_the_same_picture_gives_the_same_bytes(tmp_path):
     write_image(tensor_of(noise()), tmp_path / "a.png")
-    module._srgb.cache_clear()
+    srgb.cache_clear()
     write_image(tensor_of(noise()), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 

@@ -98,6 +98,13 @@ class Backbone(nn.Module):
                 found[name] = self.heads[name](x) if name in self.heads else x
         return found
 
+    def path(self, layer: str) -> list[nn.Module]:
+        """The modules from the image to `layer`, in the order in which they run."""
+        self.check_layers([layer])
+        names = list(self.steps)
+        way = [self.steps[name] for name in names[: 0 if layer == "image" else names.index(layer) + 1]]
+        return [*way, self.heads[layer]] if layer in self.heads else way
+
     def _check_size(self, image: Tensor) -> None:
         if min(image.shape[-2:]) < self.least_side:
             height, width = image.shape[-2:]

@@ -97,8 +97,11 @@ def _say(message: str, code: int) -> int:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from impasto.memory import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _confess(error: Exception) -> int:

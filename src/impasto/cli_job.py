@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Mapping
@@ -13,17 +14,19 @@ import torch
 import typer
 from torch import Tensor
 
+from impasto.canvas import Bytes, Window
 from impasto.cli_flags import take_flags
 from impasto.color import MATCHING_MODES, luma, recolor_style, restore_color
 from impasto.errors import ImageError, ImpastoError, OptionError
-from impasto.image import Picture, open_picture, parse_size, read_image, resize
+from impasto.image import MAX_PIXELS, Picture, open_picture, parse_size, read_image, resize
 from impasto.optimize import OnStep, ignore
 from impasto.run_record import Recipe, find_style, read_recipe
-from impasto.styles import Style, check_weights, load_style
-from impasto.stylizer import Stylizer, find_method, load
+from impasto.styles import Style, check_weights, load_style, mix
+from impasto.stylizer import OnePass, Stylizer, find_method, load
 
 CARD = ".safetensors"
-MOST_PIXELS = 100_000_000
+MOST_PIXELS = MAX_PIXELS
+MOST_FLOATS = 4_000_000
 
 log = logging.getLogger(__name__)
 
@@ -103,17 +106,24 @@ def pick_device(name: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe ready to run: its model, the photo at its working size, (1, 3, H, W), what was read."""
+    """A recipe ready to run: its model, the working size, (height, width), what was read."""
 
     recipe: Recipe
     model: Stylizer
-    content: Tensor
+    size: tuple[int, int]
     inputs: Inputs
 
+    @functools.cached_property
+    def content(self) -> Tensor:
+        """The photo at the working size, (1, 3, H, W)."""
+        return resize(self.inputs.content.color, *self.size)
+
     @property
-    def size(self) -> tuple[int, int]:
-        """The working size, (height, width)."""
-        return self.content.shape[-2], self.content.shape[-1]
+    def by_windows(self) -> bool:
+        """Whether the photo is so large that it is worked on without ever being held as floats."""
+        stored = self.inputs.content
+        as_is = stored.size == self.size and stored.stored.dtype == torch.uint8 and not self.inputs.masks
+        return as_is and isinstance(self.model, OnePass) and math.prod(self.size) > MOST_FLOATS
 
     @property
     def alpha(self) -> Tensor | None:
@@ -128,10 +138,7 @@ class Job:
     def paint(self, on_step: OnStep = ignore) -> Tensor:
         """Do the work; returns (1, 3, H, W)."""
         recipe = self.recipe
-        styles = [
-            style if isinstance(style, Style) else recolor_style(style, self.content, recipe.keep_color)
-            for style in self.inputs.styles
-        ]
+        styles = self._styles()
         image = self.model.stylize(
             self.content,
             *styles,
@@ -144,6 +151,26 @@ class Job:
         )
         return self.finish(image)
 
+    def paint_bytes(self, on_step: OnStep = ignore) -> Tensor:
+        """As `paint`, window by window; returns (H, W, 3) uint8."""
+        recipe, content = self.recipe, Bytes(self.inputs.content.stored)
+
+        def finish(image: Tensor, window: Window) -> Tensor:
+            return restore_color(image, content.read(window), recipe.keep_color)
+
+        target = Bytes(torch.empty_like(content.pixels), finish)
+        assert isinstance(self.model, OnePass)
+        known = self.model.encode_styles(self._styles(), recipe.style_size or max(self.size))
+        style = mix(known, recipe.style_weights)
+        self.model.paint(content, target, style, strength=recipe.strength, on_step=on_step)
+        return target.pixels
+
+    def _styles(self) -> list[Tensor | Style]:
+        mode = self.recipe.keep_color
+        if mode not in MATCHING_MODES:
+            return list(self.inputs.styles)
+        return [s if isinstance(s, Style) else recolor_style(s, self.content, mode) for s in self.inputs.styles]
+
 
 def prepare(recipe: Recipe, inputs: Inputs, device: str) -> Job:
     """Load the model, check the styles against it and fit the photo; raises ImpastoError."""
@@ -151,16 +178,15 @@ def prepare(recipe: Recipe, inputs: Inputs, device: str) -> Job:
     for style in inputs.styles:
         if isinstance(style, Style):
             model.adopt(style)
-    photo = inputs.content.color
-    height, width = working_size(model, photo.shape[-2], photo.shape[-1], recipe.size)
-    return Job(recipe, model, resize(photo, height, width), inputs)
+    return Job(recipe, model, working_size(model, *inputs.content.size, recipe.size), inputs)
 
 
 def working_size(model: Stylizer, height: int, width: int, size: str | None) -> tuple[int, int]:
     """The size (height, width) at which a photo of height x width is worked on; raises ImageError if too large."""
     found = model.working_size(height, width, None if size is None else parse_size(size))
     if math.prod(found) > MOST_PIXELS:
-        raise ImageError(f"{found[1]}x{found[0]} is more than 100 megapixels; give a smaller --size")
+        most = f"{MOST_PIXELS // 1_000_000} megapixels"
+        raise ImageError(f"{found[1]}x{found[0]} is more than {most}; give a smaller --size")
     return found
 
 
@@ -173,7 +199,7 @@ def note_weights(job: Job) -> None:
 
 def note_size(job: Job) -> None:
     """Tell of a working size that may surprise, and of how to get another one."""
-    height, width = job.inputs.content.color.shape[-2:]
+    height, width = job.inputs.content.size
     longer, done = max(height, width), max(job.size)
     wanted = None if job.recipe.size is None else parse_size(job.recipe.size)
     if wanted is None and not job.model.one_pass and done < longer:

@@ -28,7 +28,7 @@ class Watch:
 
     def see(self, step: Step) -> None:
         """Take note of a step."""
-        self.steps, self.loss = step.index, step.loss
+        self.steps, self.loss = step.index, step.loss if step.terms else None
 
     def __str__(self) -> str:
         loss = "" if self.loss is None else f", {self.steps} steps, loss {self.loss:.4g}"
@@ -74,4 +74,6 @@ def _bar(title: str) -> Iterator[OnStep]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(escape(title), total=None, loss="")
-        yield lambda step: bar.update(task, completed=step.index, total=step.total, loss=f"loss {step.loss:.4g}")
+        yield lambda step: bar.update(
+            task, completed=step.index, total=step.total, loss=f"loss {step.loss:.4g}" if step.terms else ""
+        )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from impasto import cli_job
 from impasto.cli_flags import check_target
+from impasto.cli_forecast import forecast, tell
 from impasto.cli_job import Job, note_size, note_weights, pick_device, prepare, read_inputs
 from impasto.cli_progress import Watch, progress
 from impasto.errors import ImpastoError
@@ -75,8 +76,11 @@ def title(job: Job) -> str:
 
 def rehearse(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
-    typer.echo(f"dry run: {title(job)} on {job.model.device.type}; nothing was written", err=True)
-    return {"output": str(target), **make_record(job.recipe, job.model, job.size, target.parent), "dry_run": True}
+    found = forecast(job)
+    told = f"; {tell(found)}" if found else ""
+    typer.echo(f"dry run: {title(job)} on {job.model.device.type}{told}; nothing was written", err=True)
+    record = make_record(job.recipe, job.model, job.size, target.parent)
+    return {"output": str(target), **record, "forecast": found, "dry_run": True}
 
 
 def paint_file(
@@ -84,7 +88,7 @@ def paint_file(
 ) -> dict[str, Any]:
     """Do the work and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
     with progress(title(job), quiet, also) as (watch, on_step):
-        image = job.paint(on_step)
+        image = job.paint_bytes(on_step) if job.by_windows else job.paint(on_step)
     return {**write(job, image, target, watch, record=record, force=force), **outcome(job, watch)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import re
@@ -20,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
+from impasto.decoding import Floats, decode, srgb
 from impasto.errors import ImageError
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
@@ -33,10 +33,8 @@ MINIMUM_SIDE = 16
 
 _KINDS = {".jpg": "JPEG", ".tif": "TIFF"}
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
-_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "LAB": "LAB"}
 _pillow_lock = threading.Lock()
 
-Floats = NDArray[np.float32]
 Location = str | os.PathLike[str]
 
 
@@ -44,11 +42,25 @@ Location = str | os.PathLike[str]
 class Picture:
     """A picture as read from a file.
 
-    color: (1, 3, H, W) float32, sRGB in [0, 1], not premultiplied; alpha: (1, 1, H, W) in [0, 1], or None if opaque.
+    stored: (H, W, 3) uint8, or (1, 3, H, W) float32 in [0, 1] if the file has more than 8 bits; sRGB, not
+    premultiplied. alpha: (1, 1, H, W) in [0, 1], or None if opaque.
     """
 
-    color: Tensor
+    stored: Tensor
     alpha: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        shape = self.stored.shape
+        return (shape[0], shape[1]) if self.stored.dtype == torch.uint8 else (shape[2], shape[3])
+
+    @property
+    def color(self) -> Tensor:
+        """(1, 3, H, W) float32 in [0, 1], made anew every time."""
+        if self.stored.dtype != torch.uint8:
+            return self.stored
+        return self.stored.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def open_picture(path: Location, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -59,8 +71,12 @@ def open_picture(path: Location, *, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises ImageError if there is no such picture, if it is damaged or if it has more than max_pixels.
     """
     with _opened(path, max_pixels) as image:
-        color, alpha = _decode(image)
-    return Picture(_to_tensor(color), None if alpha is None else _to_tensor(alpha[..., None]))
+        color, alpha = decode(image)
+    if color.dtype != np.uint8:
+        stored = _to_tensor(color.astype(np.float32, copy=False))
+    else:
+        stored = torch.from_numpy(color if color.flags.writeable else color.copy())
+    return Picture(stored, None if alpha is None else _to_tensor(alpha[..., None]))
 
 
 def read_image(path: Location, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -87,8 +103,8 @@ def write_image(
 ) -> None:
     """Write a picture in the format that the name's suffix says, whole or not at all.
 
-    image: (3, H, W) or (1, 3, H, W), sRGB, clipped to [0, 1] and rounded; alpha: (H, W), (1, H, W) or (1, 1, H, W),
-    kept in PNG, WebP and TIFF, laid on white in JPEG and BMP. metadata goes into PNG text, nowhere else.
+    image: (3, H, W) or (1, 3, H, W), sRGB, clipped to [0, 1] and rounded, or (H, W, 3) uint8; alpha: (H, W),
+    (1, H, W) or (1, 1, H, W), kept in PNG, WebP and TIFF, laid on white in JPEG and BMP. metadata goes into PNG text.
     quality: 1 to 100, for JPEG and WebP; WebP is lossless at 100. bits: 8, or 16 for PNG.
     Raises ImageError, and leaves no file behind, if the values are not finite or the file can't be written.
     """
@@ -204,95 +220,6 @@ def _explain_content(path: Location) -> str:
     return f"{path} is damaged or no picture; it must be one of {', '.join(READABLE)}"
 
 
-def _decode(image: Image.Image) -> tuple[Floats, Floats | None]:
-    """Upright sRGB colours (H, W, 3) and alpha (H, W), both in [0, 1]."""
-    image.load()
-    profile = _parse_profile(image.info.get("icc_profile"))
-    image = _upright(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _decode_deep_grey(image, profile)
-    alpha = _scale(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
-    if image.mode in ("1", "LA"):
-        image = image.convert("L")
-    elif image.mode not in _SPACES.values():
-        image = image.convert("RGBA").convert("RGB")
-    return _scale(_to_srgb(image, profile)), alpha
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn and mirror as the EXIF orientation says; EXIF that can't be parsed counts as none."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # the parser raises whatever it meets, but the pixels are intact
-        return image
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(Image.Transpose.TRANSPOSE)
-    if orientation in (2, 3, 6, 7):
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if orientation in (3, 4, 7, 8) else image
-
-
-def _scale(image: Image.Image) -> Floats:
-    return np.asarray(image, dtype=np.float32) / np.float32(255)
-
-
-def _decode_deep_grey(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> tuple[Floats, Floats | None]:
-    """Grey of more than 8 bits; a grey profile is applied as a curve so that the precision stays."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=1.0)
-    key = image.info.get("transparency")
-    alpha = (values != key).astype(np.float32) if isinstance(key, int) else None
-    if image.mode != "F":
-        values /= 65535 if values.max() <= 65535 else 2**31 - 1
-    values = values.clip(0, 1)
-    levels = np.arange(256)
-    ramp = Image.fromarray(levels.astype(np.uint8)[None])
-    curve = _scale(_to_srgb(ramp, profile))[0]  # (256, 3)
-    channels = [np.interp(values, levels / 255, curve[:, channel]).astype(np.float32) for channel in range(3)]
-    return np.stack(channels, axis=-1), alpha
-
-
-def _parse_profile(data: Any) -> ImageCms.ImageCmsProfile | None:
-    """An embedded profile, or None if there is none or it is broken."""
-    try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(data)) if data else None
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-        return None
-
-
-def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Image.Image:
-    """Convert an L, RGB, CMYK or LAB image to sRGB; a profile for another kind of colour is ignored."""
-    if image.mode == "LAB":
-        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    space = profile and _SPACES.get(profile.profile.xcolor_space.strip())
-    if image.mode == "L" and space == "RGB":
-        image = image.convert("RGB")
-    if profile is None or space != image.mode:
-        return image.convert("RGB")
-    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
-    try:
-        transform = ImageCms.ImageCmsTransform(profile, _srgb(), image.mode, "RGB", intent, flags=flags)
-        unneeded = image.mode == "RGB" and _changes_nothing(transform)
-        return image if unneeded else transform.apply(image)
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image.convert("RGB")
-
-
-@functools.cache
-def _srgb() -> ImageCms.ImageCmsProfile:
-    """The sRGB profile without its time of creation, so that the same picture gives the same file."""
-    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    dated = data[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + data[36:]
-    return ImageCms.ImageCmsProfile(io.BytesIO(dated))
-
-
-def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether an RGB transform moves no colour by more than one level: then the stored values are sRGB, exactly."""
-    steps = np.linspace(0, 255, 9).astype(np.uint8)
-    probe = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
-    after = np.asarray(transform.apply(Image.fromarray(probe)))
-    return bool(np.abs(after.astype(np.int16) - probe).max() <= 1)
-
-
 def _to_tensor(pixels: Floats) -> Tensor:
     """(H, W, C) to (1, C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
@@ -300,6 +227,10 @@ def _to_tensor(pixels: Floats) -> Tensor:
 
 def _to_pixels(image: Tensor, alpha: Tensor | None, bits: int, *, opaque: bool) -> NDArray[Any]:
     """Check, clip and round to (H, W, 3), or (H, W, 4) with alpha, of uint8 or uint16."""
+    if image.dtype == torch.uint8 and image.dim() == 3 and image.shape[2] == 3:
+        if alpha is None and bits == 8:
+            return image.numpy()
+        image = Picture(image, None).color
     color = _checked(image, 3, "an image")
     if alpha is not None:
         cover = _checked(alpha[None] if alpha.dim() == 2 else alpha, 1, "an alpha channel")
@@ -350,7 +281,7 @@ def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str
         "TIFF": {"compression": "tiff_adobe_deflate"},
     }
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, icc_profile=_srgb().tobytes(), **options.get(kind, {}))
+    Image.fromarray(pixels).save(buffer, kind, icc_profile=srgb().tobytes(), **options.get(kind, {}))
     return buffer.getvalue()
 
 
@@ -364,7 +295,7 @@ def _encode_png16(pixels: NDArray[Any], text: PngImagePlugin.PngInfo) -> bytes:
     buffer.write(b"\x89PNG\r\n\x1a\n")
     header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
     PngImagePlugin.putchunk(buffer, b"IHDR", header)
-    PngImagePlugin.putchunk(buffer, b"iCCP", b"sRGB\0\0", zlib.compress(_srgb().tobytes()))
+    PngImagePlugin.putchunk(buffer, b"iCCP", b"sRGB\0\0", zlib.compress(srgb().tobytes()))
     for chunk, data, *_ in text.chunks:
         PngImagePlugin.putchunk(buffer, chunk, data)
     PngImagePlugin.putchunk(buffer, b"IDAT", zlib.compress(filtered.tobytes()))

@@ -29,6 +29,15 @@ class Conv(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, self.stride)
 
 
+def double(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, C, 2 H, 2 W) by repeating."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+DOUBLING = nn.Upsample(scale_factor=2)
+"""How a path tells of `double`; see `receptive`."""
+
+
 class Decoder(nn.Module):
     """The mirror of a VGG encoder: convolutions with ReLU, doubling the picture between stages, linear at the end.
 
@@ -57,8 +66,13 @@ class Decoder(nn.Module):
                 if i < last or j < len(stage) - 1:
                     x = F.relu(x)
             if i < last:
-                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+                x = double(x)
         return x
+
+    def path(self) -> Iterator[nn.Module]:
+        """The layers in the order in which they run."""
+        for i, stage in enumerate(self.stages):
+            yield from (DOUBLING, stage) if i else (stage,)
 
 
 def mirrored_stages(widths: Sequence[int]) -> list[list[int]]:
@@ -88,14 +102,17 @@ def _cpu_has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and supported is not None and bool(supported())
 
 
+def in_half(device: torch.device, precision: str) -> bool:
+    """Whether `inference` works in bfloat16: if `precision` says so, or ``auto`` on hardware made for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16(device)
+
+
 @contextmanager
 def inference(device: torch.device, precision: str) -> Iterator[None]:
     """Run without gradients; convolutions in bfloat16 if `precision` says so, or ``auto`` on hardware made for it."""
-    if precision == "auto":
-        half = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16(device)
-    else:
-        half = precision == "bf16"
-    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_half(device, precision)):
         yield
 
 

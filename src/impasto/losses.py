@@ -6,6 +6,7 @@ evaluation. The literature's recipes differ in their divisors; each form is name
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,6 +42,11 @@ class ContentLoss:
             return 0.5 * (features - self.target).square().sum()
         return F.mse_loss(features, self.target) / self.scale
 
+    def part(self, features: Tensor, rows: slice, columns: slice) -> Tensor:
+        """What these rows and columns of the features add to the loss."""
+        errors = (features - self.target[..., rows, columns]).square().sum()
+        return 0.5 * errors if self.form == "half-sum" else errors / (self.target.numel() * self.scale)
+
 
 def gram_distance(found: Moments, wanted: Moments, form: GramForm) -> Tensor:
     """Distance of two pictures' Gram matrices G = F F^T in one of the literature's normalisations.
@@ -69,18 +75,38 @@ def gram_distance(found: Moments, wanted: Moments, form: GramForm) -> Tensor:
     raise OptionError(f"there is no Gram normalisation {form!r}")
 
 
-class GramLoss:
+class StatisticLoss(ABC):
+    """A loss of features that only depends on their moments, over all positions or in the region `mask`.
+
+    So it can be had from moments that were summed over tiles, too.
+    """
+
+    full = True
+
+    def __init__(self, target: Moments, mask: Tensor | None = None) -> None:
+        self.target, self.mask = target, mask
+
+    @abstractmethod
+    def distance(self, found: Moments) -> Tensor:
+        """The loss of features with moments `found`."""
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The loss of `features`, (B, C, H, W)."""
+        return self.distance(moments(features, full=self.full, mask=fit_mask(self.mask, features)))
+
+
+class GramLoss(StatisticLoss):
     """Distance of Gram matrices; target: full moments of the style, see `gram_distance` for `form`.
 
     mask: (1, 1, H, W) in [0, 1] restricts the features to a region (Gatys et al. 2017, sec. 4: guided Gram matrices).
     """
 
     def __init__(self, target: Moments, form: GramForm = "gatys", mask: Tensor | None = None) -> None:
-        self.target, self.form, self.mask = target, form, mask
+        super().__init__(target, mask)
+        self.form = form
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`, (B, C, H, W)."""
-        found = moments(features, mask=fit_mask(self.mask, features))
+    def distance(self, found: Moments) -> Tensor:
+        """The loss of features with moments `found`."""
         return gram_distance(found, self.target, self.form)
 
 
@@ -95,19 +121,21 @@ def moment_distance(found: Moments, wanted: Moments, *, relative: bool = False, 
     return error / wanted.variance.mean().clamp_min(1e-12) if relative else error
 
 
-class MomentLoss:
+class MomentLoss(StatisticLoss):
     """Distance of channel means and deviations, of a style's moments."""
 
-    def __init__(self, target: Moments, *, relative: bool = False, mask: Tensor | None = None) -> None:
-        self.target, self.relative, self.mask = target, relative, mask
+    full = False
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`, (B, C, H, W)."""
-        found = moments(features, full=False, mask=fit_mask(self.mask, features))
+    def __init__(self, target: Moments, *, relative: bool = False, mask: Tensor | None = None) -> None:
+        super().__init__(target, mask)
+        self.relative = relative
+
+    def distance(self, found: Moments) -> Tensor:
+        """The loss of features with moments `found`."""
         return moment_distance(found, self.target, relative=self.relative)
 
 
-class CovarianceLoss:
+class CovarianceLoss(StatisticLoss):
     """Distance of means and covariances, relative to the style's own size: what `default` of the method gatys uses.
 
     Centring separates how bright a style is from how it is textured: a Gram matrix of features that are all positive is
@@ -116,20 +144,19 @@ class CovarianceLoss:
     """
 
     def __init__(self, target: Moments, mask: Tensor | None = None) -> None:
-        self.target, self.mask = target, mask
+        super().__init__(target, mask)
         self.covariance = target.covariance
         self.variance = target.variance.sum(1).mean().clamp_min(1e-12)
         self.size = self.covariance.square().sum((1, 2)).mean().clamp_min(1e-12)
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`, (B, C, H, W)."""
-        found = moments(features, mask=fit_mask(self.mask, features))
+    def distance(self, found: Moments) -> Tensor:
+        """The loss of features with moments `found`."""
         mean = (found.mean - self.target.mean).square().sum(1).mean() / self.variance
         spread: Tensor = (found.covariance - self.covariance).square().sum((1, 2)).mean() / self.size
         return mean + spread
 
 
-class WassersteinLoss:
+class WassersteinLoss(StatisticLoss):
     """Squared 2-Wasserstein distance of Gaussians with the features' means and covariances, per channel.
 
     mean-MSE(mu) + mean over channels of diag(S* + S - 2 (S*^1/2 S S*^1/2)^1/2), covariances with `eps` on the diagonal;
@@ -139,14 +166,14 @@ class WassersteinLoss:
     """
 
     def __init__(self, target: Moments, eps: float = 1e-4, mask: Tensor | None = None) -> None:
-        self.mask, self.eps = mask, eps
+        super().__init__(target, mask)
+        self.eps = eps
         self.mean = target.mean
         self.covariance = _padded(target, eps)
         self.root = matrix_sqrt(self.covariance)
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`, (B, C, H, W)."""
-        found = moments(features, mask=fit_mask(self.mask, features))
+    def distance(self, found: Moments) -> Tensor:
+        """The loss of features with moments `found`."""
         covariance = _padded(found, self.eps)
         cross = matrix_sqrt(self.root @ covariance @ self.root)
         gap = torch.diagonal(self.covariance + covariance - 2 * cross, dim1=1, dim2=2)

@@ -95,6 +95,7 @@ def built_in_styles() -> dict[str, Path]:
 def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path) -> dict[str, Any]:
     """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`."""
     record = recipe.model_dump(mode="json", exclude={*FILES, "vary", "weights"})
+    cut = model.cut
     record |= {
         "options": model.options.model_dump(mode="json"),
         "size": recipe.size or _implied_size(model, size),
@@ -105,7 +106,8 @@ def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: 
         "height": size[0],
         "weights": model.digests,
         "device": model.device.type,
-        "statistics": "live",
+        "statistics": "live" if cut is None else "exact",
+        "tile": None if cut is None else cut.tile,
         "versions": {"impasto": __version__, "torch": torch.__version__},
     }
     if recipe.vary:

@@ -129,10 +129,13 @@ def measure(backbone: nn.Module, image: Tensor, layers: Iterable[str], *, coarse
         if prefix and min(height, width) >= 2 * least:
             image = resize(image, round(height / 2), round(width / 2))
         for layer, features in backbone(image, layers).items():
-            found = moments(features)
-            values[f"{prefix}{layer}.mean"] = found.mean[0].contiguous()
-            values[f"{prefix}{layer}.second"] = pack(found.second[0])
+            values |= note(moments(features), f"{prefix}{layer}")
     return Style(values, moments_kind(backbone))
+
+
+def note(found: Moments, name: str) -> dict[str, Tensor]:
+    """One layer's moments as a style holds them."""
+    return {f"{name}.mean": found.mean[0].contiguous(), f"{name}.second": pack(found.second[0])}
 
 
 def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> Moments:

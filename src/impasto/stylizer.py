@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from impasto import methods as methods_package
+from impasto.canvas import Canvas, Floats, Window
 from impasto.errors import OptionError
 from impasto.image import fit, resize
-from impasto.optimize import OnStep, ignore
+from impasto.layers import in_half, inference
+from impasto.memory import choose_tiling, free, out_of_memory, smaller
+from impasto.optimize import OnStep, Step, ignore
 from impasto.options import Options as BaseOptions
+from impasto.stages import Known, Stage, run_whole
 from impasto.styles import Style, check_weights, mix
+from impasto.tiling import OnTile, Tiling, measure_tiles, paint_tiles
 
 DEFAULT_METHOD = "gatys"
 LEAST_SIDE = 16
+
+log = logging.getLogger(__name__)
 
 
 class Stylizer(ABC):
     """One method: `encode_style` a painting once, `transfer` it to many photos.
 
     Images are float32 (1, 3, H, W), sRGB in [0, 1]. Subclasses name themselves like their module, declare `Options`,
-    and need `encode_style` and `transfer`.
+    and need `encode_style` and `transfer`. cut: the tiles of the last picture, None if it was worked on in one piece.
     """
 
     name: ClassVar[str]
@@ -41,6 +49,7 @@ class Stylizer(ABC):
         self.preset = preset
         self.losses: dict[str, float] = {}
         self.interrupted = False
+        self.cut: Tiling | None = None
 
     @property
     @abstractmethod
@@ -121,11 +130,7 @@ class Stylizer(ABC):
         for mask in masks:
             check_mask(mask)
         content = content.to(self.device, torch.float32)
-        longer = style_size or max(content.shape[-2:])
-        known = [
-            self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles
-        ]
-        known = [Style({k: v.to(self.device) for k, v in style.items()}, style.kind, style.info) for style in known]
+        known = self.encode_styles(styles, style_size or max(content.shape[-2:]))
         if not masks:
             return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
         if len(masks) == 1:
@@ -134,6 +139,13 @@ class Stylizer(ABC):
             raise OptionError(f"{len(known)} styles need one mask, or {len(known)}, not {len(masks)}")
         fitted = [resize(mask.to(content).clamp(0, 1), *content.shape[-2:]) for mask in masks]
         return self._by_region(content, known, fitted, strength, seed, on_step)
+
+    def encode_styles(self, styles: Sequence[Tensor | Style], longer: int) -> list[Style]:
+        """Each of `styles`, pictures or styles, as a style on this device; pictures are seen at that longer side."""
+        known = [
+            self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles
+        ]
+        return [Style({k: v.to(self.device) for k, v in style.items()}, style.kind, style.info) for style in known]
 
     def _by_region(
         self,
@@ -160,6 +172,122 @@ class Stylizer(ABC):
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         return resize(image.to(self.device, torch.float32), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+
+
+class OnePass(Stylizer):
+    """A method whose network paints in one pass, as a row of local stages: any size, in bounded memory.
+
+    tiling: how pictures are cut; ``auto``: as memory asks for, None: not unless memory runs out.
+    """
+
+    options: Any
+
+    def __init__(self, options: BaseOptions, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
+        super().__init__(options, device=device, preset=preset)
+        self.tiling: Tiling | Literal["auto"] | None = "auto"
+
+    @abstractmethod
+    def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
+        """The stages that make the map ``result`` of the map ``image``; see `impasto.stages`."""
+
+    @abstractmethod
+    def style_stage(self) -> Stage:
+        """The stage that measures the map ``image`` of a painting."""
+
+    @abstractmethod
+    def style_of(self, known: Known) -> Style:
+        """The style of which `style_stage` measured that much."""
+
+    def encode_style(self, image: Tensor) -> Style:
+        """What the encoder sees of a painting, (1, 3, H, W), of any size."""
+        with inference(self.device, self.options.precision):
+            stages = (self.style_stage(),)
+            cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, self.element)
+            known = measure_tiles(stages, Floats(image), cut, device=self.device)
+            return self.style_of(known)
+
+    @property
+    def element(self) -> int:
+        """Bytes of a number in the network."""
+        return 2 if in_half(self.device, self.options.precision) else 4
+
+    def transfer(
+        self,
+        content: Tensor,
+        style: Style,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        seed: int = 0,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """One pass, or as many as tiles need, with the same result; (1, 3, H, W) to the same size."""
+        target = Floats(content.new_empty(0))
+
+        def whole(stages: Sequence[Stage]) -> Tensor:
+            return run_whole(stages, content.to(self.device), mask)
+
+        def begin() -> Floats:
+            target.image = torch.empty_like(content, device=self.device)
+            return target
+
+        found = self._paint(Floats(content), begin, whole, style, strength, mask, on_step)
+        return target.image if found is None else found
+
+    def paint(
+        self, content: Canvas, target: Canvas, style: Style, *, strength: float = 1.0, on_step: OnStep = ignore
+    ) -> None:
+        """As `transfer`, from one canvas to another of the same size: no picture is held as floats, if cut."""
+        height, width = content.size
+        everything = Window(0, 0, height, width)
+
+        def whole(stages: Sequence[Stage]) -> Tensor:
+            return run_whole(stages, content.read(everything).to(self.device))
+
+        found = self._paint(content, lambda: target, whole, style, strength, None, on_step)
+        if found is not None:
+            target.write(everything, found)
+
+    def _paint(
+        self,
+        content: Canvas,
+        begin: Callable[[], Canvas],
+        whole: Callable[[Sequence[Stage]], Tensor],
+        style: Style,
+        strength: float,
+        mask: Tensor | None,
+        on_step: OnStep,
+    ) -> Tensor | None:
+        """The ladder: in one piece if that fits, else in tiles, halved as long as memory runs out."""
+        with inference(self.device, self.options.precision):
+            stages = self.stages(style, strength)
+            cut = self.tiling
+            if cut == "auto":
+                cut = choose_tiling(stages, content.size, self.device, self.element)
+            while True:
+                self.cut = cut
+                try:
+                    if cut is None:
+                        return whole(stages)
+                    told = _tell_tiles(on_step, content)
+                    paint_tiles(stages, content, begin(), cut, device=self.device, mask=mask, on_tile=told)
+                    return None
+                except Exception as error:
+                    if not out_of_memory(error):
+                        raise
+                free(self.device)
+                cut = smaller(cut, stages, content.size, self.device, self.element)
+                log.warning("not enough memory: once more, in tiles of %d px", cut.tile)
+
+
+def _tell_tiles(on_step: OnStep, content: Canvas) -> OnTile:
+    """Tiles as steps, whose picture is the photo until all are there."""
+
+    def tell(done: int, total: int) -> None:
+        height, width = content.size
+        on_step(Step(done, total, {}, lambda: content.read(Window(0, 0, height, width))))
+
+    return tell
 
 
 def check_image(image: Tensor, role: str) -> None:

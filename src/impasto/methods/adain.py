@@ -12,15 +12,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
-from impasto.layers import Decoder, fit_edge, inference, mirrored_stages
-from impasto.losses import fit_mask
-from impasto.optimize import OnStep, ignore
+from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
+from impasto.layers import Decoder, fit_edge, mirrored_stages
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss
+from impasto.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, moments_kind, recall
-from impasto.stylizer import Stylizer
+from impasto.stylizer import OnePass
 from impasto.weights import load_weights, resolve
 
 LAYER = "relu4_1"
@@ -57,7 +56,7 @@ def slim_decoder() -> Decoder:
     return Decoder(SLIM_WIDTHS[3], mirrored_stages(SLIM_WIDTHS))
 
 
-class AdaIN(Stylizer):
+class AdaIN(OnePass):
     """Encoder, adaptive instance normalisation at relu4_1, decoder (Huang & Belongie 2017).
 
     Departs from the paper: the shipped network is vgg19-slim and its mirror, and was trained as `AdaINTraining` says;
@@ -74,7 +73,7 @@ class AdaIN(Stylizer):
         *,
         device: str | torch.device = "cpu",
         preset: str = "default",
-        backbone: nn.Module | None = None,
+        backbone: Backbone | None = None,
         decoder: Decoder | None = None,
     ) -> None:
         super().__init__(options, device=device, preset=preset)
@@ -105,33 +104,34 @@ class AdaIN(Stylizer):
             return self._style(recall(style, LAYER), style.info)
         return super().adopt(style)
 
-    def encode_style(self, image: Tensor) -> Style:
-        """Mean and deviation of relu4_1, the quantities in which the method is linear; image: (1, 3, H, W)."""
-        with inference(self.device, self.options.precision):
-            return self._style(moments(self.backbone(image.to(self.device), [LAYER])[LAYER], full=False), {})
+    def style_stage(self) -> Stage:
+        """The moments of relu4_1."""
+
+        def encode(work: Work) -> dict[str, Tensor]:
+            return {LAYER: self.backbone(work.maps[IMAGE], [LAYER])[LAYER]}
+
+        way = tuple(self.backbone.path(LAYER))
+        return Stage((Flow(IMAGE, LAYER, way),), encode, (MomentsOf(LAYER, full=False),))
+
+    def style_of(self, known: Known) -> Style:
+        """Mean and deviation, the quantities in which the method is linear."""
+        return self._style(known[LAYER], {})
 
     def _style(self, found: Moments, info: dict[str, Any]) -> Style:
         values = {f"{LAYER}.mean": found.mean[0], f"{LAYER}.deviation": found.deviation()[0]}
         return Style(values, self.style_kind, info)
 
-    def transfer(
-        self,
-        content: Tensor,
-        style: Style,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        seed: int = 0,
-        on_step: OnStep = ignore,
-    ) -> Tensor:
-        """One pass; (1, 3, H, W) to the same size. Strength 0 is the decoder's reconstruction. Nothing is random."""
-        with inference(self.device, self.options.precision):
-            features = self.backbone(content.to(self.device), [LAYER])[LAYER]
-            own = moments(features, full=False, mask=fit_mask(mask, features))
-            mean, deviation = style[f"{LAYER}.mean"][None], style[f"{LAYER}.deviation"][None]
-            painted = torch.lerp(features, adaptive_instance_norm(features, mean, deviation, own), strength)
-            result: Tensor = fit_edge(self.decoder(painted), content.shape).float().clamp(0, 1)
-        return result
+    def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
+        """Encode; then normalise and decode. Strength 0 is the decoder's reconstruction. Nothing is random."""
+        mean, deviation = style[f"{LAYER}.mean"][None], style[f"{LAYER}.deviation"][None]
+
+        def paint(work: Work) -> dict[str, Tensor]:
+            features = work.maps[LAYER]
+            normed = adaptive_instance_norm(features, mean, deviation, work.given[LAYER])
+            painted = self.decoder(torch.lerp(features, normed, strength))
+            return {RESULT: fit_edge(painted, (work.height, work.width))}
+
+        return self.style_stage(), Stage((Flow(LAYER, RESULT, (self.decoder,)),), paint)
 
 
 class AdaINTraining(nn.Module):

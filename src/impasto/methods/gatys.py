@@ -29,15 +29,18 @@ from impasto.losses import (
     TotalVariation,
     VariationForm,
     WassersteinLoss,
-    fit_mask,
 )
-from impasto.optimize import OnStep, OptimizerName, Pixels, Scale, Settings, coarse_to_fine, ignore
+from impasto.memory import backwards_room
+from impasto.optimize import OnStep, OptimizerName, Pixels, Scale, Settings, Targets, coarse_to_fine, ignore
 from impasto.options import Options
-from impasto.statistics import Moments, moments
+from impasto.statistics import Moments
 from impasto.styles import Style, measure, moments_kind, recall
 from impasto.stylizer import Stylizer
+from impasto.tiled_objective import TiledObjective, choose_tile, look
+from impasto.tiling import Tiling
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+HISTORY = 20
 StyleLoss = Literal["covariance", "gram", "moments", "wasserstein"]
 
 
@@ -233,6 +236,7 @@ class Gatys(Stylizer):
         )
         self.backbone.check_layers({*options.content_layers, *options.style_layers})
         self.backbone.to(self.device)
+        self.room = 0  # bytes for a way through the backbone and back; 0: what memory allows
 
     @property
     def style_kind(self) -> str:
@@ -273,13 +277,13 @@ class Gatys(Stylizer):
     ) -> Tensor:
         """Optimise a picture of the content's size, (1, 3, H, W)."""
         content = content.to(self.device)
-        self.losses, self.interrupted = {}, False
+        self.losses, self.interrupted, self.cut = {}, False, None
         if strength == 0:
             return content.clamp(0, 1)  # the coarse stages would blur it
         scales = self._scales(*content.shape[-2:])
         start = self._start(content, style, seed)
 
-        def objective_at(scale: Scale) -> Objective:
+        def objective_at(scale: Scale) -> Targets:
             coarse = scale is not scales[-1]
             return self._objective(resize(content, scale.height, scale.width), style, strength, mask, coarse)
 
@@ -295,13 +299,19 @@ class Gatys(Stylizer):
             small = round(height / 2**octave), round(width / 2**octave)
             if min(small) >= max(options.least_side, self.backbone.least_side) and options.coarse_steps:
                 scales.append(Scale(*small, self._settings(options.coarse_steps)))
-        return [*scales, Scale(height, width, self._settings(options.steps))]
+        return [*scales, Scale(height, width, self._settings(options.steps, self.history(height * width)))]
 
-    def _settings(self, steps: int) -> Settings:
+    def _settings(self, steps: int, history: int = HISTORY) -> Settings:
         o = self.options
+        betas = (o.beta1, o.beta2)
         return Settings(
-            steps, o.optimizer, o.learning_rate, o.decay, o.decay_every, (o.beta1, o.beta2), o.epsilon, o.average
+            steps, o.optimizer, o.learning_rate, o.decay, o.decay_every, betas, o.epsilon, o.average, history
         )
+
+    @staticmethod
+    def history(pixels: int) -> int:
+        """How many steps L-BFGS remembers: fewer beyond 4 megapixels, where each takes 24 bytes a pixel."""
+        return max(3, min(HISTORY, HISTORY * 4_000_000 // pixels))
 
     def _parameter(self, image: Tensor) -> Pixels:
         if self.options.normalised_pixels:
@@ -330,13 +340,27 @@ class Gatys(Stylizer):
         noise = options.start_noise * torch.randn(shape, generator=generator) + options.start_shift
         return (image.to(self.device) + noise.to(self.device)).clamp(0, 1)
 
-    def _objective(
-        self, content: Tensor, style: Style, strength: float, mask: Tensor | None, coarse: bool
-    ) -> Objective:
+    def _objective(self, content: Tensor, style: Style, strength: float, mask: Tensor | None, coarse: bool) -> Targets:
+        kept, measured = {*self.options.content_layers}, {*self.options.style_layers}
+        size = content.shape[-2], content.shape[-1]
+        tile = choose_tile(self.backbone, kept | measured, size, self.room or backwards_room(self.device))
+        seen, own = look(self.backbone, content, kept, measured if strength < 1 else (), mask, tile)
+        objective = Objective(self.backbone, self._terms(seen, own, style, strength, mask, coarse))
+        if tile is None:
+            return objective
+        self.cut = Tiling(tile)
+        return TiledObjective(objective, self.backbone, size, tile)
+
+    def _terms(
+        self,
+        seen: Mapping[str, Tensor],
+        own: Mapping[str, Moments],
+        style: Style,
+        strength: float,
+        mask: Tensor | None,
+        coarse: bool,
+    ) -> list[Term]:
         options = self.options
-        layers = {*options.content_layers} | ({*options.style_layers} if strength < 1 else set())
-        with torch.no_grad():
-            seen = self.backbone(content, layers)
         weight = options.content_weight / len(options.content_layers)
         terms = [
             Term("content", layer, ContentLoss(seen[layer], options.content_form), weight)
@@ -345,12 +369,12 @@ class Gatys(Stylizer):
         for layer, share in zip(options.style_layers, self._layer_weights(), strict=True):
             target = recall(style, layer, coarse=coarse)
             if strength < 1:
-                own = moments(seen[layer], mask=fit_mask(mask, seen[layer]))
-                target = Moments(1.0, own.mean, own.second) * (1 - strength) + target * strength
+                photo = Moments(1.0, own[layer].mean, own[layer].second)
+                target = photo * (1 - strength) + target * strength
             terms.append(Term("style", layer, self._style_loss(target, mask), options.style_weight * share))
         std = self.backbone.std if options.normalised_pixels else 1.0
         terms.append(Term("tv", "image", TotalVariation(options.tv_form, std), options.tv_weight))
-        return Objective(self.backbone, terms)
+        return terms
 
     def _layer_weights(self) -> tuple[float, ...]:
         count = len(self.options.style_layers)

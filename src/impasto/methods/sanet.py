@@ -7,7 +7,6 @@ painting is its feature maps.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,15 +15,24 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
-from impasto.layers import Conv, Decoder, fit_edge, inference, mirrored_stages
-from impasto.losses import fit_mask
-from impasto.optimize import OnStep, ignore
+from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
+from impasto.layers import DOUBLING, Conv, Decoder, double, fit_edge, mirrored_stages
 from impasto.options import Options
 from impasto.perceptual import STYLE_LAYERS, PerceptualLoss
-from impasto.statistics import moments
+from impasto.stages import (
+    IMAGE,
+    RESULT,
+    Flow,
+    Known,
+    Measure,
+    MomentsOf,
+    Stage,
+    Thinned,
+    Work,
+)
+from impasto.statistics import Moments, moments
 from impasto.styles import Style, maps_kind, parts
-from impasto.stylizer import Stylizer
+from impasto.stylizer import OnePass
 from impasto.weights import load_weights, resolve
 
 SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")
@@ -51,13 +59,15 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) ->
     Departs from the paper: nothing; as there, the products are not divided by the root of C.
     """
     asked, found, given = (x.transpose(1, 2).unsqueeze(1) for x in (queries, keys, values))  # (B, 1, N or M, C)
-    answers = [F.scaled_dot_product_attention(part, found, given, scale=1.0) for part in torch.split(asked, chunk, dim=2)]
+    answers = [
+        F.scaled_dot_product_attention(part, found, given, scale=1.0) for part in torch.split(asked, chunk, dim=2)
+    ]
     return torch.cat(answers, dim=2).squeeze(1).transpose(1, 2)
 
 
-def standardize(features: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Features with mean 0 and deviation 1 in every channel, measured in the region `mask`, (1, 1, H, W)."""
-    found = moments(features, full=False, mask=fit_mask(mask, features))
+def standardize(features: Tensor, known: Moments | None = None) -> Tensor:
+    """Features with mean 0 and deviation 1 in every channel; known: the moments, if not its own."""
+    found = known or moments(features, full=False)
     shift, scale = found.mean[:, :, None, None], found.deviation()[:, :, None, None]
     return (features - shift.to(features.dtype)) / scale.to(features.dtype)
 
@@ -69,9 +79,9 @@ class StyleAttention(nn.Module):
         super().__init__()
         self.f, self.g, self.h, self.out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
-    def forward(self, content: Tensor, style: Tensor, mask: Tensor | None = None) -> Tensor:
-        """content: (B, C, H, W); style: (B, C, h, w) of any size; returns (B, C, H, W)."""
-        queries = self.f(standardize(content, mask))
+    def forward(self, content: Tensor, style: Tensor, known: Moments | None = None) -> Tensor:
+        """content: (B, C, H, W), of a picture with moments `known`; style: (B, C, h, w); returns (B, C, H, W)."""
+        queries = self.f(standardize(content, known))
         keys, values = self.g(standardize(style)), self.h(style)
         taken = attend(queries.flatten(2), keys.flatten(2), values.flatten(2))
         result: Tensor = self.out(taken.reshape(content.shape)) + content
@@ -111,16 +121,21 @@ class SANetwork(nn.Module):
         assert self.merge.bias is not None
         nn.init.zeros_(self.merge.bias)
 
-    def blend(self, content: Mapping[str, Tensor], style: Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
-        """The photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size."""
-        shallow = self.shallow(content[SHALLOW], style[SHALLOW], mask)
-        deep = self.deep(content[DEEP], style[DEEP], mask)
-        deep = F.interpolate(deep, size=shallow.shape[-2:], mode="nearest")
-        result: Tensor = self.merge(shallow + deep)
+    def blend(
+        self, content: Mapping[str, Tensor], style: Mapping[str, Tensor], known: Mapping[str, Moments] | None = None
+    ) -> Tensor:
+        """The photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size.
+
+        known: the moments by layer of the picture of which `content` is a part; None: its own.
+        """
+        known = known or {}
+        shallow = self.shallow(content[SHALLOW], style[SHALLOW], known.get(SHALLOW))
+        deep = self.deep(content[DEEP], style[DEEP], known.get(DEEP))
+        result: Tensor = self.merge(shallow + fit_edge(double(deep), shallow.shape))
         return result
 
 
-class SANet(Stylizer):
+class SANet(OnePass):
     """Encoder, style attention at relu4_1 and relu5_1, decoder (Park & Lee 2019).
 
     Departs from the paper: the shipped network is over vgg19-slim, with repeated instead of mirrored edges, and was
@@ -138,7 +153,7 @@ class SANet(Stylizer):
         *,
         device: str | torch.device = "cpu",
         preset: str = "default",
-        backbone: nn.Module | None = None,
+        backbone: Backbone | None = None,
         network: SANetwork | None = None,
     ) -> None:
         super().__init__(options, device=device, preset=preset)
@@ -163,45 +178,38 @@ class SANet(Stylizer):
         """Encoder and network."""
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self.network_digest}
 
-    def encode_style(self, image: Tensor) -> Style:
-        """Feature maps at relu4_1 and relu5_1, (C, h, w) each, thinned to `positions`; image: (1, 3, H, W)."""
-        with inference(self.device, self.options.precision):
-            found = self.backbone(image.to(self.device), LAYERS)
-        maps = {f"{layer}.map": self._thin(found[layer])[0].float().contiguous() for layer in LAYERS}
+    def style_stage(self) -> Stage:
+        """Feature maps at relu4_1 and relu5_1, thinned to `positions`."""
+        return self._encoding([Thinned(layer, self.options.positions) for layer in LAYERS])
+
+    def style_of(self, known: Known) -> Style:
+        """The maps, (C, h, w) each."""
+        maps = {f"{layer}.map": known[f"{layer}.thinned"][0].float().contiguous() for layer in LAYERS}
         return Style(maps, self.style_kind)
 
-    def _thin(self, features: Tensor) -> Tensor:
-        height, width = features.shape[-2:]
-        excess = height * width / self.options.positions
-        if excess <= 1:
-            return features
-        size = [max(1, math.floor(side / math.sqrt(excess))) for side in (height, width)]
-        return F.interpolate(features, size=size, mode="nearest-exact")
+    def _encoding(self, measures: Sequence[Measure]) -> Stage:
+        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
+        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], work.wanted), tuple(measures))
 
-    def transfer(
-        self,
-        content: Tensor,
-        style: Style,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        seed: int = 0,
-        on_step: OnStep = ignore,
-    ) -> Tensor:
-        """One pass; (1, 3, H, W) to the same size. Strength 0 paints the photo in its own style. Nothing is random."""
-        with inference(self.device, self.options.precision):
-            own = self.backbone(content.to(self.device), LAYERS)
-            shares = [(strength * share, part) for share, part in parts(style)]
-            blended: list[Tensor] = [
-                share * self.network.blend(own, {k: part[f"{k}.map"][None].to(own[k]) for k in LAYERS}, mask)
-                for share, part in shares
-                if share
-            ]
+    def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
+        """Encode; then blend and decode. Strength 0 paints the photo in its own style. Nothing is random."""
+        shares = [(strength * share, part) for share, part in parts(style) if strength * share]
+        positions = self.options.positions
+
+        def paint(work: Work) -> dict[str, Tensor]:
+            own, known = work.maps, work.given
+            styles = [(share, {k: part[f"{k}.map"][None].to(own[k]) for k in LAYERS}) for share, part in shares]
             if strength < 1:
-                blended.append((1 - strength) * self.network.blend(own, own, mask))
-            painted = torch.stack(blended).sum(0)
-            result: Tensor = fit_edge(self.network.decoder(painted), content.shape).float().clamp(0, 1)
-        return result
+                styles.append((1 - strength, {k: known[f"{k}.thinned"] for k in LAYERS}))
+            blended = [share * self.network.blend(own, maps, known=known) for share, maps in styles]
+            painted = self.network.decoder(torch.stack(blended).sum(0))
+            return {RESULT: fit_edge(painted, (work.height, work.width))}
+
+        measures: list[Measure] = [MomentsOf(layer, full=False) for layer in LAYERS]
+        measures += [Thinned(layer, positions) for layer in LAYERS] if strength < 1 else []
+        down = (self.network.merge, self.network.decoder)
+        ends = Flow(SHALLOW, RESULT, down), Flow(DEEP, RESULT, (DOUBLING, *down))
+        return self._encoding(measures), Stage(ends, paint)
 
 
 class SANetTraining(nn.Module):

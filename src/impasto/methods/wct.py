@@ -16,14 +16,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, Backbone, load_backbone
-from impasto.layers import Conv, fit_edge, inference
+from impasto.layers import DOUBLING, Conv, double, fit_edge
 from impasto.losses import fit_mask
-from impasto.optimize import OnStep, ignore
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss
+from impasto.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
-from impasto.styles import Style, measure, moments_kind, recall
-from impasto.stylizer import Stylizer
+from impasto.styles import Style, moments_kind, note, recall
+from impasto.stylizer import OnePass
 from impasto.weights import load_weights, resolve
 
 Transform = Literal["zca", "transport"]
@@ -80,10 +80,14 @@ class Step(nn.Module):
         x = self.first(x)
         if not self.after:
             return x
-        x = F.interpolate(F.relu(x), scale_factor=2.0, mode="nearest")
+        x = double(F.relu(x))
         for conv in self.after:
             x = F.relu(conv(x))
         return x
+
+    def path(self) -> list[nn.Module]:
+        """The layers in the order in which they run."""
+        return [self.first, DOUBLING, self.after] if self.after else [self.first]
 
 
 class StepDecoder(nn.Module):
@@ -149,17 +153,33 @@ def colour(
     """
     if strength == 0:
         return features
-    found = moments(features.detach(), mask=fit_mask(mask, features))
-    eye = torch.eye(features.shape[1], device=features.device)
-    moved = []
-    for i in range(len(features)):
-        matrix, offset = transport(found.sample(i), style.sample(i if len(style.total) > 1 else 0), kind)
-        matrix, offset = (eye + strength * (matrix - eye)).to(features.dtype), (strength * offset).to(features.dtype)
-        moved.append(F.conv2d(features[i : i + 1], matrix[:, :, None, None], offset))
-    return torch.cat(moved)
+    return apply(affine(moments(features.detach(), mask=fit_mask(mask, features)), style, kind, strength), features)
 
 
-class WCT(Stylizer):
+Affine = list[tuple[Tensor, Tensor]]
+"""For every sample of a batch: matrix (C, C) and offset (C,)."""
+
+
+def affine(content: Moments, style: Moments, kind: Transform, strength: float = 1.0) -> Affine:
+    """What `transport` gives for each sample, blended by `strength` with what leaves the features as they are."""
+    found = []
+    for i in range(len(content.total)):
+        matrix, offset = transport(content.sample(i), style.sample(i if len(style.total) > 1 else 0), kind)
+        eye = torch.eye(len(offset), device=offset.device)
+        found.append((eye + strength * (matrix - eye), strength * offset))
+    return found
+
+
+def apply(maps: Affine, features: Tensor) -> Tensor:
+    """Each sample's map at every position of `features`, (B, C, H, W)."""
+    moved = [
+        F.conv2d(features[i : i + 1], matrix[:, :, None, None].to(features.dtype), offset.to(features.dtype))
+        for i, (matrix, offset) in enumerate(maps)
+    ]
+    return moved[0] if len(moved) == 1 else torch.cat(moved)
+
+
+class WCT(OnePass):
     """Whitening and colouring transforms over vgg19-slim (Li et al. 2017).
 
     Departs from the paper: the picture is encoded once; the decoder of a level gives the next level's features, not a
@@ -207,44 +227,59 @@ class WCT(Stylizer):
         """Encoder and decoder."""
         return {self.backbone.name: self.backbone.digest, self.name: self.decoder_digest}
 
-    def encode_style(self, image: Tensor) -> Style:
-        """Moments at the chosen levels; image: (1, 3, H, W)."""
-        with inference(self.device, self.options.precision):
-            return measure(self.backbone, image.to(self.device), [LAYERS[n] for n in self.options.levels], coarse=False)
+    def style_stage(self) -> Stage:
+        """Moments at the chosen levels."""
+        layers = [LAYERS[level] for level in self.options.levels]
+        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers), tuple(map(MomentsOf, layers)))
 
-    def transfer(
-        self,
-        content: Tensor,
-        style: Style,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        seed: int = 0,
-        on_step: OnStep = ignore,
-    ) -> Tensor:
-        """Encode once, colour level by level, decode; (1, 3, H, W) to the same size. Nothing is random."""
+    def style_of(self, known: Known) -> Style:
+        """Means and second moments."""
+        values = [note(known[LAYERS[level]], LAYERS[level]) for level in self.options.levels]
+        return Style({name: tensor for part in values for name, tensor in part.items()}, self.style_kind)
+
+    def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
+        """Encode once, then from level to level: colour, one step down, blend in the photo's own features."""
         options = self.options
         strengths = dict(zip(options.levels, options.level_strengths or (1.0,) * len(options.levels), strict=True))
-        targets = {level: recall(style, LAYERS[level]) for level in options.levels}
         shares = options.detail * (len(options.levels) - 1) if len(options.detail) == 1 else options.detail
-        details = dict(zip(options.levels[1:], shares, strict=False))
-        with inference(self.device, options.precision):
-            own = self.backbone(content.to(self.device), [LAYERS[level] for level in options.levels])
-            deepest = options.levels[0]
-            x = own[LAYERS[deepest]]
-            for level in range(deepest, 0, -1):
-                if level in targets:
-                    if level != deepest and details[level]:
-                        x = torch.lerp(x, own[LAYERS[level]].to(x.dtype), details[level])
-                    x = colour(x, targets[level], options.transform, strength * strengths[level], mask)
-                x = self.decoder.step(level, x, self._size_below(level, content.shape))
-        result: Tensor = x.float().clamp(0, 1)
-        return result
+        details = {n: share for n, share in zip(options.levels[1:], shares, strict=False) if share}
+        deepest = options.levels[0]
+        encoded = {f"x{deepest}": LAYERS[deepest]} | {f"own{n}": LAYERS[n] for n in details}
 
-    @staticmethod
-    def _size_below(level: int, shape: Sequence[int]) -> tuple[int, int]:
-        doublings = max(level - 2, 0)
-        return shape[-2] >> doublings, shape[-1] >> doublings
+        def encode(work: Work) -> dict[str, Tensor]:
+            found = self.backbone(work.maps[IMAGE], {encoded[name] for name in work.wanted})
+            return {name: found[encoded[name]] for name in work.wanted}
+
+        ways = (Flow(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
+        made = [Stage(tuple(ways), encode, (MomentsOf(f"x{deepest}"),))]
+        for level in range(deepest, 0, -1):
+            target = recall(style, LAYERS[level]) if level in options.levels else None
+            made.append(self._step_down(level, target, strength * strengths.get(level, 0), details.get(level - 1, 0)))
+        return tuple(made)
+
+    def _step_down(self, level: int, target: Moments | None, strength: float, detail: float) -> Stage:
+        """From ``x4`` to ``x3`` and the like; detail: the share of the photo's own features below."""
+        above, below, own = f"x{level}", f"x{level - 1}" if level > 1 else RESULT, f"own{level - 1}"
+
+        def prepare(known: Known) -> Affine | None:
+            if target is None or strength == 0:
+                return None
+            return affine(known[above], target, self.options.transform, strength)
+
+        def run(work: Work) -> dict[str, Tensor]:
+            x = work.maps[above] if work.given is None else apply(work.given, work.maps[above])
+            x = self.decoder.step(level, x, _size_below(level, work.height, work.width))
+            return {below: torch.lerp(x, work.maps[own].to(x.dtype), detail) if detail else x}
+
+        ways = [Flow(above, below, (self.decoder.steps[level - 1],))] + ([Flow(own, below)] if detail else [])
+        measures = (MomentsOf(below),) if level - 1 in self.options.levels else ()
+        return Stage(tuple(ways), run, measures, prepare)
+
+
+def _size_below(level: int, height: int, width: int) -> tuple[int, int]:
+    doublings = max(level - 2, 0)
+    return height >> doublings, width >> doublings
 
 
 class WCTTraining(nn.Module):

@@ -1,0 +1,129 @@
+"""Pictures in memory that are read and written window by window, with one byte a channel or as tensors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a picture: rows from top to bottom, columns from left to right, ends excluded."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.right - self.left
+
+    def grown(self, by: int, align: int, height: int, width: int) -> Window:
+        """With `by` more pixels on all sides, within height x width; top and left stay multiples of `align`."""
+        first = -(-by // align) * align
+        return Window(
+            max(0, self.top - first),
+            max(0, self.left - first),
+            min(height, self.bottom + by),
+            min(width, self.right + by),
+        )
+
+    def at(self, stride: int, height: int, width: int) -> tuple[slice, slice]:
+        """Where it lies in a map with this stride of a picture of height x width."""
+        bottom = height // stride if self.bottom == height else self.bottom // stride
+        right = width // stride if self.right == width else self.right // stride
+        return slice(self.top // stride, bottom), slice(self.left // stride, right)
+
+    def inside(self, outer: Window) -> Window:
+        """The same part, counted from the upper left corner of `outer`."""
+        return Window(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
+
+
+def windows(height: int, width: int, tile: int, align: int) -> Iterator[Window]:
+    """Windows of about equal size, at most `tile` (rounded up to `align`) a side, that cover height x width."""
+
+    def edges(side: int) -> list[int]:
+        most = max(align, -(-tile // align) * align)
+        count = -(-side // most)
+        step = -(-side // (count * align)) * align
+        return [*range(0, side, step), side]
+
+    rows, columns = edges(height), edges(width)
+    for top, bottom in itertools.pairwise(rows):
+        for left, right in itertools.pairwise(columns):
+            yield Window(top, left, bottom, right)
+
+
+class Canvas(Protocol):
+    """What is painted from and what is painted on."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+
+    def read(self, window: Window) -> Tensor:
+        """(1, 3, h, w) float32 in [0, 1]."""
+
+    def write(self, window: Window, image: Tensor) -> None:
+        """Put (1, 3, h, w) there."""
+
+
+class Floats:
+    """A tensor (B, 3, H, W) as a canvas."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def read(self, window: Window) -> Tensor:
+        """A view."""
+        return self.image[..., window.top : window.bottom, window.left : window.right]
+
+    def write(self, window: Window, image: Tensor) -> None:
+        """Copy."""
+        self.read(window).copy_(image)
+
+
+class Bytes:
+    """A picture with one byte a channel, (H, W, 3) uint8: a quarter of a tensor's memory.
+
+    finish: applied to what is written, together with the window, before it is rounded.
+    """
+
+    def __init__(self, pixels: Tensor, finish: Callable[[Tensor, Window], Tensor] | None = None) -> None:
+        self.pixels = pixels
+        self.finish = finish
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def read(self, window: Window) -> Tensor:
+        """As float32 in [0, 1]."""
+        part = self.pixels[window.top : window.bottom, window.left : window.right]
+        return part.permute(2, 0, 1)[None].to(torch.float32).div_(255)
+
+    def write(self, window: Window, image: Tensor) -> None:
+        """Clip to [0, 1], round and copy."""
+        image = image.detach().to("cpu", torch.float32)
+        if self.finish is not None:
+            image = self.finish(image, window)
+        levels = image[0].clamp(0, 1).mul(255).round_().to(torch.uint8)
+        self.pixels[window.top : window.bottom, window.left : window.right] = levels.permute(1, 2, 0)

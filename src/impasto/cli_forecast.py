@@ -1,0 +1,62 @@
+"""What --dry-run foretells: memory, tiles, time."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+
+from impasto.cli_job import Job
+from impasto.layers import inference
+from impasto.memory import choose_tiling, estimate, free_memory
+from impasto.stylizer import OnePass, Stylizer
+
+PROBE = 256
+PROCESS = 450_000_000
+"""Bytes that the process takes before it works."""
+
+BYTES_HELD, FLOATS_HELD = 12, 40
+"""For each pixel, at the most: reading, holding and writing a picture as bytes, or as floats."""
+
+
+def forecast(job: Job) -> dict[str, Any]:
+    """Bytes at the peak and those that are free, the tile (None: in one piece), seconds; {} for an optimisation."""
+    model = job.model
+    if not isinstance(model, OnePass):
+        return {}
+    with inference(model.device, "fp32"):
+        stages = model.stages(model.encode_style(torch.rand(1, 3, 64, 64)))
+    cut = choose_tiling(stages, job.size, model.device, model.element)
+    pixels = math.prod(job.size)
+    held = PROCESS + pixels * (BYTES_HELD if job.by_windows else FLOATS_HELD)
+    worked = estimate(stages, job.size, model.device, model.element)
+    on_cpu = model.device.type == "cpu"
+    return {
+        "memory": held + worked if on_cpu else worked,
+        "free_memory": free_memory(model.device),
+        "tile": None if cut is None else cut.tile,
+        "seconds": round(_seconds_a_pixel(model) * pixels * (1 if cut is None else 1.3), 1),
+    }
+
+
+def _seconds_a_pixel(model: Stylizer) -> float:
+    """Measured on a small picture, after a first one that warms up."""
+    photo = torch.rand(1, 3, PROBE, PROBE)
+    style = model.encode_style(photo)
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model.transfer(photo, style)
+        taken.append(time.perf_counter() - start)
+    return min(taken) / PROBE**2
+
+
+def tell(found: dict[str, Any]) -> str:
+    """One line for people; empty if nothing is known."""
+    if not found:
+        return ""
+    cut = "in one piece" if found["tile"] is None else f"in tiles of {found['tile']} px"
+    gigabytes, free = found["memory"] / 1e9, found["free_memory"] / 1e9
+    return f"about {gigabytes:.1f} GB of {free:.1f} GB free, {cut}, about {found['seconds']:.0f} s"

@@ -1,0 +1,217 @@
+"""One-pass methods as a row of local stages, with barriers between them at which a whole picture is measured.
+
+A stage makes maps of other maps and looks only so far around a pixel as its paths reach. What it needs to know of a
+map as a whole, a measure says. So whoever runs the stages decides where the moments come from: `run_whole` measures
+the one tensor there is, `tiling` sums over all tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from impasto.losses import fit_mask
+from impasto.receptive import stride_after
+from impasto.statistics import Moments, moments
+
+IMAGE, RESULT = "image", "result"
+
+Known = Mapping[str, Any]
+"""What was measured: `Moments`, or a thinned map, by the measure's key."""
+
+
+class Tally(Protocol):
+    """A measure under way."""
+
+    def see(self, features: Tensor, mask: Tensor | None, corner: tuple[int, int]) -> None:
+        """Take in a part of the map, (B, C, h, w), whose upper left corner lies at `corner`."""
+
+    @property
+    def value(self) -> Any:
+        """What all parts together are."""
+
+
+class Measure(Protocol):
+    """What later stages need to know of the map called `source`, under which key."""
+
+    @property
+    def source(self) -> str:
+        """The map."""
+
+    @property
+    def key(self) -> str:
+        """The name of what is found."""
+
+    def begin(self, height: int, width: int) -> Tally:
+        """Start on a map of that size."""
+
+
+@dataclass(frozen=True)
+class MomentsOf:
+    """The moments of a map; full: with all products."""
+
+    source: str
+    full: bool = True
+
+    @property
+    def key(self) -> str:
+        """The map's name."""
+        return self.source
+
+    def begin(self, height: int, width: int) -> Tally:
+        """Start to sum."""
+        return _Sum(self.full)
+
+
+class _Sum:
+    def __init__(self, full: bool) -> None:
+        self.full = full
+        self.total: Moments | None = None
+
+    def see(self, features: Tensor, mask: Tensor | None, corner: tuple[int, int]) -> None:
+        found = moments(features, full=self.full, mask=mask)
+        self.total = found if self.total is None else self.total + found
+
+    @property
+    def value(self) -> Moments:
+        assert self.total is not None
+        return self.total
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """The map itself, with no more than so many of its positions, evenly spread."""
+
+    source: str
+    positions: int
+
+    @property
+    def key(self) -> str:
+        """The map's name with a mark."""
+        return f"{self.source}.thinned"
+
+    def begin(self, height: int, width: int) -> Tally:
+        """Start to pick."""
+        return _Picking(*thin_grid(height, width, self.positions))
+
+
+class _Picking:
+    def __init__(self, rows: Tensor, columns: Tensor) -> None:
+        self.rows, self.columns = rows, columns
+        self.found: Tensor | None = None
+
+    def see(self, features: Tensor, mask: Tensor | None, corner: tuple[int, int]) -> None:
+        if self.found is None:
+            self.found = features.new_zeros(*features.shape[:2], len(self.rows), len(self.columns))
+        rows, columns = (
+            torch.nonzero((picked >= first) & (picked < first + extent))[:, 0]
+            for picked, first, extent in zip((self.rows, self.columns), corner, features.shape[-2:], strict=True)
+        )
+        if len(rows) and len(columns):
+            own = pick(features, self.rows[rows] - corner[0], self.columns[columns] - corner[1])
+            self.found[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = own
+
+    @property
+    def value(self) -> Tensor:
+        assert self.found is not None
+        return self.found
+
+
+def thin_grid(height: int, width: int, positions: int) -> tuple[Tensor, Tensor]:
+    """The rows and the columns that are picked out of a map so that at most `positions` positions are left."""
+    excess = max(1.0, (height * width / positions) ** 0.5)
+    counts = [max(1, int(side / excess)) for side in (height, width)]
+    rows, columns = (
+        (2 * torch.arange(count) + 1) * side // (2 * count) for side, count in zip((height, width), counts, strict=True)
+    )
+    return rows, columns
+
+
+def pick(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The positions of (B, C, H, W) in these rows and columns."""
+    return features[..., rows.to(features.device), :][..., columns.to(features.device)]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One way from a map to another: the layers in between."""
+
+    source: str
+    outcome: str
+    path: tuple[nn.Module, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage is given: maps, what its `prepare` returned, the maps that are wanted, the picture's size here."""
+
+    maps: Mapping[str, Tensor]
+    given: Any
+    wanted: Collection[str]
+    height: int
+    width: int
+
+
+def _pass_on(known: Known) -> Known:
+    return known
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One local part of a method.
+
+    flows: all the ways by which outcomes hang on sources; run: makes the wanted outcomes; measures: what has to be
+    known of the outcomes before the next stage; prepare: called once with all that is known, its result goes into run.
+    """
+
+    flows: tuple[Flow, ...]
+    run: Callable[[Work], Mapping[str, Tensor]]
+    measures: tuple[Measure, ...] = ()
+    prepare: Callable[[Known], Any] = field(default=_pass_on)
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The maps that it makes."""
+        return tuple(dict.fromkeys(flow.outcome for flow in self.flows))
+
+    def sources(self, wanted: Collection[str]) -> set[str]:
+        """The maps that it needs for those of its outcomes that are `wanted`."""
+        return {flow.source for flow in self.flows if flow.outcome in wanted}
+
+
+def map_strides(stages: Iterable[Stage]) -> dict[str, int]:
+    """The stride of every map, in the picture's pixels."""
+    found = {IMAGE: 1}
+    for stage in stages:
+        for flow in stage.flows:
+            found[flow.outcome] = stride_after(flow.path, found[flow.source])
+    return found
+
+
+def needed_later(stages: Sequence[Stage]) -> set[str]:
+    """All maps that any of `stages` starts from."""
+    return {flow.source for stage in stages for flow in stage.flows}
+
+
+def run_whole(stages: Sequence[Stage], image: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The stages over the whole `image`, (B, 3, H, W), at once; returns (B, 3, H, W) in [0, 1].
+
+    mask: (1, 1, H, W) in [0, 1], the region that is measured.
+    """
+    maps: dict[str, Tensor] = {IMAGE: image}
+    known: dict[str, Any] = {}
+    for number, stage in enumerate(stages):
+        work = Work(maps, stage.prepare(known), stage.outcomes, image.shape[-2], image.shape[-1])
+        maps |= stage.run(work)
+        for measure in stage.measures:
+            features = maps[measure.source]
+            tally = measure.begin(features.shape[-2], features.shape[-1])
+            tally.see(features, fit_mask(mask, features), (0, 0))
+            known[measure.key] = tally.value
+        live = {RESULT, *needed_later(stages[number + 1 :])}
+        maps = {name: value for name, value in maps.items() if name in live}
+    return maps[RESULT].float().clamp(0, 1)
