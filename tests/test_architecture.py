@@ -17,7 +17,7 @@ import impasto
 SOURCE = Path(impasto.__file__).parent
 ROOT = Path(__file__).parent.parent
 LEVELS = [
-    {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "weights"},
+    {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg"},
     {"losses", "perceptual", "stages", "tiling", "tiled_objective", "memory"},
     {"optimize", "styles", "stylizer"},

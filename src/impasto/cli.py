@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from impasto import __version__
+from impasto.cli_bench import bench, doctor
 from impasto.cli_evaluate import evaluate
 from impasto.cli_flags import OpenCommand
 from impasto.cli_methods import methods
@@ -42,6 +43,8 @@ style.command()(show)
 app.command(cls=OpenCommand)(sweep)
 app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
+app.command()(bench)
+app.command()(doctor)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,156 @@
+"""How fast methods are, at which sizes, in which precision, by which runtime: in ratio to one pass of VGG-19."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impasto.backbones import load_backbone
+from impasto.errors import ImpastoError
+from impasto.stylizer import Stylizer, find_method, load
+from impasto.timing import summarize, time_interleaved
+
+YARDSTICK = "yardstick"
+YARDSTICK_SIDE = 512
+
+
+def make_picture(height: int, width: int, seed: int = 0) -> Tensor:
+    """A random picture, (1, 3, height, width), smooth and with detail; no method's time depends on what it shows."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 9, 12, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    return (smooth + 0.05 * torch.randn(1, 3, height, width, generator=generator)).clamp(0, 1)
+
+
+def yardstick(
+    layer: str, side: int, *, backward: bool = False, device: str | torch.device = "cpu"
+) -> Callable[[], None]:
+    """One pass of torchvision's VGG-19 (random weights) to `layer` in fp32 over a square picture, or there and back."""
+    network = load_backbone("vgg19", pretrained=False).to(device)
+    picture = make_picture(side, side).to(device).requires_grad_(backward)
+
+    def run() -> None:
+        with torch.set_grad_enabled(backward):
+            features = network(picture, {layer})[layer]
+            if backward:
+                picture.grad = None
+                features.square().mean().backward()
+            wait(features.device)
+
+    return run
+
+
+def wait(device: torch.device) -> None:
+    """Until `device` has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def surroundings(threads: int | None = None) -> dict[str, Any]:
+    """What the times depend on; sets torch's threads first, if `threads` says how many."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a benchmark: a method at one size in one precision."""
+
+    method: str
+    side: int
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.side} {self.precision}"
+
+
+def bench(
+    methods: Sequence[str],
+    sides: Iterable[int],
+    precisions: Sequence[str],
+    *,
+    device: str = "cpu",
+    rounds: int = 5,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Time `stylize`, the painting's encoding included, over squares; what can't be had is told under ``missing``.
+
+    Every round times the yardstick (VGG-19 to relu4_1, fp32, 512x512) and then each case.
+    """
+    models, missing = _load(methods, precisions, device, options or {})
+    cases = [Case(name, side, precision) for name, precision in models for side in sides]
+    works = {str(case): _stylizing(models[case.method, case.precision], case.side) for case in cases}
+    peaks = {name: peak_memory(work, torch.device(device)) for name, work in works.items()}
+    run = yardstick("relu4_1", YARDSTICK_SIDE, device=device)
+    found = time_interleaved({YARDSTICK: run, **works}, rounds)
+    rows = [_row(case, found[str(case)], found[YARDSTICK], peaks[str(case)]) for case in cases]
+    about = {**surroundings(), "device": device, "rounds": rounds}
+    return {"surroundings": about, YARDSTICK: summarize(found[YARDSTICK]), "rows": rows, "missing": missing}
+
+
+def _load(
+    methods: Sequence[str], precisions: Sequence[str], device: str, options: Mapping[str, Any]
+) -> tuple[dict[tuple[str, str], Stylizer], dict[str, str]]:
+    models: dict[tuple[str, str], Stylizer] = {}
+    missing: dict[str, str] = {}
+    for name in methods:
+        known = find_method(name).Options.model_fields
+        for precision in precisions if "precision" in known else ("fp32",):
+            own = {key: value for key, value in options.items() if key in known}
+            own |= {"precision": precision} if "precision" in known else {}
+            try:
+                models[name, precision] = load(name, device=device, **own)
+            except ImpastoError as error:
+                missing[name] = str(error)
+    return models, missing
+
+
+def _stylizing(model: Stylizer, side: int) -> Callable[[], object]:
+    photo, painting = make_picture(side, side), make_picture(side, side, seed=1)
+
+    def run() -> None:
+        model.stylize(photo, painting)
+        wait(model.device)
+
+    return run
+
+
+def _row(case: Case, seconds: list[float], yardsticks: list[float], peak: int | None) -> dict[str, Any]:
+    """The spread is that of the ratios, round by round."""
+    median = summarize(seconds)["median"]
+    ratios = [own / other for own, other in zip(seconds, yardsticks, strict=True)]
+    return {
+        "method": case.method,
+        "side": case.side,
+        "precision": case.precision,
+        "runtime": "torch",
+        "seconds": median,
+        "megapixels a second": case.side**2 / 1e6 / median,
+        "peak memory, GB": None if peak is None else peak / 1e9,
+        "ratio": median / summarize(yardsticks)["median"],
+        "lowest": min(ratios),
+        "highest": max(ratios),
+    }
+
+
+def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes at the most while `work` runs: of the whole process, or of the tensors on a GPU; None if nobody knows."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: count the peak anew
+        work()
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        work()
+        return None
