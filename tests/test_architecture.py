@@ -22,7 +22,7 @@ LEVELS = [
     {"losses", "perceptual", "stages", "tiling", "tiled_objective", "memory"},
     {"optimize", "styles", "stylizer"},
     {"methods", "recipes"},
-    {"training", "distillation", "evaluation", "run_record"},
+    {"training", "distillation", "evaluation", "export", "run_record"},
     {"cli"},
 ]
 """What may import only from its own level and those before it; ``cli_*.py`` are like ``cli``."""

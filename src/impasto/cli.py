@@ -17,6 +17,7 @@ import typer
 from impasto import __version__
 from impasto.cli_bench import bench, doctor
 from impasto.cli_evaluate import evaluate
+from impasto.cli_export import export
 from impasto.cli_flags import OpenCommand
 from impasto.cli_methods import methods
 from impasto.cli_style import extract, show
@@ -43,6 +44,7 @@ style.command()(show)
 app.command(cls=OpenCommand)(sweep)
 app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
+app.command(cls=OpenCommand)(export)
 app.command()(bench)
 app.command()(doctor)
 

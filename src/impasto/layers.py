@@ -84,6 +84,12 @@ def mirrored_stages(widths: Sequence[int]) -> list[list[int]]:
 def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
     """`x` cut to height and width `like`, or with its last row and column repeated, for odd sizes."""
     height, width = like[-2:]
+    if torch.compiler.is_exporting():  # where sizes are unknown, nothing may depend on what is missing
+        rows, columns = (
+            torch.arange(side, device=x.device).clamp_max(there - 1)
+            for side, there in zip((height, width), x.shape[-2:], strict=True)
+        )
+        return x[..., rows, :][..., columns]
     x = x[..., :height, :width]
     missing = height - x.shape[-2], width - x.shape[-1]
     return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x

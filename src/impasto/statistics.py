@@ -77,6 +77,10 @@ def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) 
     features: (B, C, H, W); mask: (1, 1, H, W) weights in [0, 1], or None for all ones. Per sample, never across
     the batch. Half-precision features are summed in float32.
     """
+    if torch.compiler.is_exporting():  # the count must stay a tensor where sizes are unknown
+        flat = features.flatten(2)
+        count: Any = torch.ones_like(flat[0, 0]).sum()
+        return Moments(count, flat.sum(2), flat @ flat.transpose(1, 2) if full else flat.square().sum(2))
     with torch.autocast(features.device.type, enabled=False):
         if mask is None and not full:
             total, squares = _Sums.apply(features)

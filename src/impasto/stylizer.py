@@ -206,6 +206,13 @@ class OnePass(Stylizer):
             known = measure_tiles(stages, Floats(image), cut, device=self.device)
             return self.style_of(known)
 
+    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+        """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
+        raise OptionError(
+            f"{self.name} can't be exported: it needs eigenvectors between its stages, which ONNX has no "
+            "operator for; export adain or sanet"
+        )
+
     @property
     def element(self) -> int:
         """Bytes of a number in the network."""

@@ -121,6 +121,13 @@ class AdaIN(OnePass):
         values = {f"{LAYER}.mean": found.mean[0], f"{LAYER}.deviation": found.deviation()[0]}
         return Style(values, self.style_kind, info)
 
+    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+        """One pass from photo and painting."""
+        own, wanted = (self.backbone(image, [LAYER])[LAYER] for image in (content, painting))
+        known = moments(wanted, full=False)
+        painted = self.decoder(adaptive_instance_norm(own, known.mean, known.deviation()))
+        return fit_edge(painted, content.shape).clamp(0, 1)
+
     def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
         """Encode; then normalise and decode. Strength 0 is the decoder's reconstruction. Nothing is random."""
         mean, deviation = style[f"{LAYER}.mean"][None], style[f"{LAYER}.deviation"][None]

@@ -59,9 +59,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) ->
     Departs from the paper: nothing; as there, the products are not divided by the root of C.
     """
     asked, found, given = (x.transpose(1, 2).unsqueeze(1) for x in (queries, keys, values))  # (B, 1, N or M, C)
-    answers = [
-        F.scaled_dot_product_attention(part, found, given, scale=1.0) for part in torch.split(asked, chunk, dim=2)
-    ]
+    chunks = [asked] if torch.compiler.is_exporting() else torch.split(asked, chunk, dim=2)
+    answers = [F.scaled_dot_product_attention(part, found, given, scale=1.0) for part in chunks]
     return torch.cat(answers, dim=2).squeeze(1).transpose(1, 2)
 
 
@@ -190,6 +189,11 @@ class SANet(OnePass):
     def _encoding(self, measures: Sequence[Measure]) -> Stage:
         ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], work.wanted), tuple(measures))
+
+    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+        """One pass from photo and painting; all of the painting's positions count."""
+        blended = self.network.blend(self.backbone(content, LAYERS), self.backbone(painting, LAYERS))
+        return fit_edge(self.network.decoder(blended), content.shape).clamp(0, 1)
 
     def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
         """Encode; then blend and decode. Strength 0 paints the photo in its own style. Nothing is random."""

@@ -1,0 +1,79 @@
+"""ONNX files give PyTorch's pictures, at any size."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from impasto import export
+from impasto.cli import main
+from impasto.errors import ImpastoError
+from impasto.export import export_onnx
+from impasto.stylizer import OnePass
+from tiny import narrow, painting
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adain", "sanet"])
+def test_onnx_runtime_gives_the_same_picture_at_any_size(name: str, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = narrow(name)
+    assert isinstance(model, OnePass)
+    export_onnx(model, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
+    for size in ((48, 64), (97, 131), (133, 80)):
+        content, style = painting(*size, seed=2), painting(50, 70)
+        (found,) = session.run(["picture"], {"content": content.numpy(), "style": style.numpy()})
+        wanted = model.transfer(content, model.encode_style(style))
+        assert (torch.from_numpy(found) - wanted).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["adain", "sanet"])
+def test_the_plain_way_is_the_methods(name: str) -> None:
+    model = narrow(name)
+    assert isinstance(model, OnePass)
+    content, style = painting(97, 131, seed=2), painting(50, 70)
+    with torch.no_grad():
+        found = model.plain(content, style)
+    assert (found - model.transfer(content, model.encode_style(style))).abs().max() <= 1e-5
+
+
+def test_without_onnx_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = narrow("adain")
+    assert isinstance(model, OnePass)
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(ImpastoError, match=r"export needs onnx and onnxscript: pip install 'impasto\[onnx\]'"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_wct_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = narrow("wct")
+    assert isinstance(model, OnePass)
+    monkeypatch.setattr(export, "find_spec", lambda name: sys)
+    with pytest.raises(ImpastoError, match="wct can't be exported: it needs eigenvectors"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-m", "gatys", "out.onnx"], "gatys optimises"),
+        (["-m", "adain"], "name one file to write"),
+        (["-m", "adain", "out.png"], "the name must end in one of .onnx"),
+        (["-m", "adain", "out.onnx", "--hat", "red"], "adain has no option --hat"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    words: list[str], told: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
