@@ -118,7 +118,7 @@ def test_strength_0_is_the_photo_in_its_own_style(sanet: SANet, picture: Tensor)
 
 def learner() -> SANetTraining:
     torch.manual_seed(3)
-    return SANetTraining(random_slim(), PerceptualLoss(random_slim(heads=True)), SANetwork.slim(), {})
+    return SANetTraining(random_slim(), PerceptualLoss(random_slim(heads=True)), SANetwork.slim())
 
 
 def test_the_identity_loss_falls_tenfold(sanet: SANet) -> None:

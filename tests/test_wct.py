@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from impasto.backbones import SLIM_WIDTHS
 from impasto.errors import OptionError
-from impasto.layers import count_parameters
-from impasto.methods.wct import WCT, StepDecoder, WCTOptions, WCTTraining, colour, transport
+from impasto.layers import StepDecoder, count_parameters
+from impasto.methods.wct import WCT, WCTOptions, WCTTraining, colour, transport
 from impasto.perceptual import PerceptualLoss
 from impasto.statistics import moments
 from tiny import painting, random_slim, tiny

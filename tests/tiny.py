@@ -41,7 +41,8 @@ def tiny_gatys(network: Backbone | None = None, /, **options: Any) -> Gatys:
 
 def tiny_wct() -> Stylizer:
     """WCT over the slim encoder and a decoder that never learned anything."""
-    from impasto.methods.wct import WCT, StepDecoder, WCTOptions
+    from impasto.layers import StepDecoder
+    from impasto.methods.wct import WCT, WCTOptions
 
     decoder = StepDecoder(SLIM_WIDTHS)
     _liven(decoder)

@@ -7,17 +7,18 @@ from typing import cast
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from impasto.backbones import HEADS, SLIM, SLIM_WIDTHS, load_backbone
 from impasto.cli_training import Recipe
-from impasto.errors import WeightsError
-from impasto.layers import Decoder, mirrored_stages
+from impasto.layers import StepDecoder
 from impasto.methods import adain, sanet, wct
 from impasto.normalised_vgg import NormalisedVGG
 from impasto.perceptual import CONTENT_LAYERS, PerceptualLoss
 from impasto.training import MethodTask, Pictures, Task, TrainOptions
 from impasto.weights import load_weights
+
+DEEPEST_STEPS = len(SLIM_WIDTHS)
 
 
 class MethodOptions(TrainOptions):
@@ -72,12 +73,7 @@ def build_adain(options: TrainOptions, contents: Pictures, styles: Pictures) -> 
     backbone, decoder = load_backbone(SLIM), adain.slim_decoder()
     if options.from_:
         start_decoder(decoder, options.from_)
-    shape = {
-        "backbone": backbone.digest,
-        "inputs": SLIM_WIDTHS[3],
-        "stages": mirrored_stages(SLIM_WIDTHS),
-    }
-    learner = adain.AdaINTraining(backbone, judge(options), decoder, shape)
+    learner = adain.AdaINTraining(backbone, judge(options), decoder)
     return MethodTask("adain", learner).to(memory_format=torch.channels_last)
 
 
@@ -97,28 +93,17 @@ def build_sanet(options: TrainOptions, contents: Pictures, styles: Pictures) -> 
         backbone,
         judge(options, sanet.CONTENT_LAYERS),
         network,
-        {"backbone": backbone.digest, "width": SLIM_WIDTHS[3], "stages": mirrored_stages(SLIM_WIDTHS)},
         pixels_weight=options.identity_weight,
         features_weight=options.features_weight,
     )
     return MethodTask("sanet", learner).to(memory_format=torch.channels_last)
 
 
-def start_decoder(decoder: Decoder, path: str) -> None:
-    """Fill `decoder` from a file of its own, or from WCT's steps, which in a row are the same convolutions."""
+def start_decoder(decoder: StepDecoder, path: str) -> None:
+    """Fill `decoder` from a file of its own, or from WCT's, which has a step more."""
     file = load_weights(path)
-    if file.config.get("method") != "wct":
-        file.fill(decoder)
-        return
-    steps = wct.StepDecoder(file.config["widths"])
-    file.fill(steps)
-    theirs: list[Tensor] = [p for step in reversed(list(steps.steps)[:4]) for p in step.parameters()]
-    ours = list(decoder.parameters())
-    if [p.shape for p in ours] != [p.shape for p in theirs]:
-        raise WeightsError(f"{path} holds a decoder of another shape than adain's")
-    with torch.no_grad():
-        for own, given in zip(ours, theirs, strict=True):
-            own.copy_(given)
+    deeper = tuple(f"steps.{level}." for level in range(len(decoder.steps), DEEPEST_STEPS))
+    file.fill(decoder, ignore=deeper)
 
 
 WCT = Recipe(MethodOptions, build_wct)

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
-from impasto.layers import Conv, Decoder, fit_edge, inference, mirrored_stages
+from impasto.layers import Conv, StepDecoder, fit_edge, inference
 from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
@@ -51,7 +51,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) ->
     Departs from the paper: nothing; as there, the products are not divided by the root of C.
     """
     asked, found, given = (x.transpose(1, 2).unsqueeze(1) for x in (queries, keys, values))  # (B, 1, N or M, C)
-    answers = [F.scaled_dot_product_attention(part, found, given, scale=1.0) for part in torch.split(asked, chunk, dim=2)]
+    answers = [
+        F.scaled_dot_product_attention(part, found, given, scale=1.0) for part in torch.split(asked, chunk, dim=2)
+    ]
     return torch.cat(answers, dim=2).squeeze(1).transpose(1, 2)
 
 
@@ -81,24 +83,26 @@ class StyleAttention(nn.Module):
 class SANetwork(nn.Module):
     """Two attention blocks, their sum through a convolution, and AdaIN's decoder.
 
-    width: channels of relu4_1 and of relu5_1; stages: the decoder's. ``SANetwork.paper()`` has the paper's size.
+    widths: the encoder's, of relu1_1 to relu4_1; relu5_1 is as wide as relu4_1. ``SANetwork.paper()`` has the paper's
+    size: 4 461 056 parameters of the transform and 3 505 219 of the decoder.
     """
 
-    def __init__(self, width: int, stages: Sequence[Sequence[int]], *, mirror: bool = False) -> None:
+    def __init__(self, widths: Sequence[int], *, mirror: bool = False) -> None:
         super().__init__()
+        width = widths[-1]
         self.shallow, self.deep = StyleAttention(width), StyleAttention(width)
         self.merge = Conv(width, width, mirror=mirror)
-        self.decoder = Decoder(width, stages, mirror=mirror)
+        self.decoder = StepDecoder(widths, mirror=mirror)
 
     @classmethod
     def paper(cls) -> SANetwork:
-        """For the full VGG-19: 4 461 056 parameters of the transform and 3 505 219 of the decoder."""
-        return cls(VGG19_WIDTHS[3], mirrored_stages(VGG19_WIDTHS), mirror=True)
+        """For the full VGG-19."""
+        return cls(VGG19_WIDTHS[:4], mirror=True)
 
     @classmethod
     def slim(cls) -> SANetwork:
         """For vgg19-slim."""
-        return cls(SLIM_WIDTHS[3], mirrored_stages(SLIM_WIDTHS))
+        return cls(SLIM_WIDTHS[:4])
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
@@ -146,7 +150,7 @@ class SANet(Stylizer):
         self.network_digest = "random"
         if network is None:
             file = load_weights(options.weights or resolve(self.name))
-            network = SANetwork(file.config["width"], file.config["stages"])
+            network = SANetwork(file.config["widths"])
             file.fill(network)
             self.network_digest = file.digest
         self.network = network.eval().requires_grad_(False).to(self.device)
@@ -218,7 +222,6 @@ class SANetTraining(nn.Module):
         backbone: nn.Module,
         loss: PerceptualLoss,
         network: SANetwork,
-        config: dict[str, Any],
         *,
         pixels_weight: float = 50.0,
         features_weight: float = 1.0,
@@ -227,11 +230,11 @@ class SANetTraining(nn.Module):
         self.network = network
         self.pixels_weight, self.features_weight = pixels_weight, features_weight
         self._frozen = backbone, loss  # in a tuple: no part of what is saved
-        self._config = config
 
     def config(self) -> dict[str, Any]:
         """The network's shape, for the file's header."""
-        return {"method": "sanet", **self._config}
+        widths, digest = list(self.network.decoder.widths), str(self._frozen[0].digest)
+        return {"method": "sanet", "backbone": digest, "widths": widths}
 
     def encode(self, images: Tensor) -> dict[str, Tensor]:
         """What the frozen encoder sees."""
