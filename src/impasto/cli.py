@@ -18,7 +18,7 @@ from impasto import __version__
 from impasto.cli_evaluate import evaluate
 from impasto.cli_flags import OpenCommand
 from impasto.cli_methods import methods
-from impasto.cli_style import extract, show
+from impasto.cli_style import extract, show, styles
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
 from impasto.cli_train import train
@@ -36,6 +36,7 @@ app = typer.Typer(
 style = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
 app.command()(methods)
+app.command()(styles)
 app.add_typer(style, name="style")
 style.command(cls=OpenCommand)(extract)
 style.command()(show)
