@@ -22,6 +22,7 @@ from impasto.cli_style import extract, show
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
 from impasto.cli_train import train
+from impasto.cli_transfer import fit, predict
 from impasto.errors import ImpastoError
 
 DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -42,6 +43,10 @@ style.command()(show)
 app.command(cls=OpenCommand)(sweep)
 app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
+transfer = typer.Typer()
+app.add_typer(transfer, name="transfer")
+transfer.command(cls=OpenCommand)(fit)
+transfer.command()(predict)
 
 
 def _show_version(wanted: bool) -> None:
@@ -65,6 +70,13 @@ def impasto(
 @style.callback(invoke_without_command=True)
 def style_help(ctx: typer.Context) -> None:
     """Make and look into style cards: small files that stand for a painting."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@transfer.callback(invoke_without_command=True)
+def transfer_help(ctx: typer.Context) -> None:
+    """Make a classifier of one's own on a pretrained network, and ask it what is on pictures."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
