@@ -15,8 +15,12 @@ from typing import Annotated, Any, cast
 import typer
 
 from impasto import __version__
+from impasto.cli_attack import attack
+from impasto.cli_dream import dream
 from impasto.cli_evaluate import evaluate
 from impasto.cli_flags import OpenCommand
+from impasto.cli_inspect import inspect
+from impasto.cli_invert import invert
 from impasto.cli_methods import methods
 from impasto.cli_style import extract, show
 from impasto.cli_stylize import stylize
@@ -35,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 style = typer.Typer()
+transfer = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
 app.command()(methods)
 app.add_typer(style, name="style")
@@ -43,7 +48,10 @@ style.command()(show)
 app.command(cls=OpenCommand)(sweep)
 app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
-transfer = typer.Typer()
+app.command(cls=OpenCommand)(invert)
+app.command()(inspect)
+app.command(cls=OpenCommand)(dream)
+app.command(cls=OpenCommand)(attack)
 app.add_typer(transfer, name="transfer")
 transfer.command(cls=OpenCommand)(fit)
 transfer.command()(predict)

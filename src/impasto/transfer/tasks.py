@@ -36,7 +36,7 @@ class FitOptions(TrainOptions):
     crop: int = Field(224, ge=16, le=2048, description="side of the pictures that the classifier looks at, px")
     side: int = Field(256, ge=16, le=4096, description="end to end: shorter side of pictures that are cropped, px")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's decay of the head's weights")
+    weight_decay: float = Field(0.3, ge=0, description="AdamW's decay of the head's weights")
     frozen_share: float = Field(0.3, ge=0, le=1, description="end to end: share of the steps in which only the head learns")
     body_rate: float = Field(0.1, ge=0, le=1, description="end to end: learning rate of the backbone over the head's")
     rank: int = Field(8, ge=1, le=256, description="LoRA: channels of each adapter")
