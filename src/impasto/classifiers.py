@@ -1,8 +1,8 @@
 """Classifiers: a backbone whose last layer is ``logits``, and the names of its classes.
 
 `load_classifier` is the door: the embedded one on vgg19-slim's features, torchvision's with ImageNet's classes, or a
-file that `impasto transfer fit` wrote. Such a file holds a head alone (on frozen features), a head and low-rank adapters
-(Hu et al. 2021), or the whole network.
+file that `impasto transfer fit` wrote. Such a file holds a head alone (on frozen features), a head and low-rank
+adapters (Hu et al. 2021), or the whole network.
 """
 
 from __future__ import annotations
@@ -54,6 +54,16 @@ def attach_head(backbone: Backbone, layer: str, head: nn.Module) -> Backbone:
     body = cut(backbone, layer)
     body.steps[LOGITS] = head
     return body
+
+
+def check_head(network: Backbone) -> None:
+    """Raise OptionError if the head of `network` is for another number of channels than its layer has."""
+    side = max(network.least_side, 32)
+    try:
+        with torch.no_grad():
+            network(network.mean.new_zeros(1, 3, side, side), {LOGITS})
+    except RuntimeError:
+        raise OptionError(f"its head is not for {last_layer(network)} of {network.name}") from None
 
 
 def cut(backbone: Backbone, layer: str) -> Backbone:
@@ -113,7 +123,8 @@ class Classifier:
 
     def logits(self, image: Tensor) -> Tensor:
         """(B, classes) for (B, 3, H, W) in [0, 1]."""
-        return self.backbone(image, {LOGITS})[LOGITS]
+        logits: Tensor = self.backbone(image, {LOGITS})[LOGITS]
+        return logits
 
     @torch.no_grad()
     def probabilities(self, image: Tensor) -> Tensor:
@@ -195,6 +206,7 @@ def rebuild(header: Header, body: Backbone, file: Weights) -> Backbone:
     try:
         head = Head(linear.shape[1] // header.grid**2, len(header.classes), header.grid)
         network = attach_head(body, header.layer, head)
+        check_head(network)
     except OptionError as error:
         raise WeightsError(f"{file.path} holds no classifier: {error}") from None
     given = {name: tensor for name, tensor in file.tensors.items() if not name.startswith(ADAPTERS)}

@@ -55,9 +55,7 @@ class Plan:
         }
 
 
-def plan(
-    source: Path, options: FitOptions, output: Path | None, device: str, *, resume: bool, force: bool
-) -> Plan:
+def plan(source: Path, options: FitOptions, output: Path | None, device: str, *, resume: bool, force: bool) -> Plan:
     """Find the pictures and load the network; raises ImpastoError before anything is written."""
     where = pick_device(device)
     folder = cli_training.check_folder(output, resume=resume, force=force)
@@ -92,7 +90,7 @@ def run(plan: Plan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any]:
         report = judge(classifier, plan.test, count)
     _write(report, classifier, plan)
     typer.echo(report.to_markdown(), err=True, nl=False) if not quiet else None
-    facts = {key: learned[key] for key in ("steps", "losses", "seconds", "skipped") if key in learned}
+    facts: dict[str, Any] = {k: learned[k] for k in ("steps", "losses", "seconds", "skipped") if k in learned}
     return {**plan.facts, **facts, **report.to_json()}
 
 

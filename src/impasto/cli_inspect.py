@@ -27,7 +27,9 @@ def inspect(
     size: Annotated[
         int, typer.Option(metavar="N", min=32, max=4096, help="Side of the picture that the table is for, or longer.")
     ] = 224,
-    count: Annotated[int, typer.Option(metavar="N", min=1, max=512, help="How many feature maps, strongest first.")] = 48,
+    count: Annotated[
+        int, typer.Option(metavar="N", min=1, max=512, help="How many feature maps, strongest first.")
+    ] = 48,
     output: flags.OutputFlag = None,
     device: flags.DeviceFlag = "auto",
     force: flags.ForceFlag = False,
@@ -45,7 +47,9 @@ def inspect(
     from impasto.recipes import inspection
 
     if (photo is None) != (layer is None):
-        raise OptionError("a photo and a layer go together: impasto inspect PHOTO --layer NAME; without both: the table")
+        raise OptionError(
+            "a photo and a layer go together: impasto inspect PHOTO --layer NAME; without both: the table"
+        )
     if photo is None and output is not None:
         raise OptionError("the table goes to the screen, with --json as numbers; -o is for PHOTO --layer NAME")
     network = load_backbone(backbone, weights=backbone_weights, pretrained=not random)
@@ -72,7 +76,7 @@ def _look(
     out.write(found.maps(count), {})
     gram.write(found.matrices(), {})
     if json:
-        facts = {"output": str(out.target), "gram_output": str(gram.target), "layer": layer}
+        facts: dict[str, Any] = {"output": str(out.target), "gram_output": str(gram.target), "layer": layer}
         facts |= {"shape": list(found.features.shape), "strongest": found.strongest[:count]}
         flags.print_json({**facts, "correlated": [list(pair) for pair in pairs], "gram": found.gram.tolist()})
         return

@@ -97,5 +97,3 @@ def tell_interrupted(interrupted: bool) -> None:
     if interrupted:
         typer.echo("interrupted: what was written is the best so far", err=True)
         raise typer.Exit(130)
-
-

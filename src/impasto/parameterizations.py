@@ -15,19 +15,19 @@ Columns are as long as photographs vary: much in brightness, little in hue. Alon
 
 
 class Fourier(ImageParameter):
-    """An image by its Fourier coefficients, scaled by 1 / frequency, in uncorrelated colours (Olah et al. 2017).
+    """An image by its Fourier coefficients, scaled down with frequency, in uncorrelated colours (Olah et al. 2017).
 
     A gradient step then changes large shapes as easily as single pixels: noise, which plain pixels fall into, stays
     small. The image is in [0, 1] by a sigmoid.
 
     noise: (B, 3, H, W), standard normal: the coefficients start as its own. spread: deviation of the first image, in
-    the sigmoid's argument; decay: the power of 1 / frequency.
+    the sigmoid's argument; decay: coefficients are scaled by frequency to minus this power.
     """
 
     scale: Tensor
     colours: Tensor
 
-    def __init__(self, noise: Tensor, *, spread: float = 0.2, decay: float = 1.0) -> None:
+    def __init__(self, noise: Tensor, *, spread: float = 0.2, decay: float = 1.5) -> None:
         super().__init__()
         height, width = noise.shape[-2:]
         rows = torch.fft.fftfreq(height, device=noise.device).view(-1, 1)
@@ -63,7 +63,7 @@ class EpsilonBall(ImageParameter):
         self.epsilon = epsilon
         self.values = nn.Parameter(self.center.clone())
         if sign:
-            self.values.register_hook(torch.sign)
+            self.values.register_hook(torch.sign)  # type: ignore[no-untyped-call]
 
     def forward(self) -> Tensor:
         """The image, (B, 3, H, W)."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -86,7 +85,9 @@ def attack(
     before = rounded(image.detach())
     source = int(classifier.probabilities(before).argmax())
     if source == target:
-        raise OptionError(f"{classifier.name} takes this picture for {classifier.classes[target]!r} already: name another")
+        raise OptionError(
+            f"{classifier.name} takes this picture for {classifier.classes[target]!r} already: name another"
+        )
     parameter: ImageParameter
     if options.epsilon:
         parameter = EpsilonBall(before, options.epsilon / LEVELS)

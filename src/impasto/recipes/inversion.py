@@ -23,11 +23,12 @@ from impasto.statistics import Moments, moments
 class InversionOptions(Options):
     """How a picture is rebuilt."""
 
-    steps: int = Field(300, ge=1, description="evaluations of the loss")
-    optimizer: OptimizerName = Field("lbfgs", description="lbfgs, adam or gd (plain gradient descent)")
-    learning_rate: float = Field(1.0, gt=0, description="the optimiser's; adam wants 0.02 to 0.05")
-    tv_weight: float = Field(0.001, ge=0, description="content: weight of total variation, against noise")
-    noise: float = Field(0.1, gt=0, le=1, description="deviation of the grey noise at the start")
+    steps: int = Field(250, ge=1, description="evaluations of the loss")
+    optimizer: OptimizerName = Field("adam", description="adam, lbfgs or gd (plain gradient descent)")
+    learning_rate: float = Field(0.05, gt=0, description="the optimiser's; lbfgs wants 1")
+    decay: float = Field(0.7, gt=0, le=1, description="the learning rate is multiplied by it every 50 steps")
+    tv_weight: float = Field(2.0, ge=0, description="content: weight of total variation, against noise")
+    noise: float = Field(0.2, gt=0, le=1, description="deviation of the grey noise at the start")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def invert_content(
 
     Departs from the papers: squared distance relative to the features' variance, total variation instead of its powers.
     """
-    options = options or InversionOptions()
+    options = options or InversionOptions.parse({}, "invert")
     with torch.no_grad():
         wanted = network(image, {layer})[layer]
     terms = [
@@ -90,7 +91,7 @@ def invert_style(
 
     Departs from the papers: that normalisation, so that one sum of weights holds for every network.
     """
-    options = options or InversionOptions()
+    options = options or InversionOptions.parse({}, "invert")
     with torch.no_grad():
         seen = network(image, set(layers))
     terms = [Term("style", layer, GramLoss(moments(seen[layer]), "relative"), 1 / len(layers)) for layer in layers]
@@ -100,7 +101,7 @@ def invert_style(
 
 
 def _optimize(objective: Objective, start: Tensor, options: InversionOptions, on_step: OnStep) -> Result:
-    settings = Settings(options.steps, options.optimizer, options.learning_rate)
+    settings = Settings(options.steps, options.optimizer, options.learning_rate, options.decay)
     return optimize_image(objective, Pixels(start), settings, on_step=on_step)
 
 

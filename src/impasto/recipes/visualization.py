@@ -68,8 +68,8 @@ PRESETS["seed"] = {
     "tv_weight": 0.005,
     "tv_form": "l1-sum",
 }
-"""``noise``, and ``seed`` with its second pass, are the lesson's of "AI for Beginners": plain pixels in the network's own
-normalisation from N(0, 1), gradient descent at rate 1; then ten times the class and a little total variation."""
+"""``noise``, and ``seed`` with its second pass, are the lesson's of "AI for Beginners": plain pixels in the network's
+own normalisation from N(0, 1), gradient descent at rate 1; then ten times the class and a little total variation."""
 
 
 @dataclass(frozen=True)

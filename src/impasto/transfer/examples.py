@@ -76,11 +76,13 @@ def draw(labels: Sequence[int], rng: np.random.Generator, size: int) -> list[int
     numbers = np.asarray(labels)
     own = [np.flatnonzero(numbers == label) for label in np.unique(numbers)]
     classes = rng.integers(len(own), size=size)
-    return [int(own[label][int(share * len(own[label]))]) for label, share in zip(classes, rng.random(size), strict=True)]
+    return [
+        int(own[label][int(share * len(own[label]))]) for label, share in zip(classes, rng.random(size), strict=True)
+    ]
 
 
 def read_examples(samples: Sequence[Sample], side: int, on_item: OnItem) -> Examples:
-    """Decode `samples` as squares of `side`; unreadable ones are skipped and told. Raises ImpastoError if none is left."""
+    """Decode `samples` as squares of `side`; unreadable ones are skipped. Raises ImpastoError if a class has none left."""
     found = Examples([])
     labels = []
     for done, sample in enumerate(samples, start=1):

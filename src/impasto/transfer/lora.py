@@ -19,7 +19,7 @@ from impasto.layers import Conv
 NAME = "default"
 
 
-def adapt(network: Backbone, rank: int, alpha: float) -> dict[str, nn.Module]:
+def adapt(network: Backbone, rank: int, alpha: int) -> dict[str, nn.Module]:
     """Give each convolution of `network`, which is changed, an adapter that learns; all else but the head freezes.
 
     Returns the adapted layers by the names that they had. Raises ImpastoError without peft.
@@ -67,5 +67,3 @@ def _padded(layer: Conv) -> nn.Sequential:
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, last = name.rpartition(".")
     setattr(network.get_submodule(parent), last, module)
-
-

@@ -102,7 +102,9 @@ class Report:
         """The errors as a picture, (1, 3, H, W): a row for each mistaken pair of classes; None if there are none."""
         pairs: dict[str, list[Verdict]] = {}
         for verdict in self.errors:
-            pairs.setdefault(f"{self.classes[verdict.sample.label]} as {self.classes[verdict.said]}", []).append(verdict)
+            pairs.setdefault(f"{self.classes[verdict.sample.label]} as {self.classes[verdict.said]}", []).append(
+                verdict
+            )
         shown = sorted(pairs.items(), key=lambda item: -len(item[1]))[:MOST_ROWS]
         if not shown:
             return None

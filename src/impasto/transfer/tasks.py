@@ -37,10 +37,12 @@ class FitOptions(TrainOptions):
     side: int = Field(256, ge=16, le=4096, description="end to end: shorter side of pictures that are cropped, px")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     weight_decay: float = Field(0.3, ge=0, description="AdamW's decay of the head's weights")
-    frozen_share: float = Field(0.3, ge=0, le=1, description="end to end: share of the steps in which only the head learns")
+    frozen_share: float = Field(
+        0.3, ge=0, le=1, description="end to end: share of the steps in which only the head learns"
+    )
     body_rate: float = Field(0.1, ge=0, le=1, description="end to end: learning rate of the backbone over the head's")
     rank: int = Field(8, ge=1, le=256, description="LoRA: channels of each adapter")
-    alpha: float = Field(16.0, gt=0, description="LoRA: adapters are scaled by alpha / rank")
+    alpha: int = Field(16, ge=1, description="LoRA: adapters are scaled by alpha / rank")
     preview_every: int = Field(1_000_000, ge=1, description="steps between pictures of the head's weights")
 
 
@@ -164,7 +166,7 @@ class FinetuneTask(_Classification):
 def make_header(options: FitOptions, backbone: Backbone, layer: str, classes: tuple[str, ...]) -> Header:
     """What the file of a classifier says of itself."""
     return Header(
-        kind=NAME,
+        kind="classifier",
         backbone=backbone.name,
         backbone_digest=backbone.digest,
         mode=options.mode,
@@ -174,5 +176,3 @@ def make_header(options: FitOptions, backbone: Backbone, layer: str, classes: tu
         classes=classes,
         lora_scale=options.alpha / options.rank if options.mode == "lora" else 1.0,
     )
-
-
