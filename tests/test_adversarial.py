@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from impasto.backbones import load_backbone
 from impasto.classifiers import Classifier, load_classifier
 from impasto.errors import OptionError
 from impasto.image import read_image, write_image
@@ -66,6 +67,17 @@ def test_another_network_is_asked_by_name() -> None:
     names = model.classes[found.source], model.classes[found.target]
     assert found.judge(model, *names)["fooled"]
     assert found.judge(other, *names)["before"]["said"] in "abc"
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet50"])
+def test_any_backbone(name: str) -> None:
+    network = load_backbone(name, pretrained=False)
+    model = Classifier(name, network, tuple(map(str, range(1000))), 40)
+    image = torch.rand(1, 3, 40, 40)
+    found = attack(model, image, 7, AttackOptions(steps=3))
+    verdict = found.judge(model, "1", "7")
+    assert verdict["after"]["target"] > verdict["before"]["target"]
+    assert found.largest <= 3 / 255 + 1e-6
 
 
 def test_a_class_that_it_has_already() -> None:

@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from cli_support import Shell, make_backbone, make_picture, open_shell, use_one_thread
+from impasto import losses
 from impasto.image import read_image, read_metadata, write_image
+from impasto.transfer.class_folders import Sample
+from impasto.transfer.examples import FeatureStore
 from impasto.weights import load_weights
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
@@ -65,7 +69,7 @@ def test_invert_all_layers_on_a_sheet(shell: Shell) -> None:
         (("dream",), "say what to dream of"),
         (("dream", "--class", "unicorn"), "no class 'unicorn'"),
         (("dream", "--class", "ship", "--layer", "relu1_1"), "say what to dream of"),
-        (("dream", "--class", "ship", "--preset", "no"), "it has: default, noise, seed"),
+        (("dream", "--class", "ship", "--preset", "no"), "it has: default, noise, beginners"),
         (("dream", "--class", "ship", "extra"), "'extra' is too much"),
         (("dream", "--layer", "relu1_1", "--channel", "2", "--unit", "one"), "--unit takes ROW,COLUMN"),
         (("dream", "--class", "ship", "--unit", "1,1"), "go with --layer"),
@@ -135,7 +139,7 @@ def test_dream_of_a_class_and_of_a_channel(shell: Shell) -> None:
         "dream", "--layer", "relu2_1", "--channel", "3", "--unit", "1,2", *SLIM, "--backbone", "vgg19-slim", *FEW
     ).good()
     assert read_image("dream-relu2_1-3-1-2.png").shape == (1, 3, 48, 48)
-    shell.run("dream", "--class", "6", "--preset", "seed", "--first-steps", "1", "-o", "p.png", *FEW).good()
+    shell.run("dream", "--class", "6", "--preset", "beginners", "--first-steps", "1", "-o", "p.png", *FEW).good()
 
 
 def test_attack_tells_both_classes_and_writes_the_difference(shell: Shell) -> None:
@@ -152,6 +156,32 @@ def test_attack_tells_both_classes_and_writes_the_difference(shell: Shell) -> No
     assert found["verdicts"][0]["fooled"]
     refused = shell.run("attack", "photo.png", "--target", source, "-o", "x.png")
     assert (refused.code, "already: name another" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (("dream", "--class", "ship", "--size", "32"), "dream-ship.png"),
+        (("invert", "photo.png", "--layer", "relu1_1", "--size", "48"), "photo-relu1_1.png"),
+        (("invert", "photo.png", "--size", "48"), "photo-layers.png"),
+    ],
+)
+def test_after_ctrl_c_the_best_so_far_is_written(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], path: str
+) -> None:
+    total_variation, calls = losses.TotalVariation.__call__, []
+
+    def press(self: losses.TotalVariation, image: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return total_variation(self, image)
+
+    monkeypatch.setattr(losses.TotalVariation, "__call__", press)
+    done = shell.run(*command, "--quiet")
+    assert (done.code, done.out) == (130, f"{path}\n")
+    assert done.err == "interrupted: what was written is the best so far\n"
+    assert read_image(path).isfinite().all()
 
 
 # --- transfer
@@ -189,6 +219,25 @@ def test_fit_test_report_and_predict(classes: Shell, mode: str) -> None:
     assert classes.run(*fit).code == 2
     predict = ("transfer", "predict", "classes/dark/1.png", "--classifier", "run/classifier.safetensors", *SLIM)
     assert classes.run(*predict).good().out.startswith("classes/dark/1.png: dark ")
+
+
+def test_interrupted_features_are_kept(classes: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, calls = FeatureStore._look, []
+
+    def press(self: FeatureStore, sample: Sample) -> Tensor:
+        calls.append(sample)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return look(self, sample)
+
+    monkeypatch.setattr(FeatureStore, "_look", press)
+    fit = ("transfer", "fit", "classes", "-o", "run", *SLIM, "--steps", "3", "--crop", "32", "--layer", "relu1_1")
+    done = classes.run(*fit, "--quiet")
+    assert (done.code, done.out) == (130, "")
+    assert "the same command goes on" in done.err
+    assert len(load_weights("run/features.safetensors").tensors) == 3
+    classes.run(*fit, "--quiet").good()
+    assert len(calls) == 4 + 8 - 3
 
 
 def test_errors_become_a_picture(classes: Shell) -> None:

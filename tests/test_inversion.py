@@ -25,9 +25,9 @@ STYLES = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 
 def test_the_deeper_the_layer_the_less_is_known_of_the_pixels() -> None:
-    network, image = load_backbone(pooling="average"), natural("flower.jpg", 80)
+    network, image = load_backbone(pooling="average"), natural("flower.jpg", 64)
     before = digest_of(network)
-    options = InversionOptions(steps=100)
+    options = InversionOptions(steps=70)
     found = [invert_content(network, image, layer, options).psnr for layer in CONTENTS]
     assert found == sorted(found, reverse=True), found
     assert found[0] >= 25

@@ -24,8 +24,8 @@ def test_plain_pixels_convince_the_network_and_total_variation_smooths_them() ->
     model = load_classifier()
     before = digest_of(model.backbone)
     wish = Wish("logits", model.find("giraffe"))
-    noisy = dream(model.backbone, wish, options("noise", steps=60), size=48).image
-    smooth = dream(model.backbone, wish, options("seed", first_steps=60, steps=500), size=48).image
+    noisy = dream(model.backbone, wish, options("noise", steps=40), size=32).image
+    smooth = dream(model.backbone, wish, options("beginners", first_steps=40, steps=450), size=32).image
     chances = [float(model.probabilities(image)[0, wish.channel]) for image in (noisy, smooth)]
     assert chances[0] > 0.99
     assert chances[1] > 0.9
@@ -70,7 +70,7 @@ def test_any_backbone(name: str) -> None:
 def test_the_same_seed_gives_the_same_bits_and_steps_are_counted_through() -> None:
     network = random_classifier().backbone
     seen: list[tuple[int, int]] = []
-    few = options("seed", first_steps=2, steps=3)
+    few = options("beginners", first_steps=2, steps=3)
     one = dream(network, Wish("logits", 1), few, size=32, seed=4, on_step=lambda s: seen.append((s.index, s.total)))
     assert seen == [(i, 5) for i in range(1, 6)]
     assert [set(terms) for terms in one.losses] == [{"class"}] * 2 + [{"class", "tv"}] * 3

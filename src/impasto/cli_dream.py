@@ -47,7 +47,7 @@ def dream(
 ) -> None:
     """Dream up, from noise, the ideal picture of a class: [bold]impasto dream --class giraffe[/bold].
 
-    --preset noise and seed work in plain pixels, as lessons do; --layer relu4_1 --channel 17 shows a channel.
+    --preset noise and beginners work in plain pixels, as lessons do; --layer relu4_1 --channel 17 shows a channel.
     """
     flags.be_quiet(quiet)
     from impasto import cli_methods, cli_recipe

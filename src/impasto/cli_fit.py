@@ -79,7 +79,14 @@ def rehearse(plan: Plan) -> dict[str, Any]:
 def run(plan: Plan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any]:
     """Learn, test and write the report; returns what --json prints. Ctrl-C keeps what is done. Raises ImpastoError."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    examples = _read(plan, quiet)
+    try:
+        examples = _read(plan, quiet)
+    except KeyboardInterrupt:
+        kept = (
+            f": {plan.folder / FEATURES} is kept; the same command goes on" if plan.options.mode == "features" else ""
+        )
+        typer.echo(f"interrupted{kept}", err=True)
+        raise typer.Exit(130) from None
     pictures = examples, Labels(examples.items, [], examples.labels)
     torch.manual_seed(plan.options.seed)
     task = _build(plan, examples)

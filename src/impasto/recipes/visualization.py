@@ -61,15 +61,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "turn": 0.0,
     },
 }
-PRESETS["seed"] = {
+PRESETS["beginners"] = {
     **PRESETS["noise"],
     "first_steps": 1000,
     "weight": 10.0,
     "tv_weight": 0.005,
     "tv_form": "l1-sum",
 }
-"""``noise``, and ``seed`` with its second pass, are the lesson's of "AI for Beginners": plain pixels in the network's
-own normalisation from N(0, 1), gradient descent at rate 1; then ten times the class and a little total variation."""
+"""``noise``, and ``beginners`` with its second pass, are the lesson's of "AI for Beginners": plain pixels in the
+network's own normalisation from N(0, 1), gradient descent at rate 1; then ten times the class and some variation."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def draw(labels: Sequence[int], rng: np.random.Generator, size: int) -> list[int
 
 
 def read_examples(samples: Sequence[Sample], side: int, on_item: OnItem) -> Examples:
-    """Decode `samples` as squares of `side`; unreadable ones are skipped. Raises ImpastoError if a class has none left."""
+    """Decode `samples` as squares of `side`, skipping unreadable ones. Raises ImpastoError if a class has none left."""
     found = Examples([])
     labels = []
     for done, sample in enumerate(samples, start=1):
