@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from impasto.layers import count_parameters
-from impasto.methods.adain import adaptive_instance_norm, paper_decoder
+from impasto.backbones import VGG19_BLOCKS, VGG19_WIDTHS, Backbone, vgg_steps
+from impasto.layers import Conv, count_parameters, freeze
+from impasto.methods.adain import (
+    AdaIN,
+    AdaINOptions,
+    AdaINTraining,
+    adaptive_instance_norm,
+    paper_decoder,
+    slim_decoder,
+)
+from impasto.perceptual import PerceptualLoss
 from impasto.statistics import moments
+from impasto.styles import measure
+from tiny import painting, random_slim, tiny
 
 
 def test_the_papers_decoder_has_the_papers_size() -> None:
@@ -24,3 +35,39 @@ def test_a_picture_in_its_own_style_stays_as_it_is() -> None:
     x = torch.randn(1, 6, 9, 11)
     own = moments(x, full=False)
     assert torch.allclose(adaptive_instance_norm(x, own.mean, own.deviation()), x, atol=1e-4)
+
+
+def test_the_paper_in_all_has_the_papers_size() -> None:
+    steps = vgg_steps(VGG19_BLOCKS, VGG19_WIDTHS)
+    reached = list(steps)[: list(steps).index("relu4_1") + 1]
+    encoder = Backbone("vgg19", {"conv0": Conv(3, 3, 1), **{name: steps[name] for name in reached}})
+    assert count_parameters(encoder) == 3_505_740
+    assert count_parameters(encoder) + count_parameters(paper_decoder()) == 7_010_959
+
+
+def test_the_paper_sized_network_paints() -> None:
+    steps = vgg_steps(VGG19_BLOCKS, VGG19_WIDTHS)
+    model = AdaIN(AdaINOptions(precision="fp32"), backbone=freeze(Backbone("vgg19", steps)), decoder=paper_decoder())
+    assert model.stylize(torch.rand(1, 3, 37, 50), torch.rand(1, 3, 32, 48)).shape == (1, 3, 37, 50)
+
+
+def test_strength_0_is_the_decoders_reconstruction(picture: torch.Tensor) -> None:
+    model = tiny("adain")
+    assert isinstance(model, AdaIN)
+    with torch.no_grad():
+        rebuilt = model.decoder(model.backbone(picture, ["relu4_1"])["relu4_1"], 4).clamp(0, 1)
+    assert torch.allclose(model.stylize(picture, painting(), strength=0), rebuilt, atol=1e-5)
+
+
+def test_a_card_of_the_same_encoders_moments_serves_as_well(picture: torch.Tensor) -> None:
+    model = tiny("adain")
+    card = measure(model.backbone, painting(), ["relu1_1", "relu2_1", "relu3_1", "relu4_1"])  # type: ignore[attr-defined]
+    assert torch.allclose(model.stylize(picture, card), model.stylize(picture, painting()), atol=1e-4)
+
+
+def test_the_style_counts_little_at_first(picture: torch.Tensor) -> None:
+    learner = AdaINTraining(random_slim(), PerceptualLoss(random_slim(heads=True)), slim_decoder())
+    with torch.no_grad():
+        first, half, last = (learner.training_terms(picture, painting(48, 64), p)["style"] for p in (0.0, 0.4, 1.0))
+    assert torch.allclose(first, 0.2 * last)
+    assert torch.equal(half, last)

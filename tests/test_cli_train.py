@@ -169,7 +169,9 @@ def test_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  --gram-weight  number, at least 0; default 0.1\n" in capsys.readouterr().out
     assert main(["train", "backbone", "--list-options", "--json"]) == 0
     flags = {option["flag"] for option in json.loads(capsys.readouterr().out)}
-    assert flags == {"--" + name.replace("_", "-") for name in cli_train_backbone.BackboneOptions.model_fields}
+    assert flags == {
+        "--" + name.rstrip("_").replace("_", "-") for name in cli_train_backbone.BackboneOptions.model_fields
+    }
 
 
 @pytest.mark.parametrize(

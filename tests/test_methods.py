@@ -224,6 +224,23 @@ def test_a_card_of_another_kind_is_refused(method: Stylizer, picture: Tensor, st
         method.stylize(picture, painting(), foreign)
 
 
+def test_of_a_card_of_several_kinds_the_one_that_fits_is_taken(
+    method: Stylizer, picture: Tensor, style: Style, tmp_path: Path
+) -> None:
+    foreign = {"relu1_1.mean": torch.ones(3)}
+    several = Style(foreign, "moments/another-network/000000000000", {"title": "Sea"}, [Style(foreign, "odd"), style])
+    save_style(several, tmp_path / "card.safetensors")
+    wanted = method.stylize(picture, style)
+    for card in (several, load_style(tmp_path / "card.safetensors")):
+        assert method.adopt(card).kind == method.style_kind
+        assert torch.equal(method.stylize(picture, card), wanted)
+    none = Style(foreign, several.kind, {}, several.others[:1])
+    with pytest.raises(
+        OptionError, match=rf"another-network/0+ and odd, but {method.name} needs .*: name the painting"
+    ):
+        method.adopt(none)
+
+
 # --- masks
 
 

@@ -41,7 +41,8 @@ def tiny_gatys(network: Backbone | None = None, /, **options: Any) -> Gatys:
 
 def tiny_wct() -> Stylizer:
     """WCT over the slim encoder and a decoder that never learned anything."""
-    from impasto.methods.wct import WCT, StepDecoder, WCTOptions
+    from impasto.layers import StepDecoder
+    from impasto.methods.wct import WCT, WCTOptions
 
     decoder = StepDecoder(SLIM_WIDTHS)
     _liven(decoder)
@@ -57,9 +58,23 @@ def tiny_adain() -> Stylizer:
     return AdaIN(AdaINOptions(precision="fp32"), backbone=random_slim(), decoder=decoder)
 
 
+def tiny_sanet() -> Stylizer:
+    """SANet over the slim encoder and a network that never learned anything."""
+    from impasto.methods.sanet import SANet, SANetOptions, SANetwork
+
+    network = SANetwork.slim()
+    _liven(network)
+    for block in (network.shallow, network.deep):
+        for keys in (block.f, block.g):
+            keys.weight.data /= 4  # no position takes all from a single one
+    network.merge.weight.data /= 4  # what is painted is neither black nor white
+    return SANet(SANetOptions(precision="fp32"), backbone=random_slim(), network=network)
+
+
 METHODS: dict[str, Callable[[], Stylizer]] = {
     "adain": tiny_adain,
     "gatys": lambda: tiny_gatys(octaves=1, least_side=32, coarse_steps=3, steps=4),
+    "sanet": tiny_sanet,
     "wct": tiny_wct,
 }
 

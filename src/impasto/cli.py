@@ -22,7 +22,7 @@ from impasto.cli_flags import OpenCommand
 from impasto.cli_inspect import inspect
 from impasto.cli_invert import invert
 from impasto.cli_methods import methods
-from impasto.cli_style import extract, show
+from impasto.cli_style import extract, show, styles
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
 from impasto.cli_train import train
@@ -42,6 +42,7 @@ style = typer.Typer()
 transfer = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
 app.command()(methods)
+app.command()(styles)
 app.add_typer(style, name="style")
 style.command(cls=OpenCommand)(extract)
 style.command()(show)

@@ -123,14 +123,15 @@ def take_flags(
 
 
 def flag_of(name: str) -> str:
-    """The flag of the option `name`: style_weight, --style-weight."""
-    return "--" + name.replace("_", "-")
+    """The flag of the option `name`: style_weight, --style-weight; from_, --from."""
+    return "--" + name.removesuffix("_").replace("_", "-")
 
 
 def _find_field(flag: str, options: type[Options]) -> tuple[str | None, bool | None]:
     """The option that `flag` stands for, and for a yes-or-no option what the bare flag says."""
     name = flag.removeprefix("--").replace("-", "_")
     fields = options.model_fields
+    name = f"{name}_" if f"{name}_" in fields else name  # a field can't be called from
     if flag.startswith("--") and name in fields:
         return name, True if fields[name].annotation is bool else None
     name = name.removeprefix("no_")

@@ -56,7 +56,7 @@ def _check(recipe: Recipe) -> Recipe:
     if recipe.content is None:
         raise ImpastoError("name a photo and a painting: impasto stylize photo.jpg painting.jpg")
     if not recipe.styles:
-        raise ImpastoError("name a painting, a style card, or a built-in style with --style NAME")
+        raise ImpastoError("name a painting, a style card, or --style NAME, one of those that `impasto styles` lists")
     check_weights(recipe.style_weights, len(recipe.styles))
     if len(recipe.masks) not in (0, 1, len(recipe.styles)):
         count = len(recipe.styles)

@@ -32,7 +32,13 @@ def _adain() -> Recipe:
     return ADAIN
 
 
-TASKS: dict[str, Callable[[], Recipe]] = {"backbone": _backbone, "wct": _wct, "adain": _adain}
+def _sanet() -> Recipe:
+    from impasto.cli_train_methods import SANET
+
+    return SANET
+
+
+TASKS: dict[str, Callable[[], Recipe]] = {"backbone": _backbone, "wct": _wct, "adain": _adain, "sanet": _sanet}
 """What can be trained: its options, and how its task is built from them."""
 
 TaskWord = Annotated[str | None, typer.Argument(metavar="TASK", help=f"One of: {', '.join(TASKS)}.")]

@@ -27,7 +27,7 @@ class BackboneOptions(TrainOptions):
         "vgg19", description="a folder with a normalised VGG-19 as safetensors, or torchvision's vgg19"
     )
     teacher_weights: str = Field("", description="local file for --teacher vgg19 instead of a download")
-    start: str = Field("", description="weights file of a trained vgg19-slim to go on from")
+    from_: str = Field("", description="weights file of a trained vgg19-slim to go on from")
     layer_weights: tuple[float, ...] = Field(
         (1.0,) * 5, min_length=5, max_length=5, description="weights of relu1_1 to relu5_1"
     )
@@ -58,7 +58,7 @@ def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
         torch.cat(crops),
         options.gram_weight,
         options.layer_weights,
-        load_weights(options.start) if options.start else None,
+        load_weights(options.from_) if options.from_ else None,
     )
     return task.to(memory_format=torch.channels_last)
 

@@ -23,11 +23,11 @@ from impasto.color import COLOR_MODES
 from impasto.errors import ImpastoError, OptionError
 from impasto.image import parse_size, read_metadata, write_image
 from impasto.options import Options
+from impasto.styles import built_in_styles, find_card
 from impasto.stylizer import DEFAULT_METHOD, Stylizer
-from impasto.weights.resolve import FOLDER, write_atomically
+from impasto.weights.resolve import write_atomically
 
 KEY = "impasto"
-BUILT_IN = FOLDER / "styles"
 FILES = ("content", "styles", "masks")
 LARGEST_RECORD = 10_000_000
 
@@ -78,18 +78,11 @@ def sidecar(path: Path) -> Path | None:
 
 def find_style(name: str) -> Path:
     """The style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError."""
-    if Path(name).is_file():
-        return Path(name)
-    cards = built_in_styles()
-    if name not in cards:
-        there = f"there are: {', '.join(cards)}" if cards else "none comes with this version"
-        raise ImpastoError(f"there is no style {name!r}, neither as a file nor built in ({there})")
-    return cards[name]
-
-
-def built_in_styles() -> dict[str, Path]:
-    """The cards of the styles that come with impasto, by name."""
-    return {path.stem: path for path in sorted(BUILT_IN.glob("*.safetensors"))}
+    path = find_card(name)
+    if path.is_file():
+        return path
+    there = ", ".join(built_in_styles()) or "none"
+    raise ImpastoError(f"there is no style {name!r}, neither as a file nor built in; the built-in ones are: {there}")
 
 
 def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path) -> dict[str, Any]:
@@ -120,7 +113,7 @@ def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
 
 
 def _describe(path: Path, folder: Path) -> dict[str, str]:
-    if path.parent == BUILT_IN:
+    if built_in_styles().get(path.stem) == path:
         return {"style": path.stem, "sha256": digest(path)}
     try:
         file = Path(os.path.relpath(path.resolve(), folder.resolve()))
@@ -197,10 +190,11 @@ def _find(source: Any, record: Path) -> Path:
     source = {"file": source} if isinstance(source, str) else source
     if not isinstance(source, dict) or not isinstance(source.get("file", source.get("style")), str):
         raise ImpastoError(f"{record}: {source!r} names no file")
-    if "file" not in source:
-        return find_style(source["style"])
-    near, here = record.parent / source["file"], Path(Path(source["file"]).name)
-    path = here if here.is_file() and not near.is_file() else near
+    if "file" in source:
+        near, here = record.parent / source["file"], Path(Path(source["file"]).name)
+        path = here if here.is_file() and not near.is_file() else near
+    else:
+        path = built_in_styles().get(source["style"]) or find_style(source["style"])
     if source.get("sha256") and path.is_file() and digest(path) != source["sha256"]:
-        log.warning("%s has changed since %s was made", path, record.name)
+        log.warning("%s has changed since %s was made", source.get("style", path), record.name)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -74,13 +75,19 @@ class Stylizer(ABC):
         """
 
     def adopt(self, style: Style) -> Style:
-        """`style` in the form that this method works with; raises OptionError if it was made for something else."""
-        if style.kind != self.style_kind:
-            raise OptionError(
-                f"this style card holds {style.kind}, but {self.name} needs {self.style_kind}: extract it "
-                f"again from the painting with `impasto style extract PAINTING -m {self.name}`"
-            )
-        return style
+        """`style`, or the one of its others that fits, in the form that this method works with.
+
+        Raises OptionError if it was made for something else.
+        """
+        if style.kind == self.style_kind:
+            return style
+        for other in style.others:
+            with contextlib.suppress(OptionError):
+                return self.adopt(other)
+        raise OptionError(
+            f"this style card holds {' and '.join(style.kinds)}, but {self.name} needs {self.style_kind}: name the "
+            f"painting itself, or extract it again with `impasto style extract PAINTING -m {self.name}`"
+        )
 
     def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
         """The size (height, width) at which a photo of the given size is worked on; size: longer side, or exactly."""
@@ -126,7 +133,7 @@ class Stylizer(ABC):
             self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles
         ]
         known = [Style({k: v.to(self.device) for k, v in style.items()}, style.kind, style.info) for style in known]
-        if not masks:
+        if not masks or (len(masks) == 1 and float(masks[0].min()) == 1):  # a white mask is none
             return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
         if len(masks) == 1:
             known = [mix(known, weights)]

@@ -6,7 +6,7 @@ photos and paintings turns them into a picture. Small and quick; the style of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
-from impasto.layers import Decoder, fit_edge, inference
+from impasto.layers import StepDecoder, inference, size_below
 from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
@@ -24,7 +24,9 @@ from impasto.styles import Style, moments_kind, recall
 from impasto.stylizer import Stylizer
 from impasto.weights import load_weights, resolve
 
-LAYER = "relu4_1"
+DEEPEST = 4
+LEVELS = (4, 3, 2, 1)
+LAYERS = {level: f"relu{level}_1" for level in LEVELS}
 
 
 class AdaINOptions(Options):
@@ -48,27 +50,23 @@ def adaptive_instance_norm(content: Tensor, mean: Tensor, deviation: Tensor, own
     return content * scale[:, :, None, None].to(content.dtype) + shift[:, :, None, None].to(content.dtype)
 
 
-def mirrored_stages(widths: Sequence[int]) -> list[list[int]]:
-    """The decoder's stages for an encoder with these widths of its blocks (the paper's: 64, 128, 256, 512)."""
-    first, second, third = widths[:3]
-    return [[third], [third, third, third, second], [second, first], [first, 3]]
-
-
-def paper_decoder() -> Decoder:
+def paper_decoder() -> StepDecoder:
     """The paper's decoder, of 3 505 219 parameters, with mirrored edges."""
-    return Decoder(VGG19_WIDTHS[3], mirrored_stages(VGG19_WIDTHS), mirror=True)
+    return StepDecoder(VGG19_WIDTHS[:DEEPEST], mirror=True)
 
 
-def slim_decoder() -> Decoder:
+def slim_decoder() -> StepDecoder:
     """The mirror of vgg19-slim."""
-    return Decoder(SLIM_WIDTHS[3], mirrored_stages(SLIM_WIDTHS))
+    return StepDecoder(SLIM_WIDTHS[:DEEPEST])
 
 
 class AdaIN(Stylizer):
     """Encoder, adaptive instance normalisation at relu4_1, decoder (Huang & Belongie 2017).
 
     Departs from the paper: the shipped network is vgg19-slim and its mirror, and was trained as `AdaINTraining` says;
-    any encoder and decoder of the paper's size can be passed in.
+    the decoder's features are normalised, too, where they stand for relu3_1, relu2_1 and relu1_1, because vgg19-slim's
+    relu4_1 is too thin to hold a painting's colours. An encoder and decoder of the paper's size can be passed in, with
+    ``levels=(4,)`` for the paper's one normalisation.
     """
 
     name = "adain"
@@ -82,16 +80,18 @@ class AdaIN(Stylizer):
         device: str | torch.device = "cpu",
         preset: str = "default",
         backbone: nn.Module | None = None,
-        decoder: Decoder | None = None,
+        decoder: StepDecoder | None = None,
+        levels: Sequence[int] = LEVELS,
     ) -> None:
         super().__init__(options, device=device, preset=preset)
         self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
         self.decoder_digest = "random"
         if decoder is None:
             file = load_weights(options.weights or resolve(self.name))
-            decoder = Decoder(file.config["inputs"], file.config["stages"])
+            decoder, levels = StepDecoder(file.config["widths"]), file.config["levels"]
             file.fill(decoder)
             self.decoder_digest = file.digest
+        self.levels = tuple(levels)
         self.decoder = decoder.eval().requires_grad_(False).to(self.device)
         for module in (self.backbone, self.decoder):
             module.to(memory_format=torch.channels_last)
@@ -107,18 +107,20 @@ class AdaIN(Stylizer):
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self.decoder_digest}
 
     def adopt(self, style: Style) -> Style:
-        """Own styles, and cards of moments of the same encoder that reach relu4_1."""
+        """Own styles, and cards of moments of the same encoder that hold this method's levels."""
         if style.kind == moments_kind(self.backbone):
-            return self._style(recall(style, LAYER), style.info)
+            return self._style({level: recall(style, LAYERS[level]) for level in self.levels}, style.info)
         return super().adopt(style)
 
     def encode_style(self, image: Tensor) -> Style:
-        """Mean and deviation of relu4_1, the quantities in which the method is linear; image: (1, 3, H, W)."""
+        """Means and deviations, the quantities in which the method is linear; image: (1, 3, H, W)."""
         with inference(self.device, self.options.precision):
-            return self._style(moments(self.backbone(image.to(self.device), [LAYER])[LAYER], full=False), {})
+            found = self.backbone(image.to(self.device), [LAYERS[level] for level in self.levels])
+            return self._style({level: moments(found[LAYERS[level]], full=False) for level in self.levels}, {})
 
-    def _style(self, found: Moments, info: dict[str, Any]) -> Style:
-        values = {f"{LAYER}.mean": found.mean[0], f"{LAYER}.deviation": found.deviation()[0]}
+    def _style(self, found: Mapping[int, Moments], info: dict[str, Any]) -> Style:
+        values = {f"{LAYERS[level]}.mean": own.mean[0] for level, own in found.items()}
+        values |= {f"{LAYERS[level]}.deviation": own.deviation()[0] for level, own in found.items()}
         return Style(values, self.style_kind, info)
 
     def transfer(
@@ -133,11 +135,14 @@ class AdaIN(Stylizer):
     ) -> Tensor:
         """One pass; (1, 3, H, W) to the same size. Strength 0 is the decoder's reconstruction. Nothing is random."""
         with inference(self.device, self.options.precision):
-            features = self.backbone(content.to(self.device), [LAYER])[LAYER]
-            own = moments(features, full=False, mask=fit_mask(mask, features))
-            mean, deviation = style[f"{LAYER}.mean"][None], style[f"{LAYER}.deviation"][None]
-            painted = torch.lerp(features, adaptive_instance_norm(features, mean, deviation, own), strength)
-            result: Tensor = fit_edge(self.decoder(painted), content.shape).float().clamp(0, 1)
+            x = self.backbone(content.to(self.device), [LAYERS[DEEPEST]])[LAYERS[DEEPEST]]
+            for level in range(DEEPEST, 0, -1):
+                if level in self.levels:
+                    own = moments(x, full=False, mask=fit_mask(mask, x))
+                    mean, deviation = (style[f"{LAYERS[level]}.{name}"][None] for name in ("mean", "deviation"))
+                    x = torch.lerp(x, adaptive_instance_norm(x, mean, deviation, own), strength)
+                x = self.decoder.step(level, x, size_below(level, content.shape))
+        result: Tensor = x.float().clamp(0, 1)
         return result
 
 
@@ -149,28 +154,36 @@ class AdaINTraining(nn.Module):
     `loss_network` should be exact in its shallow layers.
     """
 
-    def __init__(self, backbone: nn.Module, loss: PerceptualLoss, decoder: Decoder, config: dict[str, Any]) -> None:
+    def __init__(
+        self, backbone: nn.Module, loss: PerceptualLoss, decoder: StepDecoder, levels: Sequence[int] = LEVELS
+    ) -> None:
         super().__init__()
         self.network = decoder
-        self._frozen = backbone, loss
-        self._config = config
+        self.levels = tuple(levels)
+        self._frozen = backbone, loss  # in a tuple: no part of what is saved
 
     def config(self) -> dict[str, Any]:
         """The decoder's shape, for the file's header."""
-        return {"method": "adain", **self._config}
+        widths, digest = list(self.network.widths), str(self._frozen[0].digest)
+        return {"method": "adain", "backbone": digest, "widths": widths, "levels": list(self.levels)}
 
     def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Stylized pictures, sample by sample, (B, 3, H, W)."""
         backbone = self._frozen[0]
         with torch.no_grad():
-            content, style = (backbone(image, [LAYER])[LAYER] for image in (contents, styles))
-            wanted = moments(style, full=False)
-            mixed = adaptive_instance_norm(content, wanted.mean, wanted.deviation())
-        return fit_edge(self.network(mixed), contents.shape)
+            x: Tensor = backbone(contents, [LAYERS[DEEPEST]])[LAYERS[DEEPEST]]
+            textures = backbone(styles, [LAYERS[level] for level in self.levels])
+            wanted = {level: moments(textures[LAYERS[level]], full=False) for level in self.levels}
+        for level in range(DEEPEST, 0, -1):
+            if level in wanted:
+                x = adaptive_instance_norm(x, wanted[level].mean, wanted[level].deviation())
+            x = self.network.step(level, x, size_below(level, contents.shape))
+        return x
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Content, style and smoothness of what is painted."""
-        return self._frozen[1](self.paint(contents, styles), contents, styles)
+        """Content, style and smoothness of what is painted; the style's share grows over the first part."""
+        terms = self._frozen[1](self.paint(contents, styles), contents, styles)
+        return {**terms, "style": terms["style"] * min(1.0, 0.2 + 2 * progress)}
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, Backbone, load_backbone
-from impasto.layers import Conv, fit_edge, inference
+from impasto.layers import StepDecoder, fit_edge, inference, size_below
 from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
@@ -62,51 +62,6 @@ class WCTOptions(Options):
         if not all(0 <= value <= 1 for value in (*self.level_strengths, *self.detail)):
             raise ValueError("level strengths and detail are from 0 to 1")
         return self
-
-
-class Step(nn.Module):
-    """From one level's features to the next shallower one's, or from relu1_1 to the picture.
-
-    The mirror of the encoder's way: a convolution, doubling, then as many convolutions as the encoder has there.
-    """
-
-    def __init__(self, inputs: int, outputs: int, after: int) -> None:
-        super().__init__()
-        self.first = Conv(inputs, outputs)
-        self.after = nn.ModuleList(Conv(outputs, outputs) for _ in range(after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
-        x = self.first(x)
-        if not self.after:
-            return x
-        x = F.interpolate(F.relu(x), scale_factor=2.0, mode="nearest")
-        for conv in self.after:
-            x = F.relu(conv(x))
-        return x
-
-
-class StepDecoder(nn.Module):
-    """One step for every level; in a row they are AdaIN's mirrored decoder, at the encoder's own widths."""
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.widths = tuple(widths)
-        blocks = (0, 1, 1, 3, 3)
-        narrower = (3, *widths[:-1])
-        pairs = zip(widths, narrower, blocks, strict=True)
-        self.steps = nn.ModuleList(Step(inputs, outputs, after) for inputs, outputs, after in pairs)
-
-    def step(self, level: int, x: Tensor, like: Sequence[int]) -> Tensor:
-        """One step down from `level`, cut or stretched at the edge to the height and width `like`."""
-        y: Tensor = self.steps[level - 1](x)
-        return fit_edge(y, like)
-
-    def forward(self, x: Tensor, level: int) -> Tensor:
-        """All the way from `level`'s features to the picture."""
-        for below in range(level, 0, -1):
-            x = self.steps[below - 1](x)
-        return x
 
 
 def transport(content: Moments, style: Moments, kind: Transform, floor: float = 1e-5) -> tuple[Tensor, Tensor]:
@@ -237,14 +192,9 @@ class WCT(Stylizer):
                     if level != deepest and details[level]:
                         x = torch.lerp(x, own[LAYERS[level]].to(x.dtype), details[level])
                     x = colour(x, targets[level], options.transform, strength * strengths[level], mask)
-                x = self.decoder.step(level, x, self._size_below(level, content.shape))
+                x = self.decoder.step(level, x, size_below(level, content.shape))
         result: Tensor = x.float().clamp(0, 1)
         return result
-
-    @staticmethod
-    def _size_below(level: int, shape: Sequence[int]) -> tuple[int, int]:
-        doublings = max(level - 2, 0)
-        return shape[-2] >> doublings, shape[-1] >> doublings
 
 
 class WCTTraining(nn.Module):
@@ -267,12 +217,16 @@ class WCTTraining(nn.Module):
         return {"method": "wct", "backbone": self._frozen[0].digest, "widths": list(self.network.widths)}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Errors of what is rebuilt, photographs and artworks alike, and of what is painted."""
-        terms = self.rebuild(torch.cat([contents, styles]))
+        """Errors of what is rebuilt, photographs and artworks alike, and of what is painted.
+
+        Where there is painting to learn from, half of the pictures are rebuilt.
+        """
         loss = self._frozen[1]
         if loss is None:
-            return terms
-        detail = 0.3 + 0.4 * float(torch.rand(()))
+            return self.rebuild(torch.cat([contents, styles]))
+        half = (len(contents) + 1) // 2
+        terms = self.rebuild(torch.cat([contents[:half], styles[:half]]))
+        detail = 0.1 + 0.4 * float(torch.rand(()))
         painted = self.paint(contents, styles, detail)
         return {**terms, **loss(painted, contents, styles)}
 
@@ -299,7 +253,7 @@ class WCTTraining(nn.Module):
         for level in (4, 3, 2, 1):
             x = torch.lerp(x, own[LAYERS[level]].to(x.dtype), detail) if level < 4 else x
             x = colour(x, moments(textures[LAYERS[level]]), "transport")
-            x = self.network.step(level, x, own[LAYERS[level - 1]].shape if level > 1 else contents.shape)
+            x = self.network.step(level, x, size_below(level, contents.shape))
         return x
 
     @torch.no_grad()

@@ -1,0 +1,273 @@
+"""Any style in one pass by attention (Park & Lee 2019, "Arbitrary style transfer with style-attentional networks").
+
+Every position of the photo looks for the painting's positions that look alike and takes on what is found there, at two
+depths; a decoder turns the result into a picture. So a sky gets the painting's sky and a face its faces. The style of a
+painting is its feature maps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
+from impasto.layers import Conv, StepDecoder, fit_edge, inference
+from impasto.losses import fit_mask
+from impasto.optimize import OnStep, ignore
+from impasto.options import Options
+from impasto.perceptual import STYLE_LAYERS, PerceptualLoss
+from impasto.statistics import moments
+from impasto.styles import Style, maps_kind, parts
+from impasto.stylizer import Stylizer
+from impasto.weights import load_weights, resolve
+
+SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")
+CONTENT_LAYERS = ("relu3_1", "relu4_1")
+CHUNK = 4096
+
+
+class SANetOptions(Options):
+    """What can be chosen without training anew."""
+
+    positions: int = Field(
+        4096, ge=16, le=1 << 20, description="most positions of the painting that are looked at; more are thinned out"
+    )
+    weights: str = Field("", description="local weights file instead of the shipped one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) -> Tensor:
+    """For every query the values, weighted by the softmax of its products with the keys (Park & Lee 2019, eq. 2).
+
+    queries: (B, C, N); keys: (B, C, M); values: (B, D, M). Returns (B, D, N). `chunk` queries at a time, so that no
+    more than chunk x M weights are ever held.
+
+    Departs from the paper: nothing; as there, the products are not divided by the root of C.
+    """
+    asked, found, given = (x.transpose(1, 2).unsqueeze(1) for x in (queries, keys, values))  # (B, 1, N or M, C)
+    answers = [
+        F.scaled_dot_product_attention(part, found, given, scale=1.0) for part in torch.split(asked, chunk, dim=2)
+    ]
+    return torch.cat(answers, dim=2).squeeze(1).transpose(1, 2)
+
+
+def standardize(features: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Features with mean 0 and deviation 1 in every channel, measured in the region `mask`, (1, 1, H, W)."""
+    found = moments(features, full=False, mask=fit_mask(mask, features))
+    shift, scale = found.mean[:, :, None, None], found.deviation()[:, :, None, None]
+    return (features - shift.to(features.dtype)) / scale.to(features.dtype)
+
+
+class StyleAttention(nn.Module):
+    """The style-attentional block: queries from the photo, keys and values from the painting (sec. 3.2)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.f, self.g, self.h, self.out = (nn.Conv2d(width, width, 1) for _ in range(4))
+
+    def forward(self, content: Tensor, style: Tensor, mask: Tensor | None = None) -> Tensor:
+        """content: (B, C, H, W); style: (B, C, h, w) of any size; returns (B, C, H, W)."""
+        queries = self.f(standardize(content, mask))
+        keys, values = self.g(standardize(style)), self.h(style)
+        taken = attend(queries.flatten(2), keys.flatten(2), values.flatten(2))
+        result: Tensor = self.out(taken.reshape(content.shape)) + content
+        return result
+
+
+class SANetwork(nn.Module):
+    """Two attention blocks, their sum through a convolution, and AdaIN's decoder.
+
+    widths: the encoder's, of relu1_1 to relu4_1; relu5_1 is as wide as relu4_1. ``SANetwork.paper()`` has the paper's
+    size: 4 461 056 parameters of the transform and 3 505 219 of the decoder.
+    """
+
+    def __init__(self, widths: Sequence[int], *, mirror: bool = False) -> None:
+        super().__init__()
+        width = widths[-1]
+        self.shallow, self.deep = StyleAttention(width), StyleAttention(width)
+        self.merge = Conv(width, width, mirror=mirror)
+        self.decoder = StepDecoder(widths, mirror=mirror)
+
+    @classmethod
+    def paper(cls) -> SANetwork:
+        """For the full VGG-19."""
+        return cls(VGG19_WIDTHS[:4], mirror=True)
+
+    @classmethod
+    def slim(cls) -> SANetwork:
+        """For vgg19-slim."""
+        return cls(SLIM_WIDTHS[:4])
+
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Begin with a transform that leaves relu4_1 as it is, for a decoder that can paint already."""
+        for block in (self.shallow, self.deep):
+            nn.init.zeros_(block.out.weight)
+            assert block.out.bias is not None
+            nn.init.zeros_(block.out.bias)
+        nn.init.dirac_(self.merge.weight)
+        assert self.merge.bias is not None
+        nn.init.zeros_(self.merge.bias)
+
+    def blend(self, content: Mapping[str, Tensor], style: Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
+        """The photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size."""
+        shallow = self.shallow(content[SHALLOW], style[SHALLOW], mask)
+        deep = self.deep(content[DEEP], style[DEEP], mask)
+        deep = F.interpolate(deep, size=shallow.shape[-2:], mode="nearest")
+        result: Tensor = self.merge(shallow + deep)
+        return result
+
+
+class SANet(Stylizer):
+    """Encoder, style attention at relu4_1 and relu5_1, decoder (Park & Lee 2019).
+
+    Departs from the paper: the shipped network is over vgg19-slim, with repeated instead of mirrored edges, and was
+    trained as `SANetTraining` says; a painting's positions beyond `positions` are thinned out, so that time grows as
+    the photo's pixels do.
+    """
+
+    name = "sanet"
+    Options = SANetOptions
+    options: SANetOptions
+
+    def __init__(
+        self,
+        options: SANetOptions,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        backbone: nn.Module | None = None,
+        network: SANetwork | None = None,
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
+        self.network_digest = "random"
+        if network is None:
+            file = load_weights(options.weights or resolve(self.name))
+            network = SANetwork(file.config["widths"])
+            file.fill(network)
+            self.network_digest = file.digest
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        for module in (self.backbone, self.network):
+            module.to(memory_format=torch.channels_last)
+
+    @property
+    def style_kind(self) -> str:
+        """Feature maps of the encoder."""
+        return maps_kind(self.backbone)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Encoder and network."""
+        return {str(self.backbone.name): str(self.backbone.digest), self.name: self.network_digest}
+
+    def encode_style(self, image: Tensor) -> Style:
+        """Feature maps at relu4_1 and relu5_1, (C, h, w) each, thinned to `positions`; image: (1, 3, H, W)."""
+        with inference(self.device, self.options.precision):
+            found = self.backbone(image.to(self.device), LAYERS)
+        maps = {f"{layer}.map": self._thin(found[layer])[0].float().contiguous() for layer in LAYERS}
+        return Style(maps, self.style_kind)
+
+    def _thin(self, features: Tensor) -> Tensor:
+        height, width = features.shape[-2:]
+        excess = height * width / self.options.positions
+        if excess <= 1:
+            return features
+        size = [max(1, math.floor(side / math.sqrt(excess))) for side in (height, width)]
+        return F.interpolate(features, size=size, mode="nearest-exact")
+
+    def transfer(
+        self,
+        content: Tensor,
+        style: Style,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        seed: int = 0,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """One pass; (1, 3, H, W) to the same size. Strength 0 paints the photo in its own style. Nothing is random."""
+        with inference(self.device, self.options.precision):
+            own = self.backbone(content.to(self.device), LAYERS)
+            shares = [(strength * share, part) for share, part in parts(style)]
+            blended: list[Tensor] = [
+                share * self.network.blend(own, {k: part[f"{k}.map"][None].to(own[k]) for k in LAYERS}, mask)
+                for share, part in shares
+                if share
+            ]
+            if strength < 1:
+                blended.append((1 - strength) * self.network.blend(own, own, mask))
+            painted = torch.stack(blended).sum(0)
+            result: Tensor = fit_edge(self.network.decoder(painted), content.shape).float().clamp(0, 1)
+        return result
+
+
+class SANetTraining(nn.Module):
+    """How transform and decoder learn: content, style and both identity losses (sec. 3.3).
+
+    Departs from the paper: pictures are judged by `loss`, whose network should be exact in its shallow layers, as
+    vgg19-slim's thin features alone are easy to fool; the content is compared in the layers of `loss`; identity is
+    asked of one half of the batch, to halve its cost. The identity weights are 50 for pixels and 1 for features, as the
+    authors' page corrects the paper.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        loss: PerceptualLoss,
+        network: SANetwork,
+        *,
+        pixels_weight: float = 50.0,
+        features_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.pixels_weight, self.features_weight = pixels_weight, features_weight
+        self._frozen = backbone, loss  # in a tuple: no part of what is saved
+
+    def config(self) -> dict[str, Any]:
+        """The network's shape, for the file's header."""
+        widths, digest = list(self.network.decoder.widths), str(self._frozen[0].digest)
+        return {"method": "sanet", "backbone": digest, "widths": widths}
+
+    def encode(self, images: Tensor) -> dict[str, Tensor]:
+        """What the frozen encoder sees."""
+        with torch.no_grad():
+            found: dict[str, Tensor] = self._frozen[0](images, LAYERS)
+        return found
+
+    def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Stylized pictures, sample by sample, (B, 3, H, W)."""
+        blended = self.network.blend(self.encode(contents), self.encode(styles))
+        return fit_edge(self.network.decoder(blended), contents.shape)
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Content and style of what is painted; pictures painted in their own style should stay as they are."""
+        terms = self._frozen[1](self.paint(contents, styles), contents, styles)
+        half = (len(contents) + 1) // 2
+        return {**terms, **self.identity(torch.cat([contents[:half], styles[:half]]))}
+
+    def identity(self, images: Tensor) -> dict[str, Tensor]:
+        """Both identity losses; images: (B, 3, H, W), each painted in its own style."""
+        network = self._frozen[1].network
+        same = self.paint(images, images)
+        with torch.no_grad():
+            wanted = network(images, STYLE_LAYERS)
+        seen = network(same, STYLE_LAYERS)
+        errors = [F.mse_loss(seen[layer].float(), wanted[layer].float()) for layer in STYLE_LAYERS]
+        return {
+            "identity": self.pixels_weight * F.mse_loss(same.float(), images),
+            "features": self.features_weight * torch.stack(errors).sum(),
+        }
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
+        rows = (contents, styles, self.paint(contents, styles).clamp(0, 1))
+        return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)[None]
