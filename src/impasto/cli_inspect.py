@@ -23,7 +23,6 @@ def inspect(
     layer: LayerFlag = None,
     backbone: BackboneFlag = "vgg19-slim",
     backbone_weights: WeightsFlag = None,
-    random: Annotated[bool, typer.Option("--random", help="Random weights: the table needs no others.")] = False,
     size: Annotated[
         int, typer.Option(metavar="N", min=32, max=4096, help="Side of the picture that the table is for, or longer.")
     ] = 224,
@@ -52,13 +51,13 @@ def inspect(
         )
     if photo is None and output is not None:
         raise OptionError("the table goes to the screen, with --json as numbers; -o is for PHOTO --layer NAME")
-    network = load_backbone(backbone, weights=backbone_weights, pretrained=not random)
     if photo is None or layer is None:
-        table = inspection.layer_table(network, size)
+        table = inspection.layer_table(load_backbone(backbone, pretrained=False), size)
         rows = [row.to_json() for row in table]
         flags.print_json({"backbone": backbone, "size": size, "layers": rows}) if json else _show(table)
         return
-    _look(network.to(pick_device(device)), photo, layer, size, count, output, force=force, json=json)
+    network = load_backbone(backbone, weights=backbone_weights).to(pick_device(device))
+    _look(network, photo, layer, size, count, output, force=force, json=json)
 
 
 def _look(
