@@ -18,11 +18,11 @@ SOURCE = Path(impasto.__file__).parent
 ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"errors", "image", "sheet", "color", "statistics", "options", "weights"},
-    {"layers", "backbones", "torchvision_backbones", "normalised_vgg"},
+    {"layers", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
     {"losses", "perceptual"},
-    {"optimize", "styles", "stylizer"},
+    {"optimize", "parameterizations", "styles", "stylizer"},
     {"methods", "recipes"},
-    {"training", "distillation", "evaluation", "run_record"},
+    {"training", "distillation", "transfer", "evaluation", "run_record"},
     {"cli"},
 ]
 """What may import only from its own level and those before it; ``cli_*.py`` are like ``cli``."""
@@ -48,6 +48,8 @@ PUBLIC = [
 ONLY_IN = {
     "PIL": {"image", "sheet"},
     "torchvision": {"torchvision_backbones", "weights.download"},
+    "peft": {"transfer"},
+    "torchinfo": {"recipes"},
     "argparse": {"cli"},
     "typer": {"cli"},
     "rich": {"cli"},
@@ -260,7 +262,9 @@ def test_importing_impasto_is_instant() -> None:
 
 
 @pytest.mark.skipif(not (SOURCE / "cli.py").is_file(), reason="there is no command line yet")
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["stylize", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["stylize", "--help"], ["dream", "--help"], ["transfer", "fit", "--help"]]
+)
 def test_help_needs_no_torch(arguments: list[str]) -> None:
     code = f"""
 import sys
@@ -282,6 +286,6 @@ def test_only_torchvisions_own_backbones_load_torchvision() -> None:
 import importlib, sys
 for name in {wanted}:
     importlib.import_module("impasto." + name)
-print([m for m in ("torchvision", "accelerate", "skimage") if m in sys.modules])
+print([m for m in ("torchvision", "accelerate", "skimage", "peft", "torchinfo") if m in sys.modules])
 """
     assert run(code) == "[]"

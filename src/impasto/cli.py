@@ -15,13 +15,18 @@ from typing import Annotated, Any, cast
 import typer
 
 from impasto import __version__
+from impasto.cli_attack import attack
+from impasto.cli_dream import dream
 from impasto.cli_evaluate import evaluate
 from impasto.cli_flags import OpenCommand
+from impasto.cli_inspect import inspect
+from impasto.cli_invert import invert
 from impasto.cli_methods import methods
 from impasto.cli_style import extract, show, styles
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
 from impasto.cli_train import train
+from impasto.cli_transfer import fit, predict
 from impasto.errors import ImpastoError
 
 DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -34,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 style = typer.Typer()
+transfer = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
 app.command()(methods)
 app.command()(styles)
@@ -43,6 +49,13 @@ style.command()(show)
 app.command(cls=OpenCommand)(sweep)
 app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
+app.command(cls=OpenCommand)(invert)
+app.command()(inspect)
+app.command(cls=OpenCommand)(dream)
+app.command(cls=OpenCommand)(attack)
+app.add_typer(transfer, name="transfer")
+transfer.command(cls=OpenCommand)(fit)
+transfer.command()(predict)
 
 
 def _show_version(wanted: bool) -> None:
@@ -66,6 +79,13 @@ def impasto(
 @style.callback(invoke_without_command=True)
 def style_help(ctx: typer.Context) -> None:
     """Make and look into style cards: small files that stand for a painting."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@transfer.callback(invoke_without_command=True)
+def transfer_help(ctx: typer.Context) -> None:
+    """Make a classifier of one's own on a pretrained network, and ask it what is on pictures."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 

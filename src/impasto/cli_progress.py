@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import typer
 
 from impasto.optimize import OnStep, Step, ignore
 
@@ -75,3 +77,22 @@ def _bar(title: str) -> Iterator[OnStep]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(escape(title), total=None, loss="")
         yield lambda step: bar.update(task, completed=step.index, total=step.total, loss=f"loss {step.loss:.4g}")
+
+
+@contextmanager
+def counting(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function of done and total: a bar on stderr where somebody looks; elsewhere a line at every tenth part."""
+    if quiet or not sys.stderr.isatty():
+
+        def tell(done: int, total: int) -> None:
+            if not quiet and done * 10 // total > (done - 1) * 10 // total:
+                typer.echo(f"{title}: {done} of {total}", err=True)
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

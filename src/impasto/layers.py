@@ -24,7 +24,8 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         if self.edge[0]:
-            with torch.autocast(x.device.type, enabled=False):  # which would pad in float32
+            device = "cpu" if x.is_meta else x.device.type  # tensors without values have no autocast of their own
+            with torch.autocast(device, enabled=False):  # which would pad in float32
                 x = F.pad(x, self.edge, mode=self.edge_mode)
         return F.conv2d(x, self.weight, self.bias, self.stride)
 
