@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from impasto.backbones import VGG19_BLOCKS, VGG19_WIDTHS, Backbone, vgg_steps
+from impasto.instance_norm import adaptive_instance_norm
 from impasto.layers import Conv, count_parameters, freeze
 from impasto.methods.adain import (
     AdaIN,
     AdaINOptions,
     AdaINTraining,
-    adaptive_instance_norm,
     paper_decoder,
     slim_decoder,
 )

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"errors", "image", "sheet", "color", "statistics", "options", "weights"},
     {"layers", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
-    {"losses", "perceptual"},
+    {"losses", "perceptual", "instance_norm"},
     {"optimize", "parameterizations", "styles", "stylizer"},
     {"methods", "recipes"},
     {"training", "distillation", "transfer", "evaluation", "run_record"},

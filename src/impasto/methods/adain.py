@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
-from impasto.layers import StepDecoder, inference, size_below
-from impasto.losses import fit_mask
+from impasto.instance_norm import decode_normalised
+from impasto.layers import StepDecoder, inference
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss
@@ -34,20 +34,6 @@ class AdaINOptions(Options):
 
     weights: str = Field("", description="local weights file instead of the shipped one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
-
-
-def adaptive_instance_norm(content: Tensor, mean: Tensor, deviation: Tensor, own: Moments | None = None) -> Tensor:
-    """Give content features a style's channel means and deviations (Huang & Belongie 2017, sec. 5).
-
-    content: (B, C, H, W); mean, deviation: (1 or B, C), of the style's features; own: the content's moments, if they
-    are not those of all of `content`. Returns (B, C, H, W).
-
-    Departs from the paper: nothing.
-    """
-    own = own or moments(content, full=False)
-    scale = deviation / own.deviation()
-    shift = mean - own.mean * scale
-    return content * scale[:, :, None, None].to(content.dtype) + shift[:, :, None, None].to(content.dtype)
 
 
 def paper_decoder() -> StepDecoder:
@@ -136,14 +122,10 @@ class AdaIN(Stylizer):
         """One pass; (1, 3, H, W) to the same size. Strength 0 is the decoder's reconstruction. Nothing is random."""
         with inference(self.device, self.options.precision):
             x = self.backbone(content.to(self.device), [LAYERS[DEEPEST]])[LAYERS[DEEPEST]]
-            for level in range(DEEPEST, 0, -1):
-                if level in self.levels:
-                    own = moments(x, full=False, mask=fit_mask(mask, x))
-                    mean, deviation = (style[f"{LAYERS[level]}.{name}"][None] for name in ("mean", "deviation"))
-                    x = torch.lerp(x, adaptive_instance_norm(x, mean, deviation, own), strength)
-                x = self.decoder.step(level, x, size_below(level, content.shape))
-        result: Tensor = x.float().clamp(0, 1)
-        return result
+            names = {level: (f"{LAYERS[level]}.mean", f"{LAYERS[level]}.deviation") for level in self.levels}
+            targets = {level: (style[mean][None], style[deviation][None]) for level, (mean, deviation) in names.items()}
+            painted = decode_normalised(self.decoder, x, targets, content.shape, strength=strength, mask=mask)
+        return painted.float().clamp(0, 1)
 
 
 class AdaINTraining(nn.Module):
@@ -174,11 +156,8 @@ class AdaINTraining(nn.Module):
             x: Tensor = backbone(contents, [LAYERS[DEEPEST]])[LAYERS[DEEPEST]]
             textures = backbone(styles, [LAYERS[level] for level in self.levels])
             wanted = {level: moments(textures[LAYERS[level]], full=False) for level in self.levels}
-        for level in range(DEEPEST, 0, -1):
-            if level in wanted:
-                x = adaptive_instance_norm(x, wanted[level].mean, wanted[level].deviation())
-            x = self.network.step(level, x, size_below(level, contents.shape))
-        return x
+        targets = {level: (own.mean, own.deviation()) for level, own in wanted.items()}
+        return decode_normalised(self.network, x, targets, contents.shape)
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
         """Content, style and smoothness of what is painted; the style's share grows over the first part."""

@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
-from impasto.layers import Conv, StepDecoder, fit_edge, inference
+from impasto.instance_norm import Targets, decode_normalised
+from impasto.layers import Conv, StepDecoder, inference
 from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
@@ -28,6 +29,7 @@ from impasto.stylizer import Stylizer
 from impasto.weights import load_weights, resolve
 
 SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")
+FINE = {level: f"relu{level}_1" for level in (3, 2, 1)}
 CHUNK = 4096
 
 
@@ -127,8 +129,9 @@ class SANet(Stylizer):
     """Encoder, style attention at relu4_1 and relu5_1, decoder (Park & Lee 2019).
 
     Departs from the paper: the shipped network is over vgg19-slim, with repeated instead of mirrored edges, and was
-    trained as `SANetTraining` says; a painting's positions beyond `positions` are thinned out, so that time grows as
-    the photo's pixels do.
+    trained as `SANetTraining` says; the decoder's features are given the painting's means and deviations where they
+    stand for relu3_1, relu2_1 and relu1_1, because vgg19-slim's deep layers are too thin to hold a painting's colours;
+    a painting's positions beyond `positions` are thinned out, so that time grows as the photo's pixels do.
     """
 
     name = "sanet"
@@ -167,11 +170,17 @@ class SANet(Stylizer):
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self.network_digest}
 
     def encode_style(self, image: Tensor) -> Style:
-        """Feature maps at relu4_1 and relu5_1, (C, h, w) each, thinned to `positions`; image: (1, 3, H, W)."""
+        """Feature maps at relu4_1 and relu5_1, (C, h, w) each, thinned to `positions`, and moments at finer layers.
+
+        image: (1, 3, H, W).
+        """
         with inference(self.device, self.options.precision):
-            found = self.backbone(image.to(self.device), LAYERS)
-        maps = {f"{layer}.map": self._thin(found[layer])[0].float().contiguous() for layer in LAYERS}
-        return Style(maps, self.style_kind)
+            found = self.backbone(image.to(self.device), [*LAYERS, *FINE.values()])
+            values = {f"{layer}.map": self._thin(found[layer])[0].float().contiguous() for layer in LAYERS}
+            for layer in FINE.values():
+                own = moments(found[layer], full=False)
+                values |= {f"{layer}.mean": own.mean[0], f"{layer}.deviation": own.deviation()[0]}
+        return Style(values, self.style_kind)
 
     def _thin(self, features: Tensor) -> Tensor:
         height, width = features.shape[-2:]
@@ -194,17 +203,27 @@ class SANet(Stylizer):
         """One pass; (1, 3, H, W) to the same size. Strength 0 paints the photo in its own style. Nothing is random."""
         with inference(self.device, self.options.precision):
             own = self.backbone(content.to(self.device), LAYERS)
-            shares = [(strength * share, part) for share, part in parts(style)]
+            mixed = parts(style)
             blended: list[Tensor] = [
-                share * self.network.blend(own, {k: part[f"{k}.map"][None].to(own[k]) for k in LAYERS}, mask)
-                for share, part in shares
-                if share
+                strength * share * self.network.blend(own, {k: part[f"{k}.map"][None].to(own[k]) for k in LAYERS}, mask)
+                for share, part in mixed
+                if strength * share
             ]
             if strength < 1:
                 blended.append((1 - strength) * self.network.blend(own, own, mask))
-            painted = torch.stack(blended).sum(0)
-            result: Tensor = fit_edge(self.network.decoder(painted), content.shape).float().clamp(0, 1)
-        return result
+            x = torch.stack(blended).sum(0)
+            targets = fine_targets(mixed)
+            painted = decode_normalised(self.network.decoder, x, targets, content.shape, strength=strength, mask=mask)
+        return painted.float().clamp(0, 1)
+
+
+def fine_targets(mixed: Sequence[tuple[float, Style]]) -> Targets:
+    """The means and deviations, (1, C), of styles at the levels below relu4_1, mixed by their shares."""
+
+    def mixture(name: str) -> Tensor:
+        return torch.stack([share * part[name] for share, part in mixed]).sum(0)[None]
+
+    return {level: (mixture(f"{layer}.mean"), mixture(f"{layer}.deviation")) for level, layer in FINE.items()}
 
 
 class SANetTraining(nn.Module):
@@ -236,16 +255,15 @@ class SANetTraining(nn.Module):
         widths, digest = list(self.network.decoder.widths), str(self._frozen[0].digest)
         return {"method": "sanet", "backbone": digest, "widths": widths}
 
-    def encode(self, images: Tensor) -> dict[str, Tensor]:
-        """What the frozen encoder sees."""
-        with torch.no_grad():
-            found: dict[str, Tensor] = self._frozen[0](images, LAYERS)
-        return found
-
     def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Stylized pictures, sample by sample, (B, 3, H, W)."""
-        blended = self.network.blend(self.encode(contents), self.encode(styles))
-        return fit_edge(self.network.decoder(blended), contents.shape)
+        backbone = self._frozen[0]
+        with torch.no_grad():
+            own = backbone(contents, LAYERS)
+            theirs = backbone(styles, [*LAYERS, *FINE.values()])
+            wanted = {level: moments(theirs[layer], full=False) for level, layer in FINE.items()}
+        targets = {level: (found.mean, found.deviation()) for level, found in wanted.items()}
+        return decode_normalised(self.network.decoder, self.network.blend(own, theirs), targets, contents.shape)
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
         """Content and style of what is painted; pictures painted in their own style should stay as they are."""

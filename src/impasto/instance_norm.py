@@ -1,0 +1,51 @@
+"""Adaptive instance normalisation, at one layer and all the way through a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from impasto.layers import StepDecoder, size_below
+from impasto.losses import fit_mask
+from impasto.statistics import Moments, moments
+
+Targets = Mapping[int, tuple[Tensor, Tensor]]
+"""By level, means and deviations, each (1 or B, C)."""
+
+
+def adaptive_instance_norm(content: Tensor, mean: Tensor, deviation: Tensor, own: Moments | None = None) -> Tensor:
+    """Give content features a style's channel means and deviations (Huang & Belongie 2017, sec. 5).
+
+    content: (B, C, H, W); mean, deviation: (1 or B, C), of the style's features; own: the content's moments, if they
+    are not those of all of `content`. Returns (B, C, H, W).
+
+    Departs from the paper: nothing.
+    """
+    own = own or moments(content, full=False)
+    scale = deviation / own.deviation()
+    shift = mean - own.mean * scale
+    return content * scale[:, :, None, None].to(content.dtype) + shift[:, :, None, None].to(content.dtype)
+
+
+def decode_normalised(
+    decoder: StepDecoder,
+    x: Tensor,
+    targets: Targets,
+    shape: Sequence[int],
+    *,
+    strength: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """From relu4_1's features `x` to a picture of `shape`, normalised at each level of `targets` on the way.
+
+    strength: from 0, no normalisation, to 1; mask: the region whose moments count, (1, 1, H, W).
+    """
+    for level in range(len(decoder.steps), 0, -1):
+        if level in targets:
+            own = moments(x, full=False, mask=fit_mask(mask, x))
+            normalised = adaptive_instance_norm(x, *targets[level], own)
+            x = normalised if strength == 1 else torch.lerp(x, normalised, strength)
+        x = decoder.step(level, x, size_below(level, shape))
+    return x
