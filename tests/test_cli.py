@@ -63,8 +63,9 @@ def test_version_and_module(shell: Shell) -> None:
     assert done.stdout == f"impasto {impasto.__version__}\n"
 
 
-def test_stylize_needs_no_torchvision(shell: Shell) -> None:
-    words = ["stylize", "photo.png", "sea.png", "--backbone-weights", "slim.safetensors", *QUICK]
+@pytest.mark.parametrize("words", [[], ["-m", "gatys", "--backbone-weights", "slim.safetensors", *QUICK]])
+def test_stylize_needs_no_torchvision(shell: Shell, words: list[str]) -> None:
+    words = ["stylize", "photo.png", "sea.png", *words]
     done = python(
         f"import sys; from impasto.cli import main; code = main({words}); print(code, 'torchvision' in sys.modules)"
     )

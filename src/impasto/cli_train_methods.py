@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -34,6 +33,9 @@ class MethodOptions(TrainOptions):
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(4.0, ge=0, description="weight of the style; 0 for wct: only learn to rebuild")
     tv_weight: float = Field(0.0, ge=0, description="weight of total variation")
+    content_layers: tuple[str, ...] = Field(
+        CONTENT_LAYERS, min_length=1, description="layers at which the content is compared"
+    )
 
 
 class SANetOptions(MethodOptions):
@@ -43,7 +45,7 @@ class SANetOptions(MethodOptions):
     features_weight: float = Field(1.0, ge=0, description="weight of pictures painted in their own style: features")
 
 
-def judge(options: MethodOptions, content_layers: Sequence[str] = CONTENT_LAYERS) -> PerceptualLoss:
+def judge(options: MethodOptions) -> PerceptualLoss:
     """The loss by which pictures are judged."""
     network: nn.Module = NormalisedVGG.from_folder(options.teacher) if options.teacher else load_backbone(SLIM + HEADS)
     network.to(memory_format=torch.channels_last)
@@ -52,7 +54,7 @@ def judge(options: MethodOptions, content_layers: Sequence[str] = CONTENT_LAYERS
         content_weight=options.content_weight,
         style_weight=options.style_weight,
         tv_weight=options.tv_weight,
-        content_layers=content_layers,
+        content_layers=options.content_layers,
     )
 
 
@@ -91,7 +93,7 @@ def build_sanet(options: TrainOptions, contents: Pictures, styles: Pictures) -> 
             network.start_as_identity()
     learner = sanet.SANetTraining(
         backbone,
-        judge(options, sanet.CONTENT_LAYERS),
+        judge(options),
         network,
         pixels_weight=options.identity_weight,
         features_weight=options.features_weight,

@@ -20,7 +20,7 @@ from impasto.optimize import OnStep, ignore
 from impasto.options import Options as BaseOptions
 from impasto.styles import Style, check_weights, mix
 
-DEFAULT_METHOD = "gatys"
+DEFAULT_METHOD = "wct"
 LEAST_SIDE = 16
 
 

@@ -39,7 +39,7 @@ class WCTOptions(Options):
     )
     level_strengths: tuple[float, ...] = Field((), description="strength at each level, 0 to 1; empty: 1 everywhere")
     detail: tuple[float, ...] = Field(
-        (0.5,),
+        (0.3,),
         description="share of the photo's own features at each level below the deepest; one for all, or one a level",
     )
     transform: Transform = Field(
@@ -100,10 +100,12 @@ def colour(
     """`features`, (B, C, H, W), with the style's mean and covariance, blended by `strength` with what they were.
 
     style: of one picture for all, or one a sample; mask: the region whose moments are whitened. Gradients run through
-    the features, not through the transform's own numbers.
+    the features, their means and their deviations, not through the transform's other numbers.
     """
     if strength == 0:
         return features
+    if features.requires_grad:
+        features = hold_scale(features)
     found = moments(features.detach(), mask=fit_mask(mask, features))
     eye = torch.eye(features.shape[1], device=features.device)
     moved = []
@@ -112,6 +114,17 @@ def colour(
         matrix, offset = (eye + strength * (matrix - eye)).to(features.dtype), (strength * offset).to(features.dtype)
         moved.append(F.conv2d(features[i : i + 1], matrix[:, :, None, None], offset))
     return torch.cat(moved)
+
+
+def hold_scale(features: Tensor) -> Tensor:
+    """The same features, (B, C, H, W), but as if channel means and deviations were constants put onto normalised ones.
+
+    So a gradient knows that shifting or scaling a channel has no effect on what is whitened afterwards.
+    """
+    own = moments(features, full=False)
+    mean, deviation = own.mean[:, :, None, None], own.deviation()[:, :, None, None]
+    scale, shift = deviation.detach() / deviation, mean.detach()
+    return (features - mean.to(features.dtype)) * scale.to(features.dtype) + shift.to(features.dtype)
 
 
 class WCT(Stylizer):
