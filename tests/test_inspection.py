@@ -82,7 +82,9 @@ def test_a_dead_channel_correlates_with_nothing(picture: Tensor) -> None:
 
 def test_sheets(picture: Tensor) -> None:
     found = view(narrow_slim(), picture, "relu1_1")
-    assert found.maps(count=5, columns=2, cell=32).shape[0:2] == (1, 3)
+    three, one = found.maps(count=5, columns=2, cell=32), found.maps(count=2, columns=2, cell=32)
+    assert three.shape == (1, 3, 3 * one.shape[2], one.shape[3])
+    assert found.maps(count=1, columns=8, cell=32).shape[3] < one.shape[3]
     both = found.matrices(cell=64)
     assert both.shape[3] > 2 * 64
     assert 0 <= float(both.min()) < float(both.max()) <= 1

@@ -144,11 +144,16 @@ class View:
         return [pair for pair in pairs if pair[2]]
 
     def maps(self, count: int = 48, columns: int = 8, cell: int = 128) -> Tensor:
-        """The strongest channels as a labelled sheet, (1, 3, H, W), each from its own darkest to its own brightest."""
+        """The strongest channels under their numbers, (1, 3, H, W), each from its own darkest to its own brightest."""
         chosen = self.strongest[:count]
-        rows = [chosen[start : start + columns] for start in range(0, len(chosen), columns)]
-        pictures = [[heat_map(self.features[channel]) for channel in row] for row in rows]
-        return contact_sheet(pictures, row_labels=[" ".join(map(str, row)) for row in rows], cell=cell)
+        columns = min(columns, len(chosen))
+        rows = []
+        for start in range(0, len(chosen), columns):
+            own = chosen[start : start + columns]
+            pictures = [heat_map(self.features[channel]) for channel in own]
+            missing = [None] * (columns - len(own))
+            rows.append(contact_sheet([[*pictures, *missing]], column_labels=[str(i) for i in own], cell=cell))
+        return torch.cat(rows, dim=2)
 
     def matrices(self, cell: int = 512) -> Tensor:
         """The Gram matrix, by its roots, and the correlations, side by side, (1, 3, H, W)."""
