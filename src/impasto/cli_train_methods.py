@@ -38,6 +38,12 @@ class MethodOptions(TrainOptions):
     )
 
 
+class WCTOptions(MethodOptions):
+    """What the training of WCT can be told besides."""
+
+    rebuild_weight: float = Field(1.0, ge=0, description="weight of rebuilding pictures, beside painting them")
+
+
 class SANetOptions(MethodOptions):
     """What the training of SANet can be told besides."""
 
@@ -60,9 +66,10 @@ def judge(options: MethodOptions) -> PerceptualLoss:
 
 def build_wct(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     """WCT's decoder, from random weights or from `from_`; the same for the same seed."""
-    options = cast(MethodOptions, options)
+    options = cast(WCTOptions, options)
     torch.manual_seed(options.seed)
-    learner = wct.WCTTraining(load_backbone(SLIM), SLIM_WIDTHS, judge(options) if options.style_weight else None)
+    loss = judge(options) if options.style_weight else None
+    learner = wct.WCTTraining(load_backbone(SLIM), SLIM_WIDTHS, loss, rebuild_weight=options.rebuild_weight)
     if options.from_:
         load_weights(options.from_).fill(learner.network)
     return MethodTask("wct", learner).to(memory_format=torch.channels_last)
@@ -108,6 +115,6 @@ def start_decoder(decoder: StepDecoder, path: str) -> None:
     file.fill(decoder, ignore=deeper)
 
 
-WCT = Recipe(MethodOptions, build_wct)
+WCT = Recipe(WCTOptions, build_wct)
 ADAIN = Recipe(MethodOptions, build_adain)
 SANET = Recipe(SANetOptions, build_sanet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -175,7 +176,7 @@ def check_image(image: Tensor, role: str) -> None:
         raise OptionError(
             f"the {role} is a float tensor (1, 3, H, W) in [0, 1], not {tuple(image.shape)} {image.dtype}"
         )
-    if not bool(torch.isfinite(image).all()):
+    if not all(map(math.isfinite, map(float, torch.aminmax(image)))):
         raise OptionError(f"the {role} holds NaN or infinity")
 
 

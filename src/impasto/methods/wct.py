@@ -220,9 +220,17 @@ class WCTTraining(nn.Module):
     is compared with; the paper's decoders only rebuild.
     """
 
-    def __init__(self, backbone: Backbone, widths: Sequence[int], loss: PerceptualLoss | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        widths: Sequence[int],
+        loss: PerceptualLoss | None = None,
+        *,
+        rebuild_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.network = StepDecoder(widths)
+        self.rebuild_weight = rebuild_weight
         self._frozen = backbone, loss  # in a tuple: no part of what is saved
 
     def config(self) -> dict[str, Any]:
@@ -238,7 +246,8 @@ class WCTTraining(nn.Module):
         if loss is None:
             return self.rebuild(torch.cat([contents, styles]))
         half = (len(contents) + 1) // 2
-        terms = self.rebuild(torch.cat([contents[:half], styles[:half]]))
+        rebuilt = self.rebuild(torch.cat([contents[:half], styles[:half]]))
+        terms = {name: self.rebuild_weight * term for name, term in rebuilt.items()}
         detail = 0.1 + 0.4 * float(torch.rand(()))
         painted = self.paint(contents, styles, detail)
         return {**terms, **loss(painted, contents, styles)}
