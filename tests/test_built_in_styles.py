@@ -19,7 +19,7 @@ from impasto.cli import main
 from impasto.errors import OptionError
 from impasto.image import read_image, write_image
 from impasto.methods.gatys import Gatys, GatysOptions
-from impasto.styles import Style, built_in_styles, find_card, load_style, mix, moments_kind, recall
+from impasto.styles import Style, built_in_styles, find_card, load_style, maps_kind, mix, moments_kind, recall
 from impasto.stylizer import Stylizer
 from tiny import METHODS, tiny
 
@@ -75,8 +75,9 @@ def test_a_named_work_by_an_artist_who_died_long_ago(name: str, cards: dict[str,
 # --- what they hold
 
 
-def test_they_hold_both_poolings_of_the_shipped_backbone(cards: dict[str, Style]) -> None:
+def test_they_hold_both_poolings_and_maps_of_the_shipped_backbone(cards: dict[str, Style]) -> None:
     kinds = [moments_kind(load_backbone(pooling=pooling)) for pooling in ("max", "average")]
+    kinds.append(maps_kind(load_backbone()))
     for name, card in cards.items():
         assert list(card.kinds) == kinds, name
         for layer in LAYERS:
@@ -89,7 +90,7 @@ def test_they_hold_both_poolings_of_the_shipped_backbone(cards: dict[str, Style]
 def test_covariances_are_covariances(cards: dict[str, Style]) -> None:
     """Their least eigenvalue is not below 0 by more than float32 leaves of a difference."""
     for name, card in cards.items():
-        for style in card.kinds.values():
+        for style in (own for kind, own in card.kinds.items() if kind.startswith("moments/")):
             for layer in LAYERS:
                 found = torch.linalg.eigvalsh(recall(style, layer).covariance[0].double())
                 assert found[0] > -1e-6 * recall(style, layer).second[0].diagonal().max(), (name, layer)
@@ -123,12 +124,8 @@ def shipped(name: str) -> Stylizer:
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_method_of_moments_reads_every_card(name: str, cards: dict[str, Style], picture: Tensor) -> None:
+def test_every_method_reads_every_card(name: str, cards: dict[str, Style], picture: Tensor) -> None:
     model = shipped(name)
-    if "moments" not in model.style_kind:
-        with pytest.raises(OptionError, match="name the painting itself"):
-            model.adopt(cards["starry-night"])
-        return
     adopted = {title: model.adopt(card) for title, card in cards.items()}
     for title, style in adopted.items():
         assert style.kind == model.style_kind

@@ -1,8 +1,8 @@
 """Make the built-in styles from a folder of pictures: `python tools/make_styles.py FOLDER`.
 
 tools/styles.toml names the works and, relative to FOLDER, their pictures. Each becomes a style card in the package that
-holds the painting's moments over vgg19-slim in two kinds: with max pooling, which the one-pass methods read, and with
-average pooling at full and at half size, which `gatys` reads.
+holds the painting's moments over vgg19-slim in two kinds: with max pooling, which `wct` and `adain` read, and with
+average pooling at full and at half size, which `gatys` reads; and a hundred positions of its feature maps, for `sanet`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from impasto.backbones import SLIM, SLIM_LAYERS, load_backbone
 from impasto.image import fit, read_image, resize
+from impasto.methods.sanet import SANet, SANetOptions, SANetwork
 from impasto.styles import BUILT_IN, Style, measure, save_style
 
 TABLE = Path(__file__).with_name("styles.toml")
 LONGER_SIDE = 512
+POSITIONS = 100
 LAST_YEAR = 1954
 NOTED = ("title", "artist", "years", "year")
 FIELDS = {*NOTED, "file"}
@@ -56,7 +58,9 @@ def make_style(image: Tensor, info: dict[str, Any]) -> Style:
     layers = SLIM_LAYERS[1]
     one_pass = measure(load_backbone(SLIM), image, layers, coarse=False)
     optimised = measure(load_backbone(SLIM, pooling="average"), image, layers)
-    return Style(one_pass, one_pass.kind, info, [Style(optimised, optimised.kind, info)])
+    maps = SANet(SANetOptions(positions=POSITIONS, precision="fp32"), network=SANetwork.slim()).encode_style(image)
+    others = [Style(other, other.kind, info) for other in (optimised, maps)]
+    return Style(one_pass, one_pass.kind, info, others)
 
 
 def main() -> None:
