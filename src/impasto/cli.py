@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from impasto import __version__
+from impasto.cli_batch import batch
 from impasto.cli_evaluate import evaluate
 from impasto.cli_flags import OpenCommand
 from impasto.cli_methods import methods
@@ -22,7 +23,7 @@ from impasto.cli_style import extract, show
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
 from impasto.cli_train import train
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, is_out_of_memory
 
 DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 style = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
+app.command(cls=OpenCommand)(batch)
 app.command()(methods)
 app.add_typer(style, name="style")
 style.command(cls=OpenCommand)(extract)
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
     except Exception as error:
-        if _out_of_memory(error):
+        if is_out_of_memory(error):
             return _fail("not enough memory for this: try a smaller --size")
         return _confess(error)
 
@@ -94,11 +96,6 @@ def _fail(message: str) -> int:
 def _say(message: str, code: int) -> int:
     typer.echo(message, err=True)
     return code
-
-
-def _out_of_memory(error: Exception) -> bool:
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _confess(error: Exception) -> int:

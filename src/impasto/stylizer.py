@@ -123,7 +123,7 @@ class Stylizer(ABC):
         content = content.to(self.device, torch.float32)
         longer = style_size or max(content.shape[-2:])
         known = [
-            self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles
+            self.adopt(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer)) for s in styles
         ]
         known = [Style({k: v.to(self.device) for k, v in style.items()}, style.kind, style.info) for style in known]
         if not masks:
@@ -156,7 +156,8 @@ class Stylizer(ABC):
             result, left = result + share * painted, left - share
         return (result + left.clamp_min(0) * content).clamp(0, 1)
 
-    def _fit_style(self, image: Tensor, longer: int) -> Tensor:
+    def fit_style(self, image: Tensor, longer: int) -> Tensor:
+        """A painting as `encode_style` wants it if its longer side is to be at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         return resize(image.to(self.device, torch.float32), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
