@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -15,12 +15,29 @@ from torch import Tensor
 from impasto import methods as methods_package
 from impasto.errors import OptionError
 from impasto.image import fit, resize
+from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options as BaseOptions
+from impasto.statistics import Moments, moments
 from impasto.styles import Style, check_weights, mix
 
 DEFAULT_METHOD = "gatys"
 LEAST_SIDE = 16
+
+
+class MomentsSource(Protocol):
+    """Where a one-pass method takes the moments of the content's features from."""
+
+    def __call__(self, layer: str, features: Tensor, mask: Tensor | None, *, full: bool) -> Moments:
+        """The moments to work with at `layer`, where the content's features are (1, C, H, W).
+
+        mask: (1, 1, H, W) at the picture's size: the region whose statistics count. full: all products are needed.
+        """
+
+
+def live_moments(layer: str, features: Tensor, mask: Tensor | None, *, full: bool) -> Moments:
+    """Those of the features at hand: what every method does by itself."""
+    return moments(features, full=full, mask=fit_mask(mask, features))
 
 
 class Stylizer(ABC):
@@ -41,6 +58,7 @@ class Stylizer(ABC):
         self.preset = preset
         self.losses: dict[str, float] = {}
         self.interrupted = False
+        self.moments_of: MomentsSource = live_moments
 
     @property
     @abstractmethod

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
 from impasto.layers import Decoder, fit_edge, inference, mirrored_stages
-from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss
@@ -127,7 +126,7 @@ class AdaIN(Stylizer):
         """One pass; (1, 3, H, W) to the same size. Strength 0 is the decoder's reconstruction. Nothing is random."""
         with inference(self.device, self.options.precision):
             features = self.backbone(content.to(self.device), [LAYER])[LAYER]
-            own = moments(features, full=False, mask=fit_mask(mask, features))
+            own = self.moments_of(LAYER, features, mask, full=False)
             mean, deviation = style[f"{LAYER}.mean"][None], style[f"{LAYER}.deviation"][None]
             painted = torch.lerp(features, adaptive_instance_norm(features, mean, deviation, own), strength)
             result: Tensor = fit_edge(self.decoder(painted), content.shape).float().clamp(0, 1)
