@@ -17,10 +17,10 @@ import impasto
 SOURCE = Path(impasto.__file__).parent
 ROOT = Path(__file__).parent.parent
 LEVELS = [
-    {"errors", "image", "sheet", "color", "statistics", "options", "weights"},
+    {"errors", "image", "sheet", "color", "statistics", "options", "weights", "video", "flow"},
     {"layers", "backbones", "torchvision_backbones", "normalised_vgg"},
     {"losses", "perceptual"},
-    {"optimize", "styles", "stylizer"},
+    {"optimize", "styles", "stylizer", "temporal"},
     {"methods", "recipes"},
     {"training", "distillation", "evaluation", "run_record"},
     {"cli"},
@@ -48,6 +48,8 @@ PUBLIC = [
 ONLY_IN = {
     "PIL": {"image", "sheet"},
     "torchvision": {"torchvision_backbones", "weights.download"},
+    "av": {"video"},
+    "cv2": {"flow"},
     "argparse": {"cli"},
     "typer": {"cli"},
     "rich": {"cli"},
@@ -282,6 +284,6 @@ def test_only_torchvisions_own_backbones_load_torchvision() -> None:
 import importlib, sys
 for name in {wanted}:
     importlib.import_module("impasto." + name)
-print([m for m in ("torchvision", "accelerate", "skimage") if m in sys.modules])
+print([m for m in ("torchvision", "accelerate", "skimage", "av", "cv2") if m in sys.modules])
 """
     assert run(code) == "[]"

@@ -23,6 +23,7 @@ from impasto.cli_style import extract, show
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
 from impasto.cli_train import train
+from impasto.cli_video import video
 from impasto.errors import ImpastoError, is_out_of_memory
 
 DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -37,6 +38,7 @@ app = typer.Typer(
 style = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
 app.command(cls=OpenCommand)(batch)
+app.command(cls=OpenCommand)(video)
 app.command()(methods)
 app.add_typer(style, name="style")
 style.command(cls=OpenCommand)(extract)

@@ -61,16 +61,22 @@ def progress(title: str, quiet: bool, also: OnStep = ignore) -> Iterator[tuple[W
 
 
 class Count:
-    """How many of `total` pictures are done, told a line each, and how long the others will take."""
+    """How many of `total` pictures are done, told a line each, and how long the others will take.
 
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
-        self.started = time.monotonic()
+    done: how many were there already; pause: seconds between two lines at least.
+    """
+
+    def __init__(self, total: int, done: int = 0, pause: float = 0.0) -> None:
+        self.total, self.done, self.before, self.pause = total, done, done, pause
+        self.started = self.told = time.monotonic()
 
     def advance(self, what: str) -> None:
         """One more is done; what: its name and how it went."""
         self.done += 1
-        log.info("%d/%d %s%s", self.done, self.total, what, self.left())
+        now = time.monotonic()
+        if now - self.told >= self.pause or self.done == self.total:
+            self.told = now
+            log.info("%d/%d %s%s", self.done, self.total, what, self.left())
 
     def within(self, step: Step) -> None:
         """A step of the one that is being done."""
@@ -79,7 +85,8 @@ class Count:
         """``, 3 min left``; nothing at the end."""
         if self.done >= self.total:
             return ""
-        return f", {_duration((time.monotonic() - self.started) / self.done * (self.total - self.done))} left"
+        each = (time.monotonic() - self.started) / max(self.done - self.before, 1)
+        return f", {_duration(each * (self.total - self.done))} left"
 
 
 def _duration(seconds: float) -> str:
@@ -92,8 +99,8 @@ def _duration(seconds: float) -> str:
 class _CountBar(Count):
     """A count as a bar that also moves with the steps within a picture."""
 
-    def __init__(self, total: int, update: Callable[..., None]) -> None:
-        super().__init__(total)
+    def __init__(self, total: int, done: int, update: Callable[..., None]) -> None:
+        super().__init__(total, done)
         self.update = update
 
     def advance(self, what: str) -> None:
@@ -105,19 +112,19 @@ class _CountBar(Count):
 
 
 @contextmanager
-def count(title: str, total: int, quiet: bool) -> Iterator[Count]:
+def count(title: str, total: int, quiet: bool, *, done: int = 0, pause: float = 0.0) -> Iterator[Count]:
     """A count of `total` pictures, shown as a bar where somebody looks and by lines elsewhere."""
     if quiet or not sys.stderr.isatty():
         log.info("%s", title)
-        yield Count(total)
+        yield Count(total, done, pause)
         return
     with _columns() as (bar, escape):
-        task = bar.add_task(escape(title), total=total, loss="")
+        task = bar.add_task(escape(title), total=total, completed=done, loss="")
 
         def update(description: str | None = None, **values: Any) -> None:
             bar.update(task, description=None if description is None else escape(description), **values)
 
-        yield _CountBar(total, update)
+        yield _CountBar(total, done, update)
 
 
 @contextmanager

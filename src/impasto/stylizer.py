@@ -59,6 +59,8 @@ class Stylizer(ABC):
         self.losses: dict[str, float] = {}
         self.interrupted = False
         self.moments_of: MomentsSource = live_moments
+        self.start_from: Tensor | None = None
+        """A picture near the result, (1, 3, H, W), for a method that optimises: it then skips the coarse sizes."""
 
     @property
     @abstractmethod
