@@ -19,6 +19,7 @@ from clips import moving_shapes, pan, sound_of, write_clip
 from impasto import cli_video_run
 from impasto.backbones import SLIM_WIDTHS
 from impasto.cli_job import Job
+from impasto.flow import has_flow
 from impasto.image import read_image, write_image
 from impasto.layers import mirrored_stages
 from impasto.video import probe_video, read_frames
@@ -64,7 +65,7 @@ def test_a_video_keeps_sound_times_and_size(shell: Shell) -> None:
     assert sound_of(Path("out.mp4")) == sound_of(Path("clip.mp4"))
     assert {path.name for path in Path().iterdir() if path.name.startswith(".")} == set()
     record = json.loads(Path("out.mp4.json").read_text())
-    assert (record["method"], record["smooth"], record["flow"]) == ("adain", 0.9, 0.0)
+    assert (record["method"], record["smooth"], record["flow"]) == ("adain", 0.9, 0.25 if has_flow() else 0.0)
     strip = read_image("strip.png")
     assert strip.shape[-1] > 6 * 200
     for before, after in zip(frames("clip.mp4"), frames("out.mp4"), strict=True):
@@ -73,7 +74,7 @@ def test_a_video_keeps_sound_times_and_size(shell: Shell) -> None:
 
 
 def test_without_smoothing_it_is_stylize_frame_by_frame(shell: Shell) -> None:
-    video(shell, "clip.mp4", "sea.png", "-o", "out.mkv", "--smooth", "0", "--no-record").good()
+    video(shell, "clip.mp4", "sea.png", "-o", "out.mkv", "--smooth", "0", "--flow", "0", "--no-record").good()
     assert not Path("out.mkv.json").exists()
     write_image(frames("clip.mp4")[5], "frame.png")
     shell.run("stylize", "frame.png", "sea.png", "-o", "one.png", *FLAGS).good()
@@ -96,11 +97,11 @@ def test_the_style_is_encoded_once(shell: Shell, monkeypatch: pytest.MonkeyPatch
     assert len(encoded) == 1
 
 
-@pytest.mark.parametrize("flow", [[], ["--flow", "0.5"]])
+@pytest.mark.parametrize("flow", [["--flow", "0"], ["--flow", "0.5"]])
 def test_an_interrupted_run_goes_on_to_the_same_video(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, flow: list[str]
 ) -> None:
-    if flow:
+    if flow[1] != "0":
         pytest.importorskip("cv2")
     video(shell, "clip.mp4", "sea.png", "-o", "whole.mp4", *flow).good()
     paint, painted = Job.paint, []
@@ -160,6 +161,17 @@ def test_gatys_starts_each_frame_from_the_last(shell: Shell) -> None:
     write_clip(pan(painting(48, 96), 2, 48, 64), Path("short.mp4"))
     shell.run("video", "short.mp4", "sea.png", "-o", "out.mp4", "--flow", "0.5", *words).good()
     assert len(frames("out.mp4")) == 2
+
+
+def test_without_opencv_there_is_no_flow(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    done = video(shell, "clip.mp4", "sea.png", "-o", "out.mp4", "--json", "--dry-run").good()
+    assert done.json["flow"] == 0
+    assert "impasto[flow]" in done.err
+    for words in (("--flow", "0.5"), ("--report", "r.json")):
+        done = video(shell, "clip.mp4", "sea.png", "-o", "out.mp4", *words)
+        assert (done.code, done.out) == (2, "")
+        assert "impasto[flow]" in done.err
 
 
 def test_dry_run(shell: Shell) -> None:

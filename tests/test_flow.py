@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ def window(picture: Tensor, x: int) -> Tensor:
 
 def test_no_flow_moves_nothing(picture: Tensor) -> None:
     assert_close(warp(picture, shift(0, 0, 48, 64)), picture)
+    assert_close(warp(picture, shift(0, 0, 48, 64), sharp=True), picture)
 
 
 @pytest.mark.parametrize(("x", "y"), [(3, 0), (0, 2), (-4, 5)])
@@ -150,8 +153,7 @@ def test_the_last_result_is_carried_along() -> None:
             frame = window(wide, x)
             results.append(coherence.paint(frame, lambda frame=frame: method.stylize(frame, style)))
         flow = shift(-3, 0, 48, 64)
-        pairs = zip(results, results[1:], strict=False)
-        errors[carried] = sum(warping_error(a, b, flow, -flow) or 0 for a, b in pairs)
+        errors[carried] = sum(warping_error(a, b, flow, -flow) or 0 for a, b in pairwise(results))
     assert errors[0.7] < 0.7 * errors[0.0]
 
 

@@ -16,9 +16,7 @@ FilesWord = Annotated[
 ]
 StylesWord = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="STYLES", help="The last word, unless --style or --recipe says which: paintings, cards."
-    ),
+    typer.Argument(metavar="STYLES", help="The last word, unless --style or --recipe says which: paintings, cards."),
 ]
 FolderFlag = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the results; made if it is not there.")

@@ -19,7 +19,7 @@ SmoothFlag = Annotated[
 ]
 FlowFlag = Annotated[
     float | None,
-    typer.Option(metavar="0...1", help="Share of the last result moved along the optical flow; default: 0, none."),
+    typer.Option(metavar="0...1", help="Share of the last result moved along the optical flow; default: 0.25 if OpenCV is there."),
 ]
 StripFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Also a picture of some frames and results.")]
 ReportFlag = Annotated[

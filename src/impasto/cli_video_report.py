@@ -1,4 +1,4 @@
-"""What `impasto video` tells of a video: a strip of frames and results; flicker and style, with and without smoothing."""
+"""What `impasto video` tells of a video: a strip of frames; flicker and style, with and without smoothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from impasto.backbones import SLIM, load_backbone

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import typer
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from impasto.cli_progress import Count, count
 from impasto.cli_video_report import measure, paint_strip
 from impasto.color import MATCHING_MODES
 from impasto.errors import ImpastoError, OptionError
-from impasto.flow import estimate_flow
+from impasto.flow import has_flow
 from impasto.image import WRITABLE, Picture, read_image, write_image
 from impasto.run_record import Recipe, make_record, sidecar
 from impasto.temporal import Coherence
@@ -32,7 +31,7 @@ from impasto.video import check_target as check_video
 from impasto.weights import load_weights, save_weights
 from impasto.weights.resolve import write_atomically
 
-SMOOTH = 0.9
+SMOOTH, FLOW = 0.9, 0.25
 STATE, IDENTITY = "state.safetensors", "run.json"
 MOST_BYTES_A_PIXEL = 2.5
 """What a frame needs on disk while it waits: a PNG of much texture."""
@@ -48,8 +47,12 @@ def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags
         raise OptionError(
             f"--keep-color {made.keep_color} recolours the painting for every frame: use luminance or lab for a video"
         )
-    smooth = SMOOTH if made.smooth is None else made.smooth
-    return made.model_copy(update={"smooth": smooth, "flow": made.flow or 0.0})
+    smooth, flow = made.smooth, made.flow
+    if flow is None and not has_flow():
+        log.info("optical flow would make it flicker less: pip install 'impasto[flow]'")
+        flow = 0.0
+    smooth = SMOOTH if smooth is None else smooth
+    return made.model_copy(update={"smooth": smooth, "flow": FLOW if flow is None else flow})
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,8 @@ def plan(
     for path, endings in ((strip, WRITABLE), (report, (".json",)), (beside, (".json",))):
         if path is not None:
             check_target(path, force or resumed, endings)
-    if recipe.flow or report:
-        estimate_flow(*torch.rand(2, 1, 3, 32, 32))  # is it there?
+    if (recipe.flow or report) and not has_flow():
+        raise ImpastoError("--flow and --report need OpenCV: pip install 'impasto[flow]'")
     painter = Painter(recipe, device)
     first = next(read_frames(source), None)
     if first is None:

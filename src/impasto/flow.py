@@ -18,8 +18,8 @@ from impasto.errors import ImpastoError
 def has_flow() -> bool:
     """Whether flow can be estimated here, by the extra ``flow``."""
     try:
-        import cv2  # noqa: F401
-    except ImportError:
+        _opencv()
+    except ImpastoError:
         return False
     return True
 
@@ -29,22 +29,31 @@ def estimate_flow(first: Tensor, second: Tensor) -> Tensor:
 
     Raises ImpastoError without the extra ``flow``.
     """
-    try:
-        import cv2
-    except ImportError:
-        raise ImpastoError("optical flow needs OpenCV: pip install 'impasto[flow]'") from None
-    finder: Any = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    cv2 = _opencv()
+    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [luma(image).mul(255).round().byte()[0, 0].cpu().numpy() for image in (first, second)]
     found = torch.from_numpy(finder.calc(*grey, None))
     return found.permute(2, 0, 1)[None].to(first)
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """What `image`, (1, C, H, W), has where `flow` points to, bilinear; beyond the edge, the edge."""
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError:
+        raise ImpastoError("optical flow needs OpenCV: pip install 'impasto[flow]'") from None
+    return cv2
+
+
+def warp(image: Tensor, flow: Tensor, *, sharp: bool = False) -> Tensor:
+    """What `image`, (1, C, H, W), has where `flow` points to; beyond the edge, the edge.
+
+    Bilinear, or bicubic if `sharp`, which blurs less when it is done again and again, and may leave the range.
+    """
     height, width = image.shape[-2:]
     x, y = _targets(flow)
     grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
-    return functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    mode = "bicubic" if sharp else "bilinear"
+    return functional.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=True)
 
 
 def trusted(flow: Tensor, back: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class Coherence:
             return None
         earlier, result = self.last
         flow, back = estimate_flow(frame, earlier), estimate_flow(earlier, frame)
-        return warp(result, flow), trusted(flow, back)
+        return warp(result, flow, sharp=True).clamp(0, 1), trusted(flow, back)
 
     def _is_cut(self, before: Tensor, after: Tensor) -> bool:
         change = float((resize(before, GLANCE, GLANCE) - resize(after, GLANCE, GLANCE)).abs().mean())
