@@ -19,12 +19,18 @@ SmoothFlag = Annotated[
 ]
 FlowFlag = Annotated[
     float | None,
-    typer.Option(metavar="0...1", help="Share of the last result moved along the optical flow; default: 0.25 if OpenCV is there."),
+    typer.Option(
+        metavar="0...1", help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV."
+    ),
 ]
 StripFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Also a picture of some frames and results.")]
 ReportFlag = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Also measure flicker and style, with and without smoothing: twice the time."),
+]
+MemoryFlag = Annotated[
+    float | None,
+    typer.Option(metavar="GB", min=0.1, help="Take no more memory than this; frames are made smaller if need be."),
 ]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is there, and begin anew.")]
 
@@ -47,6 +53,7 @@ def video(
     mask: flags.MaskFlag = None,
     seed: flags.SeedFlag = None,
     device: flags.DeviceFlag = "auto",
+    max_memory: MemoryFlag = None,
     strip: StripFlag = None,
     report: ReportFlag = None,
     force: ForceFlag = False,
@@ -68,6 +75,6 @@ def video(
     from impasto import cli_video_run
 
     asked = cli_video_run.make_recipe(ctx, flags.words(content, styles), recipe, given)
-    work = cli_video_run.plan(asked, output, strip, report, device, force=force, record=record)
+    work = cli_video_run.plan(asked, output, strip, report, device, max_memory, force=force, record=record)
     result = cli_video_run.rehearse(work) if dry_run else cli_video_run.paint_video(work, quiet=quiet)
     flags.print_json(result) if json else typer.echo(result["output"])

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from impasto import cli_run
 from impasto.cli_flags import check_target
+from impasto.cli_memory import find_fitting, limit_memory
 from impasto.cli_painter import Painter
 from impasto.cli_progress import Count, count
 from impasto.cli_video_report import measure, paint_strip
 from impasto.color import MATCHING_MODES
 from impasto.errors import ImpastoError, OptionError
 from impasto.flow import has_flow
-from impasto.image import WRITABLE, Picture, read_image, write_image
+from impasto.image import WRITABLE, Picture, read_image, resize, write_image
+from impasto.optimize import Step
 from impasto.run_record import Recipe, make_record, sidecar
 from impasto.temporal import Coherence
 from impasto.video import ENCODERS, Frame, VideoInfo, probe_video, read_frames, write_video
@@ -31,7 +33,7 @@ from impasto.video import check_target as check_video
 from impasto.weights import load_weights, save_weights
 from impasto.weights.resolve import write_atomically
 
-SMOOTH, FLOW = 0.9, 0.25
+SMOOTH, FLOW = 0.9, 0.22
 STATE, IDENTITY = "state.safetensors", "run.json"
 MOST_BYTES_A_PIXEL = 2.5
 """What a frame needs on disk while it waits: a PNG of much texture."""
@@ -103,6 +105,7 @@ def plan(
     strip: Path | None,
     report: Path | None,
     device: str,
+    max_memory: float | None = None,
     *,
     force: bool,
     record: bool,
@@ -128,12 +131,30 @@ def plan(
     if first is None:
         raise ImpastoError(f"{source} holds no frame")
     size = painter.working_size(first.image.shape[-2], first.image.shape[-1])
+    if max_memory is not None:
+        limit_memory(max_memory, painter.model.device)
+        size = find_fitting(size, lambda size: _try(painter, first.image, size))
+        painter.recipe = recipe = recipe.model_copy(update={"size": f"{size[1]}x{size[0]}"})
     needed = info.frames * size[0] * size[1] * MOST_BYTES_A_PIXEL
     if shutil.disk_usage(target.parent).free < needed:
         raise ImpastoError(
             f"{info.frames} frames may need {needed / 1e9:.1f} GB in {target.parent}: write elsewhere with -o"
         )
     return Work(recipe, target, strip, report, record, force, info, painter, size)
+
+
+def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
+    """Paint a frame at `size`, (height, width), of an optimisation the first step."""
+    photo = Picture(resize(frame, *size), None)
+
+    def stop(step: Step) -> None:
+        raise KeyboardInterrupt
+
+    painter.model.start_from = photo.color
+    try:
+        painter.job(painter.recipe, photo, painter.recipe.styles).paint(stop)
+    finally:
+        painter.model.start_from = None
 
 
 def rehearse(work: Work) -> dict[str, Any]:
