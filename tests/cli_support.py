@@ -39,7 +39,7 @@ def by_gatys(argv: Sequence[object]) -> list[str]:
     words = [str(word) for word in argv]
     named = {"-m", "--method", "--recipe"} & set(words)
     verbs = 2 if words[:2] == ["style", "extract"] else 1
-    paints = words[:1] in (["stylize"], ["sweep"]) or verbs == 2
+    paints = words[:1] in (["stylize"], ["sweep"], ["batch"]) or verbs == 2
     return [*words[:verbs], "-m", "gatys", *words[verbs:]] if paints and not named else words
 
 

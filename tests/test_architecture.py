@@ -17,10 +17,10 @@ import impasto
 SOURCE = Path(impasto.__file__).parent
 ROOT = Path(__file__).parent.parent
 LEVELS = [
-    {"errors", "image", "sheet", "color", "statistics", "options", "weights"},
+    {"errors", "image", "sheet", "color", "statistics", "options", "weights", "video", "flow"},
     {"layers", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
     {"losses", "perceptual", "instance_norm"},
-    {"optimize", "parameterizations", "styles", "stylizer"},
+    {"optimize", "parameterizations", "styles", "stylizer", "temporal"},
     {"methods", "recipes"},
     {"training", "distillation", "transfer", "evaluation", "run_record"},
     {"cli"},
@@ -50,6 +50,8 @@ ONLY_IN = {
     "torchvision": {"torchvision_backbones", "weights.download"},
     "peft": {"transfer"},
     "torchinfo": {"recipes"},
+    "av": {"video"},
+    "cv2": {"flow"},
     "argparse": {"cli"},
     "typer": {"cli"},
     "rich": {"cli"},
@@ -286,6 +288,6 @@ def test_only_torchvisions_own_backbones_load_torchvision() -> None:
 import importlib, sys
 for name in {wanted}:
     importlib.import_module("impasto." + name)
-print([m for m in ("torchvision", "accelerate", "skimage", "peft", "torchinfo") if m in sys.modules])
+print([m for m in ("torchvision", "accelerate", "skimage", "peft", "torchinfo", "av", "cv2") if m in sys.modules])
 """
     assert run(code) == "[]"

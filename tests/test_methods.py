@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
+from impasto.statistics import Moments
 from impasto.styles import Style, load_style, mix, save_style
-from impasto.stylizer import DEFAULT_METHOD, Stylizer, find_method, list_methods, load
+from impasto.stylizer import DEFAULT_METHOD, Stylizer, find_method, list_methods, live_moments, load
 from tiny import painting, tiny
 
 METHODS = list_methods()
@@ -328,3 +329,22 @@ def test_working_sizes(method: Stylizer) -> None:
     most = (600, 900) if method.one_pass else (341, 512)
     assert method.working_size(600, 900, None) == most
     assert method.working_size(300, 200, None) == (300, 200)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if find_method(name).one_pass])
+def test_the_contents_moments_can_come_from_elsewhere(name: str, picture: Tensor) -> None:
+    """Those of all features give the same picture; those of another photo another one."""
+    method = tiny(name)
+    plain = method.stylize(picture, painting())
+    taken: dict[str, Moments] = {}
+
+    def take(layer: str, features: Tensor, mask: Tensor | None, *, full: bool) -> Moments:
+        taken[layer] = live_moments(layer, features, mask, full=full)
+        return taken[layer]
+
+    method.moments_of = take
+    assert torch.equal(method.stylize(picture, painting()), plain)
+    method.stylize(other().flip(3) ** 3, painting())
+    frozen = dict(taken)
+    method.moments_of = lambda layer, features, mask, *, full: frozen[layer]
+    assert (method.stylize(picture, painting()) - plain).abs().mean() > 1e-3

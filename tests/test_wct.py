@@ -97,7 +97,7 @@ def test_a_region_takes_on_the_styles_moments_by_itself() -> None:
     content, style = features(17), features(18)
     mask = torch.zeros(1, 1, 12, 9)
     mask[..., :5, :] = 1
-    found = colour(content, moments(style), "transport", mask=mask)
+    found = colour(content, moments(style), "transport", own=moments(content, mask=mask))
     mean, covariance = described(found[..., :5, :])
     wanted_mean, wanted = described(style)
     assert np.abs(mean - wanted_mean).max() < 1e-3

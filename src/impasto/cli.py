@@ -16,6 +16,7 @@ import typer
 
 from impasto import __version__
 from impasto.cli_attack import attack
+from impasto.cli_batch import batch
 from impasto.cli_dream import dream
 from impasto.cli_evaluate import evaluate
 from impasto.cli_flags import OpenCommand
@@ -27,7 +28,8 @@ from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
 from impasto.cli_train import train
 from impasto.cli_transfer import fit, predict
-from impasto.errors import ImpastoError
+from impasto.cli_video import video
+from impasto.errors import ImpastoError, is_out_of_memory
 
 DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
@@ -41,6 +43,8 @@ app = typer.Typer(
 style = typer.Typer()
 transfer = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
+app.command(cls=OpenCommand)(batch)
+app.command(cls=OpenCommand)(video)
 app.command()(methods)
 app.command()(styles)
 app.add_typer(style, name="style")
@@ -103,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
     except Exception as error:
-        if _out_of_memory(error):
+        if is_out_of_memory(error):
             return _fail("not enough memory for this: try a smaller --size")
         return _confess(error)
 
@@ -115,11 +119,6 @@ def _fail(message: str) -> int:
 def _say(message: str, code: int) -> int:
     typer.echo(message, err=True)
     return code
-
-
-def _out_of_memory(error: Exception) -> bool:
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _confess(error: Exception) -> int:

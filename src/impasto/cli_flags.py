@@ -173,9 +173,9 @@ def be_quiet(quiet: bool) -> None:
         logging.getLogger("impasto").setLevel(logging.WARNING)
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON object to stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+def print_json(value: Any, *, line: bool = False) -> None:
+    """Print one JSON object to stdout; line: on a single line."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=None if line else 2, default=str))
 
 
 def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Path:

@@ -1,4 +1,4 @@
-"""What a user can do wrong, told in one line."""
+"""What a user can do wrong, told in one line; what running out of memory looks like."""
 
 
 class ImpastoError(Exception):
@@ -15,3 +15,9 @@ class OptionError(ImpastoError):
 
 class WeightsError(ImpastoError):
     """A weights file or style card that is missing, damaged or made for something else."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on a CPU or a GPU."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))

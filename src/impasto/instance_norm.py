@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.layers import StepDecoder, size_below
-from impasto.losses import fit_mask
 from impasto.statistics import Moments, moments
 
 Targets = Mapping[int, tuple[Tensor, Tensor]]
@@ -40,15 +39,16 @@ def decode_normalised(
     shape: Sequence[int],
     *,
     strength: float = 1.0,
-    mask: Tensor | None = None,
+    moments_at: Callable[[int, Tensor], Moments] | None = None,
 ) -> Tensor:
     """From relu4_1's features `x` to a picture of `shape`, normalised at each level of `targets` on the way.
 
-    strength: from 0, no normalisation, to 1; mask: the region whose moments count, (1, 1, H, W).
+    strength: from 0, no normalisation, to 1; moments_at: gives the moments by which the features at a level are
+    normalised, if they are not their own.
     """
     for level in range(len(decoder.steps), 0, -1):
         if level in targets:
-            own = moments(x, full=False, mask=fit_mask(mask, x))
+            own = None if moments_at is None else moments_at(level, x)
             normalised = adaptive_instance_norm(x, *targets[level], own)
             x = normalised if strength == 1 else torch.lerp(x, normalised, strength)
         x = decoder.step(level, x, size_below(level, shape))

@@ -29,6 +29,7 @@ from impasto.weights.resolve import write_atomically
 
 KEY = "impasto"
 FILES = ("content", "styles", "masks")
+RARE = ("vary", "smooth", "flow")
 LARGEST_RECORD = 10_000_000
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Recipe(Options):
     """What a run is asked for.
 
     size: as `parse_size` reads it; None: what the method works at by itself. weights: the digests of the weights that a
-    recorded run used; vary: the axes of a contact sheet.
+    recorded run used; vary: the axes of a contact sheet; smooth, flow: a video's, as of `Coherence`.
     """
 
     method: str = DEFAULT_METHOD
@@ -54,6 +55,8 @@ class Recipe(Options):
     keep_color: str = "off"
     seed: int = Field(0, ge=0, lt=2**63)
     vary: dict[str, tuple[str, ...]] = Field({})
+    smooth: float | None = Field(None, ge=0, lt=1)
+    flow: float | None = Field(None, ge=0, lt=1)
     weights: dict[str, str] = Field({})
 
     @field_validator("size", mode="before")
@@ -87,7 +90,7 @@ def find_style(name: str) -> Path:
 
 def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path) -> dict[str, Any]:
     """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`."""
-    record = recipe.model_dump(mode="json", exclude={*FILES, "vary", "weights"})
+    record = recipe.model_dump(mode="json", exclude={*FILES, *RARE, "weights"})
     record |= {
         "options": model.options.model_dump(mode="json"),
         "size": recipe.size or _implied_size(model, size),
@@ -101,9 +104,8 @@ def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: 
         "statistics": "live",
         "versions": {"impasto": __version__, "torch": torch.__version__},
     }
-    if recipe.vary:
-        record["vary"] = {name: list(values) for name, values in recipe.vary.items()}
-    return record
+    rare = recipe.model_dump(mode="json", include=set(RARE))
+    return record | {name: value for name, value in rare.items() if value not in (None, {})}
 
 
 def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:

@@ -9,7 +9,7 @@ import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,12 +17,29 @@ from torch import Tensor
 from impasto import methods as methods_package
 from impasto.errors import OptionError
 from impasto.image import fit, resize
+from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options as BaseOptions
+from impasto.statistics import Moments, moments
 from impasto.styles import Style, check_weights, mix
 
 DEFAULT_METHOD = "wct"
 LEAST_SIDE = 16
+
+
+class MomentsSource(Protocol):
+    """Where a one-pass method takes the moments of the content's features from."""
+
+    def __call__(self, layer: str, features: Tensor, mask: Tensor | None, *, full: bool) -> Moments:
+        """The moments to work with at `layer`, where the content's features are (1, C, H, W).
+
+        mask: (1, 1, H, W) at the picture's size: the region whose statistics count. full: all products are needed.
+        """
+
+
+def live_moments(layer: str, features: Tensor, mask: Tensor | None, *, full: bool) -> Moments:
+    """Those of the features at hand: what every method does by itself."""
+    return moments(features, full=full, mask=fit_mask(mask, features))
 
 
 class Stylizer(ABC):
@@ -43,6 +60,9 @@ class Stylizer(ABC):
         self.preset = preset
         self.losses: dict[str, float] = {}
         self.interrupted = False
+        self.moments_of: MomentsSource = live_moments
+        self.start_from: Tensor | None = None
+        """A picture near the result, (1, 3, H, W), for a method that optimises: it then skips the coarse sizes."""
 
     @property
     @abstractmethod
@@ -131,7 +151,7 @@ class Stylizer(ABC):
         content = content.to(self.device, torch.float32)
         longer = style_size or max(content.shape[-2:])
         known = [
-            self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles
+            self.adopt(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer)) for s in styles
         ]
         known = [Style({k: v.to(self.device) for k, v in style.items()}, style.kind, style.info) for style in known]
         if not masks or (len(masks) == 1 and float(masks[0].min()) == 1):  # a white mask is none
@@ -164,7 +184,8 @@ class Stylizer(ABC):
             result, left = result + share * painted, left - share
         return (result + left.clamp_min(0) * content).clamp(0, 1)
 
-    def _fit_style(self, image: Tensor, longer: int) -> Tensor:
+    def fit_style(self, image: Tensor, longer: int) -> Tensor:
+        """A painting as `encode_style` wants it if its longer side is to be at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         return resize(image.to(self.device, torch.float32), max(height, LEAST_SIDE), max(width, LEAST_SIDE))

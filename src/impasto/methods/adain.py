@@ -124,7 +124,11 @@ class AdaIN(Stylizer):
             x = self.backbone(content.to(self.device), [LAYERS[DEEPEST]])[LAYERS[DEEPEST]]
             names = {level: (f"{LAYERS[level]}.mean", f"{LAYERS[level]}.deviation") for level in self.levels}
             targets = {level: (style[mean][None], style[deviation][None]) for level, (mean, deviation) in names.items()}
-            painted = decode_normalised(self.decoder, x, targets, content.shape, strength=strength, mask=mask)
+
+            def own(level: int, x: Tensor) -> Moments:
+                return self.moments_of(LAYERS[level], x, mask, full=False)
+
+            painted = decode_normalised(self.decoder, x, targets, content.shape, strength=strength, moments_at=own)
         return painted.float().clamp(0, 1)
 
 

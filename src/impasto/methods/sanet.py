@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, load_backbone
 from impasto.instance_norm import Targets, decode_normalised
 from impasto.layers import Conv, StepDecoder, inference
-from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
 from impasto.perceptual import STYLE_LAYERS, PerceptualLoss
-from impasto.statistics import moments
+from impasto.statistics import Moments, moments
 from impasto.styles import Style, maps_kind, parts
 from impasto.stylizer import Stylizer
 from impasto.weights import load_weights, resolve
@@ -58,9 +57,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) ->
     return torch.cat(answers, dim=2).squeeze(1).transpose(1, 2)
 
 
-def standardize(features: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Features with mean 0 and deviation 1 in every channel, measured in the region `mask`, (1, 1, H, W)."""
-    found = moments(features, full=False, mask=fit_mask(mask, features))
+def standardize(features: Tensor, own: Moments | None = None) -> Tensor:
+    """Features with mean 0 and deviation 1 in every channel; own: their moments, if not those of all of them."""
+    found = own or moments(features, full=False)
     shift, scale = found.mean[:, :, None, None], found.deviation()[:, :, None, None]
     return (features - shift.to(features.dtype)) / scale.to(features.dtype)
 
@@ -72,9 +71,9 @@ class StyleAttention(nn.Module):
         super().__init__()
         self.f, self.g, self.h, self.out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
-    def forward(self, content: Tensor, style: Tensor, mask: Tensor | None = None) -> Tensor:
-        """content: (B, C, H, W); style: (B, C, h, w) of any size; returns (B, C, H, W)."""
-        queries = self.f(standardize(content, mask))
+    def forward(self, content: Tensor, style: Tensor, own: Moments | None = None) -> Tensor:
+        """content: (B, C, H, W); style: (B, C, h, w) of any size; own: as of `standardize`; returns (B, C, H, W)."""
+        queries = self.f(standardize(content, own))
         keys, values = self.g(standardize(style)), self.h(style)
         taken = attend(queries.flatten(2), keys.flatten(2), values.flatten(2))
         result: Tensor = self.out(taken.reshape(content.shape)) + content
@@ -116,10 +115,16 @@ class SANetwork(nn.Module):
         assert self.merge.bias is not None
         nn.init.zeros_(self.merge.bias)
 
-    def blend(self, content: Mapping[str, Tensor], style: Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
-        """The photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size."""
-        shallow = self.shallow(content[SHALLOW], style[SHALLOW], mask)
-        deep = self.deep(content[DEEP], style[DEEP], mask)
+    def blend(
+        self, content: Mapping[str, Tensor], style: Mapping[str, Tensor], own: Mapping[str, Moments] | None = None
+    ) -> Tensor:
+        """The photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size.
+
+        own: the moments by which the photo's features are normalised, if not those of all of them.
+        """
+        own = own or {}
+        shallow = self.shallow(content[SHALLOW], style[SHALLOW], own.get(SHALLOW))
+        deep = self.deep(content[DEEP], style[DEEP], own.get(DEEP))
         deep = F.interpolate(deep, size=shallow.shape[-2:], mode="nearest")
         result: Tensor = self.merge(shallow + deep)
         return result
@@ -203,17 +208,24 @@ class SANet(Stylizer):
         """One pass; (1, 3, H, W) to the same size. Strength 0 paints the photo in its own style. Nothing is random."""
         with inference(self.device, self.options.precision):
             own = self.backbone(content.to(self.device), LAYERS)
+            found = {layer: self.moments_of(layer, own[layer], mask, full=False) for layer in LAYERS}
             mixed = parts(style)
             blended: list[Tensor] = [
-                strength * share * self.network.blend(own, {k: part[f"{k}.map"][None].to(own[k]) for k in LAYERS}, mask)
+                strength
+                * share
+                * self.network.blend(own, {k: part[f"{k}.map"][None].to(own[k]) for k in LAYERS}, found)
                 for share, part in mixed
                 if strength * share
             ]
             if strength < 1:
-                blended.append((1 - strength) * self.network.blend(own, own, mask))
-            x = torch.stack(blended).sum(0)
-            targets = fine_targets(mixed)
-            painted = decode_normalised(self.network.decoder, x, targets, content.shape, strength=strength, mask=mask)
+                blended.append((1 - strength) * self.network.blend(own, own, found))
+
+            def at(level: int, x: Tensor) -> Moments:
+                return self.moments_of(FINE[level], x, mask, full=False)
+
+            x, targets = torch.stack(blended).sum(0), fine_targets(mixed)
+            decoder = self.network.decoder
+            painted = decode_normalised(decoder, x, targets, content.shape, strength=strength, moments_at=at)
         return painted.float().clamp(0, 1)
 
 

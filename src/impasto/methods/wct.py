@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from impasto.backbones import SLIM, Backbone, load_backbone
 from impasto.layers import StepDecoder, fit_edge, inference, size_below
-from impasto.losses import fit_mask
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss
@@ -95,18 +94,19 @@ def symmetric_root(matrix: Tensor) -> Tensor:
 
 
 def colour(
-    features: Tensor, style: Moments, kind: Transform, strength: float = 1.0, mask: Tensor | None = None
+    features: Tensor, style: Moments, kind: Transform, strength: float = 1.0, own: Moments | None = None
 ) -> Tensor:
     """`features`, (B, C, H, W), with the style's mean and covariance, blended by `strength` with what they were.
 
-    style: of one picture for all, or one a sample; mask: the region whose moments are whitened. Gradients run through
-    the features, their means and their deviations, not through the transform's other numbers.
+    style: of one picture for all, or one a sample; own: the moments that are whitened, if they are not those of all of
+    `features`. Gradients run through the features, their means and their deviations, not through the transform's other
+    numbers.
     """
     if strength == 0:
         return features
     if features.requires_grad:
         features = hold_scale(features)
-    found = moments(features.detach(), mask=fit_mask(mask, features))
+    found = own or moments(features.detach())
     eye = torch.eye(features.shape[1], device=features.device)
     moved = []
     for i in range(len(features)):
@@ -204,7 +204,8 @@ class WCT(Stylizer):
                 if level in targets:
                     if level != deepest and details[level]:
                         x = torch.lerp(x, own[LAYERS[level]].to(x.dtype), details[level])
-                    x = colour(x, targets[level], options.transform, strength * strengths[level], mask)
+                    found = self.moments_of(LAYERS[level], x, mask, full=True)
+                    x = colour(x, targets[level], options.transform, strength * strengths[level], found)
                 x = self.decoder.step(level, x, size_below(level, content.shape))
         result: Tensor = x.float().clamp(0, 1)
         return result
