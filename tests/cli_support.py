@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,15 @@ def make_backbone(path: Path) -> Path:
     return path
 
 
+def by_gatys(argv: Sequence[object]) -> list[str]:
+    """The words of a command that paints, which name gatys as the method unless they name a method or a recipe."""
+    words = [str(word) for word in argv]
+    named = {"-m", "--method", "--recipe"} & set(words)
+    verbs = 2 if words[:2] == ["style", "extract"] else 1
+    paints = words[:1] in (["stylize"], ["sweep"], ["batch"]) or verbs == 2
+    return [*words[:verbs], "-m", "gatys", *words[verbs:]] if paints and not named else words
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended and what it printed."""
@@ -62,9 +71,9 @@ class Shell:
     capsys: pytest.CaptureFixture[str]
 
     def run(self, *argv: object) -> Outcome:
-        """Run `impasto ARGV...` here."""
+        """Run `impasto ARGV...` here, by gatys if it paints and no other method is named."""
         self.capsys.readouterr()
-        code = main([str(word) for word in argv])
+        code = main(by_gatys(argv))
         out, err = self.capsys.readouterr()
         return Outcome(code, out, err)
 

@@ -17,12 +17,13 @@ import impasto
 SOURCE = Path(impasto.__file__).parent
 ROOT = Path(__file__).parent.parent
 LEVELS = [
-    {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"},
-    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg"},
-    {"losses", "perceptual", "stages", "tiling", "tiled_objective", "memory"},
-    {"optimize", "styles", "stylizer"},
+    {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"}
+    | {"video", "flow"},
+    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
+    {"losses", "perceptual", "stages", "instance_norm", "tiling", "tiled_objective", "memory"},
+    {"optimize", "parameterizations", "styles", "stylizer", "temporal"},
     {"methods", "recipes"},
-    {"training", "distillation", "evaluation", "export", "run_record"},
+    {"training", "distillation", "transfer", "evaluation", "export", "run_record"},
     {"cli"},
 ]
 """What may import only from its own level and those before it; ``cli_*.py`` are like ``cli``."""
@@ -48,6 +49,10 @@ PUBLIC = [
 ONLY_IN = {
     "PIL": {"decoding", "image", "sheet"},
     "torchvision": {"torchvision_backbones", "weights.download"},
+    "peft": {"transfer"},
+    "torchinfo": {"recipes"},
+    "av": {"video"},
+    "cv2": {"flow"},
     "argparse": {"cli"},
     "typer": {"cli"},
     "rich": {"cli"},
@@ -260,7 +265,9 @@ def test_importing_impasto_is_instant() -> None:
 
 
 @pytest.mark.skipif(not (SOURCE / "cli.py").is_file(), reason="there is no command line yet")
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["stylize", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["stylize", "--help"], ["dream", "--help"], ["transfer", "fit", "--help"]]
+)
 def test_help_needs_no_torch(arguments: list[str]) -> None:
     code = f"""
 import sys
@@ -282,6 +289,6 @@ def test_only_torchvisions_own_backbones_load_torchvision() -> None:
 import importlib, sys
 for name in {wanted}:
     importlib.import_module("impasto." + name)
-print([m for m in ("torchvision", "accelerate", "skimage") if m in sys.modules])
+print([m for m in ("torchvision", "accelerate", "skimage", "peft", "torchinfo", "av", "cv2") if m in sys.modules])
 """
     assert run(code) == "[]"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import impasto
 from cli_support import QUICK, Shell, make_backbone, make_picture, open_shell, use_one_thread
-from impasto import cli, cli_job, cli_run, run_record
+from impasto import cli, cli_job, cli_run, run_record, styles
 from impasto.image import open_picture, read_image, write_image
 from impasto.optimize import Step
 from impasto.styles import load_style
@@ -63,8 +63,9 @@ def test_version_and_module(shell: Shell) -> None:
     assert done.stdout == f"impasto {impasto.__version__}\n"
 
 
-def test_stylize_needs_no_torchvision(shell: Shell) -> None:
-    words = ["stylize", "photo.png", "sea.png", "--backbone-weights", "slim.safetensors", *QUICK]
+@pytest.mark.parametrize("words", [[], ["-m", "gatys", "--backbone-weights", "slim.safetensors", *QUICK]])
+def test_stylize_needs_no_torchvision(shell: Shell, words: list[str]) -> None:
+    words = ["stylize", "photo.png", "sea.png", *words]
     done = python(
         f"import sys; from impasto.cli import main; code = main({words}); print(code, 'torchvision' in sys.modules)"
     )
@@ -351,14 +352,14 @@ def test_built_in_styles(shell: Shell, tmp_path: Path, monkeypatch: pytest.Monke
     folder = tmp_path / "styles"
     folder.mkdir()
     Path("sea.safetensors").rename(folder / "wave.safetensors")
-    monkeypatch.setattr(run_record, "BUILT_IN", folder)
+    monkeypatch.setattr(styles, "BUILT_IN", folder)
     found = shell.stylize("photo.png", "--style", "wave", "--json").good().json
     assert found["output"] == "photo-wave.png"
     assert found["styles"][0]["style"] == "wave"
     assert load_style(run_record.find_style("wave")).kind.startswith("moments/")
     told = shell.stylize("photo.png", "--style", "waves")
     assert told.code == 2
-    assert "there are: wave" in told.err
+    assert "the built-in ones are: wave" in told.err
 
 
 def test_exit_codes_are_the_documented_ones() -> None:

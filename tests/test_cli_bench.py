@@ -10,18 +10,19 @@ import torch
 
 from cli_support import Shell, make_backbone, open_shell, use_one_thread
 from impasto.evaluation import bench
-from impasto.layers import Decoder
+from impasto.layers import StepDecoder
 from impasto.timing import summarize, time_interleaved, to_markdown
 from impasto.weights import save_weights
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
-STAGES = [[8], [8, 8], [8, 8], [8, 3]]
+WIDTHS = [8, 8, 8, 128]
+CONFIG = {"widths": WIDTHS, "levels": [4]}
 
 
 @pytest.fixture
 def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     monkeypatch.chdir(tmp_path)
-    save_weights(Decoder(128, STAGES).state_dict(), tmp_path / "adain.safetensors", {"inputs": 128, "stages": STAGES})
+    save_weights(StepDecoder(WIDTHS).state_dict(), tmp_path / "adain.safetensors", CONFIG)
     monkeypatch.setattr(bench, "yardstick", lambda *_, **__: lambda: sum(range(100_000)))
     return open_shell(tmp_path, make_backbone(tmp_path / "backbone.safetensors"), capsys)
 

@@ -43,6 +43,7 @@ def shell(tmp_path: Path, backbone: Path, capsys: pytest.CaptureFixture[str], mo
         (["photo.png", "sea.png", "--quite"], "did you mean --quiet"),
         (["photo.png", "sea.png", "--zzzzz"], "no option --zzzzz; see `impasto methods gatys`"),
         (["photo.png", "sea.png", "-x"], "no option -x"),
+        (["photo.png", "sea.png", "-m", "adain", "--content-weight", "2"], "but gatys has: add -m gatys"),
         (["photo.png", "sea.png", "--no-clamp=yes"], "--no-clamp takes no value"),
         (["photo.png", "sea.png", "--tv-weight"], "--tv-weight needs a value"),
         (["photo.png", "sea.png", "--tv-weight", "--clamp"], "--tv-weight needs a value"),

@@ -11,22 +11,23 @@ import torch
 from cli_support import Shell, make_backbone, make_picture, open_shell, use_one_thread
 from impasto import cli_job, memory, stylizer
 from impasto.image import read_image, write_image
-from impasto.layers import Decoder
+from impasto.layers import StepDecoder
 from impasto.run_record import read_recipe
 from impasto.tiling import Tiling
 from impasto.weights import save_weights
 from tiny import lively
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
-STAGES = [[8], [8, 8], [8, 8], [8, 3]]
+WIDTHS = [8, 8, 8, 128]
+CONFIG = {"widths": WIDTHS, "levels": [4]}
 WORDS = ("-m", "adain", "--weights", "adain.safetensors", "--precision", "fp32")
 
 
 @pytest.fixture
 def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     monkeypatch.chdir(tmp_path)
-    decoder = lively(Decoder(128, STAGES))
-    save_weights(decoder.state_dict(), tmp_path / "adain.safetensors", {"inputs": 128, "stages": STAGES})
+    decoder = lively(StepDecoder(WIDTHS))
+    save_weights(decoder.state_dict(), tmp_path / "adain.safetensors", CONFIG)
     shell = open_shell(tmp_path, make_backbone(tmp_path / "backbone.safetensors"), capsys)
     write_image(make_picture(1, 70, 90), tmp_path / "photo.png")
     return shell

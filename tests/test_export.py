@@ -35,7 +35,7 @@ def test_onnx_runtime_gives_the_same_picture_at_any_size(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["adain", "sanet"])
 def test_the_plain_way_is_the_methods(name: str) -> None:
-    model = narrow(name)
+    model = narrow(name, double=True)
     assert isinstance(model, OnePass)
     content, style = painting(97, 131, seed=2), painting(50, 70)
     with torch.no_grad():

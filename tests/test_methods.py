@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
+from impasto.stages import live_moments
+from impasto.statistics import Moments
 from impasto.styles import Style, load_style, mix, save_style
 from impasto.stylizer import DEFAULT_METHOD, Stylizer, find_method, list_methods, load
 from tiny import painting, tiny
@@ -224,6 +226,23 @@ def test_a_card_of_another_kind_is_refused(method: Stylizer, picture: Tensor, st
         method.stylize(picture, painting(), foreign)
 
 
+def test_of_a_card_of_several_kinds_the_one_that_fits_is_taken(
+    method: Stylizer, picture: Tensor, style: Style, tmp_path: Path
+) -> None:
+    foreign = {"relu1_1.mean": torch.ones(3)}
+    several = Style(foreign, "moments/another-network/000000000000", {"title": "Sea"}, [Style(foreign, "odd"), style])
+    save_style(several, tmp_path / "card.safetensors")
+    wanted = method.stylize(picture, style)
+    for card in (several, load_style(tmp_path / "card.safetensors")):
+        assert method.adopt(card).kind == method.style_kind
+        assert torch.equal(method.stylize(picture, card), wanted)
+    none = Style(foreign, several.kind, {}, several.others[:1])
+    with pytest.raises(
+        OptionError, match=rf"another-network/0+ and odd, but {method.name} needs .*: name the painting"
+    ):
+        method.adopt(none)
+
+
 # --- masks
 
 
@@ -311,3 +330,22 @@ def test_working_sizes(method: Stylizer) -> None:
     most = (600, 900) if method.one_pass else (341, 512)
     assert method.working_size(600, 900, None) == most
     assert method.working_size(300, 200, None) == (300, 200)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if find_method(name).one_pass])
+def test_the_contents_moments_can_come_from_elsewhere(name: str, picture: Tensor) -> None:
+    """Those of all features give the same picture; those of another photo another one."""
+    method = tiny(name)
+    plain = method.stylize(picture, painting())
+    taken: dict[str, Moments] = {}
+
+    def take(layer: str, features: Tensor, mask: Tensor | None, *, full: bool) -> Moments:
+        taken[layer] = live_moments(layer, features, mask, full=full)
+        return taken[layer]
+
+    method.moments_of = take
+    assert torch.equal(method.stylize(picture, painting()), plain)
+    method.stylize(other().flip(3) ** 3, painting())
+    frozen = dict(taken)
+    method.moments_of = lambda layer, features, mask, *, full: frozen[layer]
+    assert (method.stylize(picture, painting()) - plain).abs().mean() > 1e-3

@@ -127,7 +127,9 @@ def test_another_preset_starts_from_its_own_options(shell: Shell) -> None:
 
 def test_a_recipe_of_ones_own(shell: Shell) -> None:
     options = {"steps": 1, "octaves": 0, "backbone_weights": "slim.safetensors", "style_layers": "relu1_1,relu2_1"}
-    Path("mine.json").write_text(json.dumps({"options": options, "size": 24, "styles": ["sky.jpg"], "note": "mine"}))
+    Path("mine.json").write_text(
+        json.dumps({"method": "gatys", "options": options, "size": 24, "styles": ["sky.jpg"], "note": "mine"})
+    )
     found = shell.run("stylize", "photo.png", "--recipe", "mine.json", "--json").good().json
     assert (found["output"], found["width"]) == ("photo-sky.png", 24)
     assert found["options"]["style_layers"] == ["relu1_1", "relu2_1"]
@@ -166,8 +168,8 @@ def test_a_picture_that_was_moved_finds_its_files_here(shell: Shell, tmp_path: P
         ("[" * 100_000, "no JSON"),
         ('{"method": 3}', "method: "),
         ('{"method": "oil"}', "no method 'oil'"),
-        ('{"options": {"oil": 1}}', "no option 'oil'"),
-        ('{"options": {"steps": 0}}', "steps: "),
+        ('{"method": "gatys", "options": {"oil": 1}}', "no option 'oil'"),
+        ('{"method": "gatys", "options": {"steps": 0}}', "steps: "),
         ('{"options": 3}', "options: "),
         ('{"strength": 7}', "strength: "),
         ('{"strength": NaN}', "strength: "),
@@ -177,7 +179,7 @@ def test_a_picture_that_was_moved_finds_its_files_here(shell: Shell, tmp_path: P
         ('{"content": {"sha256": "3"}}', "names no file"),
         ('{"styles": "sea.png"}', "no list of files"),
         ('{"styles": [{"style": "oil"}]}', "no style 'oil'"),
-        ('{"vary": {"steps": ["1"]}}', "records a contact sheet: use it with impasto sweep"),
+        ('{"method": "gatys", "vary": {"steps": ["1"]}}', "records a contact sheet: use it with impasto sweep"),
         ("\udcff", "no JSON"),
     ],
 )

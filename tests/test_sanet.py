@@ -9,8 +9,18 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from impasto.backbones import VGG19_BLOCKS, VGG19_WIDTHS, Backbone, vgg_steps
+from impasto.instance_norm import decode_normalised
 from impasto.layers import Conv, count_parameters
-from impasto.methods.sanet import LAYERS, SANet, SANetOptions, SANetTraining, SANetwork, StyleAttention, attend
+from impasto.methods.sanet import (
+    LAYERS,
+    SANet,
+    SANetOptions,
+    SANetTraining,
+    SANetwork,
+    StyleAttention,
+    attend,
+    fine_targets,
+)
 from impasto.perceptual import PerceptualLoss
 from impasto.styles import Style, mix, parts
 from tiny import painting, random_slim, tiny
@@ -74,12 +84,13 @@ def sanet() -> SANet:
     return made
 
 
-def test_a_style_is_two_feature_maps(sanet: SANet) -> None:
+def test_a_style_is_two_feature_maps_and_fine_moments(sanet: SANet) -> None:
     style = sanet.encode_style(painting())
-    assert {name: tuple(tensor.shape) for name, tensor in style.items()} == {
-        "relu4_1.map": (128, 6, 8),
-        "relu5_1.map": (128, 3, 4),
-    }
+    shapes = {name: tuple(tensor.shape) for name, tensor in style.items()}
+    assert shapes.pop("relu4_1.map") == (128, 6, 8)
+    assert shapes.pop("relu5_1.map") == (128, 3, 4)
+    fine = {"relu3_1": 64, "relu2_1": 32, "relu1_1": 16}
+    assert shapes == {f"{layer}.{name}": (width,) for layer, width in fine.items() for name in ("mean", "deviation")}
     assert sanet.style_kind.startswith("maps/vgg19-slim/")
 
 
@@ -97,7 +108,10 @@ def test_styles_mix_after_attention(sanet: SANet, picture: Tensor) -> None:
     with torch.no_grad():
         own = sanet.backbone(picture, LAYERS)
         blended = [sanet.network.blend(own, {k: style[f"{k}.map"][None] for k in LAYERS}) for style in (one, two)]
-        wanted = sanet.network.decoder(0.25 * blended[0] + 0.75 * blended[1]).clamp(0, 1)
+        x = 0.25 * blended[0] + 0.75 * blended[1]
+        fine = fine_targets([(0.25, one), (0.75, two)])
+        assert_close(fine[2][0], 0.25 * one["relu2_1.mean"][None] + 0.75 * two["relu2_1.mean"][None])
+        wanted = decode_normalised(sanet.network.decoder, x, fine, picture.shape).clamp(0, 1)
     assert_close(sanet.stylize(picture, one, two, weights=[1, 3]), wanted, atol=1e-5, rtol=0)
 
 
@@ -109,8 +123,10 @@ def test_a_mixture_can_be_mixed_again() -> None:
 
 
 def test_strength_0_is_the_photo_in_its_own_style(sanet: SANet, picture: Tensor) -> None:
-    own = sanet.encode_style(picture)
-    assert_close(sanet.stylize(picture, painting(), strength=0), sanet.transfer(picture, own), atol=1e-4, rtol=0)
+    with torch.no_grad():
+        own = sanet.backbone(picture, LAYERS)
+        wanted = sanet.network.decoder(sanet.network.blend(own, own)).clamp(0, 1)
+    assert_close(sanet.stylize(picture, painting(), strength=0), wanted, atol=1e-4, rtol=0)
 
 
 # --- training
@@ -118,7 +134,7 @@ def test_strength_0_is_the_photo_in_its_own_style(sanet: SANet, picture: Tensor)
 
 def learner() -> SANetTraining:
     torch.manual_seed(3)
-    return SANetTraining(random_slim(), PerceptualLoss(random_slim(heads=True)), SANetwork.slim(), {})
+    return SANetTraining(random_slim(), PerceptualLoss(random_slim(heads=True)), SANetwork.slim())
 
 
 def test_the_identity_loss_falls_tenfold(sanet: SANet) -> None:

@@ -3,7 +3,7 @@ import torch
 
 from impasto.errors import ImageError
 from impasto.image import fit
-from impasto.sheet import contact_sheet
+from impasto.sheet import HEAT, contact_sheet, heat_map
 
 RED, GREEN = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1), torch.tensor([0.0, 1, 0]).view(1, 3, 1, 1)
 
@@ -119,3 +119,29 @@ def test_letters_that_no_font_has_are_drawn_anyway():
 def test_what_is_refused(rows, options, reason):
     with pytest.raises(ImageError, match=reason):
         contact_sheet(rows, **options)
+
+
+# --- heat maps
+
+
+def test_a_heat_map_goes_from_dark_to_light_in_whole_cells() -> None:
+    picture = heat_map(torch.tensor([[0.0, 1.0], [2.0, 4.0]]))
+    assert picture.shape == (1, 3, 512, 512)
+    corners = picture[0][:, [0, 0, 511, 511], [0, 511, 0, 511]]
+    assert torch.allclose(corners[:, 0], torch.tensor(HEAT[0]))
+    assert torch.allclose(corners[:, 2], torch.tensor(HEAT[2]))
+    assert torch.allclose(corners[:, 3], torch.tensor(HEAT[4]))
+    brightness = corners.sum(0)
+    assert torch.all(brightness[1:] > brightness[:-1])
+    assert picture.flatten(2).unique(dim=2).shape[2] == 4
+
+
+def test_a_heat_maps_scale_can_be_fixed() -> None:
+    inside, outside = heat_map(torch.tensor([[0.0, 5.0]]), least=-1, most=1)[0, :, 0, [0, -1]].T
+    assert torch.allclose(inside, torch.tensor(HEAT[2]))
+    assert torch.allclose(outside, torch.tensor(HEAT[4]))
+
+
+def test_a_heat_map_of_nothing_but_one_value_is_dark() -> None:
+    assert torch.allclose(heat_map(torch.full((3, 3), 7.0))[0, :, 0, 0], torch.tensor(HEAT[0]))
+    assert heat_map(torch.rand(2, 900)).shape == (1, 3, 2, 900)

@@ -18,6 +18,8 @@ from impasto.statistics import moments
 from impasto.styles import (
     Style,
     check_weights,
+    compact,
+    expand,
     load_style,
     measure,
     mix,
@@ -28,7 +30,8 @@ from impasto.styles import (
     sum_weighted,
     unpack,
 )
-from impasto.weights import save_weights
+from impasto.weights import load_weights, save_weights
+from tiny import random_slim
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
@@ -238,10 +241,11 @@ def test_a_slim_card_is_small(tmp_path: Path, backbone: Backbone) -> None:
     assert (tmp_path / "card.safetensors").stat().st_size < 200_000
 
 
-def test_a_style_that_is_not_finite_is_not_written(tmp_path: Path, style: Style) -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_a_style_that_is_not_finite_is_not_written(tmp_path: Path, style: Style, half: bool) -> None:
     style["relu1_1.mean"][0] = math.nan
     with pytest.raises(WeightsError, match=r"relu1_1\.mean is not finite"):
-        save_style(style, tmp_path / "card.safetensors")
+        save_style(style, tmp_path / "card.safetensors", half=half)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,3 +282,105 @@ def test_a_card_of_nan_is_refused(tmp_path: Path, style: Style) -> None:
     path.write_bytes(blob[:-4] + torch.tensor([math.nan]).numpy().tobytes())
     with pytest.raises(WeightsError, match="NaN"):
         load_style(path)
+
+
+# --- cards in fp16
+
+
+def test_what_is_compact_is_expanded_again(style: Style) -> None:
+    packed = compact(style)
+    assert {name.rsplit(".", 1)[1] for name in packed} == {"mean", "root"}
+    assert sum(value.numel() for value in packed.values()) == sum(value.numel() for value in style.values())
+    found = expand(packed)
+    assert found.keys() == style.keys()
+    for name in style:
+        assert_close(found[name], style[name])
+
+
+def test_a_root_is_that_of_the_covariance(style: Style) -> None:
+    root = unpack(compact(style)["relu1_1.root"], 16).triu()
+    assert_close(root.T @ root, recall(style, "relu1_1").covariance[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_covariance_without_full_rank_has_a_root() -> None:
+    """Fewer positions than channels, and channels that are always 0."""
+    features = torch.cat([torch.rand(1, 6, 2, 2), torch.zeros(1, 3, 2, 2)], dim=1)
+    found = moments(features)
+    style = {"a.mean": found.mean[0], "a.second": pack(found.second[0])}
+    assert_close(expand(compact(style))["a.second"], style["a.second"])
+
+
+def test_half_a_card_says_nearly_the_same(tmp_path: Path) -> None:
+    full = measure(random_slim(), torch.rand(1, 3, 64, 64), LAYERS)
+    save_style(full, tmp_path / "full.safetensors")
+    save_style(full, tmp_path / "half.safetensors", half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.53 * (tmp_path / "full.safetensors").stat().st_size
+    half = load_style(tmp_path / "half.safetensors")
+    assert half.keys() == full.keys()
+    assert {value.dtype for value in half.values()} == {torch.float32}
+    for layer in LAYERS:
+        wanted, found = recall(full, layer), recall(half, layer)
+        assert_close(found.mean, wanted.mean, rtol=1e-3, atol=1e-6)
+        assert (found.covariance - wanted.covariance).norm() < 1e-3 * wanted.covariance.norm()
+
+
+# --- cards of several kinds
+
+
+def both(backbone: Backbone, image: Tensor, title: str = "Sea") -> Style:
+    """A painting in two kinds."""
+    average = slim_backbone(pooling="average", digest=backbone.digest)
+    average.load_state_dict(backbone.state_dict())
+    one, two = measure(backbone, image, LAYERS[:2], coarse=False), measure(average, image, LAYERS[:2])
+    info = {"title": title}
+    return Style(one, one.kind, info, [Style(two, two.kind, info)])
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_card_keeps_all_kinds(tmp_path: Path, backbone: Backbone, picture: Tensor, half: bool) -> None:
+    style = both(backbone, picture)
+    save_style(style, tmp_path / "card.safetensors", half=half)
+    found = load_style(tmp_path / "card.safetensors")
+    assert list(found.kinds) == list(style.kinds) == [moments_kind(backbone), f"{moments_kind(backbone)}/average"]
+    for kind, wanted in style.kinds.items():
+        assert found.kinds[kind].keys() == wanted.keys()
+        assert found.kinds[kind].info == {"title": "Sea"}
+        for name in wanted:
+            assert_close(found.kinds[kind][name], wanted[name], rtol=2e-3 if half else 0, atol=2e-3 if half else 0)
+
+
+def test_a_card_of_one_kind_says_nothing_of_others(tmp_path: Path, style: Style) -> None:
+    save_style(style, tmp_path / "card.safetensors")
+    assert "others" not in load_weights(tmp_path / "card.safetensors").config
+    assert load_style(tmp_path / "card.safetensors").others == ()
+
+
+def test_a_mixture_has_the_kinds_that_all_have(backbone: Backbone, picture: Tensor) -> None:
+    one, two = both(backbone, picture), both(backbone, torch.rand(1, 3, 40, 40), "Sky")
+    mixed = mix([one, two], [1, 3])
+    assert list(mixed.kinds) == list(one.kinds)
+    for kind, found in mixed.kinds.items():
+        assert same(found, mix([Style(s.kinds[kind], kind) for s in (one, two)], [1, 3]))
+        assert found.info["mixed"] == [{"title": "Sea"}, {"title": "Sky"}]
+    second = two.others[0]
+    for styles in ([one, second], [second, one]):
+        assert list(mix(styles).kinds) == [second.kind]
+
+
+@pytest.mark.parametrize("others", ["moments", [3], ["moments/lost"], {"1": "moments"}])
+def test_others_that_are_none_are_told_in_one_line(tmp_path: Path, style: Style, others: object) -> None:
+    path = tmp_path / "card.safetensors"
+    save_weights(style, path, {"style": style.kind, "others": others})
+    with pytest.raises(WeightsError, match=r"card\.safetensors is (no|a damaged) style card"):
+        load_style(path)
+
+
+@pytest.mark.parametrize("damage", ["lost", "short"])
+def test_a_root_that_does_not_fit_is_told_in_one_line(tmp_path: Path, style: Style, damage: str) -> None:
+    values = compact(style)
+    values["relu1_1.mean"] = values["relu1_1.mean"][:3]
+    if damage == "lost":
+        del values["relu1_1.mean"]
+    save_weights(values, tmp_path / "card.safetensors", {"style": style.kind})
+    with pytest.raises(WeightsError, match="damaged style card"):
+        load_style(tmp_path / "card.safetensors")

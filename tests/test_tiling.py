@@ -28,7 +28,7 @@ KEEPS = {"nothing": 0, "some": 200_000, "all": 1 << 30}
 
 @pytest.fixture(scope="module", params=LOCAL)
 def method(request: pytest.FixtureRequest) -> OnePass:
-    found = narrow(request.param)
+    found = narrow(request.param, double=True)
     assert isinstance(found, OnePass)
     found.tiling = None
     return found
@@ -99,7 +99,7 @@ def test_tiled_equals_whole_with_strength_and_mask(method: OnePass, photo: Tenso
 
 @pytest.mark.parametrize("levels", [(1,), (3, 1), (5, 2)])
 def test_every_choice_of_levels_can_be_tiled(photo: Tensor, levels: tuple[int, ...]) -> None:
-    made = narrow("wct")
+    made = narrow("wct", double=True)
     assert isinstance(made, WCT)
     options = WCTOptions(levels=levels, detail=(0.5,) * (len(levels) - 1) or (0.5,), precision="fp32")
     model = WCT(options, backbone=made.backbone, decoder=made.decoder)
@@ -112,7 +112,7 @@ def test_every_choice_of_levels_can_be_tiled(photo: Tensor, levels: tuple[int, .
 
 @pytest.mark.parametrize("name", LOCAL)
 def test_one_pixel_less_halo_is_wrong(name: str, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = narrow(name)
+    method = narrow(name, double=True)
     assert isinstance(method, OnePass)
     method = shifting(method)
     style = method.encode_style(painting())

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from impasto.backbones import SLIM_WIDTHS
 from impasto.errors import OptionError
-from impasto.layers import count_parameters
-from impasto.methods.wct import WCT, StepDecoder, WCTOptions, WCTTraining, colour, transport
+from impasto.layers import StepDecoder, count_parameters
+from impasto.methods.wct import WCT, WCTOptions, WCTTraining, colour, hold_scale, transport
 from impasto.perceptual import PerceptualLoss
 from impasto.statistics import moments
 from tiny import painting, random_slim, tiny
@@ -97,11 +97,23 @@ def test_a_region_takes_on_the_styles_moments_by_itself() -> None:
     content, style = features(17), features(18)
     mask = torch.zeros(1, 1, 12, 9)
     mask[..., :5, :] = 1
-    found = colour(content, moments(style), "transport", mask=mask)
+    found = colour(content, moments(style), "transport", own=moments(content, mask=mask))
     mean, covariance = described(found[..., :5, :])
     wanted_mean, wanted = described(style)
     assert np.abs(mean - wanted_mean).max() < 1e-3
     assert np.abs(covariance - wanted).max() <= 1e-2 * np.abs(wanted).max()
+
+
+def test_gradients_know_that_shift_and_scale_are_undone() -> None:
+    content, style = features(19).requires_grad_(), moments(features(20))
+    assert_close(hold_scale(content), content)
+    aim = features(21)
+    (gradient,) = torch.autograd.grad((colour(content, style, "transport") * aim).sum(), content)
+    plain = content.detach()
+    for direction in (torch.ones_like(plain), plain - plain.mean((2, 3), keepdim=True)):
+        along = (gradient * direction).sum((2, 3))
+        size = gradient.square().sum((2, 3)).sqrt() * direction.square().sum((2, 3)).sqrt()
+        assert (along.abs() < 1e-3 * size).all()
 
 
 # --- the whole method

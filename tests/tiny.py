@@ -42,7 +42,8 @@ def tiny_gatys(network: Backbone | None = None, /, **options: Any) -> Gatys:
 
 def tiny_wct() -> Stylizer:
     """WCT over the slim encoder and a decoder that never learned anything."""
-    from impasto.methods.wct import WCT, StepDecoder, WCTOptions
+    from impasto.layers import StepDecoder
+    from impasto.methods.wct import WCT, WCTOptions
 
     decoder = StepDecoder(SLIM_WIDTHS)
     _liven(decoder)
@@ -64,30 +65,34 @@ def tiny_sanet() -> Stylizer:
 
     network = SANetwork.slim()
     _liven(network)
-    for block in (network.shallow, network.deep):
-        for keys in (block.f, block.g):
-            keys.weight.data /= 4  # no position takes all from a single one
-    network.merge.weight.data /= 4  # what is painted is neither black nor white
+    _calm(network)
     return SANet(SANetOptions(precision="fp32"), backbone=random_slim(), network=network)
 
 
-def narrow(name: str) -> Stylizer:
-    """The one-pass method called `name` over `narrow_slim`: an eighth of the work of `tiny`'s."""
-    from impasto.layers import Decoder, mirrored_stages
+def narrow(name: str, *, double: bool = False) -> Stylizer:
+    """The one-pass method called `name` over `narrow_slim`: an eighth of the work of `tiny`'s.
+
+    double: in double precision; normalising the features of random networks blows up what is rounded.
+    """
+    from impasto.layers import StepDecoder
     from impasto.methods.adain import AdaIN, AdaINOptions
     from impasto.methods.sanet import SANet, SANetOptions, SANetwork
-    from impasto.methods.wct import WCT, StepDecoder, WCTOptions
+    from impasto.methods.wct import WCT, WCTOptions
 
-    backbone, stages = narrow_slim(), mirrored_stages(NARROW_WIDTHS)
+    backbone, widths = narrow_slim(), NARROW_WIDTHS if name == "wct" else NARROW_WIDTHS[:4]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
-        if name == "adain":
-            return AdaIN(AdaINOptions(precision="fp32"), backbone=backbone, decoder=lively(Decoder(32, stages)))
-        if name == "wct":
-            return WCT(WCTOptions(precision="fp32"), backbone=backbone, decoder=lively(StepDecoder(NARROW_WIDTHS)))
-        network = lively(SANetwork(32, stages))
-        network.merge.weight.data /= 4
-        return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
+        network = lively(SANetwork(widths) if name == "sanet" else StepDecoder(widths))
+    if name == "sanet":
+        _calm(network)
+    if double:
+        backbone.double()
+        network.double()
+    if name == "adain":
+        return AdaIN(AdaINOptions(precision="fp32"), backbone=backbone, decoder=network)
+    if name == "wct":
+        return WCT(WCTOptions(precision="fp32"), backbone=backbone, decoder=network)
+    return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
 METHODS: dict[str, Callable[[], Stylizer]] = {
@@ -149,6 +154,14 @@ def lively(module: Any) -> Any:
     """`module` with random weights that keep the features' size from layer to layer."""
     _liven(module)
     return module
+
+
+def _calm(network: Any) -> None:
+    """Let no position of SANet's attention take all from a single one, and the decoder paint neither black nor white."""
+    for block in (network.shallow, network.deep):
+        for keys in (block.f, block.g):
+            keys.weight.data /= 4
+    network.merge.weight.data /= 4
 
 
 def _liven(module: nn.Module) -> None:

@@ -15,16 +15,23 @@ from typing import Annotated, Any, cast
 import typer
 
 from impasto import __version__
+from impasto.cli_attack import attack
+from impasto.cli_batch import batch
 from impasto.cli_bench import bench, doctor
+from impasto.cli_dream import dream
 from impasto.cli_evaluate import evaluate
 from impasto.cli_export import export
 from impasto.cli_flags import OpenCommand
+from impasto.cli_inspect import inspect
+from impasto.cli_invert import invert
 from impasto.cli_methods import methods
-from impasto.cli_style import extract, show
+from impasto.cli_style import extract, show, styles
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
 from impasto.cli_train import train
-from impasto.errors import ImpastoError
+from impasto.cli_transfer import fit, predict
+from impasto.cli_video import video
+from impasto.errors import ImpastoError, is_out_of_memory
 
 DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
@@ -36,8 +43,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 style = typer.Typer()
+transfer = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
+app.command(cls=OpenCommand)(batch)
+app.command(cls=OpenCommand)(video)
 app.command()(methods)
+app.command()(styles)
 app.add_typer(style, name="style")
 style.command(cls=OpenCommand)(extract)
 style.command()(show)
@@ -47,6 +58,13 @@ app.command(cls=OpenCommand)(train)
 app.command(cls=OpenCommand)(export)
 app.command()(bench)
 app.command()(doctor)
+app.command(cls=OpenCommand)(invert)
+app.command()(inspect)
+app.command(cls=OpenCommand)(dream)
+app.command(cls=OpenCommand)(attack)
+app.add_typer(transfer, name="transfer")
+transfer.command(cls=OpenCommand)(fit)
+transfer.command()(predict)
 
 
 def _show_version(wanted: bool) -> None:
@@ -74,6 +92,13 @@ def style_help(ctx: typer.Context) -> None:
         typer.echo(ctx.get_help())
 
 
+@transfer.callback(invoke_without_command=True)
+def transfer_help(ctx: typer.Context) -> None:
+    """Make a classifier of one's own on a pretrained network, and ask it what is on pictures."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 1 for a fault of ours, 2 for a user's mistake, 130 after Ctrl-C."""
     _log_to_stderr()
@@ -87,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
     except Exception as error:
-        if _out_of_memory(error):
+        if is_out_of_memory(error):
             return _fail("not enough memory for this: try a smaller --size")
         return _confess(error)
 
@@ -99,14 +124,6 @@ def _fail(message: str) -> int:
 def _say(message: str, code: int) -> int:
     typer.echo(message, err=True)
     return code
-
-
-def _out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:
-        return isinstance(error, MemoryError)
-    from impasto.memory import out_of_memory
-
-    return out_of_memory(error)
 
 
 def _confess(error: Exception) -> int:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,9 +116,10 @@ class _Run:
 
     def measure(self, pairs: list[Pair]) -> Evaluation:
         """Measure the pictures of `pairs`."""
+        from impasto.cli_progress import counting
         from impasto.evaluation import evaluate
 
-        with _counting("measuring", len(pairs), self.quiet) as count:
+        with counting("measuring", self.quiet) as count:
             return evaluate(pairs, self.network, size=self.size, extras=self.extras, device=self.device, on_pair=count)
 
 
@@ -144,6 +142,7 @@ def _find(ctx: typer.Context, words: list[str]) -> list[Pair]:
 
 def _make(ctx: typer.Context, words: list[str], folder: Path, given: dict[str, Any], run: _Run) -> list[Pair]:
     """Make the protocol's pictures in `folder`."""
+    from impasto.cli_progress import counting
     from impasto.evaluation import pair_up, stylize_pairs
     from impasto.stylizer import find_method, load
 
@@ -155,7 +154,7 @@ def _make(ctx: typer.Context, words: list[str], folder: Path, given: dict[str, A
     pairs = pair_up(*folders, offsets=offsets, count=given.get("count"))
     preset, seed, strength = given.get("preset", "default"), given.get("seed", 0), given.get("strength", 1.0)
     model = load(method.name, preset=preset, device=run.device, **options)
-    with _counting(f"painting with {model.name}", len(pairs), run.quiet) as count:
+    with counting(f"painting with {model.name}", run.quiet) as count:
         return stylize_pairs(model, pairs, folder, run.size, strength=strength, seed=seed, on_pair=count)
 
 
@@ -170,22 +169,3 @@ def _write(path: Path, text: str) -> None:
     from impasto.weights.resolve import write_atomically
 
     write_atomically(path, text.encode())
-
-
-@contextmanager
-def _counting(title: str, total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr where somebody looks; elsewhere a line at every tenth part."""
-    if quiet or not sys.stderr.isatty():
-
-        def tell(done: int, total: int) -> None:
-            if not quiet and done * 10 // total > (done - 1) * 10 // total:
-                typer.echo(f"{title}: {done} of {total}", err=True)
-
-        yield tell
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done, total: bar.update(task, completed=done)

@@ -144,7 +144,17 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
     own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
     near = difflib.get_close_matches(flag, [*own, *map(flag_of, options.model_fields)], n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    theirs = [] if owner.startswith("train ") else _methods_with(flag)
+    if theirs:
+        hint = f", but {' and '.join(theirs)} has: add -m {theirs[0]};"
     return f"{owner} has no option {flag}{hint} see `{listing}`"
+
+
+def _methods_with(flag: str) -> list[str]:
+    """The methods that have the option `flag`."""
+    from impasto.stylizer import find_method, list_methods
+
+    return [name for name in list_methods() if _find_field(flag, find_method(name).Options)[0]]
 
 
 def words(first: str | None, others: list[str] | None) -> list[str]:
@@ -163,9 +173,9 @@ def be_quiet(quiet: bool) -> None:
         logging.getLogger("impasto").setLevel(logging.WARNING)
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON object to stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+def print_json(value: Any, *, line: bool = False) -> None:
+    """Print one JSON object to stdout; line: on a single line."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=None if line else 2, default=str))
 
 
 def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Path:

@@ -27,7 +27,7 @@ def forecast(job: Job) -> dict[str, Any]:
     if not isinstance(model, OnePass):
         return {}
     with inference(model.device, "fp32"):
-        stages = model.stages(model.encode_style(torch.rand(1, 3, 64, 64)))
+        stages = model.stages(model.encode_style(torch.rand(1, 3, 64, 64)), size=job.size)
     cut = choose_tiling(stages, job.size, model.device, model.element)
     pixels = math.prod(job.size)
     held = PROCESS + pixels * (BYTES_HELD if job.by_windows else FLOATS_HELD)

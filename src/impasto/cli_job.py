@@ -37,29 +37,39 @@ def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags
     words: CONTENT, STYLEs and the method's own flags. style, in `flags`: further styles by name. With another method or
     preset than the recorded one, the recorded options count no more. Raises ImpastoError.
     """
-    base = Recipe.parse({}, "impasto") if recipe is None else read_recipe(recipe)
     given = dict(flags)
     named = [find_style(name) for name in given.pop("style", [])]
-    method = find_method(given.get("method", base.method))
-    changed = method.name != base.method or given.get("preset", base.preset) != base.preset
-    files, options = take_flags(ctx, words, method.Options, method.name, f"impasto methods {method.name}")
-    known = base.model_dump() | {"method": method.name}
-    known |= {"options": {}, "preset": "default", "weights": {}} if changed else {}
+    merged, files = merge_flags(ctx, words, recipe, given)
+    known = merged.model_dump()
     if files:
         known["content"] = files[0]
     if files[1:] or named:
-        known |= {"styles": (*map(Path, files[1:]), *named)}
-        known |= {} if len(known["styles"]) == len(base.styles) else {"style_weights": None}
-    known |= given | {"options": {**known["options"], **options}}
-    return _check(Recipe.parse(known, ctx.command.name or "impasto"))
+        known["styles"] = (*map(Path, files[1:]), *named)
+        if len(known["styles"]) != len(merged.styles) and "style_weights" not in given:
+            known["style_weights"] = None
+    return check_recipe(Recipe.parse(known, ctx.command.name or "impasto"))
 
 
-def _check(recipe: Recipe) -> Recipe:
+def merge_flags(
+    ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]
+) -> tuple[Recipe, list[str]]:
+    """As `make_recipe`, but the words that are no flags are not looked at: they come second."""
+    base = Recipe.parse({}, "impasto") if recipe is None else read_recipe(recipe)
+    method = find_method(flags.get("method", base.method))
+    changed = method.name != base.method or flags.get("preset", base.preset) != base.preset
+    files, options = take_flags(ctx, words, method.Options, method.name, f"impasto methods {method.name}")
+    known = base.model_dump() | {"method": method.name}
+    known |= {"options": {}, "preset": "default", "weights": {}} if changed else {}
+    known |= {**flags, "options": {**known["options"], **options}}
+    return Recipe.parse(known, ctx.command.name or "impasto"), files
+
+
+def check_recipe(recipe: Recipe) -> Recipe:
     """Refuse what can be seen to be wrong before any file is read."""
     if recipe.content is None:
         raise ImpastoError("name a photo and a painting: impasto stylize photo.jpg painting.jpg")
     if not recipe.styles:
-        raise ImpastoError("name a painting, a style card, or a built-in style with --style NAME")
+        raise ImpastoError("name a painting, a style card, or --style NAME, one of those that `impasto styles` lists")
     check_weights(recipe.style_weights, len(recipe.styles))
     if len(recipe.masks) not in (0, 1, len(recipe.styles)):
         count = len(recipe.styles)
@@ -86,8 +96,17 @@ def read_inputs(recipe: Recipe) -> Inputs:
     """Read all files that `recipe` names; raises ImpastoError for the first that can't be read."""
     assert recipe.content is not None
     content = open_picture(recipe.content)
-    styles = tuple(load_style(p) if p.suffix.lower() == CARD else read_image(p) for p in recipe.styles)
-    return Inputs(content, styles, tuple(luma(read_image(path)) for path in recipe.masks))
+    return Inputs(content, tuple(map(read_style, recipe.styles)), read_masks(recipe))
+
+
+def read_style(path: Path) -> Tensor | Style:
+    """A painting, (1, 3, H, W), or a style card; raises ImpastoError."""
+    return load_style(path) if path.suffix.lower() == CARD else read_image(path)
+
+
+def read_masks(recipe: Recipe) -> tuple[Tensor, ...]:
+    """The masks, (1, 1, H, W) each; raises ImpastoError."""
+    return tuple(luma(read_image(path)) for path in recipe.masks)
 
 
 def pick_device(name: str) -> str:
@@ -124,6 +143,11 @@ class Job:
         stored = self.inputs.content
         as_is = stored.size == self.size and stored.stored.dtype == torch.uint8 and not self.inputs.masks
         return as_is and isinstance(self.model, OnePass) and math.prod(self.size) > MOST_FLOATS
+
+    @property
+    def photo_size(self) -> tuple[int, int]:
+        """The photo's own size, (height, width)."""
+        return self.inputs.content.size
 
     @property
     def alpha(self) -> Tensor | None:
@@ -172,9 +196,14 @@ class Job:
         return [s if isinstance(s, Style) else recolor_style(s, self.content, mode) for s in self.inputs.styles]
 
 
+def load_model(recipe: Recipe, device: str) -> Stylizer:
+    """The recipe's method with its options; raises ImpastoError."""
+    return load(recipe.method, preset=recipe.preset, device=device, **recipe.options)
+
+
 def prepare(recipe: Recipe, inputs: Inputs, device: str) -> Job:
     """Load the model, check the styles against it and fit the photo; raises ImpastoError."""
-    model = load(recipe.method, preset=recipe.preset, device=device, **recipe.options)
+    model = load_model(recipe, device)
     for style in inputs.styles:
         if isinstance(style, Style):
             model.adopt(style)
@@ -190,20 +219,19 @@ def working_size(model: Stylizer, height: int, width: int, size: str | None) -> 
     return found
 
 
-def note_weights(job: Job) -> None:
-    """Warn if a recorded run used other weights."""
-    for name, digest in job.model.digests.items():
-        if job.recipe.weights.get(name, digest) != digest:
+def note_weights(recipe: Recipe, model: Stylizer) -> None:
+    """Warn if the recorded run used other weights."""
+    for name, digest in model.digests.items():
+        if recipe.weights.get(name, digest) != digest:
             log.warning("the recorded run used other weights of %s: the picture will differ", name)
 
 
-def note_size(job: Job) -> None:
-    """Tell of a working size that may surprise, and of how to get another one."""
-    height, width = job.inputs.content.size
-    longer, done = max(height, width), max(job.size)
-    wanted = None if job.recipe.size is None else parse_size(job.recipe.size)
-    if wanted is None and not job.model.one_pass and done < longer:
-        size = f"{job.size[1]}x{job.size[0]}"
+def note_size(recipe: Recipe, model: Stylizer, photo: tuple[int, int], work: tuple[int, int]) -> None:
+    """Tell of a working size, (height, width), that may surprise, and of how to get another one."""
+    (height, width), longer, done = photo, max(photo), max(work)
+    wanted = None if recipe.size is None else parse_size(recipe.size)
+    if wanted is None and not model.one_pass and done < longer:
+        size = f"{work[1]}x{work[0]}"
         log.info("working at %s of the photo's %dx%d; --size %d gives more", size, width, height, min(2 * done, longer))
     elif isinstance(wanted, int) and wanted > max(longer, done):
         larger = f"{round(width * wanted / longer)}x{round(height * wanted / longer)}"

@@ -47,8 +47,8 @@ def open_job(recipe: Recipe, device: str) -> Job:
     """Read the files and load the model; raises ImpastoError."""
     device = pick_device(device)
     job = prepare(recipe, read_inputs(recipe), device)
-    note_size(job)
-    note_weights(job)
+    note_size(recipe, job.model, job.photo_size, job.size)
+    note_weights(recipe, job.model)
     return job
 
 

@@ -87,7 +87,7 @@ def plan_sheet(recipe: Recipe, device: str) -> Plan:
     for number, values in enumerate(plan.cells):
         job = plan.job(values)
         if number == 0:
-            note_size(job)
+            note_size(job.recipe, job.model, job.photo_size, job.size)
     return plan
 
 

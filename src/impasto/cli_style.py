@@ -1,4 +1,4 @@
-"""`impasto style`: style cards."""
+"""`impasto style`: style cards; `impasto styles`: those that come with impasto."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from impasto.stylizer import Stylizer
 
 PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting.")]
-CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card.")]
+CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card, or a built-in style by its name.")]
 LongerFlag = Annotated[
     int | None,
     typer.Option(metavar="N", min=16, max=100_000, help="Longer side at which the painting is looked at."),
@@ -81,7 +81,8 @@ def show(card: CardWord, json: flags.JsonFlag = False) -> None:
     if json:
         flags.print_json(about)
         return
-    typer.echo(f"{card}: {about['kind']}, {about['bytes'] / 1000:.0f} kB")
+    kinds = " and ".join((about["kind"], *about["others"]))
+    typer.echo(f"{card}: {kinds}, {about['bytes'] / 1000:.0f} kB")
     for name, value in about["info"].items():
         typer.echo(f"  {name}: {value}")
     for name, shape in about["tensors"].items():
@@ -90,15 +91,31 @@ def show(card: CardWord, json: flags.JsonFlag = False) -> None:
 
 def describe_card(card: Path) -> dict[str, Any]:
     """A card's kind, layers, sizes and what people noted; raises WeightsError if it is none."""
-    from impasto.styles import load_style
+    from impasto.styles import find_card, load_style
 
+    card = find_card(card)
     style = load_style(card)
     layers = sorted({name.split(".")[-2] for name in style if "." in name})
     return {
         "output": str(card),
         "kind": style.kind,
+        "others": [other.kind for other in style.others],
         "bytes": card.stat().st_size,
         "layers": layers,
         "info": style.info,
         "tensors": {name: list(tensor.shape) for name, tensor in sorted(style.items())},
     }
+
+
+def styles(json: flags.JsonFlag = False) -> None:
+    """List the built-in styles: paintings that need no file, as in [bold]--style starry-night[/bold]."""
+    from impasto.styles import built_in_styles, load_style
+
+    known = [{"name": name, **load_style(card).info} for name, card in built_in_styles().items()]
+    if json:
+        flags.print_json(known)
+        return
+    width = max((len(about["name"]) for about in known), default=0)
+    for about in known:
+        typer.echo(f"{about['name']:<{width}}  {about['artist']} ({about['years']}), {about['title']}, {about['year']}")
+    typer.echo("\nimpasto stylize photo.jpg --style NAME repaints a photo in one of them")

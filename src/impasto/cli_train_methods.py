@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from impasto.backbones import HEADS, SLIM, SLIM_WIDTHS, load_backbone
 from impasto.cli_training import Recipe
-from impasto.errors import WeightsError
-from impasto.layers import Decoder, mirrored_stages
+from impasto.layers import StepDecoder
 from impasto.methods import adain, sanet, wct
 from impasto.normalised_vgg import NormalisedVGG
 from impasto.perceptual import CONTENT_LAYERS, PerceptualLoss
 from impasto.training import MethodTask, Pictures, Task, TrainOptions
 from impasto.weights import load_weights
+
+DEEPEST_STEPS = len(SLIM_WIDTHS)
 
 
 class MethodOptions(TrainOptions):
@@ -33,6 +33,15 @@ class MethodOptions(TrainOptions):
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(4.0, ge=0, description="weight of the style; 0 for wct: only learn to rebuild")
     tv_weight: float = Field(0.0, ge=0, description="weight of total variation")
+    content_layers: tuple[str, ...] = Field(
+        CONTENT_LAYERS, min_length=1, description="layers at which the content is compared"
+    )
+
+
+class WCTOptions(MethodOptions):
+    """What the training of WCT can be told besides."""
+
+    rebuild_weight: float = Field(1.0, ge=0, description="weight of rebuilding pictures, beside painting them")
 
 
 class SANetOptions(MethodOptions):
@@ -42,7 +51,7 @@ class SANetOptions(MethodOptions):
     features_weight: float = Field(1.0, ge=0, description="weight of pictures painted in their own style: features")
 
 
-def judge(options: MethodOptions, content_layers: Sequence[str] = CONTENT_LAYERS) -> PerceptualLoss:
+def judge(options: MethodOptions) -> PerceptualLoss:
     """The loss by which pictures are judged."""
     network: nn.Module = NormalisedVGG.from_folder(options.teacher) if options.teacher else load_backbone(SLIM + HEADS)
     network.to(memory_format=torch.channels_last)
@@ -51,15 +60,16 @@ def judge(options: MethodOptions, content_layers: Sequence[str] = CONTENT_LAYERS
         content_weight=options.content_weight,
         style_weight=options.style_weight,
         tv_weight=options.tv_weight,
-        content_layers=content_layers,
+        content_layers=options.content_layers,
     )
 
 
 def build_wct(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     """WCT's decoder, from random weights or from `from_`; the same for the same seed."""
-    options = cast(MethodOptions, options)
+    options = cast(WCTOptions, options)
     torch.manual_seed(options.seed)
-    learner = wct.WCTTraining(load_backbone(SLIM), SLIM_WIDTHS, judge(options) if options.style_weight else None)
+    loss = judge(options) if options.style_weight else None
+    learner = wct.WCTTraining(load_backbone(SLIM), SLIM_WIDTHS, loss, rebuild_weight=options.rebuild_weight)
     if options.from_:
         load_weights(options.from_).fill(learner.network)
     return MethodTask("wct", learner).to(memory_format=torch.channels_last)
@@ -72,12 +82,7 @@ def build_adain(options: TrainOptions, contents: Pictures, styles: Pictures) -> 
     backbone, decoder = load_backbone(SLIM), adain.slim_decoder()
     if options.from_:
         start_decoder(decoder, options.from_)
-    shape = {
-        "backbone": backbone.digest,
-        "inputs": SLIM_WIDTHS[3],
-        "stages": mirrored_stages(SLIM_WIDTHS),
-    }
-    learner = adain.AdaINTraining(backbone, judge(options), decoder, shape)
+    learner = adain.AdaINTraining(backbone, judge(options), decoder)
     return MethodTask("adain", learner).to(memory_format=torch.channels_last)
 
 
@@ -95,32 +100,21 @@ def build_sanet(options: TrainOptions, contents: Pictures, styles: Pictures) -> 
             network.start_as_identity()
     learner = sanet.SANetTraining(
         backbone,
-        judge(options, sanet.CONTENT_LAYERS),
+        judge(options),
         network,
-        {"backbone": backbone.digest, "width": SLIM_WIDTHS[3], "stages": mirrored_stages(SLIM_WIDTHS)},
         pixels_weight=options.identity_weight,
         features_weight=options.features_weight,
     )
     return MethodTask("sanet", learner).to(memory_format=torch.channels_last)
 
 
-def start_decoder(decoder: Decoder, path: str) -> None:
-    """Fill `decoder` from a file of its own, or from WCT's steps, which in a row are the same convolutions."""
+def start_decoder(decoder: StepDecoder, path: str) -> None:
+    """Fill `decoder` from a file of its own, or from WCT's, which has a step more."""
     file = load_weights(path)
-    if file.config.get("method") != "wct":
-        file.fill(decoder)
-        return
-    steps = wct.StepDecoder(file.config["widths"])
-    file.fill(steps)
-    theirs: list[Tensor] = [p for step in reversed(list(steps.steps)[:4]) for p in step.parameters()]
-    ours = list(decoder.parameters())
-    if [p.shape for p in ours] != [p.shape for p in theirs]:
-        raise WeightsError(f"{path} holds a decoder of another shape than adain's")
-    with torch.no_grad():
-        for own, given in zip(ours, theirs, strict=True):
-            own.copy_(given)
+    deeper = tuple(f"steps.{level}." for level in range(len(decoder.steps), DEEPEST_STEPS))
+    file.fill(decoder, ignore=deeper)
 
 
-WCT = Recipe(MethodOptions, build_wct)
+WCT = Recipe(WCTOptions, build_wct)
 ADAIN = Recipe(MethodOptions, build_adain)
 SANET = Recipe(SANetOptions, build_sanet)

@@ -1,4 +1,6 @@
-"""What a user can do wrong, told in one line."""
+"""What a user can do wrong, told in one line; what running out of memory looks like."""
+
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Unable to allocate", "alloc_cpu")
 
 
 class ImpastoError(Exception):
@@ -15,3 +17,9 @@ class OptionError(ImpastoError):
 
 class WeightsError(ImpastoError):
     """A weights file or style card that is missing, damaged or made for something else."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on a CPU or a GPU."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))

@@ -24,7 +24,8 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         if self.edge[0]:
-            with torch.autocast(x.device.type, enabled=False):  # which would pad in float32
+            device = "cpu" if x.is_meta else x.device.type  # tensors without values have no autocast of their own
+            with torch.autocast(device, enabled=False):  # which would pad in float32
                 x = F.pad(x, self.edge, mode=self.edge_mode)
         return F.conv2d(x, self.weight, self.bias, self.stride)
 
@@ -38,47 +39,63 @@ DOUBLING = nn.Upsample(scale_factor=2)
 """How a path tells of `double`; see `receptive`."""
 
 
-class Decoder(nn.Module):
-    """The mirror of a VGG encoder: convolutions with ReLU, doubling the picture between stages, linear at the end.
+class Step(nn.Module):
+    """From one level's features to the next shallower one's, or from relu1_1 to the picture.
 
-    stages: channels of each convolution's output, deepest stage first; the picture doubles after the first convolution
-    of a stage but the last stage. For AdaIN (Huang & Belongie 2017): ``inputs=512,
-    stages=[[256], [256, 256, 256, 128], [128, 64], [64, 3]]`` where each list's last entry leaves the stage.
+    The mirror of the encoder's way: a convolution, doubling, then as many convolutions as the encoder has there.
     """
 
-    def __init__(self, inputs: int, stages: Sequence[Sequence[int]], *, mirror: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, after: int, *, mirror: bool = False) -> None:
         super().__init__()
-        self.stages = nn.ModuleList()
-        for widths in stages:
-            stage = nn.ModuleList()
-            for width in widths:
-                stage.append(Conv(inputs, width, mirror=mirror))
-                inputs = width
-            self.stages.append(stage)
+        self.first = Conv(inputs, outputs, mirror=mirror)
+        self.after = nn.ModuleList(Conv(outputs, outputs, mirror=mirror) for _ in range(after))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, 2^(stages - 1) H, ... W)."""
-        last = len(self.stages) - 1
-        for i, stage in enumerate(self.stages):
-            assert isinstance(stage, nn.ModuleList)
-            for j, conv in enumerate(stage):
-                x = conv(x)
-                if i < last or j < len(stage) - 1:
-                    x = F.relu(x)
-            if i < last:
-                x = double(x)
+        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
+        x = self.first(x)
+        if not self.after:
+            return x
+        x = double(F.relu(x))
+        for conv in self.after:
+            x = F.relu(conv(x))
         return x
 
-    def path(self) -> Iterator[nn.Module]:
+    def path(self) -> list[nn.Module]:
         """The layers in the order in which they run."""
-        for i, stage in enumerate(self.stages):
-            yield from (DOUBLING, stage) if i else (stage,)
+        return [self.first, DOUBLING, self.after] if self.after else [self.first]
 
 
-def mirrored_stages(widths: Sequence[int]) -> list[list[int]]:
-    """The decoder's stages for an encoder with these widths of its blocks (the paper's: 64, 128, 256, 512)."""
-    first, second, third = widths[:3]
-    return [[third], [third, third, third, second], [second, first], [first, 3]]
+class StepDecoder(nn.Module):
+    """The mirror of a VGG-19 encoder, with a step for each of its levels relu1_1, relu2_1, ...; linear at the end.
+
+    widths: the encoder's, shallowest first. With VGG-19's first four it is the decoder of AdaIN and SANet
+    (Huang & Belongie 2017), of 3 505 219 parameters.
+    """
+
+    def __init__(self, widths: Sequence[int], *, mirror: bool = False) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        blocks = (0, 1, 1, 3, 3)[: len(widths)]
+        narrower = (3, *widths[:-1])
+        pairs = zip(widths, narrower, blocks, strict=True)
+        self.steps = nn.ModuleList(Step(inputs, outputs, after, mirror=mirror) for inputs, outputs, after in pairs)
+
+    def step(self, level: int, x: Tensor, like: Sequence[int]) -> Tensor:
+        """One step down from `level`, cut or stretched at the edge to the height and width `like`."""
+        y: Tensor = self.steps[level - 1](x)
+        return fit_edge(y, like)
+
+    def forward(self, x: Tensor, level: int = 4) -> Tensor:
+        """All the way from `level`'s features to the picture."""
+        for below in range(level, 0, -1):
+            x = self.steps[below - 1](x)
+        return x
+
+
+def size_below(level: int, shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of what is below `level` in a picture of `shape`: the next level, or below 1 the picture."""
+    doublings = max(level - 2, 0)
+    return shape[-2] >> doublings, shape[-1] >> doublings
 
 
 def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:

@@ -197,6 +197,41 @@ def matrix_sqrt(matrix: Tensor, iterations: int = 12) -> Tensor:
     return root
 
 
+class ClassLoss:
+    """Cross entropy of logits, (B, classes), with one class: what an ideal picture of it, or an attack, minimises."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The loss of `logits`."""
+        return F.cross_entropy(logits, logits.new_full((len(logits),), self.index, dtype=torch.long))
+
+
+class ActivationLoss:
+    """Minus how strongly a channel answers: its mean over the picture, or its value at one position.
+
+    channel: of features (B, C, H, W), or of logits (B, C); position: (row, column) of one unit.
+    """
+
+    def __init__(self, channel: int, position: tuple[int, int] | None = None) -> None:
+        self.channel, self.position = channel, position
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The loss of `features`. Raises OptionError if they have no such channel or position."""
+        if self.channel >= features.shape[1]:
+            raise OptionError(f"there is no channel {self.channel}: the layer has {features.shape[1]}, from 0")
+        if features.dim() == 2:
+            return -features[:, self.channel].mean()
+        if self.position is None:
+            return -moments(features, full=False).mean[:, self.channel].mean()
+        row, column = self.position
+        height, width = features.shape[-2:]
+        if row >= height or column >= width:
+            raise OptionError(f"there is no unit {row},{column}: the layer has {height} rows and {width} columns here")
+        return -features[:, self.channel, row, column].mean()
+
+
 class TotalVariation:
     """How much neighbouring pixels differ; on the layer ``image``.
 

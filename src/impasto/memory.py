@@ -23,13 +23,6 @@ ASSUMED_FREE = 2 << 30
 SMALLEST_TILE = 64
 SLACK = 1.25
 CGROUP = Path("/sys/fs/cgroup")
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Unable to allocate", "alloc_cpu")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on a CPU or a GPU."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))
 
 
 def free_memory(device: torch.device) -> int:

@@ -23,12 +23,13 @@ from impasto.color import COLOR_MODES
 from impasto.errors import ImpastoError, OptionError
 from impasto.image import parse_size, read_metadata, write_image
 from impasto.options import Options
+from impasto.styles import built_in_styles, find_card
 from impasto.stylizer import DEFAULT_METHOD, Stylizer
-from impasto.weights.resolve import FOLDER, write_atomically
+from impasto.weights.resolve import write_atomically
 
 KEY = "impasto"
-BUILT_IN = FOLDER / "styles"
 FILES = ("content", "styles", "masks")
+RARE = ("vary", "smooth", "flow")
 LARGEST_RECORD = 10_000_000
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Recipe(Options):
     """What a run is asked for.
 
     size: as `parse_size` reads it; None: what the method works at by itself. weights: the digests of the weights that a
-    recorded run used; vary: the axes of a contact sheet.
+    recorded run used; vary: the axes of a contact sheet; smooth, flow: a video's, as of `Coherence`.
     """
 
     method: str = DEFAULT_METHOD
@@ -54,6 +55,8 @@ class Recipe(Options):
     keep_color: str = "off"
     seed: int = Field(0, ge=0, lt=2**63)
     vary: dict[str, tuple[str, ...]] = Field({})
+    smooth: float | None = Field(None, ge=0, lt=1)
+    flow: float | None = Field(None, ge=0, lt=1)
     weights: dict[str, str] = Field({})
 
     @field_validator("size", mode="before")
@@ -78,23 +81,16 @@ def sidecar(path: Path) -> Path | None:
 
 def find_style(name: str) -> Path:
     """The style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError."""
-    if Path(name).is_file():
-        return Path(name)
-    cards = built_in_styles()
-    if name not in cards:
-        there = f"there are: {', '.join(cards)}" if cards else "none comes with this version"
-        raise ImpastoError(f"there is no style {name!r}, neither as a file nor built in ({there})")
-    return cards[name]
-
-
-def built_in_styles() -> dict[str, Path]:
-    """The cards of the styles that come with impasto, by name."""
-    return {path.stem: path for path in sorted(BUILT_IN.glob("*.safetensors"))}
+    path = find_card(name)
+    if path.is_file():
+        return path
+    there = ", ".join(built_in_styles()) or "none"
+    raise ImpastoError(f"there is no style {name!r}, neither as a file nor built in; the built-in ones are: {there}")
 
 
 def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path) -> dict[str, Any]:
     """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`."""
-    record = recipe.model_dump(mode="json", exclude={*FILES, "vary", "weights"})
+    record = recipe.model_dump(mode="json", exclude={*FILES, *RARE, "weights"})
     cut = model.cut
     record |= {
         "options": model.options.model_dump(mode="json"),
@@ -110,9 +106,8 @@ def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: 
         "tile": None if cut is None else cut.tile,
         "versions": {"impasto": __version__, "torch": torch.__version__},
     }
-    if recipe.vary:
-        record["vary"] = {name: list(values) for name, values in recipe.vary.items()}
-    return record
+    rare = recipe.model_dump(mode="json", include=set(RARE))
+    return record | {name: value for name, value in rare.items() if value not in (None, {})}
 
 
 def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
@@ -122,7 +117,7 @@ def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
 
 
 def _describe(path: Path, folder: Path) -> dict[str, str]:
-    if path.parent == BUILT_IN:
+    if built_in_styles().get(path.stem) == path:
         return {"style": path.stem, "sha256": digest(path)}
     try:
         file = Path(os.path.relpath(path.resolve(), folder.resolve()))
@@ -199,10 +194,11 @@ def _find(source: Any, record: Path) -> Path:
     source = {"file": source} if isinstance(source, str) else source
     if not isinstance(source, dict) or not isinstance(source.get("file", source.get("style")), str):
         raise ImpastoError(f"{record}: {source!r} names no file")
-    if "file" not in source:
-        return find_style(source["style"])
-    near, here = record.parent / source["file"], Path(Path(source["file"]).name)
-    path = here if here.is_file() and not near.is_file() else near
+    if "file" in source:
+        near, here = record.parent / source["file"], Path(Path(source["file"]).name)
+        path = here if here.is_file() and not near.is_file() else near
+    else:
+        path = built_in_styles().get(source["style"]) or find_style(source["style"])
     if source.get("sha256") and path.is_file() and digest(path) != source["sha256"]:
-        log.warning("%s has changed since %s was made", path, record.name)
+        log.warning("%s has changed since %s was made", source.get("style", path), record.name)
     return path

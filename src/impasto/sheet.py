@@ -131,3 +131,26 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
         return text
     kept = bisect_right(range(len(text)), width, key=lambda end: ceil(font.getlength(text[:end].rstrip() + _MARK)))
     return text[: max(0, kept - 1)].rstrip() + _MARK
+
+
+HEAT = ((0.02, 0.02, 0.12), (0.35, 0.06, 0.45), (0.80, 0.22, 0.33), (0.98, 0.62, 0.20), (1.0, 0.98, 0.80))
+"""The colours of a heat map from its smallest to its largest value: as light rises, so does the value."""
+
+HEAT_SIDE = 512
+
+
+def heat_map(values: Tensor, *, least: float | None = None, most: float | None = None) -> Tensor:
+    """A matrix as a picture, (1, 3, H, W), dark where small: cells of whole pixels, about 512 px a side.
+
+    values: (rows, columns); least, most: the values at the ends of the scale, by default the smallest and the largest.
+    """
+    table = values.detach().to("cpu", torch.float32)
+    low = float(table.min()) if least is None else least
+    high = float(table.max()) if most is None else most
+    level = ((table - low) / max(high - low, 1e-12)).clamp(0, 1) * (len(HEAT) - 1)
+    colours = torch.tensor(HEAT)
+    below = level.floor().long().clamp(max=len(HEAT) - 2)
+    share = (level - below)[..., None]
+    picture = (colours[below] * (1 - share) + colours[below + 1] * share).permute(2, 0, 1)[None]  # (1, 3, R, C)
+    cell = max(1, round(HEAT_SIDE / max(table.shape)))
+    return picture.repeat_interleave(cell, 2).repeat_interleave(cell, 3)

@@ -24,6 +24,24 @@ Known = Mapping[str, Any]
 """What was measured: `Moments`, or a thinned map, by the measure's key."""
 
 
+class MomentsSource(Protocol):
+    """Where a one-pass method takes the moments of the content's features from."""
+
+    def __call__(self, layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
+        """The moments to work with at `layer`, where the content's features are (1, C, H, W).
+
+        features: of a picture in tiles, what all of them add up to, already in the region. mask: (1, 1, H, W) at the
+        picture's size: the region whose statistics count. full: all products are needed.
+        """
+
+
+def live_moments(layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
+    """Those of the features at hand: what every method does by itself."""
+    if isinstance(features, Moments):
+        return features
+    return moments(features, full=full, mask=fit_mask(mask, features))
+
+
 class Tally(Protocol):
     """A measure under way."""
 
@@ -52,10 +70,11 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class MomentsOf:
-    """The moments of a map; full: with all products."""
+    """The moments of a map; full: with all products; layer: the name by which a `MomentsSource` is asked for them."""
 
     source: str
     full: bool = True
+    layer: str = ""
 
     @property
     def key(self) -> str:
@@ -84,10 +103,10 @@ class _Sum:
 
 @dataclass(frozen=True)
 class Thinned:
-    """The map itself, with no more than so many of its positions, evenly spread."""
+    """The map itself, with no more than so many of its positions, evenly spread; None: with all."""
 
     source: str
-    positions: int
+    positions: int | None = None
 
     @property
     def key(self) -> str:
@@ -96,7 +115,7 @@ class Thinned:
 
     def begin(self, height: int, width: int) -> Tally:
         """Start to pick."""
-        return _Picking(*thin_grid(height, width, self.positions))
+        return _Picking(*thin_grid(height, width, self.positions or height * width))
 
 
 class _Picking:
@@ -105,6 +124,9 @@ class _Picking:
         self.found: Tensor | None = None
 
     def see(self, features: Tensor, mask: Tensor | None, corner: tuple[int, int]) -> None:
+        if self.found is None and features.shape[-2:] == (len(self.rows), len(self.columns)):
+            self.found = features  # all of it, in one piece
+            return
         if self.found is None:
             self.found = features.new_zeros(*features.shape[:2], len(self.rows), len(self.columns))
         rows, columns = (
@@ -197,10 +219,16 @@ def needed_later(stages: Sequence[Stage]) -> set[str]:
     return {flow.source for stage in stages for flow in stage.flows}
 
 
-def run_whole(stages: Sequence[Stage], image: Tensor, mask: Tensor | None = None) -> Tensor:
+def run_whole(
+    stages: Sequence[Stage],
+    image: Tensor,
+    mask: Tensor | None = None,
+    *,
+    moments_of: MomentsSource = live_moments,
+) -> Tensor:
     """The stages over the whole `image`, (B, 3, H, W), at once; returns (B, 3, H, W) in [0, 1].
 
-    mask: (1, 1, H, W) in [0, 1], the region that is measured.
+    mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: asked for the moments of every map.
     """
     maps: dict[str, Tensor] = {IMAGE: image}
     known: dict[str, Any] = {}
@@ -209,6 +237,9 @@ def run_whole(stages: Sequence[Stage], image: Tensor, mask: Tensor | None = None
         maps |= stage.run(work)
         for measure in stage.measures:
             features = maps[measure.source]
+            if isinstance(measure, MomentsOf):
+                known[measure.key] = moments_of(measure.layer or measure.key, features, mask, full=measure.full)
+                continue
             tally = measure.begin(features.shape[-2], features.shape[-1])
             tally.see(features, fit_mask(mask, features), (0, 0))
             known[measure.key] = tally.value

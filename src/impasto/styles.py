@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from impasto.errors import OptionError, WeightsError
 from impasto.image import resize
 from impasto.statistics import Moments, moments
-from impasto.weights import load_weights, save_weights
+from impasto.weights import Weights, load_weights, save_weights
+from impasto.weights.resolve import FOLDER
 
+BUILT_IN = FOLDER / "styles"
 COARSE = "half."
 MAPS = "maps/"
 
@@ -22,32 +24,53 @@ class Style(dict[str, Tensor]):
     """All that one method needs to know of a style: named tensors in which the method is linear.
 
     kind: what the numbers are and which network they were measured with, such as ``moments/vgg19-slim/3f2a...``;
-    styles of different kinds don't mix. info: title, artist and the like, for people.
+    styles of different kinds don't mix. info: title, artist and the like, for people. others: the same painting in
+    other kinds, so that one card serves several methods; `Stylizer.adopt` takes the one that fits.
     """
 
-    def __init__(self, values: Mapping[str, Tensor], kind: str, info: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Tensor],
+        kind: str,
+        info: Mapping[str, Any] | None = None,
+        others: Iterable[Style] = (),
+    ) -> None:
         super().__init__(values)
         self.kind = kind
         self.info: dict[str, Any] = dict(info or {})
+        self.others = tuple(others)
+
+    @property
+    def kinds(self) -> dict[str, Style]:
+        """The style and its others by kind."""
+        return {style.kind: style for style in (self, *self.others)}
 
 
 def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Style:
-    """The weighted sum of `styles`; weights are divided by their sum (all equal if None). Raises OptionError."""
+    """The weighted sum of `styles`, in every kind that all of them have.
+
+    weights are divided by their sum (all equal if None). Raises OptionError.
+    """
     if not styles:
         raise OptionError("there is no style to mix: give at least one")
     shares = check_weights(weights, len(styles))
     first = styles[0]
-    side_by_side = first.kind.startswith(MAPS)
-    for other in styles[1:]:
-        if other.kind != first.kind or (other.keys() != first.keys() and not side_by_side):
-            raise OptionError(f"styles of different kinds don't mix: {first.kind} and {other.kind}")
     if len(styles) == 1:
         return first
-    if side_by_side:
-        values = _keep_side_by_side(styles, shares)
-    else:
-        values = {name: sum_weighted([style[name] for style in styles], shares) for name in first}
-    return Style(values, first.kind, {"mixed": [style.info for style in styles], "weights": list(shares)})
+    info = {"mixed": [style.info for style in styles], "weights": list(shares)}
+    mixed = []
+    for kind, one in first.kinds.items():
+        same = [style.kinds[kind] for style in styles if kind in style.kinds]
+        if len(same) < len(styles):
+            continue
+        if kind.startswith(MAPS):
+            mixed.append(Style(_keep_side_by_side(same, shares), kind, info))
+        elif all(style.keys() == one.keys() for style in same):
+            mixed.append(Style({n: sum_weighted([s[n] for s in same], shares) for n in one}, kind, info))
+    if not mixed:
+        other = next(style for style in styles if style.kind != first.kind or style.keys() != first.keys())
+        raise OptionError(f"styles of different kinds don't mix: {first.kind} and {other.kind}")
+    return Style(mixed[0], mixed[0].kind, info, mixed[1:])
 
 
 def _keep_side_by_side(styles: Sequence[Style], shares: Sequence[float]) -> dict[str, Tensor]:
@@ -149,12 +172,54 @@ def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> 
     return Moments(1.0, mean[None], unpack(second, len(mean))[None])
 
 
-def save_style(style: Style, path: str | Path) -> None:
-    """Write `style` as a style card, a small safetensors file; atomically. Raises WeightsError.
+def compact(style: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`style` as it survives fp16: instead of a layer's second moments, ``LAYER.root``, of the same size.
 
-    Pictures in its info, such as the painting of ``--start style``, are left out.
+    The root is the upper triangular R with R^T R the covariance: its values span half the orders of magnitude, and
+    whatever rounding does to it, R^T R is a covariance. `expand` turns it back.
     """
-    save_weights(style, path, {"style": style.kind, "info": _without_tensors(style.info)}, half=False)
+    values = dict(style)
+    for name in [name for name in style if name.endswith(".second")]:
+        layer = name.removesuffix(".second")
+        mean, second = style[f"{layer}.mean"].cpu().double(), style[name].cpu().double()
+        covariance = unpack(second, len(mean)) - torch.outer(mean, mean)
+        if not bool(torch.isfinite(covariance).all()):
+            continue  # it has no root, and no card can hold it
+        variances, axes = torch.linalg.eigh(covariance)
+        _, root = torch.linalg.qr((axes * variances.clamp_min(0).sqrt()).T)
+        values[f"{layer}.root"] = pack(root).to(values.pop(name).dtype)
+    return values
+
+
+def expand(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The style, in float32, of which `compact` made `values`; others stay as they are."""
+    style = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
+    for name in [name for name in style if name.endswith(".root")]:
+        layer = name.removesuffix(".root")
+        mean = style[f"{layer}.mean"].double()
+        root = unpack(style.pop(name).double(), len(mean)).triu()
+        style[f"{layer}.second"] = pack(root.T @ root + torch.outer(mean, mean)).float()
+    return style
+
+
+def save_style(style: Style, path: str | Path, *, half: bool = False) -> None:
+    """Write `style` with its others as a style card, a small safetensors file; atomically. Raises WeightsError.
+
+    half: in fp16, as `compact` gives it. Pictures in its info, such as the painting of ``--start style``, are left out.
+    """
+    config = {"style": style.kind, "info": _without_tensors(style.info)}
+    if style.others:
+        config["others"] = [other.kind for other in style.others]
+    tensors: dict[str, Tensor] = {}
+    for number, one in enumerate((style, *style.others)):
+        values = compact(one) if half else one
+        tensors |= {_prefix(number) + name: value for name, value in values.items()}
+    save_weights(tensors, path, config, half=half)
+
+
+def _prefix(number: int) -> str:
+    """What the names of a card's tensors begin with: nothing for the style itself, ``1:`` ... for its others."""
+    return f"{number}:" if number else ""
 
 
 def _without_tensors(info: Any) -> Any:
@@ -164,10 +229,42 @@ def _without_tensors(info: Any) -> Any:
 
 
 def load_style(path: str | Path) -> Style:
-    """Read a style card. Raises WeightsError in one line if it is damaged or no style card."""
-    file = load_weights(path)
-    kind = file.config.get("style")
-    if not isinstance(kind, str):
+    """Read a style card: a file, or a built-in style by its name.
+
+    Raises WeightsError in one line if it is damaged or no style card.
+    """
+    file = load_weights(find_card(path))
+    kinds = [file.config.get("style"), *_listed(file.config.get("others", []))]
+    if not all(isinstance(kind, str) for kind in kinds):
         raise WeightsError(f"{path} is no style card: make one with `impasto style extract painting.jpg`")
-    info = file.config.get("info")
-    return Style(file.tensors, kind, info if isinstance(info, dict) else {})
+    given = file.config.get("info")
+    info = given if isinstance(given, dict) else {}
+    try:
+        styles = [Style(expand(_part(file, number)), str(kind), info) for number, kind in enumerate(kinds)]
+    except (KeyError, IndexError, ValueError, RuntimeError):
+        raise WeightsError(f"{path} is a damaged style card: its tensors don't fit each other") from None
+    return Style(styles[0], styles[0].kind, info, styles[1:])
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None]
+
+
+def _part(file: Weights, number: int) -> dict[str, Tensor]:
+    """The tensors of a card's style of that number, by their own names."""
+    prefix = _prefix(number)
+    names = [name for name in file.tensors if (name.startswith(prefix) if prefix else ":" not in name)]
+    if not names:
+        raise KeyError(prefix)
+    return {name.removeprefix(prefix): file.tensors[name] for name in names}
+
+
+def built_in_styles() -> dict[str, Path]:
+    """The cards of the styles that come with impasto, by name."""
+    return {path.stem: path for path in sorted(BUILT_IN.glob("*.safetensors"))}
+
+
+def find_card(name: str | Path) -> Path:
+    """The file `name`, or, where there is none, the card of the built-in style of that name if there is one."""
+    path = Path(name)
+    return path if path.is_file() else built_in_styles().get(str(name), path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import logging
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +17,18 @@ from torch import Tensor
 
 from impasto import methods as methods_package
 from impasto.canvas import Canvas, Floats, Window
-from impasto.errors import OptionError
+from impasto.errors import OptionError, is_out_of_memory
 from impasto.image import fit, resize
 from impasto.layers import in_half, inference
-from impasto.memory import choose_tiling, free, out_of_memory, smaller
+from impasto.memory import choose_tiling, free, smaller
 from impasto.optimize import OnStep, Step, ignore
 from impasto.options import Options as BaseOptions
-from impasto.stages import Known, Stage, run_whole
+from impasto.stages import Known, MomentsSource, Stage, live_moments, run_whole
+from impasto.statistics import Moments
 from impasto.styles import Style, check_weights, mix
 from impasto.tiling import OnTile, Tiling, measure_tiles, paint_tiles
 
-DEFAULT_METHOD = "gatys"
+DEFAULT_METHOD = "wct"
 LEAST_SIDE = 16
 
 log = logging.getLogger(__name__)
@@ -50,6 +53,9 @@ class Stylizer(ABC):
         self.losses: dict[str, float] = {}
         self.interrupted = False
         self.cut: Tiling | None = None
+        self.moments_of: MomentsSource = live_moments
+        self.start_from: Tensor | None = None
+        """A picture near the result, (1, 3, H, W), for a method that optimises: it then skips the coarse sizes."""
 
     @property
     @abstractmethod
@@ -83,13 +89,19 @@ class Stylizer(ABC):
         """
 
     def adopt(self, style: Style) -> Style:
-        """`style` in the form that this method works with; raises OptionError if it was made for something else."""
-        if style.kind != self.style_kind:
-            raise OptionError(
-                f"this style card holds {style.kind}, but {self.name} needs {self.style_kind}: extract it "
-                f"again from the painting with `impasto style extract PAINTING -m {self.name}`"
-            )
-        return style
+        """`style`, or the one of its others that fits, in the form that this method works with.
+
+        Raises OptionError if it was made for something else.
+        """
+        if style.kind == self.style_kind:
+            return style
+        for other in style.others:
+            with contextlib.suppress(OptionError):
+                return self.adopt(other)
+        raise OptionError(
+            f"this style card holds {' and '.join(style.kinds)}, but {self.name} needs {self.style_kind}: name the "
+            f"painting itself, or extract it again with `impasto style extract PAINTING -m {self.name}`"
+        )
 
     def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
         """The size (height, width) at which a photo of the given size is worked on; size: longer side, or exactly."""
@@ -131,7 +143,7 @@ class Stylizer(ABC):
             check_mask(mask)
         content = content.to(self.device, torch.float32)
         known = self.encode_styles(styles, style_size or max(content.shape[-2:]))
-        if not masks:
+        if not masks or (len(masks) == 1 and float(masks[0].min()) == 1):  # a white mask is none
             return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
         if len(masks) == 1:
             known = [mix(known, weights)]
@@ -143,7 +155,7 @@ class Stylizer(ABC):
     def encode_styles(self, styles: Sequence[Tensor | Style], longer: int) -> list[Style]:
         """Each of `styles`, pictures or styles, as a style on this device; pictures are seen at that longer side."""
         known = [
-            self.adopt(s) if isinstance(s, Style) else self.encode_style(self._fit_style(s, longer)) for s in styles
+            self.adopt(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer)) for s in styles
         ]
         return [Style({k: v.to(self.device) for k, v in style.items()}, style.kind, style.info) for style in known]
 
@@ -168,7 +180,8 @@ class Stylizer(ABC):
             result, left = result + share * painted, left - share
         return (result + left.clamp_min(0) * content).clamp(0, 1)
 
-    def _fit_style(self, image: Tensor, longer: int) -> Tensor:
+    def fit_style(self, image: Tensor, longer: int) -> Tensor:
+        """A painting as `encode_style` wants it if its longer side is to be at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         return resize(image.to(self.device, torch.float32), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
@@ -187,8 +200,13 @@ class OnePass(Stylizer):
         self.tiling: Tiling | Literal["auto"] | None = "auto"
 
     @abstractmethod
-    def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
-        """The stages that make the map ``result`` of the map ``image``; see `impasto.stages`."""
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """The stages that make the map ``result`` of the map ``image``; see `impasto.stages`.
+
+        size: (height, width) of the picture.
+        """
 
     @abstractmethod
     def style_stage(self) -> Stage:
@@ -231,8 +249,8 @@ class OnePass(Stylizer):
         """One pass, or as many as tiles need, with the same result; (1, 3, H, W) to the same size."""
         target = Floats(content.new_empty(0))
 
-        def whole(stages: Sequence[Stage]) -> Tensor:
-            return run_whole(stages, content.to(self.device), mask)
+        def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
+            return run_whole(stages, content.to(self.device), mask, moments_of=source)
 
         def begin() -> Floats:
             target.image = torch.empty_like(content, device=self.device)
@@ -248,8 +266,8 @@ class OnePass(Stylizer):
         height, width = content.size
         everything = Window(0, 0, height, width)
 
-        def whole(stages: Sequence[Stage]) -> Tensor:
-            return run_whole(stages, content.read(everything).to(self.device))
+        def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
+            return run_whole(stages, content.read(everything).to(self.device), moments_of=source)
 
         found = self._paint(content, lambda: target, whole, style, strength, None, on_step)
         if found is not None:
@@ -259,7 +277,7 @@ class OnePass(Stylizer):
         self,
         content: Canvas,
         begin: Callable[[], Canvas],
-        whole: Callable[[Sequence[Stage]], Tensor],
+        whole: Callable[[Sequence[Stage], MomentsSource], Tensor],
         style: Style,
         strength: float,
         mask: Tensor | None,
@@ -267,7 +285,7 @@ class OnePass(Stylizer):
     ) -> Tensor | None:
         """The ladder: in one piece if that fits, else in tiles, halved as long as memory runs out."""
         with inference(self.device, self.options.precision):
-            stages = self.stages(style, strength)
+            stages, source = self.stages(style, strength, content.size), _asking_once(self.moments_of)
             cut = self.tiling
             if cut == "auto":
                 cut = choose_tiling(stages, content.size, self.device, self.element)
@@ -275,16 +293,30 @@ class OnePass(Stylizer):
                 self.cut = cut
                 try:
                     if cut is None:
-                        return whole(stages)
+                        return whole(stages, source)
                     told = _tell_tiles(on_step, content)
-                    paint_tiles(stages, content, begin(), cut, device=self.device, mask=mask, on_tile=told)
+                    paint_tiles(
+                        stages, content, begin(), cut, device=self.device, mask=mask, moments_of=source, on_tile=told
+                    )
                     return None
                 except Exception as error:
-                    if not out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
                 free(self.device)
                 cut = smaller(cut, stages, content.size, self.device, self.element)
                 log.warning("not enough memory: once more, in tiles of %d px", cut.tile)
+
+
+def _asking_once(moments_of: MomentsSource) -> MomentsSource:
+    """`moments_of`, but asked only once for a layer, even if the work begins anew because memory ran out."""
+    known: dict[str, Moments] = {}
+
+    def ask(layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
+        if layer not in known:
+            known[layer] = moments_of(layer, features, mask, full=full)
+        return known[layer]
+
+    return ask
 
 
 def _tell_tiles(on_step: OnStep, content: Canvas) -> OnTile:
@@ -303,7 +335,7 @@ def check_image(image: Tensor, role: str) -> None:
         raise OptionError(
             f"the {role} is a float tensor (1, 3, H, W) in [0, 1], not {tuple(image.shape)} {image.dtype}"
         )
-    if not bool(torch.isfinite(image).all()):
+    if not all(map(math.isfinite, map(float, torch.aminmax(image)))):
         raise OptionError(f"the {role} holds NaN or infinity")
 
 

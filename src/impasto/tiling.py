@@ -17,7 +17,21 @@ from torch import Tensor
 from impasto.canvas import Canvas, Window, windows
 from impasto.losses import fit_mask
 from impasto.receptive import reach, work
-from impasto.stages import IMAGE, RESULT, Flow, Known, Stage, Tally, Work, map_strides, needed_later
+from impasto.stages import (
+    IMAGE,
+    RESULT,
+    Flow,
+    Known,
+    Measure,
+    MomentsOf,
+    MomentsSource,
+    Stage,
+    Tally,
+    Work,
+    live_moments,
+    map_strides,
+    needed_later,
+)
 
 OnTile = Callable[[int, int], None]
 
@@ -38,13 +52,15 @@ def paint_tiles(
     *,
     device: torch.device,
     mask: Tensor | None = None,
+    moments_of: MomentsSource = live_moments,
     on_tile: OnTile | None = None,
 ) -> None:
     """Run `stages` over `content` and write the result to `target`, a canvas of the same size.
 
-    mask: (1, 1, H, W) in [0, 1], the region that is measured. on_tile: told how many tiles are done, of how many.
+    mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: asked for the moments of every map, given
+    those of its tiles together. on_tile: told how many tiles are done, of how many.
     """
-    run = _Run(stages, content, target, tiling, device, mask)
+    run = _Run(stages, content, target, tiling, device, mask, moments_of)
     run.all(on_tile)
 
 
@@ -103,15 +119,17 @@ class _Run:
         tiling: Tiling,
         device: torch.device,
         mask: Tensor | None,
+        moments_of: MomentsSource = live_moments,
     ) -> None:
         self.stages, self.content, self.target = stages, content, target
+        self.moments_of = moments_of
         self.tiling, self.device, self.mask = tiling, device, mask
         self.height, self.width = content.size
         self.strides = map_strides(stages)
         self.align = max(self.strides.values())
         self.known: dict[str, Any] = {}
         self.kept: dict[str, Tensor] = {}
-        self.tallies: dict[str, tuple[str, Tally]] = {}
+        self.tallies: list[tuple[Measure, Tally]] = []
         self.masks: dict[int, Tensor | None] = {}
 
     def all(self, on_tile: OnTile | None = None) -> None:
@@ -137,10 +155,10 @@ class _Run:
         self.chosen: set[str] | None = None
         self.store: dict[str, Tensor] = {}
         self.given: dict[int, Any] = {}
-        self.tallies = {}
+        self.tallies = []
         for measure in self.stages[barrier].measures:
             side = self.strides[measure.source]
-            self.tallies[measure.key] = (measure.source, measure.begin(self.height // side, self.width // side))
+            self.tallies.append((measure, measure.begin(self.height // side, self.width // side)))
         self.plan = plan_pass(self.stages, self.must | self.candidates, self.kept)
 
     def work(self, tile: Window) -> None:
@@ -151,7 +169,8 @@ class _Run:
             if number not in self.given:
                 self.given[number] = self.stages[number].prepare(self.known)
             maps |= self.stages[number].run(Work(maps, self.given[number], wanted, outer.height, outer.width))
-        for source, tally in self.tallies.values():
+        for measure, tally in self.tallies:
+            source = measure.source
             rows, columns = tile.at(self.strides[source], self.height, self.width)
             tally.see(
                 self._cut(maps[source], source, tile, outer), self._mask(source, tile), (rows.start, columns.start)
@@ -166,7 +185,11 @@ class _Run:
 
     def end(self) -> None:
         """The barrier: what was summed is known, what nobody needs any more is let go."""
-        self.known |= {key: tally.value for key, (_, tally) in self.tallies.items()}
+        for measure, tally in self.tallies:
+            found = tally.value
+            if isinstance(measure, MomentsOf):
+                found = self.moments_of(measure.layer or measure.key, found, None, full=measure.full)
+            self.known[measure.key] = found
         self.kept |= self.store
         later = self.stages[self.barrier + 1 :]
         live: set[str] = set()

@@ -17,7 +17,7 @@ from torchvision import models
 from impasto.backbones import Backbone, pool
 from impasto.errors import OptionError
 from impasto.weights import Weights, load_weights
-from impasto.weights.download import load_official, read_state_dict
+from impasto.weights.download import OFFICIAL, load_official, read_state_dict
 
 VGG_LAYERS = ("relu4_2", ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"))
 DEFAULT_LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -56,6 +56,11 @@ def build(name: str, *, pooling: str = "max", weights: str | Path | None = None,
         model, digest = _filled(name, file), file.digest
     steps = take_apart(model, pooling)
     return Backbone(name, steps, digest=digest, least_side=LEAST_SIDE.get(name, 32))
+
+
+def imagenet_classes(name: str) -> tuple[str, ...]:
+    """The names of ImageNet's 1000 classes, in the order of `name`'s logits; needs no connection."""
+    return tuple(models.get_model_weights(name)[OFFICIAL[name]].meta["categories"])
 
 
 def take_apart(model: nn.Module, pooling: str = "max") -> dict[str, nn.Module]:

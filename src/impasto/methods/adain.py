@@ -6,6 +6,7 @@ photos and paintings turns them into a picture. Small and quick; the style of a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,16 +14,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
-from impasto.layers import Decoder, fit_edge, mirrored_stages
+from impasto.instance_norm import decode_normalised, decoding_stages, measure_level
+from impasto.layers import StepDecoder
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss
-from impasto.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
+from impasto.stages import IMAGE, Flow, Known, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, moments_kind, recall
-from impasto.stylizer import OnePass
+from impasto.stylizer import LEAST_SIDE, OnePass
 from impasto.weights import load_weights, resolve
 
-LAYER = "relu4_1"
+DEEPEST = 4
+LEVELS = (4, 3, 2, 1)
+LAYERS = {level: f"relu{level}_1" for level in LEVELS}
 
 
 class AdaINOptions(Options):
@@ -32,35 +36,23 @@ class AdaINOptions(Options):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
-def adaptive_instance_norm(content: Tensor, mean: Tensor, deviation: Tensor, own: Moments | None = None) -> Tensor:
-    """Give content features a style's channel means and deviations (Huang & Belongie 2017, sec. 5).
-
-    content: (B, C, H, W); mean, deviation: (1 or B, C), of the style's features; own: the content's moments, if they
-    are not those of all of `content`. Returns (B, C, H, W).
-
-    Departs from the paper: nothing.
-    """
-    own = own or moments(content, full=False)
-    scale = deviation / own.deviation()
-    shift = mean - own.mean * scale
-    return content * scale[:, :, None, None].to(content.dtype) + shift[:, :, None, None].to(content.dtype)
-
-
-def paper_decoder() -> Decoder:
+def paper_decoder() -> StepDecoder:
     """The paper's decoder, of 3 505 219 parameters, with mirrored edges."""
-    return Decoder(VGG19_WIDTHS[3], mirrored_stages(VGG19_WIDTHS), mirror=True)
+    return StepDecoder(VGG19_WIDTHS[:DEEPEST], mirror=True)
 
 
-def slim_decoder() -> Decoder:
+def slim_decoder() -> StepDecoder:
     """The mirror of vgg19-slim."""
-    return Decoder(SLIM_WIDTHS[3], mirrored_stages(SLIM_WIDTHS))
+    return StepDecoder(SLIM_WIDTHS[:DEEPEST])
 
 
 class AdaIN(OnePass):
     """Encoder, adaptive instance normalisation at relu4_1, decoder (Huang & Belongie 2017).
 
     Departs from the paper: the shipped network is vgg19-slim and its mirror, and was trained as `AdaINTraining` says;
-    any encoder and decoder of the paper's size can be passed in.
+    the decoder's features are normalised, too, where they stand for relu3_1, relu2_1 and relu1_1, because vgg19-slim's
+    relu4_1 is too thin to hold a painting's colours. An encoder and decoder of the paper's size can be passed in, with
+    ``levels=(4,)`` for the paper's one normalisation.
     """
 
     name = "adain"
@@ -74,16 +66,18 @@ class AdaIN(OnePass):
         device: str | torch.device = "cpu",
         preset: str = "default",
         backbone: Backbone | None = None,
-        decoder: Decoder | None = None,
+        decoder: StepDecoder | None = None,
+        levels: Sequence[int] = LEVELS,
     ) -> None:
         super().__init__(options, device=device, preset=preset)
         self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
         self.decoder_digest = "random"
         if decoder is None:
             file = load_weights(options.weights or resolve(self.name))
-            decoder = Decoder(file.config["inputs"], file.config["stages"])
+            decoder, levels = StepDecoder(file.config["widths"]), file.config["levels"]
             file.fill(decoder)
             self.decoder_digest = file.digest
+        self.levels = tuple(levels)
         self.decoder = decoder.eval().requires_grad_(False).to(self.device)
         for module in (self.backbone, self.decoder):
             module.to(memory_format=torch.channels_last)
@@ -99,46 +93,50 @@ class AdaIN(OnePass):
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self.decoder_digest}
 
     def adopt(self, style: Style) -> Style:
-        """Own styles, and cards of moments of the same encoder that reach relu4_1."""
+        """Own styles, and cards of moments of the same encoder that hold this method's levels."""
         if style.kind == moments_kind(self.backbone):
-            return self._style(recall(style, LAYER), style.info)
+            return self._style({level: recall(style, LAYERS[level]) for level in self.levels}, style.info)
         return super().adopt(style)
 
     def style_stage(self) -> Stage:
-        """The moments of relu4_1."""
-
-        def encode(work: Work) -> dict[str, Tensor]:
-            return {LAYER: self.backbone(work.maps[IMAGE], [LAYER])[LAYER]}
-
-        way = tuple(self.backbone.path(LAYER))
-        return Stage((Flow(IMAGE, LAYER, way),), encode, (MomentsOf(LAYER, full=False),))
+        """The moments of each level."""
+        layers = [LAYERS[level] for level in self.levels]
+        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        measures = tuple(MomentsOf(layer, full=False) for layer in layers)
+        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers), measures)
 
     def style_of(self, known: Known) -> Style:
-        """Mean and deviation, the quantities in which the method is linear."""
-        return self._style(known[LAYER], {})
+        """Means and deviations, the quantities in which the method is linear."""
+        return self._style({level: known[LAYERS[level]] for level in self.levels}, {})
 
-    def _style(self, found: Moments, info: dict[str, Any]) -> Style:
-        values = {f"{LAYER}.mean": found.mean[0], f"{LAYER}.deviation": found.deviation()[0]}
+    def _style(self, found: Mapping[int, Moments], info: dict[str, Any]) -> Style:
+        values = {f"{LAYERS[level]}.mean": own.mean[0] for level, own in found.items()}
+        values |= {f"{LAYERS[level]}.deviation": own.deviation()[0] for level, own in found.items()}
         return Style(values, self.style_kind, info)
 
     def plain(self, content: Tensor, painting: Tensor) -> Tensor:
         """One pass from photo and painting."""
-        own, wanted = (self.backbone(image, [LAYER])[LAYER] for image in (content, painting))
-        known = moments(wanted, full=False)
-        painted = self.decoder(adaptive_instance_norm(own, known.mean, known.deviation()))
-        return fit_edge(painted, content.shape).clamp(0, 1)
+        deepest = LAYERS[DEEPEST]
+        textures = self.backbone(painting, [LAYERS[level] for level in self.levels])
+        wanted = {level: moments(textures[LAYERS[level]], full=False) for level in self.levels}
+        targets = {level: (found.mean, found.deviation()) for level, found in wanted.items()}
+        x = self.backbone(content, [deepest])[deepest]
+        return decode_normalised(self.decoder, x, targets, content.shape).clamp(0, 1)
 
-    def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
         """Encode; then normalise and decode. Strength 0 is the decoder's reconstruction. Nothing is random."""
-        mean, deviation = style[f"{LAYER}.mean"][None], style[f"{LAYER}.deviation"][None]
+        names = {level: (f"{LAYERS[level]}.mean", f"{LAYERS[level]}.deviation") for level in self.levels}
+        targets = {level: (style[mean][None], style[deviation][None]) for level, (mean, deviation) in names.items()}
+        deepest, outcome = LAYERS[DEEPEST], f"x{DEEPEST}"
 
-        def paint(work: Work) -> dict[str, Tensor]:
-            features = work.maps[LAYER]
-            normed = adaptive_instance_norm(features, mean, deviation, work.given[LAYER])
-            painted = self.decoder(torch.lerp(features, normed, strength))
-            return {RESULT: fit_edge(painted, (work.height, work.width))}
+        def encode(work: Work) -> dict[str, Tensor]:
+            return {outcome: self.backbone(work.maps[IMAGE], [deepest])[deepest]}
 
-        return self.style_stage(), Stage((Flow(LAYER, RESULT, (self.decoder,)),), paint)
+        way = Flow(IMAGE, outcome, tuple(self.backbone.path(deepest)))
+        first = Stage((way,), encode, measure_level(DEEPEST, targets))
+        return first, *decoding_stages(self.decoder, targets, strength)
 
 
 class AdaINTraining(nn.Module):
@@ -149,24 +147,28 @@ class AdaINTraining(nn.Module):
     `loss_network` should be exact in its shallow layers.
     """
 
-    def __init__(self, backbone: nn.Module, loss: PerceptualLoss, decoder: Decoder, config: dict[str, Any]) -> None:
+    def __init__(
+        self, backbone: nn.Module, loss: PerceptualLoss, decoder: StepDecoder, levels: Sequence[int] = LEVELS
+    ) -> None:
         super().__init__()
         self.network = decoder
-        self._frozen = backbone, loss
-        self._config = config
+        self.levels = tuple(levels)
+        self._frozen = backbone, loss  # in a tuple: no part of what is saved
 
     def config(self) -> dict[str, Any]:
         """The decoder's shape, for the file's header."""
-        return {"method": "adain", **self._config}
+        widths, digest = list(self.network.widths), str(self._frozen[0].digest)
+        return {"method": "adain", "backbone": digest, "widths": widths, "levels": list(self.levels)}
 
     def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Stylized pictures, sample by sample, (B, 3, H, W)."""
         backbone = self._frozen[0]
         with torch.no_grad():
-            content, style = (backbone(image, [LAYER])[LAYER] for image in (contents, styles))
-            wanted = moments(style, full=False)
-            mixed = adaptive_instance_norm(content, wanted.mean, wanted.deviation())
-        return fit_edge(self.network(mixed), contents.shape)
+            x: Tensor = backbone(contents, [LAYERS[DEEPEST]])[LAYERS[DEEPEST]]
+            textures = backbone(styles, [LAYERS[level] for level in self.levels])
+            wanted = {level: moments(textures[LAYERS[level]], full=False) for level in self.levels}
+        targets = {level: (own.mean, own.deviation()) for level, own in wanted.items()}
+        return decode_normalised(self.network, x, targets, contents.shape)
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
         """Content, style and smoothness of what is painted; the style's share grows over the first part."""

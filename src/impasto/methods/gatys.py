@@ -295,7 +295,7 @@ class Gatys(Stylizer):
     def _scales(self, height: int, width: int) -> list[Scale]:
         options = self.options
         scales = []
-        for octave in range(options.octaves, 0, -1):
+        for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):
             small = round(height / 2**octave), round(width / 2**octave)
             if min(small) >= max(options.least_side, self.backbone.least_side) and options.coarse_steps:
                 scales.append(Scale(*small, self._settings(options.coarse_steps)))
@@ -319,6 +319,8 @@ class Gatys(Stylizer):
         return Pixels(image, clamp=self.options.clamp)
 
     def _start(self, content: Tensor, style: Style, seed: int) -> Tensor:
+        if self.start_from is not None:
+            return resize(self.start_from.to(content), *content.shape[-2:])
         options, kind = self.options, self.options.start
         generator = torch.Generator().manual_seed(seed)
         shape = content.shape

@@ -16,28 +16,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
-from impasto.layers import DOUBLING, Conv, Decoder, double, fit_edge, mirrored_stages
+from impasto.instance_norm import Targets, decode_normalised, decoding_stages
+from impasto.layers import DOUBLING, Conv, StepDecoder
 from impasto.options import Options
 from impasto.perceptual import STYLE_LAYERS, PerceptualLoss
-from impasto.stages import (
-    IMAGE,
-    RESULT,
-    Flow,
-    Known,
-    Measure,
-    MomentsOf,
-    Stage,
-    Thinned,
-    Work,
-)
+from impasto.stages import IMAGE, Flow, Known, Measure, MomentsOf, Stage, Thinned, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, maps_kind, parts
-from impasto.stylizer import OnePass
+from impasto.stylizer import LEAST_SIDE, OnePass
 from impasto.weights import load_weights, resolve
 
 SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")
-CONTENT_LAYERS = ("relu3_1", "relu4_1")
+FINE = {level: f"relu{level}_1" for level in (3, 2, 1)}
 CHUNK = 4096
+SHIFT = nn.MaxPool2d(3, stride=1, padding=1)
+"""How a path tells of the position by which `enlarge` looks further at an odd size; see `receptive`."""
 
 
 class SANetOptions(Options):
@@ -64,11 +57,23 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) ->
     return torch.cat(answers, dim=2).squeeze(1).transpose(1, 2)
 
 
-def standardize(features: Tensor, known: Moments | None = None) -> Tensor:
-    """Features with mean 0 and deviation 1 in every channel; known: the moments, if not its own."""
-    found = known or moments(features, full=False)
+def standardize(features: Tensor, own: Moments | None = None) -> Tensor:
+    """Features with mean 0 and deviation 1 in every channel; own: their moments, if not those of all of them."""
+    found = own or moments(features, full=False)
     shift, scale = found.mean[:, :, None, None], found.deviation()[:, :, None, None]
     return (features - shift.to(features.dtype)) / scale.to(features.dtype)
+
+
+def enlarge(deep: Tensor, like: Sequence[int], odd: Sequence[int]) -> Tensor:
+    """`deep`, (B, C, h, w), by repeating, at the height and width `like`: of 2 h and 2 w one more where `odd` is 1.
+
+    A picture's nearest positions; of a tile they are those of the whole picture if `odd` is the whole picture's.
+    """
+    rows, columns = (
+        ((torch.arange(side, device=deep.device) - one) // 2).clamp(0, there - 1)
+        for side, there, one in zip(like[-2:], deep.shape[-2:], odd, strict=True)
+    )
+    return deep[..., rows, :][..., columns]
 
 
 class StyleAttention(nn.Module):
@@ -78,9 +83,9 @@ class StyleAttention(nn.Module):
         super().__init__()
         self.f, self.g, self.h, self.out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
-    def forward(self, content: Tensor, style: Tensor, known: Moments | None = None) -> Tensor:
-        """content: (B, C, H, W), of a picture with moments `known`; style: (B, C, h, w); returns (B, C, H, W)."""
-        queries = self.f(standardize(content, known))
+    def forward(self, content: Tensor, style: Tensor, own: Moments | None = None) -> Tensor:
+        """content: (B, C, H, W); style: (B, C, h, w) of any size; own: as of `standardize`; returns (B, C, H, W)."""
+        queries = self.f(standardize(content, own))
         keys, values = self.g(standardize(style)), self.h(style)
         taken = attend(queries.flatten(2), keys.flatten(2), values.flatten(2))
         result: Tensor = self.out(taken.reshape(content.shape)) + content
@@ -90,24 +95,26 @@ class StyleAttention(nn.Module):
 class SANetwork(nn.Module):
     """Two attention blocks, their sum through a convolution, and AdaIN's decoder.
 
-    width: channels of relu4_1 and of relu5_1; stages: the decoder's. ``SANetwork.paper()`` has the paper's size.
+    widths: the encoder's, of relu1_1 to relu4_1; relu5_1 is as wide as relu4_1. ``SANetwork.paper()`` has the paper's
+    size: 4 461 056 parameters of the transform and 3 505 219 of the decoder.
     """
 
-    def __init__(self, width: int, stages: Sequence[Sequence[int]], *, mirror: bool = False) -> None:
+    def __init__(self, widths: Sequence[int], *, mirror: bool = False) -> None:
         super().__init__()
+        width = widths[-1]
         self.shallow, self.deep = StyleAttention(width), StyleAttention(width)
         self.merge = Conv(width, width, mirror=mirror)
-        self.decoder = Decoder(width, stages, mirror=mirror)
+        self.decoder = StepDecoder(widths, mirror=mirror)
 
     @classmethod
     def paper(cls) -> SANetwork:
-        """For the full VGG-19: 4 461 056 parameters of the transform and 3 505 219 of the decoder."""
-        return cls(VGG19_WIDTHS[3], mirrored_stages(VGG19_WIDTHS), mirror=True)
+        """For the full VGG-19."""
+        return cls(VGG19_WIDTHS[:4], mirror=True)
 
     @classmethod
     def slim(cls) -> SANetwork:
         """For vgg19-slim."""
-        return cls(SLIM_WIDTHS[3], mirrored_stages(SLIM_WIDTHS))
+        return cls(SLIM_WIDTHS[:4])
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
@@ -121,16 +128,25 @@ class SANetwork(nn.Module):
         nn.init.zeros_(self.merge.bias)
 
     def blend(
-        self, content: Mapping[str, Tensor], style: Mapping[str, Tensor], known: Mapping[str, Moments] | None = None
+        self,
+        content: Mapping[str, Tensor],
+        style: Mapping[str, Tensor],
+        own: Mapping[str, Moments] | None = None,
+        *,
+        odd: tuple[int, int] | None = None,
     ) -> Tensor:
         """The photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size.
 
-        known: the moments by layer of the picture of which `content` is a part; None: its own.
+        own: the moments by which the photo's features are normalised, if not those of all of them; odd: by how much
+        height and width of the whole picture's relu4_1 are more than twice relu5_1's, if `content` is a part of it.
         """
-        known = known or {}
-        shallow = self.shallow(content[SHALLOW], style[SHALLOW], known.get(SHALLOW))
-        deep = self.deep(content[DEEP], style[DEEP], known.get(DEEP))
-        result: Tensor = self.merge(shallow + fit_edge(double(deep), shallow.shape))
+        own = own or {}
+        shallow = self.shallow(content[SHALLOW], style[SHALLOW], own.get(SHALLOW))
+        deep = self.deep(content[DEEP], style[DEEP], own.get(DEEP))
+        height, width = shallow.shape[-2:]
+        if odd is None:
+            odd = height - 2 * deep.shape[-2], width - 2 * deep.shape[-1]
+        result: Tensor = self.merge(shallow + enlarge(deep, (height, width), odd))
         return result
 
 
@@ -138,8 +154,9 @@ class SANet(OnePass):
     """Encoder, style attention at relu4_1 and relu5_1, decoder (Park & Lee 2019).
 
     Departs from the paper: the shipped network is over vgg19-slim, with repeated instead of mirrored edges, and was
-    trained as `SANetTraining` says; a painting's positions beyond `positions` are thinned out, so that time grows as
-    the photo's pixels do.
+    trained as `SANetTraining` says; the decoder's features are given the painting's means and deviations where they
+    stand for relu3_1, relu2_1 and relu1_1, because vgg19-slim's deep layers are too thin to hold a painting's colours;
+    a painting's positions beyond `positions` are thinned out, so that time grows as the photo's pixels do.
     """
 
     name = "sanet"
@@ -160,7 +177,7 @@ class SANet(OnePass):
         self.network_digest = "random"
         if network is None:
             file = load_weights(options.weights or resolve(self.name))
-            network = SANetwork(file.config["width"], file.config["stages"])
+            network = SANetwork(file.config["widths"])
             file.fill(network)
             self.network_digest = file.digest
         self.network = network.eval().requires_grad_(False).to(self.device)
@@ -178,42 +195,67 @@ class SANet(OnePass):
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self.network_digest}
 
     def style_stage(self) -> Stage:
-        """Feature maps at relu4_1 and relu5_1, thinned to `positions`."""
-        return self._encoding([Thinned(layer, self.options.positions) for layer in LAYERS])
+        """Feature maps at relu4_1 and relu5_1, thinned to `positions`, and moments at finer layers."""
+        thinned = [Thinned(layer, self.options.positions) for layer in LAYERS]
+        return self._encoding([*thinned, *(MomentsOf(layer, full=False) for layer in FINE.values())])
 
     def style_of(self, known: Known) -> Style:
-        """The maps, (C, h, w) each."""
-        maps = {f"{layer}.map": known[f"{layer}.thinned"][0].float().contiguous() for layer in LAYERS}
-        return Style(maps, self.style_kind)
+        """The maps, (C, h, w) each, means and deviations."""
+        values = {f"{layer}.map": known[f"{layer}.thinned"][0].float().contiguous() for layer in LAYERS}
+        for layer in FINE.values():
+            own = known[layer]
+            values |= {f"{layer}.mean": own.mean[0], f"{layer}.deviation": own.deviation()[0]}
+        return Style(values, self.style_kind)
 
     def _encoding(self, measures: Sequence[Measure]) -> Stage:
-        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
+        layers = dict.fromkeys(measure.source for measure in measures)
+        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], work.wanted), tuple(measures))
 
     def plain(self, content: Tensor, painting: Tensor) -> Tensor:
         """One pass from photo and painting; all of the painting's positions count."""
-        blended = self.network.blend(self.backbone(content, LAYERS), self.backbone(painting, LAYERS))
-        return fit_edge(self.network.decoder(blended), content.shape).clamp(0, 1)
+        theirs = self.backbone(painting, [*LAYERS, *FINE.values()])
+        blended = self.network.blend(self.backbone(content, LAYERS), theirs)
+        return decode_normalised(self.network.decoder, blended, measured_targets(theirs), content.shape).clamp(0, 1)
 
-    def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
-        """Encode; then blend and decode. Strength 0 paints the photo in its own style. Nothing is random."""
-        shares = [(strength * share, part) for share, part in parts(style) if strength * share]
-        positions = self.options.positions
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """Encode; blend; decode. Strength 0 paints the photo in its own style. Nothing is random."""
+        mixed = parts(style)
+        shares = [(strength * share, part) for share, part in mixed if strength * share]
+        odd = (size[0] >> 3) % 2, (size[1] >> 3) % 2
 
-        def paint(work: Work) -> dict[str, Tensor]:
+        def blend(work: Work) -> dict[str, Tensor]:
             own, known = work.maps, work.given
             styles = [(share, {k: part[f"{k}.map"][None].to(own[k]) for k in LAYERS}) for share, part in shares]
             if strength < 1:
                 styles.append((1 - strength, {k: known[f"{k}.thinned"] for k in LAYERS}))
-            blended = [share * self.network.blend(own, maps, known=known) for share, maps in styles]
-            painted = self.network.decoder(torch.stack(blended).sum(0))
-            return {RESULT: fit_edge(painted, (work.height, work.width))}
+            blended = [share * self.network.blend(own, maps, known, odd=odd) for share, maps in styles]
+            return {"x4": torch.stack(blended).sum(0)}
 
-        measures: list[Measure] = [MomentsOf(layer, full=False) for layer in LAYERS]
-        measures += [Thinned(layer, positions) for layer in LAYERS] if strength < 1 else []
-        down = (self.network.merge, self.network.decoder)
-        ends = Flow(SHALLOW, RESULT, down), Flow(DEEP, RESULT, (DOUBLING, *down))
-        return self._encoding(measures), Stage(ends, paint)
+        measures: list[Measure] = [MomentsOf(layer, full=False, layer=layer) for layer in LAYERS]
+        measures += [Thinned(layer) for layer in LAYERS] if strength < 1 else []
+        enlarged = (DOUBLING, SHIFT) if any(odd) else (DOUBLING,)
+        ways = Flow(SHALLOW, "x4", (self.network.merge,)), Flow(DEEP, "x4", (*enlarged, self.network.merge))
+        middle = Stage(ways, blend)
+        decoding = decoding_stages(self.network.decoder, fine_targets(mixed), strength)
+        return self._encoding(measures), middle, *decoding
+
+
+def measured_targets(found: Mapping[str, Tensor]) -> Targets:
+    """The means and deviations, (B, C), of features at the levels below relu4_1."""
+    own = {level: moments(found[layer], full=False) for level, layer in FINE.items()}
+    return {level: (known.mean, known.deviation()) for level, known in own.items()}
+
+
+def fine_targets(mixed: Sequence[tuple[float, Style]]) -> Targets:
+    """The means and deviations, (1, C), of styles at the levels below relu4_1, mixed by their shares."""
+
+    def mixture(name: str) -> Tensor:
+        return torch.stack([share * part[name] for share, part in mixed]).sum(0)[None]
+
+    return {level: (mixture(f"{layer}.mean"), mixture(f"{layer}.deviation")) for level, layer in FINE.items()}
 
 
 class SANetTraining(nn.Module):
@@ -221,8 +263,9 @@ class SANetTraining(nn.Module):
 
     Departs from the paper: pictures are judged by `loss`, whose network should be exact in its shallow layers, as
     vgg19-slim's thin features alone are easy to fool; the content is compared in the layers of `loss`; identity is
-    asked of one half of the batch, to halve its cost. The identity weights are 50 for pixels and 1 for features, as the
-    authors' page corrects the paper.
+    asked of a quarter of the batch, to save time. The identity weights are 50 for pixels and 1 for features by default,
+    as the authors' page corrects the paper; the shipped network was trained with 0.1 for features, as what thin
+    features can't rebuild would otherwise count more than the style.
     """
 
     def __init__(
@@ -230,7 +273,6 @@ class SANetTraining(nn.Module):
         backbone: nn.Module,
         loss: PerceptualLoss,
         network: SANetwork,
-        config: dict[str, Any],
         *,
         pixels_weight: float = 50.0,
         features_weight: float = 1.0,
@@ -239,28 +281,26 @@ class SANetTraining(nn.Module):
         self.network = network
         self.pixels_weight, self.features_weight = pixels_weight, features_weight
         self._frozen = backbone, loss  # in a tuple: no part of what is saved
-        self._config = config
 
     def config(self) -> dict[str, Any]:
         """The network's shape, for the file's header."""
-        return {"method": "sanet", **self._config}
-
-    def encode(self, images: Tensor) -> dict[str, Tensor]:
-        """What the frozen encoder sees."""
-        with torch.no_grad():
-            found: dict[str, Tensor] = self._frozen[0](images, LAYERS)
-        return found
+        widths, digest = list(self.network.decoder.widths), str(self._frozen[0].digest)
+        return {"method": "sanet", "backbone": digest, "widths": widths}
 
     def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Stylized pictures, sample by sample, (B, 3, H, W)."""
-        blended = self.network.blend(self.encode(contents), self.encode(styles))
-        return fit_edge(self.network.decoder(blended), contents.shape)
+        backbone = self._frozen[0]
+        with torch.no_grad():
+            own = backbone(contents, LAYERS)
+            theirs = backbone(styles, [*LAYERS, *FINE.values()])
+            targets = measured_targets(theirs)
+        return decode_normalised(self.network.decoder, self.network.blend(own, theirs), targets, contents.shape)
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
         """Content and style of what is painted; pictures painted in their own style should stay as they are."""
         terms = self._frozen[1](self.paint(contents, styles), contents, styles)
-        half = (len(contents) + 1) // 2
-        return {**terms, **self.identity(torch.cat([contents[:half], styles[:half]]))}
+        few = (len(contents) + 3) // 4
+        return {**terms, **self.identity(torch.cat([contents[:few], styles[:few]]))}
 
     def identity(self, images: Tensor) -> dict[str, Tensor]:
         """Both identity losses; images: (B, 3, H, W), each painted in its own style."""

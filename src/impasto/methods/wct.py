@@ -16,14 +16,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, Backbone, load_backbone
-from impasto.layers import DOUBLING, Conv, double, fit_edge
-from impasto.losses import fit_mask
+from impasto.layers import StepDecoder, fit_edge, size_below
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss
 from impasto.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, moments_kind, note, recall
-from impasto.stylizer import OnePass
+from impasto.stylizer import LEAST_SIDE, OnePass
 from impasto.weights import load_weights, resolve
 
 Transform = Literal["zca", "transport"]
@@ -39,7 +38,7 @@ class WCTOptions(Options):
     )
     level_strengths: tuple[float, ...] = Field((), description="strength at each level, 0 to 1; empty: 1 everywhere")
     detail: tuple[float, ...] = Field(
-        (0.5,),
+        (0.3,),
         description="share of the photo's own features at each level below the deepest; one for all, or one a level",
     )
     transform: Transform = Field(
@@ -62,55 +61,6 @@ class WCTOptions(Options):
         if not all(0 <= value <= 1 for value in (*self.level_strengths, *self.detail)):
             raise ValueError("level strengths and detail are from 0 to 1")
         return self
-
-
-class Step(nn.Module):
-    """From one level's features to the next shallower one's, or from relu1_1 to the picture.
-
-    The mirror of the encoder's way: a convolution, doubling, then as many convolutions as the encoder has there.
-    """
-
-    def __init__(self, inputs: int, outputs: int, after: int) -> None:
-        super().__init__()
-        self.first = Conv(inputs, outputs)
-        self.after = nn.ModuleList(Conv(outputs, outputs) for _ in range(after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
-        x = self.first(x)
-        if not self.after:
-            return x
-        x = double(F.relu(x))
-        for conv in self.after:
-            x = F.relu(conv(x))
-        return x
-
-    def path(self) -> list[nn.Module]:
-        """The layers in the order in which they run."""
-        return [self.first, DOUBLING, self.after] if self.after else [self.first]
-
-
-class StepDecoder(nn.Module):
-    """One step for every level; in a row they are AdaIN's mirrored decoder, at the encoder's own widths."""
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.widths = tuple(widths)
-        blocks = (0, 1, 1, 3, 3)
-        narrower = (3, *widths[:-1])
-        pairs = zip(widths, narrower, blocks, strict=True)
-        self.steps = nn.ModuleList(Step(inputs, outputs, after) for inputs, outputs, after in pairs)
-
-    def step(self, level: int, x: Tensor, like: Sequence[int]) -> Tensor:
-        """One step down from `level`, cut or stretched at the edge to the height and width `like`."""
-        y: Tensor = self.steps[level - 1](x)
-        return fit_edge(y, like)
-
-    def forward(self, x: Tensor, level: int) -> Tensor:
-        """All the way from `level`'s features to the picture."""
-        for below in range(level, 0, -1):
-            x = self.steps[below - 1](x)
-        return x
 
 
 def transport(content: Moments, style: Moments, kind: Transform, floor: float = 1e-5) -> tuple[Tensor, Tensor]:
@@ -144,16 +94,30 @@ def symmetric_root(matrix: Tensor) -> Tensor:
 
 
 def colour(
-    features: Tensor, style: Moments, kind: Transform, strength: float = 1.0, mask: Tensor | None = None
+    features: Tensor, style: Moments, kind: Transform, strength: float = 1.0, own: Moments | None = None
 ) -> Tensor:
     """`features`, (B, C, H, W), with the style's mean and covariance, blended by `strength` with what they were.
 
-    style: of one picture for all, or one a sample; mask: the region whose moments are whitened. Gradients run through
-    the features, not through the transform's own numbers.
+    style: of one picture for all, or one a sample; own: the moments that are whitened, if they are not those of all of
+    `features`. Gradients run through the features, their means and their deviations, not through the transform's other
+    numbers.
     """
     if strength == 0:
         return features
-    return apply(affine(moments(features.detach(), mask=fit_mask(mask, features)), style, kind, strength), features)
+    if features.requires_grad:
+        features = hold_scale(features)
+    return apply(affine(own or moments(features.detach()), style, kind, strength), features)
+
+
+def hold_scale(features: Tensor) -> Tensor:
+    """The same features, (B, C, H, W), but as if channel means and deviations were constants put onto normalised ones.
+
+    So a gradient knows that shifting or scaling a channel has no effect on what is whitened afterwards.
+    """
+    own = moments(features, full=False)
+    mean, deviation = own.mean[:, :, None, None], own.deviation()[:, :, None, None]
+    scale, shift = deviation.detach() / deviation, mean.detach()
+    return (features - mean.to(features.dtype)) * scale.to(features.dtype) + shift.to(features.dtype)
 
 
 Affine = list[tuple[Tensor, Tensor]]
@@ -238,7 +202,9 @@ class WCT(OnePass):
         values = [note(known[LAYERS[level]], LAYERS[level]) for level in self.options.levels]
         return Style({name: tensor for part in values for name, tensor in part.items()}, self.style_kind)
 
-    def stages(self, style: Style, strength: float = 1.0) -> tuple[Stage, ...]:
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
         """Encode once, then from level to level: colour, one step down, blend in the photo's own features."""
         options = self.options
         strengths = dict(zip(options.levels, options.level_strengths or (1.0,) * len(options.levels), strict=True))
@@ -252,7 +218,7 @@ class WCT(OnePass):
             return {name: found[encoded[name]] for name in work.wanted}
 
         ways = (Flow(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
-        made = [Stage(tuple(ways), encode, (MomentsOf(f"x{deepest}"),))]
+        made = [Stage(tuple(ways), encode, (_measure(deepest),))]
         for level in range(deepest, 0, -1):
             target = recall(style, LAYERS[level]) if level in options.levels else None
             made.append(self._step_down(level, target, strength * strengths.get(level, 0), details.get(level - 1, 0)))
@@ -269,17 +235,16 @@ class WCT(OnePass):
 
         def run(work: Work) -> dict[str, Tensor]:
             x = work.maps[above] if work.given is None else apply(work.given, work.maps[above])
-            x = self.decoder.step(level, x, _size_below(level, work.height, work.width))
+            x = self.decoder.step(level, x, size_below(level, (work.height, work.width)))
             return {below: torch.lerp(x, work.maps[own].to(x.dtype), detail) if detail else x}
 
         ways = [Flow(above, below, (self.decoder.steps[level - 1],))] + ([Flow(own, below)] if detail else [])
-        measures = (MomentsOf(below),) if level - 1 in self.options.levels else ()
+        measures = (_measure(level - 1),) if level - 1 in self.options.levels else ()
         return Stage(tuple(ways), run, measures, prepare)
 
 
-def _size_below(level: int, height: int, width: int) -> tuple[int, int]:
-    doublings = max(level - 2, 0)
-    return height >> doublings, width >> doublings
+def _measure(level: int) -> MomentsOf:
+    return MomentsOf(f"x{level}", layer=LAYERS[level])
 
 
 class WCTTraining(nn.Module):
@@ -292,9 +257,17 @@ class WCTTraining(nn.Module):
     is compared with; the paper's decoders only rebuild.
     """
 
-    def __init__(self, backbone: Backbone, widths: Sequence[int], loss: PerceptualLoss | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        widths: Sequence[int],
+        loss: PerceptualLoss | None = None,
+        *,
+        rebuild_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.network = StepDecoder(widths)
+        self.rebuild_weight = rebuild_weight
         self._frozen = backbone, loss  # in a tuple: no part of what is saved
 
     def config(self) -> dict[str, Any]:
@@ -310,7 +283,8 @@ class WCTTraining(nn.Module):
         if loss is None:
             return self.rebuild(torch.cat([contents, styles]))
         half = (len(contents) + 1) // 2
-        terms = self.rebuild(torch.cat([contents[:half], styles[:half]]))
+        rebuilt = self.rebuild(torch.cat([contents[:half], styles[:half]]))
+        terms = {name: self.rebuild_weight * term for name, term in rebuilt.items()}
         detail = 0.1 + 0.4 * float(torch.rand(()))
         painted = self.paint(contents, styles, detail)
         return {**terms, **loss(painted, contents, styles)}
@@ -338,7 +312,7 @@ class WCTTraining(nn.Module):
         for level in (4, 3, 2, 1):
             x = torch.lerp(x, own[LAYERS[level]].to(x.dtype), detail) if level < 4 else x
             x = colour(x, moments(textures[LAYERS[level]]), "transport")
-            x = self.network.step(level, x, own[LAYERS[level - 1]].shape if level > 1 else contents.shape)
+            x = self.network.step(level, x, size_below(level, contents.shape))
         return x
 
     @torch.no_grad()

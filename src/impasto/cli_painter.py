@@ -1,0 +1,68 @@
+"""One model for many pictures: loaded once, its styles encoded once for every size at which they are looked at."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from impasto.cli_job import Inputs, Job, load_model, note_size, note_weights, pick_device, read_masks, read_style
+from impasto.cli_job import working_size as find_working_size
+from impasto.color import MATCHING_MODES
+from impasto.image import Picture, resize
+from impasto.run_record import Recipe
+from impasto.styles import Style
+
+MOST_STYLE_BYTES = 500_000_000
+
+
+class Painter:
+    """A recipe's model with its masks and styles. Raises ImpastoError if weights or masks can't be had."""
+
+    def __init__(self, recipe: Recipe, device: str) -> None:
+        self.recipe = recipe
+        self.model = load_model(recipe, pick_device(device))
+        self.masks = read_masks(recipe)
+        self._styles: OrderedDict[tuple[Path, int], Style] = OrderedDict()
+        self._noted = False
+        note_weights(recipe, self.model)
+
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size, (height, width), at which a photo of height x width is worked on; raises ImageError."""
+        return find_working_size(self.model, height, width, self.recipe.size)
+
+    def fit(self, photo: Picture) -> Picture:
+        """The photo at its working size; tells once if that may surprise."""
+        own = photo.size
+        size = self.working_size(*own)
+        if not self._noted:
+            self._noted = True
+            note_size(self.recipe, self.model, own, size)
+        alpha = None if photo.alpha is None else resize(photo.alpha, *size)
+        return Picture(resize(photo.color, *size), alpha)
+
+    def job(self, recipe: Recipe, photo: Picture, styles: Sequence[Path]) -> Job:
+        """A run over a photo as `fit` gave it; reads and encodes the styles if need be. Raises ImpastoError."""
+        longer = recipe.style_size or max(photo.size)
+        matching = recipe.keep_color in MATCHING_MODES  # the painting takes on the photo's colours, each time anew
+        found = tuple(read_style(path) if matching else self._encoded(path, longer) for path in styles)
+        return Job(recipe, self.model, photo.size, Inputs(photo, found, self.masks))
+
+    def _encoded(self, path: Path, longer: int) -> Style:
+        known = self._styles.pop((path, longer), None)
+        if known is None:
+            style = read_style(path)
+            known = self.model.adopt(style) if isinstance(style, Style) else self._encode(style, longer)
+        self._styles[path, longer] = known
+        while len(self._styles) > 1 and sum(map(_size, self._styles.values())) > MOST_STYLE_BYTES:
+            self._styles.popitem(last=False)
+        return known
+
+    def _encode(self, painting: Tensor, longer: int) -> Style:
+        return self.model.encode_style(self.model.fit_style(painting, longer))
+
+
+def _size(style: Style) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in style.values())

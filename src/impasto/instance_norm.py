@@ -1,0 +1,69 @@
+"""Adaptive instance normalisation, at one layer and all the way through a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.layers import StepDecoder, size_below
+from impasto.stages import RESULT, Flow, MomentsOf, Stage, Work
+from impasto.statistics import Moments, moments
+
+Targets = Mapping[int, tuple[Tensor, Tensor]]
+"""By level, means and deviations, each (1 or B, C)."""
+
+
+def adaptive_instance_norm(content: Tensor, mean: Tensor, deviation: Tensor, own: Moments | None = None) -> Tensor:
+    """Give content features a style's channel means and deviations (Huang & Belongie 2017, sec. 5).
+
+    content: (B, C, H, W); mean, deviation: (1 or B, C), of the style's features; own: the content's moments, if they
+    are not those of all of `content`. Returns (B, C, H, W).
+
+    Departs from the paper: nothing.
+    """
+    own = own or moments(content, full=False)
+    scale = deviation / own.deviation()
+    shift = mean - own.mean * scale
+    scale, shift = scale.to(content.dtype), shift.to(content.dtype)
+    if len(scale) == 1:  # a convolution of each channel by itself is the quickest way of scaling
+        return F.conv2d(content, scale[0, :, None, None, None], shift[0], groups=content.shape[1])
+    return content * scale[:, :, None, None] + shift[:, :, None, None]
+
+
+def decode_normalised(decoder: StepDecoder, x: Tensor, targets: Targets, shape: Sequence[int]) -> Tensor:
+    """From relu4_1's features `x` to a picture of `shape`, normalised at each level of `targets` on the way."""
+    for level in range(len(decoder.steps), 0, -1):
+        if level in targets:
+            x = adaptive_instance_norm(x, *targets[level])
+        x = decoder.step(level, x, size_below(level, shape))
+    return x
+
+
+def decoding_stages(decoder: StepDecoder, targets: Targets, strength: float = 1.0) -> tuple[Stage, ...]:
+    """As `decode_normalised`, step by step from the map ``x4``, which has to be measured by then, to the result.
+
+    strength: from 0, no normalisation, to 1.
+    """
+    targets = targets if strength else {}
+    return tuple(_step_down(decoder, level, targets, strength) for level in range(len(decoder.steps), 0, -1))
+
+
+def measure_level(level: int, targets: Targets) -> tuple[MomentsOf, ...]:
+    """What has to be known of the map ``x1``, ``x2`` ... before it is normalised."""
+    return (MomentsOf(f"x{level}", full=False, layer=f"relu{level}_1"),) if level in targets else ()
+
+
+def _step_down(decoder: StepDecoder, level: int, targets: Targets, strength: float) -> Stage:
+    above, below = f"x{level}", f"x{level - 1}" if level > 1 else RESULT
+
+    def run(work: Work) -> dict[str, Tensor]:
+        x = work.maps[above]
+        if level in targets:
+            normalised = adaptive_instance_norm(x, *targets[level], work.given[above])
+            x = normalised if strength == 1 else torch.lerp(x, normalised, strength)
+        return {below: decoder.step(level, x, size_below(level, (work.height, work.width)))}
+
+    return Stage((Flow(above, below, (decoder.steps[level - 1],)),), run, measure_level(level - 1, targets))

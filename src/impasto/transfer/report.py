@@ -1,0 +1,131 @@
+"""How good a classifier is on pictures that it has never seen: accuracy, confusion matrix, the errors themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impasto.classifiers import Classifier
+from impasto.errors import ImageError, ImpastoError
+from impasto.image import read_image
+from impasto.sheet import contact_sheet
+from impasto.transfer.class_folders import Sample
+
+MOST_ROWS, MOST_COLUMNS = 24, 8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the classifier said of one picture: the class, and how sure it was."""
+
+    sample: Sample
+    said: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All verdicts on a test set. confusion: (true, said) counts."""
+
+    classes: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def confusion(self) -> Tensor:
+        """Counts, (classes, classes): rows are the truth, columns what was said."""
+        table = torch.zeros(len(self.classes), len(self.classes), dtype=torch.long)
+        for verdict in self.verdicts:
+            table[verdict.sample.label, verdict.said] += 1
+        return table
+
+    @property
+    def accuracy(self) -> float:
+        """The share that was said right."""
+        return float(self.confusion.trace()) / len(self.verdicts)
+
+    @property
+    def recalls(self) -> dict[str, float]:
+        """Each class's own accuracy."""
+        table = self.confusion
+        shares = table.diagonal() / table.sum(1).clamp_min(1)
+        return dict(zip(self.classes, shares.tolist(), strict=True))
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the classes' accuracies."""
+        return sum(self.recalls.values()) / len(self.classes)
+
+    @property
+    def errors(self) -> list[Verdict]:
+        """What was said wrong, the surest first."""
+        wrong = [verdict for verdict in self.verdicts if verdict.said != verdict.sample.label]
+        return sorted(wrong, key=lambda verdict: -verdict.probability)
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers, and the errors by file."""
+        return {
+            "accuracy": self.accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
+            "tested": len(self.verdicts),
+            "class_accuracy": self.recalls,
+            "classes": list(self.classes),
+            "confusion": self.confusion.tolist(),
+            "errors": [
+                {
+                    "file": str(verdict.sample.path),
+                    "class": self.classes[verdict.sample.label],
+                    "said": self.classes[verdict.said],
+                    "probability": verdict.probability,
+                }
+                for verdict in self.errors
+            ],
+        }
+
+    def to_markdown(self) -> str:
+        """The accuracy and the confusion matrix."""
+        lines = [
+            f"Accuracy {self.accuracy:.1%} on {len(self.verdicts)} pictures ({self.balanced_accuracy:.1%} as the mean "
+            "of the classes). Rows are the truth, columns what was said.",
+            "",
+            f"| | {' | '.join(self.classes)} | right |",
+            f"|---|{'---:|' * (len(self.classes) + 1)}",
+        ]
+        for name, counts in zip(self.classes, self.confusion.tolist(), strict=True):
+            lines.append(f"| {name} | {' | '.join(map(str, counts))} | {self.recalls[name]:.0%} |")
+        return "\n".join(lines) + "\n"
+
+    def error_sheet(self, classifier: Classifier, cell: int = 128) -> Tensor | None:
+        """The errors as a picture, (1, 3, H, W): a row for each mistaken pair of classes; None if there are none."""
+        pairs: dict[str, list[Verdict]] = {}
+        for verdict in self.errors:
+            pairs.setdefault(f"{self.classes[verdict.sample.label]} as {self.classes[verdict.said]}", []).append(
+                verdict
+            )
+        shown = sorted(pairs.items(), key=lambda item: -len(item[1]))[:MOST_ROWS]
+        if not shown:
+            return None
+        rows = [[classifier.square(read_image(v.sample.path)) for v in found[:MOST_COLUMNS]] for _, found in shown]
+        labels = [f"{name}: {len(found)}" for name, found in shown]
+        return contact_sheet(rows, row_labels=labels, cell=cell)
+
+
+def judge(
+    classifier: Classifier, samples: Sequence[Sample], on_item: Callable[[int, int], None] = lambda done, total: None
+) -> Report:
+    """Let `classifier` judge `samples`, leaving out what can't be read. Raises ImpastoError if nothing can."""
+    verdicts = []
+    for done, sample in enumerate(samples, start=1):
+        try:
+            image = classifier.square(read_image(sample.path))
+        except ImageError:
+            continue
+        chances = classifier.probabilities(image.to(classifier.backbone.mean.device))[0]
+        verdicts.append(Verdict(sample, int(chances.argmax()), float(chances.max())))
+        on_item(done, len(samples))
+    if not verdicts:
+        raise ImpastoError("none of the test's pictures can be read")
+    return Report(classifier.classes, tuple(verdicts))
