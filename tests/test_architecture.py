@@ -20,7 +20,7 @@ LEVELS = [
     {"errors", "image", "sheet", "color", "statistics", "options", "weights", "video", "flow"},
     {"layers", "backbones", "torchvision_backbones", "normalised_vgg"},
     {"losses", "perceptual"},
-    {"optimize", "styles", "stylizer", "temporal"},
+    {"optimize", "styles", "stylizer", "temporal", "pretrained"},
     {"methods", "recipes"},
     {"training", "distillation", "evaluation", "run_record"},
     {"cli"},
@@ -49,6 +49,7 @@ ONLY_IN = {
     "PIL": {"image", "sheet"},
     "torchvision": {"torchvision_backbones", "weights.download"},
     "av": {"video"},
+    "huggingface_hub": {"weights.hub"},
     "cv2": {"flow"},
     "argparse": {"cli"},
     "typer": {"cli"},
@@ -284,6 +285,6 @@ def test_only_torchvisions_own_backbones_load_torchvision() -> None:
 import importlib, sys
 for name in {wanted}:
     importlib.import_module("impasto." + name)
-print([m for m in ("torchvision", "accelerate", "skimage", "av", "cv2") if m in sys.modules])
+print([m for m in ("torchvision", "accelerate", "skimage", "av", "cv2", "huggingface_hub") if m in sys.modules])
 """
     assert run(code) == "[]"
