@@ -9,6 +9,7 @@ import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -94,6 +95,27 @@ class Stylizer(ABC):
         strength: 0 leaves the content as it is (or as the method's decoder reproduces it), 1 is the full style. mask:
         (1, 1, H, W) in [0, 1]: the region whose statistics count. seed fixes all that is random.
         """
+
+    @staticmethod
+    def from_pretrained(
+        source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu", **options: Any
+    ) -> Stylizer:
+        """The model in a folder or in the Hub's repository ``owner/name``: see `pretrained.from_pretrained`."""
+        from impasto import pretrained
+
+        return pretrained.from_pretrained(source, revision=revision, device=device, **options)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write options, weights and a model card into `folder`: see `pretrained.save_pretrained`."""
+        from impasto import pretrained
+
+        return pretrained.save_pretrained(self, folder)
+
+    def push_to_hub(self, repository: str, *, private: bool = False) -> str:
+        """Upload the model to the Hub's repository ``owner/name``: see `pretrained.push_to_hub`."""
+        from impasto import pretrained
+
+        return pretrained.push_to_hub(self, repository, private=private)
 
     def adopt(self, style: Style) -> Style:
         """`style`, or the one of its others that fits, in the form that this method works with.
