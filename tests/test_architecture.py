@@ -21,7 +21,7 @@ LEVELS = [
     | {"video", "flow"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
     {"losses", "perceptual", "stages", "instance_norm", "tiling", "tiled_objective", "memory"},
-    {"optimize", "parameterizations", "styles", "stylizer", "temporal"},
+    {"optimize", "parameterizations", "styles", "stylizer", "temporal", "pretrained"},
     {"methods", "recipes"},
     {"training", "distillation", "transfer", "evaluation", "export", "run_record"},
     {"cli"},
@@ -52,6 +52,7 @@ ONLY_IN = {
     "peft": {"transfer"},
     "torchinfo": {"recipes"},
     "av": {"video"},
+    "huggingface_hub": {"weights.hub"},
     "cv2": {"flow"},
     "argparse": {"cli"},
     "typer": {"cli"},
@@ -289,6 +290,7 @@ def test_only_torchvisions_own_backbones_load_torchvision() -> None:
 import importlib, sys
 for name in {wanted}:
     importlib.import_module("impasto." + name)
-print([m for m in ("torchvision", "accelerate", "skimage", "peft", "torchinfo", "av", "cv2") if m in sys.modules])
+heavy = ("torchvision", "accelerate", "skimage", "peft", "torchinfo", "av", "cv2", "huggingface_hub")
+print([m for m in heavy if m in sys.modules])
 """
     assert run(code) == "[]"

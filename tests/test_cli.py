@@ -364,3 +364,15 @@ def test_built_in_styles(shell: Shell, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_exit_codes_are_the_documented_ones() -> None:
     assert (cli.DONE, cli.BROKEN, cli.MISTAKE, cli.INTERRUPTED) == (0, 1, 2, 130)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("ba", "batch"), ("stylize -m ga", "gatys"), ("video --max-m", "--max-memory")]
+)
+def test_the_shell_completes_commands_flags_and_methods(typed: str, offered: str) -> None:
+    words = f"impasto {typed}"
+    asked = {"_IMPASTO_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "impasto"], env={**os.environ, **asked}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [offered]

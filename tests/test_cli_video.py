@@ -21,7 +21,6 @@ from impasto.backbones import SLIM_WIDTHS
 from impasto.cli_job import Job
 from impasto.flow import has_flow
 from impasto.image import read_image, write_image
-from impasto.methods.adain import LEVELS
 from impasto.video import probe_video, read_frames
 from impasto.weights import save_weights
 from tiny import painting, tiny_adain
@@ -33,7 +32,7 @@ FLAGS = ("-m", "adain", "--weights", "adain.safetensors", "--precision", "fp32")
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "adain.safetensors"
-    config = {"widths": SLIM_WIDTHS[:4], "levels": LEVELS}
+    config = {"widths": SLIM_WIDTHS[:4], "levels": [4, 3, 2, 1]}
     torch.manual_seed(11)
     save_weights(tiny_adain().decoder.state_dict(), path, config)
     return path

@@ -157,7 +157,7 @@ def lively(module: Any) -> Any:
 
 
 def _calm(network: Any) -> None:
-    """Let no position of SANet's attention take all from a single one, and the decoder paint neither black nor white."""
+    """Let no position take all of SANet's attention, and let nothing black or white be painted."""
     for block in (network.shallow, network.deep):
         for keys in (block.f, block.g):
             keys.weight.data /= 4

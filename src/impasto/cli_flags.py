@@ -25,7 +25,18 @@ StyleWords = Annotated[
     list[str] | None, typer.Argument(metavar="STYLE", help="Paintings or style cards (.safetensors).")
 ]
 OutputFlag = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="What to write.")]
-MethodFlag = Annotated[str | None, typer.Option("--method", "-m", help="How to paint; see `impasto methods`.")]
+
+
+def _complete_method(incomplete: str) -> list[str]:
+    """The methods that begin so, for the shell; found without loading one."""
+    folder = Path(__file__).parent / "methods"
+    return sorted(path.stem for path in folder.glob(f"{incomplete}*.py") if not path.stem.startswith("_"))
+
+
+MethodFlag = Annotated[
+    str | None,
+    typer.Option("--method", "-m", help="How to paint; see `impasto methods`.", autocompletion=_complete_method),
+]
 PresetFlag = Annotated[str | None, typer.Option(metavar="NAME", help="One of the method's recipes.")]
 StyleFlag = Annotated[
     list[str] | None, typer.Option("--style", metavar="NAME|CARD", help="A built-in style or a card; repeatable.")

@@ -42,6 +42,18 @@ def live_moments(layer: str, features: Tensor | Moments, mask: Tensor | None, *,
     return moments(features, full=full, mask=fit_mask(mask, features))
 
 
+def ask_once(moments_of: MomentsSource) -> MomentsSource:
+    """`moments_of`, but asked only once for a layer, even if the work begins anew because memory ran out."""
+    known: dict[str, Moments] = {}
+
+    def ask(layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
+        if layer not in known:
+            known[layer] = moments_of(layer, features, mask, full=full)
+        return known[layer]
+
+    return ask
+
+
 class Tally(Protocol):
     """A measure under way."""
 

@@ -10,6 +10,7 @@ import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,8 +24,7 @@ from impasto.layers import in_half, inference
 from impasto.memory import choose_tiling, free, smaller
 from impasto.optimize import OnStep, Step, ignore
 from impasto.options import Options as BaseOptions
-from impasto.stages import Known, MomentsSource, Stage, live_moments, run_whole
-from impasto.statistics import Moments
+from impasto.stages import Known, MomentsSource, Stage, ask_once, live_moments, run_whole
 from impasto.styles import Style, check_weights, mix
 from impasto.tiling import OnTile, Tiling, measure_tiles, paint_tiles
 
@@ -87,6 +87,27 @@ class Stylizer(ABC):
         strength: 0 leaves the content as it is (or as the method's decoder reproduces it), 1 is the full style. mask:
         (1, 1, H, W) in [0, 1]: the region whose statistics count. seed fixes all that is random.
         """
+
+    @staticmethod
+    def from_pretrained(
+        source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu", **options: Any
+    ) -> Stylizer:
+        """The model in a folder or in the Hub's repository ``owner/name``: see `pretrained.from_pretrained`."""
+        from impasto import pretrained
+
+        return pretrained.from_pretrained(source, revision=revision, device=device, **options)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write options, weights and a model card into `folder`: see `pretrained.save_pretrained`."""
+        from impasto import pretrained
+
+        return pretrained.save_pretrained(self, folder)
+
+    def push_to_hub(self, repository: str, *, private: bool = False) -> str:
+        """Upload the model to the Hub's repository ``owner/name``: see `pretrained.push_to_hub`."""
+        from impasto import pretrained
+
+        return pretrained.push_to_hub(self, repository, private=private)
 
     def adopt(self, style: Style) -> Style:
         """`style`, or the one of its others that fits, in the form that this method works with.
@@ -285,7 +306,7 @@ class OnePass(Stylizer):
     ) -> Tensor | None:
         """The ladder: in one piece if that fits, else in tiles, halved as long as memory runs out."""
         with inference(self.device, self.options.precision):
-            stages, source = self.stages(style, strength, content.size), _asking_once(self.moments_of)
+            stages, source = self.stages(style, strength, content.size), ask_once(self.moments_of)
             cut = self.tiling
             if cut == "auto":
                 cut = choose_tiling(stages, content.size, self.device, self.element)
@@ -305,18 +326,6 @@ class OnePass(Stylizer):
                 free(self.device)
                 cut = smaller(cut, stages, content.size, self.device, self.element)
                 log.warning("not enough memory: once more, in tiles of %d px", cut.tile)
-
-
-def _asking_once(moments_of: MomentsSource) -> MomentsSource:
-    """`moments_of`, but asked only once for a layer, even if the work begins anew because memory ran out."""
-    known: dict[str, Moments] = {}
-
-    def ask(layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
-        if layer not in known:
-            known[layer] = moments_of(layer, features, mask, full=full)
-        return known[layer]
-
-    return ask
 
 
 def _tell_tiles(on_step: OnStep, content: Canvas) -> OnTile:

@@ -38,7 +38,7 @@ class WCTOptions(Options):
     )
     level_strengths: tuple[float, ...] = Field((), description="strength at each level, 0 to 1; empty: 1 everywhere")
     detail: tuple[float, ...] = Field(
-        (0.3,),
+        (0.35,),
         description="share of the photo's own features at each level below the deepest; one for all, or one a level",
     )
     transform: Transform = Field(
@@ -285,7 +285,7 @@ class WCTTraining(nn.Module):
         half = (len(contents) + 1) // 2
         rebuilt = self.rebuild(torch.cat([contents[:half], styles[:half]]))
         terms = {name: self.rebuild_weight * term for name, term in rebuilt.items()}
-        detail = 0.1 + 0.4 * float(torch.rand(()))
+        detail = 0.2 + 0.3 * float(torch.rand(()))
         painted = self.paint(contents, styles, detail)
         return {**terms, **loss(painted, contents, styles)}
 
