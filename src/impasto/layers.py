@@ -94,8 +94,8 @@ class StepDecoder(nn.Module):
 
 def size_below(level: int, shape: Sequence[int]) -> tuple[int, int]:
     """Height and width of what is below `level` in a picture of `shape`: the next level, or below 1 the picture."""
-    doublings = max(level - 2, 0)
-    return shape[-2] >> doublings, shape[-1] >> doublings
+    stride = 2 ** max(level - 2, 0)
+    return shape[-2] // stride, shape[-1] // stride  # not shifted: ONNX knows no shift of a size
 
 
 def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
