@@ -13,7 +13,7 @@ from impasto import export
 from impasto.cli import main
 from impasto.errors import ImpastoError
 from impasto.export import export_onnx
-from impasto.stylizer import OnePass
+from impasto.stylizer import OnePass, load
 from tiny import narrow, painting
 
 
@@ -22,7 +22,7 @@ from tiny import narrow, painting
 def test_onnx_runtime_gives_the_same_picture_at_any_size(name: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    model = narrow(name)
+    model = load(name, precision="fp32")  # random weights would blow up what is rounded
     assert isinstance(model, OnePass)
     export_onnx(model, tmp_path / "model.onnx")
     session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
