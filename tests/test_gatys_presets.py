@@ -303,7 +303,7 @@ def test_the_preset_goes_with_the_method() -> None:
 
 def test_the_default_works_with_what_the_package_brings(picture: Tensor) -> None:
     try:
-        method = load(steps=20, octaves=0)
+        method = load("gatys", steps=20, octaves=0)
     except WeightsError as error:
         pytest.skip(str(error))
     told: list[float] = []

@@ -235,7 +235,7 @@ class SANet(OnePass):
             return {"x4": torch.stack(blended).sum(0)}
 
         measures: list[Measure] = [MomentsOf(layer, full=False, layer=layer) for layer in LAYERS]
-        measures += [Thinned(layer) for layer in LAYERS] if strength < 1 else []
+        measures += [Thinned(layer, self.options.positions) for layer in LAYERS] if strength < 1 else []
         enlarged = (DOUBLING, SHIFT) if any(odd) else (DOUBLING,)
         ways = Flow(SHALLOW, "x4", (self.network.merge,)), Flow(DEEP, "x4", (*enlarged, self.network.merge))
         middle = Stage(ways, blend)
