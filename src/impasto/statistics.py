@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 HALF = (torch.float16, torch.bfloat16)
+NARROW = 64
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ class _Sums(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(features)
         precise = features.float() if features.dtype in HALF else features
+        if features.shape[1] <= NARROW:  # all products by matrices are quicker than squares by channels
+            flat = precise.flatten(2)
+            ones = flat.new_ones(flat.shape[2], 1)
+            return (flat @ ones)[..., 0], (flat @ flat.transpose(1, 2)).diagonal(dim1=1, dim2=2)
         return precise.sum((2, 3)), precise.square().sum((2, 3))
 
     @staticmethod
