@@ -62,3 +62,8 @@ def style_gap(features: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference of channel means and deviations of two batches, sample by sample."""
     found, wanted = moments(features, full=False), moments(target, full=False)
     return ((found.mean - wanted.mean).square() + (found.deviation() - wanted.deviation()).square()).mean()
+
+
+def stack_rows(rows: Sequence[Tensor]) -> Tensor:
+    """Batches of pictures, (B, 3, H, W) each, one below the other as a preview, (1, 3, rows x H, B x W)."""
+    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)[None]

@@ -17,7 +17,7 @@ from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_ba
 from impasto.instance_norm import decode_normalised, decoding_stages, measure_level
 from impasto.layers import StepDecoder
 from impasto.options import Options
-from impasto.perceptual import PerceptualLoss
+from impasto.perceptual import PerceptualLoss, stack_rows
 from impasto.stages import IMAGE, Flow, Known, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, moments_kind, recall
@@ -179,4 +179,4 @@ class AdaINTraining(nn.Module):
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles).clamp(0, 1))
-        return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)[None]
+        return stack_rows(rows)

@@ -19,7 +19,7 @@ from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_ba
 from impasto.instance_norm import Targets, decode_normalised, decoding_stages
 from impasto.layers import DOUBLING, Conv, StepDecoder
 from impasto.options import Options
-from impasto.perceptual import STYLE_LAYERS, PerceptualLoss
+from impasto.perceptual import STYLE_LAYERS, PerceptualLoss, stack_rows
 from impasto.stages import IMAGE, Flow, Known, Measure, MomentsOf, Stage, Thinned, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, maps_kind, parts
@@ -319,4 +319,4 @@ class SANetTraining(nn.Module):
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles).clamp(0, 1))
-        return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)[None]
+        return stack_rows(rows)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from impasto.backbones import SLIM, Backbone, load_backbone
 from impasto.layers import StepDecoder, fit_edge, size_below
 from impasto.options import Options
-from impasto.perceptual import PerceptualLoss
+from impasto.perceptual import PerceptualLoss, stack_rows
 from impasto.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, moments_kind, note, recall
@@ -319,4 +319,4 @@ class WCTTraining(nn.Module):
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles, 0.5).clamp(0, 1))
-        return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)[None]
+        return stack_rows(rows)
