@@ -190,12 +190,12 @@ def start_banks(options: StyleBankOptions, count: int) -> tuple[stylebank.StyleB
     if not options.from_:
         if options.add:
             raise ImpastoError(NO_FROM)
-        return stylebank.StyleBankNetwork(count, options.width, options.residuals), []
+        return stylebank.slim_network(count, options.width, options.residuals), []
     file = load_weights(options.from_)
     if file.config.get("method") != "stylebank":
         raise WeightsError(f"{file.path} was not made by `impasto train stylebank`")
     before = list(file.config.get("styles", []))
-    network = stylebank.StyleBankNetwork(len(before), **_shape(file))
+    network = stylebank.slim_network(len(before), **_shape(file))
     file.fill(network)
     if options.add:
         network.grow(count)

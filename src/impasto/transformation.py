@@ -55,10 +55,15 @@ class TransformLayer(nn.Module):
 
 
 class LayerRow(nn.Module):
-    """Layers one after the other, and the scales and shifts of the norms that follow some of them."""
+    """Layers one after the other, and the scales and shifts of the norms that follow some of them.
 
-    def __init__(self, layers: Iterable[TransformLayer], *, own_norms: bool = True) -> None:
+    own_norms: it holds these itself, else they are 1 and 0 unless given. round_up: maps of odd pictures keep the half
+    pixel, as convolutions leave it.
+    """
+
+    def __init__(self, layers: Iterable[TransformLayer], *, own_norms: bool = True, round_up: bool = False) -> None:
         super().__init__()
+        self.round_up = round_up
         self.layers = nn.ModuleList(layers)
         self.scales = nn.ParameterList([torch.ones(count) for count in self.normed] if own_norms else [])
         self.shifts = nn.ParameterList([torch.zeros(count) for count in self.normed] if own_norms else [])
@@ -76,6 +81,9 @@ class LayerRow(nn.Module):
     @property
     def norms(self) -> Norms:
         """The row's own scales and shifts."""
+        if not self.scales:
+            like = self.row[0].conv.weight
+            return [(like.new_ones(1, count), like.new_zeros(1, count)) for count in self.normed]
         return [(scale[None], shift[None]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
 
     def run(self, x: Tensor, size: Sequence[int], side: int = 1, norms: Norms | None = None) -> Tensor:
@@ -86,8 +94,8 @@ class LayerRow(nn.Module):
             form = layer.form
             kept = x if form.opens else kept
             side = side_after(side, form)
-            y = layer(x, (size[-2] // side, size[-1] // side))
-            x = settle(y, form, next(given) if form.norm else None, None, kept)
+            like = [-(-extent // side) if self.round_up else extent // side for extent in size[-2:]]
+            x = settle(layer(x, like), form, next(given) if form.norm else None, None, kept)
         return x
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,25 +39,13 @@ class StyleBankOptions(Options):
 
 
 class StyleBankNetwork(nn.Module):
-    """Encoder, decoder, and a bank for every style.
+    """An encoder, a decoder, and a bank for every style, each a row of layers; the encoder's maps have stride 4."""
 
-    Of width b, the encoder is ``c9s1-b, d2b, d4b``, the decoder ``R4b x n, u2b, ub, c9s1-3``, as in Johnson's. Norms
-    stand in the banks alone, two convolutions of 4b channels each with instance norm and ReLU: what normalises the
-    encoder's features forgets how bright a photo was, and nothing could be rebuilt.
-    """
-
-    def __init__(self, styles: int, width: int = 16, residuals: int = 5) -> None:
+    def __init__(self, encoder: LayerRow, decoder: LayerRow, banks: Iterable[LayerRow]) -> None:
         super().__init__()
-        self.shape = {"width": width, "residuals": residuals}
-        self.encoder = LayerRow(_down(width))
-        self.decoder = LayerRow(_up(width, residuals))
-        self.banks = nn.ModuleList(make_bank(4 * width) for _ in range(styles))
-        for layer in (*self.encoder.row, *self.decoder.row):
-            nn.init.kaiming_normal_(layer.conv.weight, nonlinearity="relu")
-            assert layer.conv.bias is not None
-            nn.init.zeros_(layer.conv.bias)
-            if layer.form.closes or not layer.form.relu:  # so that blocks begin as identities, pictures as grey
-                layer.conv.weight.data /= 10
+        self.encoder = encoder
+        self.decoder = decoder
+        self.banks = nn.ModuleList(banks)
 
     def forward(self, images: Tensor, numbers: Sequence[int]) -> Tensor:
         """(B, 3, H, W) in [0, 1] to the same size, each sample by the bank of its number."""
@@ -81,12 +69,22 @@ class StyleBankNetwork(nn.Module):
 
     def bank(self, number: int) -> LayerRow:
         """The bank of the style of that number."""
-        found: LayerRow = self.banks[number]  # type: ignore[assignment]
-        return found
+        return cast(LayerRow, self.banks[number])
 
     def grow(self, more: int) -> None:
         """Add so many banks that know nothing yet."""
-        self.banks.extend(make_bank(4 * self.shape["width"]) for _ in range(more))
+        self.banks.extend(make_bank(self.channels) for _ in range(more))
+
+    @property
+    def channels(self) -> int:
+        """How many the banks work on."""
+        return self.encoder.row[-1].conv.out_channels
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """What `slim_network` is told besides the number of styles."""
+        residuals = sum(layer.form.opens for layer in self.decoder.row)
+        return {"width": self.encoder.row[0].conv.out_channels, "residuals": residuals}
 
     @property
     def shared(self) -> list[nn.Parameter]:
@@ -94,12 +92,47 @@ class StyleBankNetwork(nn.Module):
         return [*self.encoder.parameters(), *self.decoder.parameters()]
 
 
-def make_bank(channels: int, depth: int = 2) -> LayerRow:
-    """A style's bank: `depth` convolutions of 3 x 3, each with a norm of its own scale and shift, and ReLU.
+def slim_network(styles: int, width: int = 16, residuals: int = 5) -> StyleBankNetwork:
+    """The shipped form: of width b, the encoder ``c9s1-b, d2b, d4b`` and the decoder ``R4b x n, u2b, ub, c9s1-3``.
+
+    Norms stand in the banks alone, two convolutions of 4b channels each with instance norm and ReLU: what normalises
+    the encoder's features forgets how bright a photo was, and nothing could be rebuilt.
+    """
+    network = StyleBankNetwork(
+        LayerRow(_down(width)), LayerRow(_up(width, residuals)), (make_bank(4 * width) for _ in range(styles))
+    )
+    for layer in (*network.encoder.row, *network.decoder.row):
+        nn.init.kaiming_normal_(layer.conv.weight, nonlinearity="relu")
+        nn.init.zeros_(cast(Tensor, layer.conv.bias))
+        if not layer.form.relu:  # so that blocks begin as identities, and pictures as grey
+            layer.conv.weight.data /= 10
+    return network
+
+
+def paper_network(styles: int) -> StyleBankNetwork:
+    """The widths of the paper's network in a port that is widely used: norms without scale and shift, no biases.
+
+    Departs from it: upsampling by repetition and a convolution, mirrored edges.
+    """
+
+    def row(*layers: tuple[int, int, int, Form]) -> LayerRow:
+        made = (TransformLayer(inputs, outputs, kernel, form, bias=False) for inputs, outputs, kernel, form in layers)
+        return LayerRow(made, own_norms=False, round_up=True)
+
+    half, up = Form(stride=2), Form(up=True)
+    encoder = row((3, 32, 9, half), (32, 64, 3, half), (64, 128, 3, Form()), (128, 256, 3, Form()))
+    last = Form(up=True, norm=False, relu=False)
+    decoder = row((256, 128, 3, Form()), (128, 64, 3, Form()), (64, 32, 3, up), (32, 3, 9, last))
+    banks = (row((256, 256, 3, Form()), (256, 256, 3, Form())) for _ in range(styles))
+    return StyleBankNetwork(encoder, decoder, banks)
+
+
+def make_bank(channels: int) -> LayerRow:
+    """A style's bank: two convolutions of 3 x 3, each with a norm of its own scale and shift, and ReLU.
 
     It begins as something that passes features on, with a little noise in its filters.
     """
-    bank = LayerRow(TransformLayer(channels, channels, 3, Form(), bias=False) for _ in range(depth))
+    bank = LayerRow(TransformLayer(channels, channels, 3, Form(), bias=False) for _ in range(2))
     for layer, scale, shift in zip(bank.row, bank.scales, bank.shifts, strict=True):
         nn.init.kaiming_normal_(layer.conv.weight, nonlinearity="relu")
         layer.conv.weight.data *= 0.3
@@ -107,11 +140,6 @@ def make_bank(channels: int, depth: int = 2) -> LayerRow:
         scale.data.fill_(0.6)  # about what a ReLU leaves of a deviation of 1, and of a mean of 0
         shift.data.fill_(0.4)
     return bank
-
-
-def leave(x: Tensor) -> Tensor:
-    """What the decoder gives as a picture, in float32."""
-    return x.float().sigmoid()
 
 
 def _down(width: int) -> Iterable[TransformLayer]:
@@ -129,6 +157,11 @@ def _up(width: int, residuals: int) -> Iterable[TransformLayer]:
     yield TransformLayer(width, 3, 9, Form(norm=False, relu=False), bias=True)
 
 
+def leave(x: Tensor) -> Tensor:
+    """What the decoder gives as a picture, in float32."""
+    return x.float() + 0.5
+
+
 class StyleBank(LearnedStyles):
     """An encoder, a bank of filters for each style, a decoder (Chen et al. 2017).
 
@@ -136,8 +169,8 @@ class StyleBank(LearnedStyles):
     encoder and decoder rebuild it.
 
     Departs from the paper: encoder and decoder have no norms, the banks' have scale and shift; residual blocks in the
-    decoder; upsampling by repetition and a convolution instead of transposed convolutions; mirrored edges; a sigmoid
-    at the end; a fraction of the width. Trained as `StyleBankTraining` says. Regions are mixed as pictures, each
+    decoder; upsampling by repetition and a convolution instead of transposed convolutions; mirrored edges; a
+    fraction of the width. Trained as `StyleBankTraining` says. Regions are mixed as pictures, each
     painted with the region's own statistics, not as features.
     """
 
@@ -160,7 +193,7 @@ class StyleBank(LearnedStyles):
             file = load_weights(options.weights or resolve(self.name))
             try:
                 infos = list(file.config["styles"])
-                network = StyleBankNetwork(len(infos), **file.config["shape"])
+                network = slim_network(len(infos), **file.config["shape"])
             except (KeyError, TypeError):
                 raise WeightsError(f"{file.path} was not made by `impasto train stylebank`") from None
             file.fill(network)
@@ -208,12 +241,12 @@ class StyleBank(LearnedStyles):
     def _build(self, style: Style) -> LayerRow:
         """The bank of which `style` is the weights; raises OptionError if they don't fit."""
         with torch.device("meta"):
-            bank = make_bank(4 * self.network.shape["width"])
+            bank = make_bank(self.network.channels)
         try:
             bank.load_state_dict(dict(style), assign=True)
         except RuntimeError:
             raise OptionError(f"this style card is no bank for {self.name}: {self.advice}") from None
-        freeze(bank).to(self.device, memory_format=torch.channels_last)
+        freeze(bank).to(self.device).to(memory_format=torch.channels_last)
         return bank
 
 
@@ -305,12 +338,13 @@ class StyleBankTraining(nn.Module):
 
     def _rebuild(self, contents: Tensor) -> dict[str, Tensor]:
         error = F.mse_loss(self.network.rebuild(contents), contents)
-        return {"rebuilt": self.balance * self.pull / self._length(error).clamp_min(1e-12) * error}
+        weight: Tensor = self.balance * self.pull / self._length(error).clamp_min(1e-12)
+        return {"rebuilt": weight * error}
 
     def _length(self, value: Tensor) -> Tensor:
         """The norm of the gradient of `value` by encoder and decoder."""
         slopes = torch.autograd.grad(value, self.network.shared, retain_graph=True)
-        return torch.stack([slope.norm() for slope in slopes]).norm()
+        return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(slope) for slope in slopes]))
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
@@ -319,4 +353,4 @@ class StyleBankTraining(nn.Module):
         rows = [contents, self.network.rebuild(contents)]
         for first in range(0, count, size):
             rows.append(self.network(contents, [number % count + self.fixed for number in range(first, first + size)]))
-        return stack_rows(rows)
+        return stack_rows([row.clamp(0, 1) for row in rows])
