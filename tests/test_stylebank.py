@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from cli_support import Outcome, make_picture
+from impasto import cli_training
+from impasto.cli import main
 from impasto.errors import OptionError
+from impasto.image import resize, write_image
 from impasto.layers import count_parameters
 from impasto.learned import named_style
 from impasto.methods.stylebank import (
@@ -26,8 +33,10 @@ from impasto.methods.stylebank import (
 )
 from impasto.perceptual import PerceptualLoss
 from impasto.styles import Style, mix
+from impasto.stylizer import load
+from impasto.training import Report
 from impasto.transformation import LayerRow
-from impasto.weights import manifest
+from impasto.weights import load_weights, manifest, save_weights
 from tiny import narrow_slim, painting
 
 NAMES = ("sea", "sky", "sun")
@@ -243,20 +252,91 @@ def test_a_row_without_norms_of_its_own_has_plain_ones() -> None:
     assert torch.equal(row.run(x, (48, 48), SIDE), row.run(x, (48, 48), SIDE, [(ones, zeros)] * 2))
 
 
+# --- from the command line
+
+TOY = ("--batch", "1", "--crop", "32", "--side", "40", "--style-side", "32", "--width", "4", "--residuals", "1")
+
+
+@pytest.fixture
+def train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    for folder, name, seed in (("photos", "a", 1), ("art", "sea", 2), ("art", "sky", 3), ("more", "sun", 4)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_image(make_picture(seed, 40, 50), tmp_path / folder / f"{name}.png")
+
+    def run(style: str, output: str, *words: str) -> Outcome:
+        capsys.readouterr()
+        files = ["--content", str(tmp_path / "photos"), "--style", str(tmp_path / style)]
+        code = main(["train", "stylebank", *files, "-o", str(tmp_path / output), "--quiet", *TOY, *words])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_resumed_run_knows_whose_turn_it_is(
+    train: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train("art", "whole", "--steps", "4").good()
+    show = cli_training._Line.show
+
+    def press(line: object, report: Report) -> None:
+        show(line, report)  # type: ignore[arg-type]
+        if report.step == 2:  # the next one rebuilds
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_training._Line, "show", press)
+        assert train("art", "parts", "--steps", "4").code == 130
+    train("art", "parts", "--steps", "4", "--resume").good()
+    whole, parts = (load_weights(tmp_path / name / "stylebank.safetensors").tensors for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys() == slim_network(2, 4, 1).state_dict().keys()
+    assert all(torch.equal(tensor, parts[key]) for key, tensor in whole.items())
+
+
+def test_a_style_is_added_and_the_others_paint_as_before(train: Callable[..., Outcome], tmp_path: Path) -> None:
+    train("art", "run", "--steps", "1").good()
+    known, more = tmp_path / "run" / "stylebank.safetensors", tmp_path / "more" / "stylebank.safetensors"
+    train("more", "more", "--steps", "2", "--from", str(known), "--add").good()
+    before, after = (load("stylebank", weights=str(path)) for path in (known, more))
+    assert isinstance(before, StyleBank)
+    assert isinstance(after, StyleBank)
+    assert list(after.learned) == ["sea", "sky", "sun"]
+    assert after.style_kind == before.style_kind
+    old, new = load_weights(known).tensors, load_weights(more).tensors
+    assert all(torch.equal(new[name], tensor) for name, tensor in old.items())
+    photo = make_picture(5, 40, 50)
+    for name, style in before.learned.items():
+        painted = before.stylize(photo, style)
+        assert torch.equal(after.stylize(photo, named_style(name)), painted)
+        assert torch.equal(after.stylize(photo, style), painted)  # cards of before still fit
+
+
+def test_what_training_can_not_begin_with_is_refused(train: Callable[..., Outcome], tmp_path: Path) -> None:
+    save_weights({"a": torch.ones(1)}, tmp_path / "odd.safetensors", {"method": "wct"})
+    train("art", "run", "--steps", "1").good()
+    known = str(tmp_path / "run" / "stylebank.safetensors")
+    for words, message in (
+        (("--add",), "say with --from FILE"),
+        (("--from", str(tmp_path / "odd.safetensors")), "was not made by `impasto train stylebank`"),
+        (("--from", known, "--add"), "knows sea, sky already"),
+    ):
+        done = train("art", "out", "--steps", "1", *words)
+        assert done.code == 2
+        assert message in done.err
+        assert done.err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+    assert "knows 2 styles, not 1: use --add" in train("more", "out", "--steps", "1", "--from", known).err
+
+
 # --- what ships
 
 
 @pytest.mark.skipif("stylebank" not in manifest(), reason="no weights are shipped yet")
 def test_the_shipped_network_rebuilds_photos_and_paints_eight_styles() -> None:
-    from impasto.image import read_image, resize
-    from impasto.stylizer import load
-
     method = load("stylebank", precision="fp32")
-    photo = next(iter(sorted((Path(__file__).parent.parent / "docs" / "pictures").glob("*photo*"))))
-    image = resize(read_image(photo)[:, :3], 160, 240)
     assert isinstance(method, StyleBank)
     assert len(method.learned) >= 8
-    styles = list(method.learned.values())
-    rebuilt = method.stylize(image, styles[0], strength=0)
-    assert float(-10 * (rebuilt - image).square().mean().log10()) >= 25
-    assert float((method.stylize(image, styles[0]) - image).abs().mean()) > 0.05
+    image = resize(make_picture(1, 60, 90), 160, 240)
+    for style in method.learned.values():
+        rebuilt = method.stylize(image, style, strength=0)
+        assert float(-10 * (rebuilt - image).square().mean().log10()) >= 25
+        assert float((method.stylize(image, style) - image).abs().mean()) > 0.05
