@@ -89,6 +89,16 @@ def tiny_conditional_norm() -> Stylizer:
     return ConditionalNorm(ConditionalNormOptions(precision="fp32"), network=network, infos=infos)
 
 
+def tiny_stylebank() -> Stylizer:
+    """An encoder, two banks and a decoder that never learned anything."""
+    from impasto.methods.stylebank import StyleBank, StyleBankOptions, slim_network
+
+    network = varied(slim_network(len(LEARNED), 4, 1))
+    network.decoder.row[-1].conv.weight.data *= 5e-4  # so that nothing black or white is painted
+    infos = [{"name": name} for name in LEARNED]
+    return StyleBank(StyleBankOptions(precision="fp32"), network=network, infos=infos)
+
+
 def varied(module: Any) -> Any:
     """`module` with weights all different, its scales and shifts among them."""
     for parameter in module.parameters():
@@ -132,7 +142,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
-LEARNING = ("conditional_norm", "johnson")
+LEARNING = ("conditional_norm", "johnson", "stylebank")
 """The methods that know only the styles that they have learned."""
 
 
@@ -152,6 +162,7 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "gatys": lambda: tiny_gatys(octaves=1, least_side=32, coarse_steps=3, steps=4),
     "johnson": tiny_johnson,
     "sanet": tiny_sanet,
+    "stylebank": tiny_stylebank,
     "wct": tiny_wct,
 }
 
