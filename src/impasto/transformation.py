@@ -86,6 +86,10 @@ class LayerRow(nn.Module):
             return [(like.new_ones(1, count), like.new_zeros(1, count)) for count in self.normed]
         return [(scale[None], shift[None]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
 
+    def enter(self, images: Tensor) -> Tensor:
+        """Pictures in [0, 1] as the first layer wants them."""
+        return images.to(self.row[0].conv.weight.dtype) - 0.5
+
     def run(self, x: Tensor, size: Sequence[int], side: int = 1, norms: Norms | None = None) -> Tensor:
         """A map of stride `side` in a picture of `size`, through all layers. norms: instead of the row's own."""
         given = iter(self.norms if norms is None else norms)
@@ -130,7 +134,7 @@ class TransformationNetwork(LayerRow):
 
     def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
-        return self.leave(self.run(enter(images), images.shape, norms=norms))
+        return self.leave(self.run(self.enter(images), images.shape, norms=norms))
 
     def leave(self, x: Tensor) -> Tensor:
         """What the last layer gives as a picture, in float32."""
@@ -151,11 +155,6 @@ def _layers(width: int, residuals: int, norm_last: bool, bias: bool) -> Iterable
     yield layer(4 * width, 2 * width, Form(up=True))
     yield layer(2 * width, width, Form(up=True))
     yield layer(width, 3, Form(norm=norm_last, relu=False), 9)
-
-
-def enter(images: Tensor) -> Tensor:
-    """Pictures in [0, 1] as the networks see them."""
-    return images - 0.5
 
 
 def leave_as_is(x: Tensor) -> Tensor:
@@ -185,7 +184,7 @@ def network_stages(network: TransformationNetwork, norms: Norms, outcome: str, p
 
     prefix: what the names of maps in between begin with, so that several networks can stand in one row.
     """
-    return row_stages(network.row, norms, (IMAGE, outcome), prefix, opening=enter, closing=network.leave)
+    return row_stages(network.row, norms, (IMAGE, outcome), prefix, opening=network.enter, closing=network.leave)
 
 
 def row_stages(

@@ -24,7 +24,7 @@ from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows
 from impasto.stages import IMAGE, RESULT, Stage
 from impasto.styles import NETWORK, Style, parts
 from impasto.stylizer import LEAST_SIDE
-from impasto.transformation import Form, LayerRow, TransformLayer, blend_stage, enter, row_stages
+from impasto.transformation import Form, LayerRow, TransformLayer, blend_stage, row_stages
 from impasto.weights import load_weights, resolve
 
 SIDE = 4
@@ -61,7 +61,7 @@ class StyleBankNetwork(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Features of pictures, (B, 4b, H / 4, W / 4)."""
-        return self.encoder.run(enter(images), images.shape)
+        return self.encoder.run(self.encoder.enter(images), images.shape)
 
     def decode(self, features: Tensor, size: Sequence[int]) -> Tensor:
         """The pictures, of that size, that features stand for."""
@@ -225,7 +225,8 @@ class StyleBank(LearnedStyles):
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
         """The encoder, every bank of the style, the mixture of what these give and of the features, the decoder."""
-        rows = [*row_stages(self.network.encoder.row, (), (IMAGE, "encoded"), "encoder.", opening=enter)]
+        encoder = self.network.encoder
+        rows = [*row_stages(encoder.row, (), (IMAGE, "encoded"), "encoder.", opening=encoder.enter)]
         shares: dict[str, float] = {}
         for number, (share, part) in enumerate(parts(style) if strength else ()):
             bank, outcome = self._build(part), f"{number}.banked"
@@ -342,7 +343,8 @@ class StyleBankTraining(nn.Module):
     def _length(self, value: Tensor) -> Tensor:
         """The norm of the gradient of `value` by encoder and decoder."""
         slopes = torch.autograd.grad(value, self.network.shared, retain_graph=True)
-        return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(slope) for slope in slopes]))
+        length: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(slope) for slope in slopes]))
+        return length
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
