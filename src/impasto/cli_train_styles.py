@@ -49,7 +49,7 @@ class StyleBankOptions(ConditionalNormOptions):
 
     cycle: int = Field(2, ge=1, le=100, description="steps of painting before each one of rebuilding photos")
     rebuild_balance: float = Field(
-        1.0, gt=0, description="length of the gradient of rebuilding, in units of that of painting"
+        1.0, gt=0, description="length of rebuilding's gradient, in units of painting's, before --clip cuts both"
     )
 
 
