@@ -170,3 +170,10 @@ def _liven(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
+
+
+def varied(module: Any) -> Any:
+    """`module` with weights all different, its scales and shifts among them."""
+    for parameter in module.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return module

@@ -53,9 +53,10 @@ class MetaStyleOptions(StylesOptions):
     style_side: int = Field(288, ge=32, le=4096, description="shorter side to which artworks are shrunk when read, px")
     from_: str = Field("", description="weights file to go on from: its own, conditional_norm's or johnson's")
     inner_steps: int = Field(1, ge=0, le=5, description="steps of the norms that training looks ahead")
-    inner_rate: float = Field(0.1, ge=0, le=100, description="learning rate of these steps")
+    inner_rate: float = Field(0.03, ge=0, le=100, description="learning rate of these steps")
+    inner_clip: float = Field(10.0, gt=0, description="largest norm of a style's gradient in these steps")
     shots: int = Field(1, ge=1, le=256, description="photos a style for the inner steps, and as many others after them")
-    first_order: bool = Field(False, description="do not differentiate through the inner steps: a third of the work")
+    first_order: bool = Field(False, description="do not differentiate through the inner steps: half of the work")
 
 
 def paintings_of(styles: Pictures) -> list[tuple[Tensor, dict[str, Any]]]:
@@ -169,6 +170,7 @@ def build_metastyle(options: TrainOptions, contents: Pictures, styles: Pictures)
         judge(options),
         inner_steps=options.inner_steps,
         inner_rate=options.inner_rate,
+        inner_clip=options.inner_clip,
         shots=options.shots,
         first_order=options.first_order,
     )

@@ -7,7 +7,8 @@ style here is a whole network, as Johnson's; `impasto adapt PAINTING` makes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -100,8 +101,9 @@ class MetaStyleTraining(nn.Module):
 
     For each of a few paintings, `inner_steps` steps of gradient descent at `inner_rate` move the norms' scales and
     shifts on `shots` photos; the loss on as many other photos, with these norms, is what training minimises over all
-    parameters, through the steps. first_order: as if the steps' gradients did not depend on the parameters, which is a
-    third of the work.
+    parameters, through the steps. inner_clip: the largest norm of a style's gradient in these steps, since a painting
+    that is almost flat can have a huge one. first_order: as if the steps' gradients did not depend on the parameters,
+    which is half of the work.
 
     Departs from the paper: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
     matrices, over VGG-19.
@@ -113,14 +115,16 @@ class MetaStyleTraining(nn.Module):
         loss: PerceptualLoss,
         *,
         inner_steps: int = 1,
-        inner_rate: float = 0.1,
+        inner_rate: float = 0.03,
+        inner_clip: float = math.inf,
         shots: int = 1,
         first_order: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self._frozen = (loss,)
-        self.inner_steps, self.inner_rate, self.shots = inner_steps, inner_rate, shots
+        self.inner_steps, self.inner_rate, self.inner_clip = inner_steps, inner_rate, inner_clip
+        self.shots = shots
         self.first_order = first_order
 
     def config(self) -> dict[str, Any]:
@@ -152,7 +156,7 @@ class MetaStyleTraining(nn.Module):
         for _ in range(self.inner_steps):
             terms = loss.terms(self.network(support, pick_norms(norms, numbers)), support, targets)
             total = len(norms[0]) * torch.stack([precise(term) for term in terms.values()]).sum()  # not their mean
-            gradients = torch.autograd.grad(total, norms, create_graph=not self.first_order)
+            gradients = clip_each(torch.autograd.grad(total, norms, create_graph=not self.first_order), self.inner_clip)
             norms = [value - self.inner_rate * slope for value, slope in zip(norms, gradients, strict=True)]
         return norms
 
@@ -164,6 +168,15 @@ class MetaStyleTraining(nn.Module):
             norms = self.move(self.spread(len(contents)), contents, self._frozen[0].targets(styles), numbers)
         painted = self.network(contents, pick_norms([value.detach() for value in norms], numbers))
         return stack_rows((contents, styles, self.network(contents).clamp(0, 1), painted.clamp(0, 1)))
+
+
+def clip_each(gradients: Sequence[Tensor], longest: float) -> Sequence[Tensor]:
+    """`gradients` of several styles, (styles, C) each, those of each style shortened to a norm of `longest` in all."""
+    if math.isinf(longest):
+        return gradients
+    whole = torch.cat(list(gradients), 1)
+    share = longest / whole.square().sum(1, keepdim=True).clamp_min(longest**2).sqrt()
+    return [slope * share for slope in gradients]
 
 
 def pick_norms(values: list[Tensor], numbers: Tensor) -> Norms:
