@@ -155,7 +155,7 @@ def test_metastyle_is_trained_from_the_mean_of_many_styles_and_adapted_from(fold
     assert main(["train", "metastyle", *words, *still]) == 0
     assert (folder / "run" / "preview-000001.png").is_file()
     model = impasto.load("metastyle", weights=str(folder / "run" / "metastyle.safetensors"))
-    torch.testing.assert_close(model.start.scales[0], many.scales[0].mean(0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.start.scales[0], many.scales[0].mean(0), atol=0, rtol=1e-3)
     adapt("--from", "run/metastyle.safetensors", "-o", "card.safetensors", "--quiet").good()
     assert model.stylize(make_picture(3), impasto.load_style("card.safetensors")).shape == (1, 3, 36, 48)
 
@@ -170,4 +170,4 @@ def test_shapes_to_learn_on_are_pictures_the_same_for_the_same_seed() -> None:
 
 def test_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adapt", "--list-options", "--json"]) == 0
-    assert {"only_norms", "patience", "steps"} <= {about["name"] for about in json.loads(capsys.readouterr().out)}
+    assert {"--only-norms", "--patience", "--steps"} <= {about["flag"] for about in json.loads(capsys.readouterr().out)}

@@ -11,7 +11,7 @@ from torch import Tensor
 from impasto.errors import OptionError
 from impasto.instance_norm import adaptive_instance_norm
 from impasto.layers import count_parameters
-from impasto.methods.metastyle import MetaStyle, MetaStyleOptions, MetaStyleTraining, paper_network
+from impasto.methods.metastyle import MetaStyle, MetaStyleOptions, MetaStyleTraining, clip_each, paper_network
 from impasto.perceptual import PerceptualLoss
 from impasto.statistics import moments
 from impasto.transformation import TransformationNetwork, slim_network
@@ -148,6 +148,17 @@ def test_sums_of_features_can_be_differentiated_twice() -> None:
     assert torch.autograd.gradgradcheck(normalised, (x, own, own))
     assert torch.autograd.gradgradcheck(normalised, (x, each, each))
     assert torch.autograd.gradgradcheck(sums, (wide,))
+
+
+def test_steeper_gradients_than_wanted_are_shortened_style_by_style() -> None:
+    steep, gentle = torch.tensor([[3.0, 0.0], [0.3, 0.0]]), torch.tensor([[4.0], [0.4]])
+    found = clip_each([steep, gentle], 1.0)
+    torch.testing.assert_close(found[0], torch.tensor([[0.6, 0.0], [0.3, 0.0]]))
+    torch.testing.assert_close(found[1], torch.tensor([[0.8], [0.4]]))
+    learner = toy(inner_rate=1.0, inner_clip=1e-3)
+    moved = learner.move(learner.spread(1), pictures(1), learner._frozen[0].targets(pictures(1)), torch.tensor([0]))
+    step = torch.cat([(now - then).flatten() for now, then in zip(moved, learner.spread(1), strict=True)])
+    assert float(step.norm()) == pytest.approx(1e-3)
 
 
 def test_a_batch_too_small_for_the_shots_is_a_mistake() -> None:

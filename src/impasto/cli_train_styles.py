@@ -50,6 +50,9 @@ class ConditionalNormOptions(StylesOptions):
 class MetaStyleOptions(StylesOptions):
     """What the training of initial parameters can be told besides."""
 
+    gram_weight: float = Field(
+        0.0, ge=0, description="weight of Gram matrices beside means and deviations; flat artworks have huge ones"
+    )
     style_side: int = Field(288, ge=32, le=4096, description="shorter side to which artworks are shrunk when read, px")
     from_: str = Field("", description="weights file to go on from: its own, conditional_norm's or johnson's")
     inner_steps: int = Field(1, ge=0, le=5, description="steps of the norms that training looks ahead")
