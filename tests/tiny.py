@@ -16,9 +16,13 @@ from torch import Tensor, nn
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_BLOCKS, Backbone, slim_backbone, vgg_steps
 from impasto.image import resize
 from impasto.layers import freeze
+from impasto.learned import LearnedStyles, network_style
 from impasto.methods.gatys import Gatys, GatysOptions
+from impasto.styles import Style
 from impasto.stylizer import Stylizer
+from impasto.transformation import slim_network
 
+LEARNED = ("first", "second")
 NARROW_WIDTHS = (8, 16, 24, 32, 32)
 VGG_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
@@ -69,6 +73,47 @@ def tiny_sanet() -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=random_slim(), network=network)
 
 
+def tiny_johnson() -> Stylizer:
+    """Two transformation networks that never learned anything."""
+    from impasto.methods.johnson import Johnson, JohnsonOptions
+
+    networks = {name: varied(slim_network(4, 2)) for name in LEARNED}
+    return Johnson(JohnsonOptions(precision="fp32"), networks=networks)
+
+
+def tiny_conditional_norm() -> Stylizer:
+    """A network that never learned the two styles that it has."""
+    from impasto.methods.conditional_norm import ConditionalNetwork, ConditionalNorm, ConditionalNormOptions
+
+    infos = [{"name": name} for name in LEARNED]
+    network = varied(ConditionalNetwork(len(LEARNED), 4, 2))
+    return ConditionalNorm(ConditionalNormOptions(precision="fp32"), network=network, infos=infos)
+
+
+def tiny_metastyle() -> Stylizer:
+    """Initial parameters that never learned anything, and two networks that were not made of them."""
+    from impasto.methods.metastyle import MetaStyle, MetaStyleOptions
+
+    model = MetaStyle(MetaStyleOptions(precision="fp32"), network=varied(slim_network(4, 2)))
+    model.cards |= {name: network_style(varied(slim_network(4, 2)), {"name": name}) for name in LEARNED}
+    return model
+
+
+def varied(module: Any) -> Any:
+    """`module` with weights all different, its scales and shifts among them."""
+    for parameter in module.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return module
+
+
+def styles_for(method: Stylizer) -> tuple[Tensor | Style, Tensor | Style]:
+    """Two styles that `method` can paint in: paintings, or, if it knows no others, those that it has learned."""
+    if isinstance(method, LearnedStyles):
+        first, second = (method.learned[name] for name in LEARNED)
+        return first, second
+    return painting(), painting(40, 52, seed=6)
+
+
 def narrow(name: str, *, double: bool = False) -> Stylizer:
     """The one-pass method called `name` over `narrow_slim`: an eighth of the work of `tiny`'s.
 
@@ -79,6 +124,8 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     from impasto.methods.sanet import SANet, SANetOptions, SANetwork
     from impasto.methods.wct import WCT, WCTOptions
 
+    if name in LEARNING:
+        return _double(tiny(name)) if double else tiny(name)
     backbone, widths = narrow_slim(), NARROW_WIDTHS if name == "wct" else NARROW_WIDTHS[:4]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
@@ -95,9 +142,26 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
+LEARNING = ("conditional_norm", "johnson", "metastyle")
+"""The methods that know only the styles that they have learned."""
+
+
+def _double(method: Any) -> Stylizer:
+    """A tiny method with learned styles, in double precision."""
+    for module in (value for value in vars(method).values() if isinstance(value, nn.Module)):
+        module.double()
+    for style in method.learned.values():
+        style.update({name: tensor.double() for name, tensor in style.items()})
+    found: Stylizer = method
+    return found
+
+
 METHODS: dict[str, Callable[[], Stylizer]] = {
     "adain": tiny_adain,
+    "conditional_norm": tiny_conditional_norm,
     "gatys": lambda: tiny_gatys(octaves=1, least_side=32, coarse_steps=3, steps=4),
+    "johnson": tiny_johnson,
+    "metastyle": tiny_metastyle,
     "sanet": tiny_sanet,
     "wct": tiny_wct,
 }
@@ -170,10 +234,3 @@ def _liven(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-
-
-def varied(module: Any) -> Any:
-    """`module` with weights all different, its scales and shifts among them."""
-    for parameter in module.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)
-    return module

@@ -104,7 +104,7 @@ class TransformationNetwork(nn.Module):
     def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
         given = iter(self.norms if norms is None else norms)
-        x, kept, side = enter(images), images, 1
+        x, kept, side = self.enter(images), images, 1
         for layer in self.row:
             form = layer.form
             kept = x if form.opens else kept
@@ -112,6 +112,10 @@ class TransformationNetwork(nn.Module):
             y = layer(x, (images.shape[-2] // side, images.shape[-1] // side))
             x = settle(y, form, next(given) if form.norm else None, None, kept)
         return self.leave(x)
+
+    def enter(self, images: Tensor) -> Tensor:
+        """Pictures in [0, 1] as the first layer wants them."""
+        return images.to(self.row[0].conv.weight.dtype) - 0.5
 
     def leave(self, x: Tensor) -> Tensor:
         """What the last layer gives as a picture, in float32 at least."""
@@ -137,11 +141,6 @@ def _layers(width: int, residuals: int, norm_last: bool, bias: bool) -> Iterable
 def slim_network(width: int = 16, residuals: int = 5) -> TransformationNetwork:
     """The shipped size; of the form of Dumoulin et al. (2017), so that it can start from a network of many styles."""
     return TransformationNetwork(width, residuals, output="sigmoid", norm_last=True, bias=False)
-
-
-def enter(images: Tensor) -> Tensor:
-    """Pictures in [0, 1] as the networks see them."""
-    return images - 0.5
 
 
 def side_after(side: int, form: Form) -> int:
@@ -205,7 +204,7 @@ class _Row:
     def _settled(self, number: int, work: Work) -> Tensor:
         """Layer `number`'s input."""
         if not number:
-            return enter(work.maps[IMAGE])
+            return self.network.enter(work.maps[IMAGE])
         form, own = self.network.row[number - 1].form, None
         norm = None
         if form.norm:

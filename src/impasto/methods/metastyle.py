@@ -65,11 +65,12 @@ class MetaStyle(NetworkStyles):
             network, self._digest = load_start(path), load_weights(path).digest
         self.shape = network.shape
         self.start = network
+        self.cards: dict[str, Style] = {}
 
     @property
     def learned(self) -> Mapping[str, Style]:
-        """None: every painting has a card of its own."""
-        return {}
+        """None that ships: every painting has a card of its own; those in `cards` can be asked for by name."""
+        return self.cards
 
     @property
     def digests(self) -> dict[str, str]:
