@@ -109,7 +109,9 @@ def test_ctrl_c_keeps_what_is_there(adapt: Callable[..., Outcome], monkeypatch: 
 
 
 def test_it_stops_when_the_loss_no_longer_falls(adapt: Callable[..., Outcome]) -> None:
-    done = adapt("--learning-rate", "1e-12", "--steps", "40", "--patience", "1", "-o", "card.safetensors", "--json").good()
+    done = adapt(
+        "--learning-rate", "1e-12", "--steps", "40", "--patience", "1", "-o", "card.safetensors", "--json"
+    ).good()
     assert done.json["ended"] == "the loss no longer falls"
     assert 2 <= done.json["steps"] < 40
     assert impasto.load_style("card.safetensors").info["steps"] == done.json["steps"]
@@ -117,7 +119,13 @@ def test_it_stops_when_the_loss_no_longer_falls(adapt: Callable[..., Outcome]) -
 
 @pytest.mark.parametrize(
     ("losses", "patience", "enough"),
-    [([3, 2, 1], 2, False), ([3, 2, 2, 1], 2, False), ([1, 2, 2, 1], 2, True), ([9, 1, 2, 2, 2], 2, True), ([1, 1], 0, False)],
+    [
+        ([3, 2, 1], 2, False),
+        ([3, 2, 2, 1], 2, False),
+        ([1, 2, 2, 1], 2, True),
+        ([9, 1, 2, 2, 2], 2, True),
+        ([1, 1], 0, False),
+    ],
 )
 def test_settled_compares_the_last_losses_with_those_before(losses: list[float], patience: int, enough: bool) -> None:
     assert settled(losses, patience) is enough
@@ -141,7 +149,7 @@ def test_mistakes_are_told_in_one_line(adapt: Callable[..., Outcome], words: tup
     assert done.err.count("\n") == 1
 
 
-def test_metastyle_is_trained_from_the_mean_of_many_styles_and_adapted_from(folder: Path, adapt: Callable[..., Outcome]) -> None:
+def test_metastyle_is_trained_from_the_mean_of_many_styles(folder: Path, adapt: Callable[..., Outcome]) -> None:
     from impasto.methods.conditional_norm import ConditionalNetwork
 
     torch.manual_seed(6)
@@ -150,7 +158,20 @@ def test_metastyle_is_trained_from_the_mean_of_many_styles_and_adapted_from(fold
         torch.nn.init.normal_(values)
     config = {"method": "conditional_norm", "width": 4, "residuals": 1, "styles": [{"name": n} for n in "abc"]}
     save_weights(many.state_dict(), folder / "many.safetensors", config)
-    words = ["--content", "photo.png", "--style", "sea.storm.png", "--batch", "2", "--steps", "2", "--crop", "32", "--side", "40"]
+    words = [
+        "--content",
+        "photo.png",
+        "--style",
+        "sea.storm.png",
+        "--batch",
+        "2",
+        "--steps",
+        "2",
+        "--crop",
+        "32",
+        "--side",
+        "40",
+    ]
     still = ["--learning-rate", "1e-12", "--from", "many.safetensors", "--preview-every", "1", "-o", "run", "--quiet"]
     assert main(["train", "metastyle", *words, *still]) == 0
     assert (folder / "run" / "preview-000001.png").is_file()

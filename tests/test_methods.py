@@ -254,7 +254,7 @@ def test_of_a_card_of_several_kinds_the_one_that_fits_is_taken(
     none = Style(foreign, several.kind, {}, several.others[:1])
     with pytest.raises(
         OptionError,
-        match=rf"another-network/0+ and odd, but {method.name} needs .*: name (the painting|one of the styles)",
+        match=rf"another-network/0+ and odd, but {method.name} needs .*: (name the painting|name one of|impasto adapt)",
     ):
         method.adopt(none)
 

@@ -35,10 +35,11 @@ def adapt(
     quiet: flags.QuietFlag = False,
     dry_run: flags.DryRunFlag = False,
 ) -> None:
-    """Make a fast network for a painting, a style card for -m metastyle: a minute of learning. Ctrl-C keeps it as it is.
+    """Make a fast network for a painting, a style card for -m metastyle, in a minute; Ctrl-C keeps what is there.
 
-    [bold]impasto adapt painting.jpg -o card.safetensors; impasto stylize photo.jpg card.safetensors -m metastyle[/bold].
-    Without --content it learns on pictures of overlapping shapes; --list-options lists all that can be said.
+    [bold]impasto adapt painting.jpg -o card.safetensors[/bold], then [bold]impasto stylize photo.jpg card.safetensors
+    -m metastyle[/bold]. Without --content it learns on pictures of overlapping shapes; --list-options lists all that
+    can be said.
     """
     flags.be_quiet(quiet)
     from impasto import cli_adapt_run, cli_training

@@ -1,4 +1,4 @@
-"""The work of `impasto adapt`: the painting's network from MetaStyle's initial parameters, by the training of Johnson's."""
+"""The work of `impasto adapt`: Johnson's training of one painting's network, from MetaStyle's initial parameters."""
 
 from __future__ import annotations
 
@@ -169,10 +169,10 @@ class _Watch:
     def show(self) -> None:
         """Write the preview, if one is wanted."""
         if self.plan.preview is not None:
-            options = self.plan.options
-            first, second = (p.batch((options.seed, 0), 4, options.crop) for p in (self.plan.contents, self.plan.painting))
-            device = next(self.plan.task.parameters()).device
-            write_image(self.plan.task.preview(first.to(device), second.to(device)).float().cpu(), self.plan.preview)
+            options, task = self.plan.options, self.plan.task
+            photos = self.plan.contents.batch((options.seed, 0), 4, options.crop)
+            photos = photos.to(next(task.parameters()).device)
+            write_image(task.preview(photos, photos).float().cpu(), self.plan.preview)
 
     def facts(self) -> dict[str, Any]:
         """The last step."""

@@ -129,4 +129,5 @@ def network_kind(shape: Mapping[str, Any]) -> str:
 
 def network_style(network: TransformationNetwork, info: Mapping[str, Any]) -> Style:
     """The network's weights as a style."""
-    return Style({name: tensor.detach() for name, tensor in network.state_dict().items()}, network_kind(network.shape), info)
+    values = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    return Style(values, network_kind(network.shape), info)

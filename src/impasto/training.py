@@ -55,7 +55,7 @@ class TrainOptions(Options):
         return self.side
 
 
-class Enough(Exception):  # noqa: N818 - it is no error
+class Enough(Exception):
     """What `on_step` raises to end a training there, as if all steps were done."""
 
 

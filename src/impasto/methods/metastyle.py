@@ -33,7 +33,7 @@ class MetaStyleOptions(Options):
 
 
 def paper_network() -> TransformationNetwork:
-    """The paper's network, of 1 679 235 parameters, 3 200 of which are the norms'; the shipped one is `slim_network`."""
+    """The paper's network, of 1 679 235 parameters, 3 200 of them the norms'; the shipped one is `slim_network`."""
     return TransformationNetwork(output="sigmoid")
 
 
@@ -139,7 +139,9 @@ class MetaStyleTraining(nn.Module):
         """
         count = len(contents) // (2 * self.shots)
         if not count:
-            raise OptionError(f"{self.shots} photos for the inner steps and as many others need --batch {2 * self.shots}")
+            raise OptionError(
+                f"{self.shots} photos for the inner steps and as many others need --batch {2 * self.shots}"
+            )
         (loss,) = self._frozen
         support, query = contents[: 2 * count * self.shots].chunk(2)
         numbers = torch.arange(count, device=contents.device).repeat_interleave(self.shots)
