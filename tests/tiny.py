@@ -99,6 +99,16 @@ def tiny_metastyle() -> Stylizer:
     return model
 
 
+def tiny_stylebank() -> Stylizer:
+    """An encoder, two banks and a decoder that never learned anything."""
+    from impasto.methods.stylebank import StyleBank, StyleBankOptions, slim_network
+
+    network = varied(slim_network(len(LEARNED), 4, 1))
+    network.decoder.row[-1].conv.weight.data *= 5e-4  # so that nothing black or white is painted
+    infos = [{"name": name} for name in LEARNED]
+    return StyleBank(StyleBankOptions(precision="fp32"), network=network, infos=infos)
+
+
 def varied(module: Any) -> Any:
     """`module` with weights all different, its scales and shifts among them."""
     for parameter in module.parameters():
@@ -142,7 +152,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
-LEARNING = ("conditional_norm", "johnson", "metastyle")
+LEARNING = ("conditional_norm", "johnson", "metastyle", "stylebank")
 """The methods that know only the styles that they have learned."""
 
 
@@ -163,6 +173,7 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "johnson": tiny_johnson,
     "metastyle": tiny_metastyle,
     "sanet": tiny_sanet,
+    "stylebank": tiny_stylebank,
     "wct": tiny_wct,
 }
 

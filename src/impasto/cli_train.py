@@ -51,9 +51,15 @@ def _conditional_norm() -> Recipe:
 
 
 def _metastyle() -> Recipe:
-    from impasto.cli_train_styles import METASTYLE
+    from impasto.cli_train_meta import METASTYLE
 
     return METASTYLE
+
+
+def _stylebank() -> Recipe:
+    from impasto.cli_train_styles import STYLEBANK
+
+    return STYLEBANK
 
 
 TASKS: dict[str, Callable[[], Recipe]] = {
@@ -64,6 +70,7 @@ TASKS: dict[str, Callable[[], Recipe]] = {
     "johnson": _johnson,
     "conditional_norm": _conditional_norm,
     "metastyle": _metastyle,
+    "stylebank": _stylebank,
 }
 """What can be trained: its options, and how its task is built from them."""
 

@@ -1,4 +1,4 @@
-"""`impasto train johnson`, `conditional_norm` and `metastyle`: transformation networks that learn or prepare styles."""
+"""`impasto train johnson`, `conditional_norm`, `stylebank`: networks that learn the very paintings they are given."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from impasto.cli_train_methods import MethodOptions, judge
 from impasto.cli_training import Recipe
 from impasto.errors import ImpastoError, WeightsError
 from impasto.learned import NAMED, describe_style
-from impasto.methods import conditional_norm, johnson, metastyle
+from impasto.methods import conditional_norm, johnson, stylebank
 from impasto.training import MethodTask, Pictures, Task, TrainOptions
 from impasto.transformation import TransformationNetwork, slim_network
 from impasto.weights import Weights, load_weights
+
+NO_FROM = "say with --from FILE to which network the paintings are to be added"
 
 
 class PaintingOptions(MethodOptions):
@@ -47,19 +49,13 @@ class ConditionalNormOptions(StylesOptions):
     add: bool = Field(False, description="keep the network of --from as it is and add the paintings to its styles")
 
 
-class MetaStyleOptions(StylesOptions):
-    """What the training of initial parameters can be told besides."""
+class StyleBankOptions(ConditionalNormOptions):
+    """What the training of banks can be told besides."""
 
-    gram_weight: float = Field(
-        0.0, ge=0, description="weight of Gram matrices beside means and deviations; flat artworks have huge ones"
+    cycle: int = Field(2, ge=1, le=100, description="steps of painting before each one of rebuilding photos")
+    rebuild_balance: float = Field(
+        1.0, gt=0, description="length of the gradient of rebuilding, in units of that of painting"
     )
-    style_side: int = Field(288, ge=32, le=4096, description="shorter side to which artworks are shrunk when read, px")
-    from_: str = Field("", description="weights file to go on from: its own, conditional_norm's or johnson's")
-    inner_steps: int = Field(1, ge=0, le=5, description="steps of the norms that training looks ahead")
-    inner_rate: float = Field(0.03, ge=0, le=100, description="learning rate of these steps")
-    inner_clip: float = Field(10.0, gt=0, description="largest norm of a style's gradient in these steps")
-    shots: int = Field(1, ge=1, le=256, description="photos a style for the inner steps, and as many others after them")
-    first_order: bool = Field(False, description="do not differentiate through the inner steps: half of the work")
 
 
 def paintings_of(styles: Pictures) -> list[tuple[Tensor, dict[str, Any]]]:
@@ -90,7 +86,10 @@ def start_network(options: MethodOptions, name: str | None, shape: Sequence[int]
     file = load_weights(options.from_)
     found = _shape(file)
     known = found if "output" in found else slim_network(found["width"], found["residuals"]).shape
-    network = TransformationNetwork(**known)
+    try:
+        network = TransformationNetwork(**known)
+    except TypeError:
+        raise WeightsError(f"{file.path} holds no transformation network") from None
     Weights(file.path, _tensors_of(file, name), file.config, file.digest).fill(network)
     return network
 
@@ -133,13 +132,24 @@ def build_conditional_norm(options: TrainOptions, contents: Pictures, styles: Pi
     torch.manual_seed(options.seed)
     network, before = start_styles(options, len(infos))
     fixed = len(before) if options.add else 0
-    taken = {info[NAMED] for info in before[:fixed]} & {info[NAMED] for info in infos}
-    if taken:
-        raise ImpastoError(f"{options.from_} knows {', '.join(sorted(taken))} already: rename the picture")
+    check_new(options.from_, before[:fixed], infos)
     learner = conditional_norm.ConditionalNormTraining(
         network, judge(options), paintings, [*before[:fixed], *infos], fixed=fixed
     )
     return MethodTask("conditional_norm", learner).to(memory_format=torch.channels_last)
+
+
+def check_new(path: str, before: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ImpastoError if the file knows one of the paintings already."""
+    taken = {info[NAMED] for info in before} & {info[NAMED] for info in infos}
+    if taken:
+        raise ImpastoError(f"{path} knows {', '.join(sorted(taken))} already: rename the picture")
+
+
+def check_count(path: str, known: int, count: int) -> None:
+    """Raise ImpastoError unless there are as many paintings as the file knows styles."""
+    if known != count:
+        raise ImpastoError(f"{path} knows {known} styles, not {count}: use --add to add some")
 
 
 def start_styles(
@@ -148,7 +158,7 @@ def start_styles(
     """The network to begin with, with room for `count` styles, and what it knows."""
     if not options.from_:
         if options.add:
-            raise ImpastoError("say with --from FILE to which network the paintings are to be added")
+            raise ImpastoError(NO_FROM)
         return conditional_norm.ConditionalNetwork(count, options.width, options.residuals), []
     file = load_weights(options.from_)
     before = list(file.config.get("styles", []))
@@ -157,29 +167,63 @@ def start_styles(
     file.fill(network)
     if options.add:
         network.grow(count)
-    elif len(before) != count:
-        raise ImpastoError(f"{options.from_} knows {len(before)} styles, not {count}: use --add to add some")
+    else:
+        check_count(options.from_, len(before), count)
     return network, before
 
 
-def build_metastyle(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The initial parameters, from random weights or from what `from_` holds."""
-    options = cast(MetaStyleOptions, options)
-    if options.batch < 2 * options.shots:
-        raise ImpastoError(f"--shots {options.shots} and as many photos after the steps: --batch {2 * options.shots}")
+class BanksTask(MethodTask):
+    """The training of banks, whose checkpoint also knows whose turn it is."""
+
+    def learned(self) -> nn.Module:
+        """Network and turn."""
+        return self.learner
+
+    def shippable(self) -> dict[str, Tensor]:
+        """The network alone."""
+        return dict(cast(stylebank.StyleBankTraining, self.learner).network.state_dict())
+
+
+def build_stylebank(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """Encoder, decoder and a bank for every painting, or new banks for the network of `from_`."""
+    options = cast(StyleBankOptions, options)
+    known = paintings_of(styles)
+    paintings, infos = [painting for painting, _ in known], [info for _, info in known]
     torch.manual_seed(options.seed)
-    learner = metastyle.MetaStyleTraining(
-        start_network(options, None, (options.width, options.residuals)),
+    network, before = start_banks(options, len(infos))
+    fixed = len(before) if options.add else 0
+    check_new(options.from_, before[:fixed], infos)
+    learner = stylebank.StyleBankTraining(
+        network,
         judge(options),
-        inner_steps=options.inner_steps,
-        inner_rate=options.inner_rate,
-        inner_clip=options.inner_clip,
-        shots=options.shots,
-        first_order=options.first_order,
+        paintings,
+        [*before[:fixed], *infos],
+        fixed=fixed,
+        cycle=options.cycle,
+        balance=options.rebuild_balance,
     )
-    return MethodTask("metastyle", learner).to(memory_format=torch.channels_last)
+    return BanksTask("stylebank", learner).to(memory_format=torch.channels_last)
+
+
+def start_banks(options: StyleBankOptions, count: int) -> tuple[stylebank.StyleBankNetwork, list[dict[str, Any]]]:
+    """The network to begin with, with room for `count` styles, and what it knows."""
+    if not options.from_:
+        if options.add:
+            raise ImpastoError(NO_FROM)
+        return stylebank.slim_network(count, options.width, options.residuals), []
+    file = load_weights(options.from_)
+    if file.config.get("method") != "stylebank":
+        raise WeightsError(f"{file.path} was not made by `impasto train stylebank`")
+    before = list(file.config.get("styles", []))
+    network = stylebank.slim_network(len(before), **_shape(file))
+    file.fill(network)
+    if options.add:
+        network.grow(count)
+    else:
+        check_count(options.from_, len(before), count)
+    return network, before
 
 
 JOHNSON = Recipe(StylesOptions, build_johnson)
 CONDITIONAL_NORM = Recipe(ConditionalNormOptions, build_conditional_norm)
-METASTYLE = Recipe(MetaStyleOptions, build_metastyle)
+STYLEBANK = Recipe(StyleBankOptions, build_stylebank)
