@@ -16,7 +16,8 @@ from pydantic import Field
 from impasto import cli_training
 from impasto.cli_flags import check_target
 from impasto.cli_recipe import one_picture, read_options
-from impasto.cli_train_styles import PaintingOptions, judge, paintings_of, start_network
+from impasto.cli_train_methods import judge
+from impasto.cli_train_styles import PaintingOptions, paintings_of, start_network
 from impasto.errors import ImpastoError
 from impasto.image import WRITABLE, write_image
 from impasto.learned import NAMED, network_style
