@@ -50,6 +50,12 @@ def _conditional_norm() -> Recipe:
     return CONDITIONAL_NORM
 
 
+def _metanet() -> Recipe:
+    from impasto.cli_train_methods import METANET
+
+    return METANET
+
+
 TASKS: dict[str, Callable[[], Recipe]] = {
     "backbone": _backbone,
     "wct": _wct,
@@ -57,6 +63,7 @@ TASKS: dict[str, Callable[[], Recipe]] = {
     "sanet": _sanet,
     "johnson": _johnson,
     "conditional_norm": _conditional_norm,
+    "metanet": _metanet,
 }
 """What can be trained: its options, and how its task is built from them."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.instance_norm import adaptive_instance_norm
-from impasto.layers import DOUBLING, Conv, double, fit_edge
+from impasto.layers import DOUBLING, Conv, DoublingConv, double, fit_edge
 from impasto.stages import IMAGE, RESULT, Flow, MomentsOf, Stage, Work
 from impasto.statistics import Moments
 
@@ -25,10 +25,11 @@ Norms = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Form:
-    """What a layer does besides its convolution."""
+    """What a layer does besides its convolution. transposed: it goes up by the convolution itself."""
 
     stride: int = 1
     up: bool = False
+    transposed: bool = False
     norm: bool = True
     relu: bool = True
     opens: bool = False
@@ -41,48 +42,38 @@ class TransformLayer(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, form: Form, *, bias: bool) -> None:
         super().__init__()
         self.form = form
-        self.conv = Conv(inputs, outputs, kernel, stride=form.stride, mirror=True)
+        self.conv: Conv | DoublingConv = (
+            DoublingConv(inputs, outputs)
+            if form.transposed
+            else Conv(inputs, outputs, kernel, stride=form.stride, mirror=True)
+        )
         if not bias:
             self.conv.register_parameter("bias", None)
 
     def forward(self, x: Tensor, like: Sequence[int]) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, *like)."""
-        return fit_edge(self.conv(double(x) if self.form.up else x), like)
+        return fit_edge(self.conv(double(x) if self._doubles else x), like)
+
+    @property
+    def _doubles(self) -> bool:
+        return self.form.up and not self.form.transposed
 
     def path(self) -> list[nn.Module]:
         """The layers in the order in which they run."""
-        return [DOUBLING, self.conv] if self.form.up else [self.conv]
+        return [DOUBLING, self.conv] if self._doubles else [self.conv]
 
 
-class TransformationNetwork(nn.Module):
-    """Johnson's ``c9s1-b, d2b, d4b, R4b x n, u2b, ub, c9s1-3``, without the ReLU after a residual sum.
+class NormedNetwork(nn.Module):
+    """Layers in a row from picture to picture, each with its norm: what all transformation networks are.
 
-    width: b, 32 in the papers; residuals: n, 5; output: ``linear`` pictures in [0, 1], or ``sigmoid``; norm_last: the
-    last convolution is normalised, too (Dumoulin et al. 2017); bias: of the convolutions that are normalised. Edges are
-    mirrored, upsampling is by repetition and a convolution. own_norms: the network holds its scales and shifts itself.
-
-    Departs from the papers: linear output is in [0, 1], not 0 to 255, and the input is that less 1/2.
+    shape: all that tells it from others of its class, ``output`` at least: ``linear`` pictures in [0, 1], or
+    ``sigmoid``. own_norms: the network holds scales and shifts of its norms; else it has 1 and 0, or is given some.
     """
 
-    def __init__(
-        self,
-        width: int = 32,
-        residuals: int = 5,
-        *,
-        output: Literal["linear", "sigmoid"] = "linear",
-        norm_last: bool = False,
-        bias: bool = True,
-        own_norms: bool = True,
-    ) -> None:
+    def __init__(self, layers: Iterable[TransformLayer], shape: Mapping[str, Any], *, own_norms: bool = True) -> None:
         super().__init__()
-        self.shape: dict[str, Any] = {
-            "width": width,
-            "residuals": residuals,
-            "output": output,
-            "norm_last": norm_last,
-            "bias": bias,
-        }
-        self.layers = nn.ModuleList(_layers(width, residuals, norm_last, bias))
+        self.shape: dict[str, Any] = dict(shape)
+        self.layers = nn.ModuleList(layers)
         self.scales = nn.ParameterList([torch.ones(count) for count in self.normed] if own_norms else [])
         self.shifts = nn.ParameterList([torch.zeros(count) for count in self.normed] if own_norms else [])
 
@@ -98,8 +89,11 @@ class TransformationNetwork(nn.Module):
 
     @property
     def norms(self) -> Norms:
-        """The network's own scales and shifts."""
-        return [(scale[None], shift[None]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
+        """The network's own scales and shifts, or 1 and 0."""
+        if len(self.scales):
+            return [(scale[None], shift[None]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
+        like = self.row[0].conv.weight
+        return [(like.new_ones(1, count), like.new_zeros(1, count)) for count in self.normed]
 
     def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
@@ -121,6 +115,30 @@ class TransformationNetwork(nn.Module):
         """What the last layer gives as a picture, in float32."""
         x = x.float()
         return x.sigmoid() if self.shape["output"] == "sigmoid" else x + 0.5
+
+
+class TransformationNetwork(NormedNetwork):
+    """Johnson's ``c9s1-b, d2b, d4b, R4b x n, u2b, ub, c9s1-3``, without the ReLU after a residual sum.
+
+    width: b, 32 in the papers; residuals: n, 5; output: ``linear`` pictures in [0, 1], or ``sigmoid``; norm_last: the
+    last convolution is normalised, too (Dumoulin et al. 2017); bias: of the convolutions that are normalised. Edges are
+    mirrored, upsampling is by repetition and a convolution. own_norms: the network holds its scales and shifts itself.
+
+    Departs from the papers: linear output is in [0, 1], not 0 to 255, and the input is that less 1/2.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        residuals: int = 5,
+        *,
+        output: Literal["linear", "sigmoid"] = "linear",
+        norm_last: bool = False,
+        bias: bool = True,
+        own_norms: bool = True,
+    ) -> None:
+        shape = {"width": width, "residuals": residuals, "output": output, "norm_last": norm_last, "bias": bias}
+        super().__init__(_layers(width, residuals, norm_last, bias), shape, own_norms=own_norms)
 
 
 def _layers(width: int, residuals: int, norm_last: bool, bias: bool) -> Iterable[TransformLayer]:
@@ -155,7 +173,7 @@ def settle(
     return y + kept if form.closes and kept is not None else y
 
 
-def network_stages(network: TransformationNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
+def network_stages(network: NormedNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
     """The network as local stages, from the map ``image`` to the map `outcome`: a barrier at every norm.
 
     prefix: what the names of maps in between begin with, so that several networks can stand in one row.
@@ -165,7 +183,7 @@ def network_stages(network: TransformationNetwork, norms: Norms, outcome: str, p
 
 @dataclass(frozen=True)
 class _Row:
-    network: TransformationNetwork
+    network: NormedNetwork
     norms: Norms
     outcome: str
     prefix: str
