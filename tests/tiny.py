@@ -89,6 +89,16 @@ def tiny_conditional_norm() -> Stylizer:
     return ConditionalNorm(ConditionalNormOptions(precision="fp32"), network=network, infos=infos)
 
 
+def tiny_stylebank() -> Stylizer:
+    """An encoder, two banks and a decoder that never learned anything."""
+    from impasto.methods.stylebank import StyleBank, StyleBankOptions, slim_network
+
+    network = varied(slim_network(len(LEARNED), 4, 1))
+    network.decoder.row[-1].conv.weight.data *= 5e-4  # so that nothing black or white is painted
+    infos = [{"name": name} for name in LEARNED]
+    return StyleBank(StyleBankOptions(precision="fp32"), network=network, infos=infos)
+
+
 def tiny_metanet() -> Stylizer:
     """A hyper network that never learned anything, over `narrow_slim`."""
     from impasto.hypernetwork import HyperNetwork
@@ -126,9 +136,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     from impasto.methods.sanet import SANet, SANetOptions, SANetwork
     from impasto.methods.wct import WCT, WCTOptions
 
-    if name == "metanet":
-        return _double(tiny_metanet()) if double else tiny_metanet()
-    if name in LEARNING:
+    if name in (*LEARNING, "metanet"):
         return _double(tiny(name)) if double else tiny(name)
     backbone, widths = narrow_slim(), NARROW_WIDTHS if name == "wct" else NARROW_WIDTHS[:4]
     with torch.random.fork_rng(devices=[]):
@@ -146,7 +154,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
-LEARNING = ("conditional_norm", "johnson")
+LEARNING = ("conditional_norm", "johnson", "stylebank")
 """The methods that know only the styles that they have learned."""
 
 
@@ -167,6 +175,7 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "johnson": tiny_johnson,
     "metanet": tiny_metanet,
     "sanet": tiny_sanet,
+    "stylebank": tiny_stylebank,
     "wct": tiny_wct,
 }
 

@@ -1,4 +1,4 @@
-"""`impasto train johnson` and `conditional_norm`: networks that learn the very paintings that they are given."""
+"""`impasto train johnson`, `conditional_norm`, `stylebank`: networks that learn the very paintings they are given."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from impasto.cli_train_methods import MethodOptions, judge
 from impasto.cli_training import Recipe
 from impasto.errors import ImpastoError, WeightsError
 from impasto.learned import NAMED, describe_style
-from impasto.methods import conditional_norm, johnson
+from impasto.methods import conditional_norm, johnson, stylebank
 from impasto.training import MethodTask, Pictures, Task, TrainOptions
 from impasto.transformation import TransformationNetwork
 from impasto.weights import Weights, load_weights
+
+NO_FROM = "say with --from FILE to which network the paintings are to be added"
 
 
 class StylesOptions(MethodOptions):
@@ -40,6 +42,15 @@ class ConditionalNormOptions(StylesOptions):
     """What the training of many styles in one network can be told besides."""
 
     add: bool = Field(False, description="keep the network of --from as it is and add the paintings to its styles")
+
+
+class StyleBankOptions(ConditionalNormOptions):
+    """What the training of banks can be told besides."""
+
+    cycle: int = Field(2, ge=1, le=100, description="steps of painting before each one of rebuilding photos")
+    rebuild_balance: float = Field(
+        1.0, gt=0, description="length of the gradient of rebuilding, in units of that of painting"
+    )
 
 
 def paintings_of(styles: Pictures) -> list[tuple[Tensor, dict[str, Any]]]:
@@ -101,13 +112,24 @@ def build_conditional_norm(options: TrainOptions, contents: Pictures, styles: Pi
     torch.manual_seed(options.seed)
     network, before = start_styles(options, len(infos))
     fixed = len(before) if options.add else 0
-    taken = {info[NAMED] for info in before[:fixed]} & {info[NAMED] for info in infos}
-    if taken:
-        raise ImpastoError(f"{options.from_} knows {', '.join(sorted(taken))} already: rename the picture")
+    check_new(options.from_, before[:fixed], infos)
     learner = conditional_norm.ConditionalNormTraining(
         network, judge(options), paintings, [*before[:fixed], *infos], fixed=fixed
     )
     return MethodTask("conditional_norm", learner).to(memory_format=torch.channels_last)
+
+
+def check_new(path: str, before: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ImpastoError if the file knows one of the paintings already."""
+    taken = {info[NAMED] for info in before} & {info[NAMED] for info in infos}
+    if taken:
+        raise ImpastoError(f"{path} knows {', '.join(sorted(taken))} already: rename the picture")
+
+
+def check_count(path: str, known: int, count: int) -> None:
+    """Raise ImpastoError unless there are as many paintings as the file knows styles."""
+    if known != count:
+        raise ImpastoError(f"{path} knows {known} styles, not {count}: use --add to add some")
 
 
 def start_styles(
@@ -116,7 +138,7 @@ def start_styles(
     """The network to begin with, with room for `count` styles, and what it knows."""
     if not options.from_:
         if options.add:
-            raise ImpastoError("say with --from FILE to which network the paintings are to be added")
+            raise ImpastoError(NO_FROM)
         return conditional_norm.ConditionalNetwork(count, options.width, options.residuals), []
     file = load_weights(options.from_)
     before = list(file.config.get("styles", []))
@@ -125,10 +147,63 @@ def start_styles(
     file.fill(network)
     if options.add:
         network.grow(count)
-    elif len(before) != count:
-        raise ImpastoError(f"{options.from_} knows {len(before)} styles, not {count}: use --add to add some")
+    else:
+        check_count(options.from_, len(before), count)
+    return network, before
+
+
+class BanksTask(MethodTask):
+    """The training of banks, whose checkpoint also knows whose turn it is."""
+
+    def learned(self) -> nn.Module:
+        """Network and turn."""
+        return self.learner
+
+    def shippable(self) -> dict[str, Tensor]:
+        """The network alone."""
+        return dict(cast(stylebank.StyleBankTraining, self.learner).network.state_dict())
+
+
+def build_stylebank(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """Encoder, decoder and a bank for every painting, or new banks for the network of `from_`."""
+    options = cast(StyleBankOptions, options)
+    known = paintings_of(styles)
+    paintings, infos = [painting for painting, _ in known], [info for _, info in known]
+    torch.manual_seed(options.seed)
+    network, before = start_banks(options, len(infos))
+    fixed = len(before) if options.add else 0
+    check_new(options.from_, before[:fixed], infos)
+    learner = stylebank.StyleBankTraining(
+        network,
+        judge(options),
+        paintings,
+        [*before[:fixed], *infos],
+        fixed=fixed,
+        cycle=options.cycle,
+        balance=options.rebuild_balance,
+    )
+    return BanksTask("stylebank", learner).to(memory_format=torch.channels_last)
+
+
+def start_banks(options: StyleBankOptions, count: int) -> tuple[stylebank.StyleBankNetwork, list[dict[str, Any]]]:
+    """The network to begin with, with room for `count` styles, and what it knows."""
+    if not options.from_:
+        if options.add:
+            raise ImpastoError(NO_FROM)
+        return stylebank.slim_network(count, options.width, options.residuals), []
+    file = load_weights(options.from_)
+    if file.config.get("method") != "stylebank":
+        raise WeightsError(f"{file.path} was not made by `impasto train stylebank`")
+    before = list(file.config.get("styles", []))
+    network = stylebank.slim_network(len(before), **_shape(file))
+    file.fill(network)
+    if options.add:
+        network.grow(count)
+    else:
+        check_count(options.from_, len(before), count)
     return network, before
 
 
 JOHNSON = Recipe(StylesOptions, build_johnson)
 CONDITIONAL_NORM = Recipe(ConditionalNormOptions, build_conditional_norm)
+STYLEBANK = Recipe(StyleBankOptions, build_stylebank)

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from impasto.layers import Conv, DoublingConv
 from impasto.statistics import Moments
-from impasto.transformation import Form, NormedNetwork, TransformLayer
+from impasto.transformation import Form, PictureNetwork, TransformLayer
 
 PAPER_MOMENTS = 2 * (64 + 128 + 256 + 512)
 """Means and deviations of VGG-16's relu1_2, relu2_2, relu3_3 and relu4_3."""
@@ -24,7 +24,7 @@ DAMPING = 1e-3
 """So much of the strongest component's variance is added to each, so that what is hardly seen is not blown up."""
 
 
-class GeneratedNetwork(NormedNetwork):
+class GeneratedNetwork(PictureNetwork):
     """The transformation network of Meta Networks: 9x9, two down, ten 3x3, two transposed 4x4 up, 9x9.
 
     width: b; of 1 746 144 numbers with the paper's 32, of 112 056 with its fast network's 8. All convolutions but the

@@ -13,7 +13,7 @@ from impasto.errors import OptionError
 from impasto.stages import Known, Stage
 from impasto.styles import NETWORK, Style, built_in_styles, load_style
 from impasto.stylizer import OnePass
-from impasto.transformation import NormedNetwork
+from impasto.transformation import PictureNetwork
 
 NAMED = "name"
 TOLD = ("title", "artist")
@@ -74,11 +74,11 @@ def describe_style(name: str) -> dict[str, Any]:
     return {NAMED: name} if card is None else {NAMED: name, **load_style(card).info}
 
 
-def network_kind(network: NormedNetwork) -> str:
+def network_kind(network: PictureNetwork) -> str:
     """The kind of a style that is a whole network of that shape."""
     return NETWORK + "-".join(str(value) for value in network.shape.values())
 
 
-def network_style(network: NormedNetwork, info: Mapping[str, Any]) -> Style:
+def network_style(network: PictureNetwork, info: Mapping[str, Any]) -> Style:
     """The network's weights as a style."""
     return Style({name: tensor.detach() for name, tensor in network.state_dict().items()}, network_kind(network), info)

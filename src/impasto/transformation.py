@@ -7,7 +7,7 @@ adapts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -63,16 +63,16 @@ class TransformLayer(nn.Module):
         return [DOUBLING, self.conv] if self._doubles else [self.conv]
 
 
-class NormedNetwork(nn.Module):
-    """Layers in a row from picture to picture, each with its norm: what all transformation networks are.
+class LayerRow(nn.Module):
+    """Layers one after the other, and the scales and shifts of the norms that follow some of them.
 
-    shape: all that tells it from others of its class, ``output`` at least: ``linear`` pictures in [0, 1], or
-    ``sigmoid``. own_norms: the network holds scales and shifts of its norms; else it has 1 and 0, or is given some.
+    own_norms: it holds these itself, else they are 1 and 0 unless given. round_up: maps of odd pictures keep the half
+    pixel, as convolutions leave it.
     """
 
-    def __init__(self, layers: Iterable[TransformLayer], shape: Mapping[str, Any], *, own_norms: bool = True) -> None:
+    def __init__(self, layers: Iterable[TransformLayer], *, own_norms: bool = True, round_up: bool = False) -> None:
         super().__init__()
-        self.shape: dict[str, Any] = dict(shape)
+        self.round_up = round_up
         self.layers = nn.ModuleList(layers)
         self.scales = nn.ParameterList([torch.ones(count) for count in self.normed] if own_norms else [])
         self.shifts = nn.ParameterList([torch.zeros(count) for count in self.normed] if own_norms else [])
@@ -89,27 +89,43 @@ class NormedNetwork(nn.Module):
 
     @property
     def norms(self) -> Norms:
-        """The network's own scales and shifts, or 1 and 0."""
-        if len(self.scales):
-            return [(scale[None], shift[None]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
-        like = self.row[0].conv.weight
-        return [(like.new_ones(1, count), like.new_zeros(1, count)) for count in self.normed]
-
-    def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
-        given = iter(self.norms if norms is None else norms)
-        x, kept, side = self.enter(images), images, 1
-        for layer in self.row:
-            form = layer.form
-            kept = x if form.opens else kept
-            side = side_after(side, form)
-            y = layer(x, (images.shape[-2] // side, images.shape[-1] // side))
-            x = settle(y, form, next(given) if form.norm else None, None, kept)
-        return self.leave(x)
+        """The row's own scales and shifts."""
+        if not self.scales:
+            like = self.row[0].conv.weight
+            return [(like.new_ones(1, count), like.new_zeros(1, count)) for count in self.normed]
+        return [(scale[None], shift[None]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
 
     def enter(self, images: Tensor) -> Tensor:
         """Pictures in [0, 1] as the first layer wants them."""
         return images.to(self.row[0].conv.weight.dtype) - 0.5
+
+    def run(self, x: Tensor, size: Sequence[int], side: int = 1, norms: Norms | None = None) -> Tensor:
+        """A map of stride `side` in a picture of `size`, through all layers. norms: instead of the row's own."""
+        given = iter(self.norms if norms is None else norms)
+        kept = x
+        for layer in self.row:
+            form = layer.form
+            kept = x if form.opens else kept
+            side = side_after(side, form)
+            like = [-(-extent // side) if self.round_up else extent // side for extent in size[-2:]]
+            x = settle(layer(x, like), form, next(given) if form.norm else None, None, kept)
+        return x
+
+
+class PictureNetwork(LayerRow):
+    """Layers from picture to picture: what all transformation networks are.
+
+    shape: all that tells it from others of its class, ``output`` at least: ``linear`` pictures in [0, 1], or
+    ``sigmoid``.
+    """
+
+    def __init__(self, layers: Iterable[TransformLayer], shape: Mapping[str, Any], *, own_norms: bool = True) -> None:
+        super().__init__(layers, own_norms=own_norms)
+        self.shape: dict[str, Any] = dict(shape)
+
+    def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
+        return self.leave(self.run(self.enter(images), images.shape, norms=norms))
 
     def leave(self, x: Tensor) -> Tensor:
         """What the last layer gives as a picture, in float32."""
@@ -117,7 +133,7 @@ class NormedNetwork(nn.Module):
         return x.sigmoid() if self.shape["output"] == "sigmoid" else x + 0.5
 
 
-class TransformationNetwork(NormedNetwork):
+class TransformationNetwork(PictureNetwork):
     """Johnson's ``c9s1-b, d2b, d4b, R4b x n, u2b, ub, c9s1-3``, without the ReLU after a residual sum.
 
     width: b, 32 in the papers; residuals: n, 5; output: ``linear`` pictures in [0, 1], or ``sigmoid``; norm_last: the
@@ -156,6 +172,11 @@ def _layers(width: int, residuals: int, norm_last: bool, bias: bool) -> Iterable
     yield layer(width, 3, Form(norm=norm_last, relu=False), 9)
 
 
+def leave_as_is(x: Tensor) -> Tensor:
+    """`x` itself."""
+    return x
+
+
 def side_after(side: int, form: Form) -> int:
     """The stride, in the picture's pixels, of what comes out of a layer that reads a map of stride `side`."""
     return side // 2 if form.up else side * form.stride
@@ -173,30 +194,51 @@ def settle(
     return y + kept if form.closes and kept is not None else y
 
 
-def network_stages(network: NormedNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
+def network_stages(network: PictureNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
     """The network as local stages, from the map ``image`` to the map `outcome`: a barrier at every norm.
 
     prefix: what the names of maps in between begin with, so that several networks can stand in one row.
     """
-    return tuple(_Row(network, norms, outcome, prefix).stages())
+    return row_stages(network.row, norms, (IMAGE, outcome), prefix, opening=network.enter, closing=network.leave)
+
+
+def row_stages(
+    layers: Sequence[TransformLayer],
+    norms: Norms,
+    ends: tuple[str, str],
+    prefix: str = "",
+    *,
+    side: int = 1,
+    opening: Callable[[Tensor], Tensor] = leave_as_is,
+    closing: Callable[[Tensor], Tensor] = leave_as_is,
+) -> tuple[Stage, ...]:
+    """Layers as local stages, a barrier at every norm.
+
+    ends: the names of the map to begin with, of stride `side`, and of what comes out; opening, closing: what is done
+    to the one before the first layer and after the last one, pixel by pixel; prefix: see `network_stages`.
+    """
+    return tuple(_Row(tuple(layers), norms, ends, prefix, side, opening, closing).stages())
 
 
 @dataclass(frozen=True)
 class _Row:
-    network: NormedNetwork
+    layers: tuple[TransformLayer, ...]
     norms: Norms
-    outcome: str
+    ends: tuple[str, str]
     prefix: str
+    side: int
+    opening: Callable[[Tensor], Tensor]
+    closing: Callable[[Tensor], Tensor]
 
     def stages(self) -> Iterable[Stage]:
-        layers, side = self.network.row, 1
-        for number, layer in enumerate(layers):
+        side = self.side
+        for number, layer in enumerate(self.layers):
             side = side_after(side, layer.form)
             yield self._stage(number, layer, side)
-        last = len(layers)
+        last, outcome = len(self.layers), self.ends[1]
         yield Stage(
-            tuple(Flow(source, self.outcome) for source in self._sources(last)),
-            lambda work: {self.outcome: self.network.leave(self._settled(last, work))},
+            tuple(Flow(source, outcome) for source in self._sources(last)),
+            lambda work: {outcome: self.closing(self._settled(last, work))},
         )
 
     def _name(self, number: int) -> str:
@@ -210,18 +252,18 @@ class _Row:
     def _sources(self, number: int) -> list[str]:
         """The maps that layer `number`'s input is made of."""
         if not number:
-            return [IMAGE]
-        before = self.network.row[number - 1]
+            return [self.ends[0]]
+        before = self.layers[number - 1]
         return [self._name(number - 1), *([self._skip(number - 2)] if before.form.closes else [])]
 
     def _settled(self, number: int, work: Work) -> Tensor:
         """Layer `number`'s input."""
         if not number:
-            return self.network.enter(work.maps[IMAGE])
-        form, own = self.network.row[number - 1].form, None
+            return self.opening(work.maps[self.ends[0]])
+        form, own = self.layers[number - 1].form, None
         norm = None
         if form.norm:
-            norm = self.norms[sum(layer.form.norm for layer in self.network.row[: number - 1])]
+            norm = self.norms[sum(layer.form.norm for layer in self.layers[: number - 1])]
             own = work.given[self._name(number - 1)]
         kept = work.maps[self._skip(number - 2)] if form.closes else None
         return settle(work.maps[self._name(number - 1)], form, norm, own, kept)
@@ -241,13 +283,16 @@ class _Row:
         return Stage(tuple(flows), run, measures)
 
 
-def blend_stage(painted: Mapping[str, float], strength: float) -> Stage:
-    """The last stage: pictures by their shares, and of what is left over up to `strength` the photo itself."""
-    sources = [*painted, *([IMAGE] if strength < 1 else [])]
+def blend_stage(painted: Mapping[str, float], strength: float, *, rest: str = IMAGE, outcome: str = RESULT) -> Stage:
+    """The last stage: pictures by their shares, and of what is left over up to `strength` the photo itself.
+
+    rest, outcome: other maps in place of photo and result.
+    """
+    sources = [*painted, *([rest] if strength < 1 else [])]
 
     def run(work: Work) -> Mapping[str, Tensor]:
         parts = [work.maps[name] * share for name, share in painted.items()]
         whole = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
-        return {RESULT: whole if strength == 1 else torch.lerp(work.maps[IMAGE].to(whole), whole, strength)}
+        return {outcome: whole if strength == 1 else torch.lerp(work.maps[rest].to(whole), whole, strength)}
 
-    return Stage(tuple(Flow(source, RESULT) for source in sources), run)
+    return Stage(tuple(Flow(source, outcome) for source in sources), run)
