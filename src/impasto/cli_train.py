@@ -38,12 +38,24 @@ def _sanet() -> Recipe:
     return SANET
 
 
-TASKS: dict[str, Callable[[], Recipe]] = {"backbone": _backbone, "wct": _wct, "adain": _adain, "sanet": _sanet}
+def _texture() -> Recipe:
+    from impasto.cli_train_texture import RECIPE
+
+    return RECIPE
+
+
+TASKS: dict[str, Callable[[], Recipe]] = {
+    "backbone": _backbone,
+    "wct": _wct,
+    "adain": _adain,
+    "sanet": _sanet,
+    "texture": _texture,
+}
 """What can be trained: its options, and how its task is built from them."""
 
 TaskWord = Annotated[str | None, typer.Argument(metavar="TASK", help=f"One of: {', '.join(TASKS)}.")]
 ContentFlag = Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Photographs; repeatable.")]
-StyleFlag = Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Artworks; repeatable.")]
+StyleFlag = Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Artworks; repeatable. For texture: pictures, or folders.")]
 RunFlag = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="RUNDIR", help="Folder for weights, checkpoint, previews.")
 ]
@@ -78,7 +90,8 @@ def train(
         cli_training.show_options(recipe, json)
         return
     options = recipe.options.parse(values, f"train {name}")
-    pictures = cli_training.Folders(content or [], style or []).read(options)
+    folders = cli_training.Folders(content or [], style or [])
+    pictures = folders.read(options) if recipe.contents else folders.read_styles(options)
     folder = cli_training.check_folder(output, resume=resume, force=force)
     built = cli_training.build(recipe, options, pictures)
     run = cli_training.rehearse if dry_run else cli_training.run

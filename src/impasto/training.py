@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -127,16 +127,20 @@ class MethodTask(Task):
 
 @dataclass
 class Pictures:
-    """Pictures decoded once: a list of uint8 tensors (3, H, W), with how many files were unreadable."""
+    """Pictures decoded once: a list of uint8 tensors (3, H, W), with how many files were unreadable.
+
+    names: the files' names without their endings. There may be no pictures, for what learns from one kind alone.
+    """
 
     items: list[Tensor]
     skipped: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, folders: list[Path], side: int, least: int, most: int | None = None) -> Pictures:
         """Read every picture under `folders`, shrunk to a shorter side of `side` and no smaller than `least`."""
         found = cls([])
-        paths = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        paths = sorted(p for folder in folders for p in _files(folder) if p.suffix.lower() in SUFFIXES)
         for path in paths[:most]:
             try:
                 image = read_image(path)
@@ -144,13 +148,19 @@ class Pictures:
                 found.skipped.append(str(error))
                 continue
             found.items.append(_shrink(image, side, least))
+            found.names.append(path.stem)
         if not found.items:
             where = ", ".join(str(folder) for folder in folders)
             raise ImpastoError(f"no readable picture in {where}: name folders with JPEG, PNG, WebP or TIFF files")
         return found
 
     def batch(self, seed: tuple[int, ...], size: int, crop: int) -> Tensor:
-        """`size` random crops, (size, 3, crop, crop) in [0, 1], mirrored by chance; the same for the same seed."""
+        """`size` random crops, (size, 3, crop, crop) in [0, 1], mirrored by chance; the same for the same seed.
+
+        Of no pictures there are no crops: (0, 3, crop, crop).
+        """
+        if not self.items:
+            return torch.empty(0, 3, crop, crop)
         rng = np.random.default_rng(seed)
         return torch.stack([self._crop(rng, crop) for _ in range(size)]).float() / 255
 
@@ -160,6 +170,11 @@ class Pictures:
         left = int(rng.integers(item.shape[2] - crop + 1))
         cut = item[:, top : top + crop, left : left + crop]
         return cut.flip(2) if rng.integers(2) else cut
+
+
+def _files(place: Path) -> Iterable[Path]:
+    """The files under a folder, or the one file that `place` is."""
+    return place.rglob("*") if place.is_dir() else [place]
 
 
 def _shrink(image: Tensor, side: int, least: int) -> Tensor:
