@@ -88,10 +88,11 @@ class TextureTraining(nn.Module):
         """
         textures = self.choose(len(styles), progress)
         samples = self.paint(textures, styles.shape[-1], self.group, styles.device)
-        seen = self._frozen[0](samples, {*self.layers, DIVERSITY_LAYER})
+        by_features = self.diversity_weight > 0 and self.diversity_form == "derangement"
+        seen = self._frozen[0](samples, {*self.layers, *([DIVERSITY_LAYER] if by_features else [])})
         terms = {"texture": self._texture(seen, textures)}
         if self.diversity_weight:
-            terms["diversity"] = self.diversity_weight * self._diversity(samples, seen[DIVERSITY_LAYER], textures)
+            terms["diversity"] = self.diversity_weight * self._diversity(samples, seen, textures)
         return terms
 
     def _texture(self, seen: dict[str, Tensor], textures: Sequence[int]) -> Tensor:
@@ -104,14 +105,14 @@ class TextureTraining(nn.Module):
                 losses.append(self.targets[texture][layer].distance(part))
         return torch.stack(losses).mean()
 
-    def _diversity(self, samples: Tensor, features: Tensor, textures: Sequence[int]) -> Tensor:
+    def _diversity(self, samples: Tensor, seen: dict[str, Tensor], textures: Sequence[int]) -> Tensor:
         losses = []
         for number, texture in enumerate(textures):
             own = slice(number * self.group, (number + 1) * self.group)
             if self.diversity_form == "julesz":
                 losses.append(julesz_loss(samples[own].float()))
             else:
-                part = features[own].float()
+                part = seen[DIVERSITY_LAYER][own].float()
                 losses.append(diversity_loss(part, derangement(self.group)) / self.spreads[texture])
         return torch.stack(losses).mean()
 

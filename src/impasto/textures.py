@@ -87,7 +87,9 @@ class Colours(nn.Module):
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
         """(B, inputs, H, W) to pictures, (B, 3, H, W)."""
         weight, bias = _select(shares, self.weight), _select(shares, self.bias)
-        picture = torch.einsum("bchw,bdc->bdhw", x, weight.to(x.dtype)) + bias[:, :, None, None].to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):  # colours in half precision would show steps
+            x = x.to(weight.dtype)
+            picture = torch.einsum("bchw,bdc->bdhw", x, weight) + bias[:, :, None, None]
         return picture.contiguous(memory_format=torch.channels_last)
 
 
