@@ -190,9 +190,7 @@ def test_a_training_of_pictures_gives_a_generator_and_resumed_it_gives_the_same_
         (("--style", "nowhere"), "nowhere does not exist"),
     ],
 )
-def test_mistakes_in_training(
-    train: Callable[..., Outcome], tmp_path: Path, words: tuple[str, ...], told: str
-) -> None:
+def test_mistakes_in_training(train: Callable[..., Outcome], tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     done = train(tmp_path / "run", *words)
     assert (done.code, done.out) == (2, "")
     assert told in done.err

@@ -1,4 +1,4 @@
-"""What keeps samples apart: derangements, Li's term, Ulyanov's term, and what they do to a generator that can collapse."""
+"""What keeps samples apart: derangements, Li's term, Ulyanov's term, and a generator that collapses without."""
 
 from __future__ import annotations
 

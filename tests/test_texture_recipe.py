@@ -55,7 +55,9 @@ def test_opposite_borders_join_if_asked_for() -> None:
     smooth = {"steps": 40, "layers": ("relu1_1", "relu2_1", "relu3_1")}
     paintings = [painting(64, 64)]
     ratios = [
-        border_ratio(make(64, 64, options=smooth, network=network, paintings=paintings, tileable=t).image[0].double().numpy())
+        border_ratio(
+            make(64, 64, options=smooth, network=network, paintings=paintings, tileable=t).image[0].double().numpy()
+        )
         for t in (True, False)
     ]
     assert 0.6 < ratios[0] < 1.4 < ratios[1], ratios

@@ -217,7 +217,9 @@ def test_the_terms_are_the_textures_distances_and_the_diversity() -> None:
     samples = found.paint(textures, 32, 2, torch.device("cpu"))
     judge = narrow_slim()
     losses = [
-        CovarianceLoss(moments(judge(PAINTINGS[texture], [layer])[layer]))(judge(samples[2 * i : 2 * i + 2], [layer])[layer])
+        CovarianceLoss(moments(judge(PAINTINGS[texture], [layer])[layer]))(
+            judge(samples[2 * i : 2 * i + 2], [layer])[layer]
+        )
         for i, texture in enumerate(textures)
         for layer in ("relu1_1", "relu2_1")
     ]

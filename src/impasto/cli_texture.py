@@ -209,9 +209,7 @@ def _optimise(
     from impasto.cli_progress import progress
     from impasto.recipes import texture
 
-    network = cli_recipe.open_backbone(
-        backbone, backbone_weights, asked.device, choose_pooling(pooling, backbone)
-    )
+    network = cli_recipe.open_backbone(backbone, backbone_weights, asked.device, choose_pooling(pooling, backbone))
     layers = options.layers or default_layers(network.name)[1]
     network.check_layers(layers)
     if asked.tileable:

@@ -55,7 +55,9 @@ TASKS: dict[str, Callable[[], Recipe]] = {
 
 TaskWord = Annotated[str | None, typer.Argument(metavar="TASK", help=f"One of: {', '.join(TASKS)}.")]
 ContentFlag = Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Photographs; repeatable.")]
-StyleFlag = Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Artworks; repeatable. For texture: pictures, or folders.")]
+StyleFlag = Annotated[
+    list[Path] | None, typer.Option(metavar="DIR", help="Artworks; repeatable. For texture: pictures, or folders.")
+]
 RunFlag = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="RUNDIR", help="Folder for weights, checkpoint, previews.")
 ]

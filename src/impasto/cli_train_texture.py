@@ -26,7 +26,7 @@ class TextureTrainOptions(TrainOptions):
     learning_rate: float = Field(4e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     teacher: str = Field(
         "",
-        description="what judges: a folder with a normalised VGG-19, vgg19-slim for its own thin features (the quickest), "
+        description="what judges: a folder with a normalised VGG-19, vgg19-slim for its thin features (the quickest), "
         "or nothing for vgg19-slim with its heads",
     )
     from_: str = Field("", description="weights file of the same shape and number of textures to go on from")

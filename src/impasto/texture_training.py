@@ -29,9 +29,9 @@ def introduced(progress: float, count: int, share: float) -> int:
 class TextureTraining(nn.Module):
     """Texture loss and diversity of what the network draws (Li et al. 2017, sec. 3.2 to 3.4; Ulyanov et al. 2017).
 
-    judge: a frozen callable ``(image, layers) -> features``; paintings: (1, 3, H, W) each, one a texture; group: samples
-    of a texture in a batch, which the diversity term tells apart; introduction: the part of the training over which the
-    textures come in one after the other (Li's incremental training).
+    judge: a frozen callable ``(image, layers) -> features``; paintings: (1, 3, H, W) each, one a texture; group:
+    samples of a texture in a batch, which the diversity term tells apart; introduction: the part of the training over
+    which the textures come in one after the other (Li's incremental training).
 
     Departs from the papers: means and centred covariances are compared, in units of the painting's own (Li: centred
     Gram matrices / (C N), absolute differences, gradients of norm 1); diversity is measured at relu4_1 in units of the

@@ -173,7 +173,7 @@ class TextureGenerator:
             names = [str(name) for name in file.config["textures"]]
             network = PyramidGenerator(len(names), **config)
         except (KeyError, TypeError, ValueError, OptionError):
-            raise WeightsError(f"{file.path} holds no texture generator: train one with `impasto train texture`") from None
+            raise WeightsError(f"{file.path} holds no texture generator; `impasto train texture` trains one") from None
         file.fill(network)
         return cls(network.to(device), names, file.digest)
 

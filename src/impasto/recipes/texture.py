@@ -38,7 +38,9 @@ class TextureOptions(Options):
     steps: int = Field(60, ge=1, le=100_000, description="steps at the final size")
     coarse_steps: int = Field(100, ge=0, le=100_000, description="steps at each coarser size")
     octaves: int = Field(3, ge=0, le=6, description="how many coarser sizes, each half the next, come first")
-    least_side: int = Field(32, ge=16, le=4096, description="no coarser size has a shorter side, or painting, below this")
+    least_side: int = Field(
+        32, ge=16, le=4096, description="no coarser size has a shorter side, or painting, below this"
+    )
     layers: tuple[str, ...] = Field((), description="layers whose statistics are the texture; none: the backbone's own")
     layer_weights: tuple[float, ...] = Field((), description="their weights; none: falling with depth, in sum 1")
     tv_weight: float = Field(0.05, ge=0, description="weight of total variation, against noise")
@@ -127,7 +129,8 @@ def check_tileable(height: int, width: int, stride: int, name: str) -> None:
     if height % stride or width % stride:
         near = "x".join(str(max(stride, round(side / stride) * stride)) for side in (width, height))
         raise OptionError(
-            f"with {name} a tileable texture's sides are multiples of {stride}, not {width}x{height}: take --size {near}"
+            f"with {name} a tileable texture's sides are multiples of {stride}, not {width}x{height}: "
+            f"take --size {near}"
         )
 
 
@@ -157,7 +160,12 @@ def _falling(count: int) -> tuple[float, ...]:
 
 @torch.no_grad()
 def _look(
-    network: Backbone, paintings: Sequence[Tensor], layers: Sequence[str], mixture: Sequence[float], factor: int, least: int
+    network: Backbone,
+    paintings: Sequence[Tensor],
+    layers: Sequence[str],
+    mixture: Sequence[float],
+    factor: int,
+    least: int,
 ) -> _Look:
     """The moments of the paintings' mixture, each made smaller by `factor`."""
     found: dict[str, Moments] = {}
