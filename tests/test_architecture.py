@@ -20,8 +20,9 @@ LEVELS = [
     {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"}
     | {"video", "flow"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
-    {"losses", "diversity", "perceptual", "stages", "instance_norm", "tiling", "tiled_objective", "memory"},
-    {"optimize", "parameterizations", "styles", "stylizer", "temporal", "pretrained"},
+    {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "tiling", "tiled_objective"}
+    | {"memory"},
+    {"optimize", "parameterizations", "styles", "stylizer", "learned", "temporal", "pretrained"},
     {"methods", "recipes", "textures"},
     {"training", "distillation", "texture_training", "transfer", "evaluation", "export", "run_record"},
     {"cli"},

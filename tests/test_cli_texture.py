@@ -187,7 +187,7 @@ def test_a_training_of_pictures_gives_a_generator_and_resumed_it_gives_the_same_
         (("--widths", "4,4"), "3 levels need as many widths, not 2"),
         (("--layers", "relu9_1"), "has no layer 'relu9_1'"),
         (("--content", "photos"), "and no photographs"),
-        (("--style", "nowhere"), "nowhere does not exist"),
+        (("--style", "nowhere"), "nowhere is not there"),
     ],
 )
 def test_mistakes_in_training(train: Callable[..., Outcome], tmp_path: Path, words: tuple[str, ...], told: str) -> None:

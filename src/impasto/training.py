@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -48,6 +48,11 @@ class TrainOptions(Options):
     precision: str = Field("no", pattern="^(no|bf16|fp16)$", description="accelerate's mixed precision: no, bf16, fp16")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     preview_every: int = Field(1000, ge=1, description="steps between preview sheets")
+
+    @property
+    def art_side(self) -> int:
+        """Shorter side to which artworks are shrunk when read, px."""
+        return self.side
 
 
 class Task(nn.Module):
@@ -127,9 +132,9 @@ class MethodTask(Task):
 
 @dataclass
 class Pictures:
-    """Pictures decoded once: a list of uint8 tensors (3, H, W), with how many files were unreadable.
+    """Pictures decoded once: uint8 tensors (3, H, W), their files' names, and why others could not be read.
 
-    names: the files' names without their endings. There may be no pictures, for what learns from one kind alone.
+    There may be none, for what learns from pictures of one kind alone.
     """
 
     items: list[Tensor]
@@ -137,10 +142,13 @@ class Pictures:
     names: list[str] = field(default_factory=list)
 
     @classmethod
-    def load(cls, folders: list[Path], side: int, least: int, most: int | None = None) -> Pictures:
-        """Read every picture under `folders`, shrunk to a shorter side of `side` and no smaller than `least`."""
+    def load(cls, places: list[Path], side: int, least: int, most: int | None = None) -> Pictures:
+        """Read every picture under `places`, folders or files, shrunk to a shorter side of `side`.
+
+        None comes out smaller than `least`. Raises ImpastoError if there is none.
+        """
         found = cls([])
-        paths = sorted(p for folder in folders for p in _files(folder) if p.suffix.lower() in SUFFIXES)
+        paths = [path for place in places for path in ([place] if place.is_file() else _pictures_in(place))]
         for path in paths[:most]:
             try:
                 image = read_image(path)
@@ -150,7 +158,7 @@ class Pictures:
             found.items.append(_shrink(image, side, least))
             found.names.append(path.stem)
         if not found.items:
-            where = ", ".join(str(folder) for folder in folders)
+            where = ", ".join(map(str, places))
             raise ImpastoError(f"no readable picture in {where}: name folders with JPEG, PNG, WebP or TIFF files")
         return found
 
@@ -172,9 +180,8 @@ class Pictures:
         return cut.flip(2) if rng.integers(2) else cut
 
 
-def _files(place: Path) -> Iterable[Path]:
-    """The files under a folder, or the one file that `place` is."""
-    return place.rglob("*") if place.is_dir() else [place]
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def _shrink(image: Tensor, side: int, least: int) -> Tensor:
