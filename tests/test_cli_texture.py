@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from cli_support import Outcome, Shell, make_backbone, make_picture, open_shell, use_one_thread
 from impasto import cli_training
@@ -179,10 +180,27 @@ def test_a_training_of_pictures_gives_a_generator_and_resumed_it_gives_the_same_
     train(tmp_path / "on", "--from", str(path), "--diversity-form", "julesz").good()
 
 
+def test_a_generator_is_taught_further_textures(train: Callable[..., Outcome], tmp_path: Path) -> None:
+    train(tmp_path / "first").good()
+    path = tmp_path / "first" / "texture.safetensors"
+    write_image(make_picture(7, 40, 50), tmp_path / "d.png")
+    styles = ("--style", str(tmp_path / "d.png"), "--style", str(tmp_path / "a.png"))
+    still = ("--learning-rate", "1e-9", "--from", str(path))
+    train(tmp_path / "second", *still, "--group", "1", "--diversity-weight", "0", styles=styles).good()
+    second = TextureGenerator.load(tmp_path / "second" / "texture.safetensors")
+    assert second.names == ("d", "a")
+    first, size = TextureGenerator.load(path), (32, 32)
+    assert_close(second.sample("a", *size), first.sample("a", *size), rtol=0, atol=0.02)
+    assert_close(second.sample("d", *size), first.sample((1, 1, 1), *size), rtol=0, atol=0.02)
+    other = train(tmp_path / "third", *still, "--branch", "3", styles=styles)
+    assert "does not hold this network" in other.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("--batch", "3"), "--batch 3 is no multiple of --group 2"),
+        (("--group", "1"), "--group 1 leaves nothing to tell apart"),
         (("--levels", "1"), "levels: "),
         (("--widths", "4,4"), "3 levels need as many widths, not 2"),
         (("--layers", "relu9_1"), "has no layer 'relu9_1'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, cast
 
 import torch
@@ -16,7 +18,7 @@ from impasto.perceptual import STYLE_LAYERS
 from impasto.texture_training import GROUP, TextureTraining
 from impasto.textures import BRANCH, LEVELS, NAME, NOISE, SHIPPED_WIDTHS, PyramidGenerator
 from impasto.training import MethodTask, Pictures, Task, TrainOptions
-from impasto.weights import load_weights
+from impasto.weights import Weights, load_weights
 
 
 class TextureTrainOptions(TrainOptions):
@@ -29,7 +31,9 @@ class TextureTrainOptions(TrainOptions):
         description="what judges: a folder with a normalised VGG-19, vgg19-slim for its thin features (the quickest), "
         "or nothing for vgg19-slim with its heads",
     )
-    from_: str = Field("", description="weights file of the same shape and number of textures to go on from")
+    from_: str = Field(
+        "", description="generator of the same shape to go on from; textures that it lacks begin as the mean of its own"
+    )
     layers: tuple[str, ...] = Field(STYLE_LAYERS, min_length=1, description="layers at which textures are compared")
     diversity_weight: float = Field(0.05, ge=0, description="weight of the samples' being different from each other")
     diversity_form: Literal["derangement", "julesz"] = Field(
@@ -38,7 +42,9 @@ class TextureTrainOptions(TrainOptions):
     introduction: float = Field(
         0.3, ge=0, le=1, description="part of the training over which textures come in one after the other"
     )
-    group: int = Field(GROUP, ge=2, description="samples of one texture in a batch; --batch is a multiple of it")
+    group: int = Field(
+        GROUP, ge=1, description="samples of one texture in a batch; --batch is a multiple of it; 1: without diversity"
+    )
     levels: int = Field(LEVELS, ge=2, le=8, description="sizes of noise, each twice the next coarser")
     branch: int = Field(BRANCH, ge=1, le=512, description="channels of each size's own path")
     widths: tuple[int, ...] = Field(
@@ -52,13 +58,15 @@ def build_texture(options: TrainOptions, contents: Pictures, styles: Pictures) -
     options = cast(TextureTrainOptions, options)
     if options.batch % options.group:
         raise ImpastoError(f"--batch {options.batch} is no multiple of --group {options.group}")
+    if options.group == 1 and options.diversity_weight:
+        raise ImpastoError("--group 1 leaves nothing to tell apart: it needs --diversity-weight 0")
     if len(set(styles.names)) < len(styles.names):
         raise ImpastoError("textures are named after their files: two of them have the same name")
     torch.manual_seed(options.seed)
     shape = {"levels": options.levels, "branch": options.branch, "noise": options.noise}
     network = PyramidGenerator(len(styles.items), widths=options.widths or None, **shape)
     if options.from_:
-        load_weights(options.from_).fill(network)
+        go_on_from(network, styles.names, load_weights(options.from_))
     learner = TextureTraining(
         network,
         _judge(options.teacher),
@@ -71,6 +79,21 @@ def build_texture(options: TrainOptions, contents: Pictures, styles: Pictures) -
         group=options.group,
     )
     return MethodTask(NAME, learner).to(memory_format=torch.channels_last)
+
+
+def go_on_from(network: PyramidGenerator, names: Sequence[str], file: Weights) -> None:
+    """Fill `network`, of textures called `names`, from a generator's file; raises WeightsError if it does not fit.
+
+    Each texture takes its own scales, shifts and colours over; one that the file lacks begins with the mean of all.
+    """
+    known = [str(name) for name in file.config.get("textures", [])]
+    tensors = dict(file.tensors)
+    for name in network.selected:
+        own = file.tensors.get(name)
+        if own is not None and len(own) == len(known):
+            rows = [own[known.index(n)] if n in known else own.float().mean(0).to(own.dtype) for n in names]
+            tensors[name] = torch.stack(rows)
+    replace(file, tensors=tensors).fill(network)
 
 
 def _judge(teacher: str) -> nn.Module:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CIRCULAR = "circular"
+CIRCULAR: Final = "circular"
 
 
 class Conv(nn.Conv2d):

@@ -79,7 +79,9 @@ class TextureTraining(nn.Module):
         side = -(-side // self.network.stride) * self.network.stride
         shares = torch.eye(len(self.names), device=device)[list(textures)].repeat_interleave(group, 0)
         noises = self.network.draw(len(shares), side, side)
-        return self.network([n.to(device, memory_format=torch.channels_last) for n in noises], shares)
+        noises = [noise.to(device, memory_format=torch.channels_last) for noise in noises]
+        samples: Tensor = self.network(noises, shares)
+        return samples
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
         """The texture loss of the samples and, with a weight, their diversity.

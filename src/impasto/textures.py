@@ -128,9 +128,15 @@ class PyramidGenerator(nn.Module):
         wrap_edges(self)
 
     @property
+    def selected(self) -> list[str]:
+        """The names of the parameters that hold a row for each texture."""
+        parts = {name: part for name, part in self.named_modules() if isinstance(part, SelectedNorm | Colours)}
+        return [f"{name}.{own}" for name, part in parts.items() for own, _ in part.named_parameters()]
+
+    @property
     def stride(self) -> int:
         """What the sides of its pictures are multiples of."""
-        return 2 ** (self.levels - 1)
+        return 1 << (self.levels - 1)
 
     def draw(self, count: int, height: int, width: int, generator: torch.Generator | None = None) -> list[Tensor]:
         """Noise for `count` pictures, uniform in [0, 1], coarse to fine; height and width: multiples of `stride`."""
@@ -219,5 +225,5 @@ class TextureGenerator:
         noises = self.network.draw(count, rows, columns, torch.Generator().manual_seed(seed))
         with inference(self.device, precision):
             noises = [noise.to(self.device, memory_format=torch.channels_last) for noise in noises]
-            picture = self.network(noises, shares)
+            picture: Tensor = self.network(noises, shares)
         return picture[..., :height, :width].float().clamp(0, 1).contiguous()
