@@ -12,11 +12,10 @@ from torch.testing import assert_close
 from cli_support import use_one_thread
 from impasto.backbones import Backbone, load_backbone
 from impasto.errors import OptionError
-from impasto.layers import freeze
 from impasto.losses import CovarianceLoss
 from impasto.optimize import Result, Step
 from impasto.recipes import texture as recipe
-from impasto.recipes.texture import TextureOptions, check_tileable, stride_of, synthesize
+from impasto.recipes.texture import TextureOptions, check_tileable, resize_around, stride_of, synthesize
 from impasto.statistics import moments
 from recipe_support import digest_of
 from reference.textures import border_ratio
@@ -43,24 +42,27 @@ def gap(image: Tensor, other: Tensor) -> float:
 def test_a_texture_larger_than_its_painting_has_its_statistics() -> None:
     network = narrow_slim(pooling="average")
     before = digest_of(network)
-    result = make(48, 64, options={"steps": 40}, network=network)
+    result = make(48, 64, options={"steps": 25}, network=network)
     assert result.image.shape == (1, 3, 48, 64)
     assert 0 <= float(result.image.min()) <= float(result.image.max()) <= 1
     assert gap(result.image, painting(40, 36)) < 0.05 < gap(torch.rand(1, 3, 48, 64), painting(40, 36))
     assert digest_of(network) == before
 
 
-def test_opposite_borders_join_if_asked_for() -> None:
+@pytest.mark.parametrize("octaves", [0, 2])
+def test_opposite_borders_join_if_asked_for(octaves: int) -> None:
     network = load_backbone(pooling="average")
-    smooth = {"steps": 40, "layers": ("relu1_1", "relu2_1", "relu3_1")}
-    paintings = [painting(64, 64)]
-    ratios = [
-        border_ratio(
-            make(64, 64, options=smooth, network=network, paintings=paintings, tileable=t).image[0].double().numpy()
-        )
-        for t in (True, False)
-    ]
+    options = {"steps": 24, "coarse_steps": 24, "octaves": octaves, "least_side": 16, "layers": (*LAYERS, "relu3_1")}
+    given: dict[str, Any] = {"options": options, "network": network, "paintings": [painting(64, 64)]}
+    ratios = [border_ratio(make(64, 64, tileable=t, **given).image[0].double().numpy()) for t in (True, False)]
     assert 0.6 < ratios[0] < 1.4 < ratios[1], ratios
+
+
+def test_pictures_are_enlarged_across_their_borders() -> None:
+    image = torch.rand(1, 3, 12, 16)
+    moved = resize_around(image.roll((3, 4), (2, 3)), 24, 32)
+    assert_close(moved, resize_around(image, 24, 32).roll((6, 8), (2, 3)))
+    assert resize_around(image, 12, 16) is image
 
 
 def test_the_plane_is_seen_without_borders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +130,6 @@ def test_strides() -> None:
     network = narrow_slim()
     assert stride_of(network, LAYERS) == 2
     assert stride_of(network, ("relu5_1",)) == 16
-    freeze(network)
     check_tileable(32, 64, 16, "x")
     with pytest.raises(OptionError, match="sides are multiples of 16, not 50x30: take --size 48x32"):
         check_tileable(30, 50, 16, "x")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -63,9 +64,25 @@ class _Look:
 
     found: Mapping[str, Moments]
 
-    def objective(self, network: Backbone, options: TextureOptions, shares: Mapping[str, float]) -> Objective:
+    def objective(
+        self, network: Backbone, options: TextureOptions, shares: Mapping[str, float], tileable: bool
+    ) -> Objective:
         terms = [Term("texture", layer, CovarianceLoss(self.found[layer]), share) for layer, share in shares.items()]
-        return Objective(network, [*terms, Term("tv", "image", TotalVariation("l2-mean"), options.tv_weight)])
+        variation = _variation_around if tileable else TotalVariation("l2-mean")
+        return Objective(network, [*terms, Term("tv", "image", variation, options.tv_weight)])
+
+
+def _variation_around(image: Tensor) -> Tensor:
+    """Total variation, in which opposite borders are neighbours."""
+    return TotalVariation("l2-mean")(F.pad(image, (0, 1, 0, 1), mode="circular"))
+
+
+def resize_around(image: Tensor, height: int, width: int) -> Tensor:
+    """`image`, (B, C, H, W), resized as `image.resize` does, but seeing the opposite edge beyond every edge."""
+    if image.shape[-2:] == (height, width):
+        return image
+    larger = resize(image.repeat(1, 1, 3, 3), 3 * height, 3 * width)
+    return larger[..., height : 2 * height, width : 2 * width].contiguous()
 
 
 def synthesize(
@@ -103,13 +120,14 @@ def synthesize(
     assert isinstance(canvas, Backbone)
 
     def objective_at(scale: Scale) -> Targets:
-        objective = looks[scale].objective(canvas, options, shares)
+        objective = looks[scale].objective(canvas, options, shares, tileable)
         size, room = (scale.height, scale.width), backwards_room(network.mean.device)
         tile = None if tileable else choose_tile(network, layers, size, room)
         return objective if tile is None else TiledObjective(objective, network, size, tile)
 
     start = noise_like(paintings[0].new_empty(1, 3, scales[0].height, scales[0].width), options.noise, seed)
-    return coarse_to_fine(scales, start, objective_at, Pixels, on_step=on_step)
+    enlarge = resize_around if tileable else resize
+    return coarse_to_fine(scales, start, objective_at, Pixels, enlarge=enlarge, on_step=on_step)
 
 
 def stride_of(network: Backbone, layers: Sequence[str]) -> int:
