@@ -20,11 +20,11 @@ LEVELS = [
     {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"}
     | {"video", "flow", "procedural"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
-    {"losses", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
+    {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"tiling", "tiled_objective", "memory"},
     {"optimize", "parameterizations", "styles", "stylizer", "learned", "temporal", "pretrained"},
-    {"methods", "recipes"},
-    {"training", "distillation", "transfer", "evaluation", "export", "run_record"},
+    {"methods", "recipes", "textures"},
+    {"training", "distillation", "texture_training", "transfer", "evaluation", "export", "run_record"},
     {"cli"},
 ]
 """What may import only from its own level and those before it; ``cli_*.py`` are like ``cli``."""

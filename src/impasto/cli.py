@@ -30,6 +30,7 @@ from impasto.cli_methods import methods
 from impasto.cli_style import extract, show, styles
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
+from impasto.cli_texture import texture
 from impasto.cli_train import train
 from impasto.cli_transfer import fit, predict
 from impasto.cli_video import video
@@ -66,6 +67,7 @@ app.command(cls=OpenCommand)(invert)
 app.command()(inspect)
 app.command(cls=OpenCommand)(dream)
 app.command(cls=OpenCommand)(attack)
+app.command(cls=OpenCommand)(texture)
 app.add_typer(transfer, name="transfer")
 transfer.command(cls=OpenCommand)(fit)
 transfer.command()(predict)

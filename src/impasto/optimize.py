@@ -265,18 +265,20 @@ def coarse_to_fine(
     objective_at: Callable[[Scale], Targets],
     parameter_of: Callable[[Tensor], ImageParameter] = Pixels,
     *,
+    enlarge: Callable[[Tensor, int, int], Tensor] = resize,
     on_step: OnStep = ignore,
 ) -> Result:
     """Optimise at each of `scales` in turn, each starting from the enlarged result before it.
 
     start: (B, 3, H, W), resized to the first scale. The large shapes settle where steps are cheap; the fine scale only
-    adds the fine texture. `on_step` sees one count over all scales.
+    adds the fine texture. enlarge: makes a picture of another height and width. `on_step` sees one count over all
+    scales.
     """
     total, done = sum(scale.settings.steps for scale in scales), 0
     result = Result(start)
     losses: list[dict[str, float]] = []
     for scale in scales:
-        image = resize(result.image, scale.height, scale.width)
+        image = enlarge(result.image, scale.height, scale.width)
 
         def report(step: Step, done: int = done) -> None:
             on_step(Step(done + step.index, total, step.terms, step.image))
@@ -287,4 +289,4 @@ def coarse_to_fine(
         if result.interrupted:
             break
     last = scales[-1]
-    return Result(resize(result.image, last.height, last.width), losses, result.interrupted)
+    return Result(enlarge(result.image, last.height, last.width), losses, result.interrupted)
