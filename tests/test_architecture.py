@@ -23,7 +23,7 @@ LEVELS = [
     {"losses", "perceptual", "stages", "instance_norm", "tiling", "tiled_objective", "memory"},
     {"optimize", "parameterizations", "styles", "stylizer", "temporal", "pretrained"},
     {"methods", "recipes"},
-    {"training", "distillation", "transfer", "evaluation", "export", "run_record"},
+    {"training", "distillation", "transfer", "evaluation", "export", "run_record", "job", "server"},
     {"cli"},
 ]
 """What may import only from its own level and those before it; ``cli_*.py`` are like ``cli``."""
