@@ -12,11 +12,11 @@ from torch import Tensor
 from impasto.canvas import Bytes, Window
 from impasto.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.errors import ImageError, OptionError
-from impasto.image import MAX_PIXELS, Picture, parse_size, resize
+from impasto.image import MAX_PIXELS, Picture, fit, parse_size, resize
 from impasto.optimize import OnStep, ignore
 from impasto.run_record import Recipe
 from impasto.styles import Style, mix
-from impasto.stylizer import OnePass, Stylizer, load
+from impasto.stylizer import LEAST_SIDE, OnePass, Stylizer, load
 
 MOST_PIXELS = MAX_PIXELS
 MOST_FLOATS = 4_000_000
@@ -139,3 +139,12 @@ def working_size(model: Stylizer, height: int, width: int, size: str | None) -> 
         most = f"{MOST_PIXELS // 1_000_000} megapixels"
         raise ImageError(f"{found[1]}x{found[0]} is more than {most}; give a smaller --size")
     return found
+
+
+def fit_painting(model: Stylizer, image: Tensor, longer: int | None) -> Tensor:
+    """The painting at the size at which `model` looks at one by itself, or with that longer side; never enlarged."""
+    height, width = image.shape[-2:]
+    if longer is None:
+        longer = max(height, width) if model.one_pass else model.default_longer_side
+    height, width = fit(height, width, longer)
+    return resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
