@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from impasto import __version__
-from impasto.errors import ImpastoError, is_out_of_memory
+from impasto.errors import ImpastoError
 from impasto.server.gallery import Gallery
 from impasto.server.guard import Guard, refuse
 from impasto.server.jobs import ENDED, Job, tell
@@ -232,7 +232,10 @@ def _document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = build()
-            schema.setdefault("components", {}).setdefault("schemas", {}).update({"Problem": PROBLEM_SCHEMA, "Job": JOB_SCHEMA})
+            schema["components"] = {"schemas": {"Problem": PROBLEM_SCHEMA, "Job": JOB_SCHEMA}}
+            for operation in (one for path in schema["paths"].values() for one in path.values()):
+                if "HTTPValidationError" in json.dumps(operation["responses"].get("422", {})):
+                    del operation["responses"]["422"]
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -326,9 +329,7 @@ def _event(name: str, data: dict[str, Any]) -> str:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 422)
-    if is_out_of_memory(error):
-        status = 413
-    elif not isinstance(error, ImpastoError):
+    if not isinstance(error, ImpastoError):
         status = 500
     headers = {"Retry-After": "3"} if status == 429 else {}
     return refuse(status, tell(error), **headers)

@@ -121,8 +121,9 @@ class Job:
             except KeyboardInterrupt:
                 self._stop = True
             except Exception as error:  # the worker must live on; whoever asked for the job is told
-                self.error = error
-                if not isinstance(error, ImpastoError) and not is_out_of_memory(error):
+                short = is_out_of_memory(error)
+                self.error = TooMuch("not enough memory for this: give a smaller size") if short else error
+                if not isinstance(self.error, ImpastoError):
                     log.exception("a job failed")
         self.finish()
 
@@ -139,8 +140,6 @@ class Job:
 
 def tell(error: Exception) -> str:
     """One line for a client; nothing of the inside of a fault of ours."""
-    if is_out_of_memory(error):
-        return "not enough memory for this: give a smaller size"
     if not isinstance(error, ImpastoError):
         return "this should not have happened; the server's log says more"
     line = " ".join(str(error).split())
