@@ -42,7 +42,9 @@ def open_studio(folder: Path, monkeypatch: pytest.MonkeyPatch, **limits: Any) ->
     studio.close()
 
 
-def picture_bytes(seed: int = 1, height: int = 36, width: int = 48, kind: str = "PNG", mode: str = "RGB", **save: Any) -> bytes:
+def picture_bytes(
+    seed: int = 1, height: int = 36, width: int = 48, kind: str = "PNG", mode: str = "RGB", **save: Any
+) -> bytes:
     """A picture of smooth colours as a file."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)

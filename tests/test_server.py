@@ -96,11 +96,23 @@ def test_transparency_stays_and_metadata_goes(client: TestClient) -> None:
         image = Image.open(io.BytesIO(answer.content))
         assert b"secret" not in answer.content
         assert not image.getexif()
-        assert set(image.info) <= {"icc_profile", "jfif", "jfif_version", "jfif_unit", "jfif_density", "loop", "background", "timestamp", "duration"}
+        assert set(image.info) <= {
+            "icc_profile",
+            "jfif",
+            "jfif_version",
+            "jfif_unit",
+            "jfif_density",
+            "loop",
+            "background",
+            "timestamp",
+            "duration",
+        }
         assert image.mode == ("RGB" if kind == "jpeg" else "RGBA")
 
 
-def test_the_default_method_and_a_built_in_style_need_no_word(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_method_and_a_built_in_style_need_no_word(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from impasto.server import studio as module
     from impasto.stylizer import load
 
@@ -176,7 +188,10 @@ def test_a_waiting_job_that_is_cancelled_never_starts(client: TestClient, studio
 
 
 def test_a_full_queue_refuses_and_serves_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_studio(tmp_path, monkeypatch, max_waiting=1) as studio, TestClient(create_app(studio), base_url=ADDRESS) as client:
+    with (
+        open_studio(tmp_path, monkeypatch, max_waiting=1) as studio,
+        TestClient(create_app(studio), base_url=ADDRESS) as client,
+    ):
         with busy_worker(studio.queue):
             start(client, method="adain")
             answer = client.post("/v1/stylize", files=FILES, data={"method": "adain"})
@@ -211,20 +226,27 @@ def test_a_job_ends_after_its_time() -> None:
 
 
 def test_an_optimisation_out_of_time_gives_its_best_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_studio(tmp_path, monkeypatch, max_seconds=0.3, max_work=10**12) as studio:
-        with TestClient(create_app(studio), base_url=ADDRESS) as client:
-            job = start(client, method="gatys", options='{"steps": 100000}')
-            wait_until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["state"] == "done")
-            assert client.get(f"/v1/jobs/{job['id']}").json()["about"]["interrupted"] is True
+    limits = {"max_seconds": 0.3, "max_work": 10**12}
+    with (
+        open_studio(tmp_path, monkeypatch, **limits) as studio,
+        TestClient(create_app(studio), base_url=ADDRESS) as client,
+    ):
+        job = start(client, method="gatys", options='{"steps": 100000}')
+        wait_until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["state"] == "done")
+        assert client.get(f"/v1/jobs/{job['id']}").json()["about"]["interrupted"] is True
 
 
-def test_a_fault_of_ours_is_told_as_one_and_the_worker_lives_on(client: TestClient, studio: Studio, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_of_ours_is_told_as_one_and_the_worker_lives_on(
+    client: TestClient, studio: Studio, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(job: Any) -> Outcome:
         raise ZeroDivisionError("the inside")
 
     job = studio.queue.submit(fail, "cpu")
     job.finished.result(10)
-    assert client.get(f"/v1/jobs/{job.id}").json()["error"] == "this should not have happened; the server's log says more"
+    assert (
+        client.get(f"/v1/jobs/{job.id}").json()["error"] == "this should not have happened; the server's log says more"
+    )
     assert "the inside" in caplog.text
     assert client.get("/ready").status_code == 200
 
@@ -243,7 +265,9 @@ def test_no_memory_is_a_mistake_that_can_be_mended(client: TestClient, studio: S
 
 
 def test_a_card_is_made_used_and_fetched(client: TestClient, tmp_path: Path) -> None:
-    answer = client.post("/v1/styles", files={"painting": ("../../sea.png", PAINTING)}, data={"method": "adain", "title": "Sea"})
+    answer = client.post(
+        "/v1/styles", files={"painting": ("../../sea.png", PAINTING)}, data={"method": "adain", "title": "Sea"}
+    )
     assert answer.status_code == 201, answer.text
     made = answer.json()
     assert made["info"] == {"title": "Sea", "width": 40, "height": 40}
@@ -263,8 +287,13 @@ def test_a_card_is_made_used_and_fetched(client: TestClient, tmp_path: Path) -> 
 
 
 def test_cards_are_not_kept_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_studio(tmp_path, monkeypatch, max_cards=1) as studio, TestClient(create_app(studio), base_url=ADDRESS) as client:
-        made = [client.post("/v1/styles", files={"painting": PAINTING}, data={"method": "adain"}).json() for _ in range(2)]
+    with (
+        open_studio(tmp_path, monkeypatch, max_cards=1) as studio,
+        TestClient(create_app(studio), base_url=ADDRESS) as client,
+    ):
+        made = [
+            client.post("/v1/styles", files={"painting": PAINTING}, data={"method": "adain"}).json() for _ in range(2)
+        ]
         assert [client.get(one["card"]).status_code for one in made] == [404, 200]
 
 

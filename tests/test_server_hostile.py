@@ -32,7 +32,9 @@ PHOTO, PAINTING = picture_bytes(1), picture_bytes(2, 40, 40)
 
 @pytest.fixture
 def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
-    with open_studio(tmp_path, monkeypatch, max_pixels=400_000, max_side=2000, max_output=300_000, max_bytes=3_000_000) as studio:
+    with open_studio(
+        tmp_path, monkeypatch, max_pixels=400_000, max_side=2000, max_output=300_000, max_bytes=3_000_000
+    ) as studio:
         yield studio
 
 
@@ -115,7 +117,9 @@ GOOD = {
 }
 
 
-def stylize(client: TestClient, content: bytes, painting: bytes = PAINTING, name: str = "photo.png", **wishes: str) -> Any:
+def stylize(
+    client: TestClient, content: bytes, painting: bytes = PAINTING, name: str = "photo.png", **wishes: str
+) -> Any:
     files = [("content", (name, content, "image/png")), ("paintings", (name, painting))]
     return client.post("/v1/stylize", files=files, data={"method": "adain", **wishes})
 
@@ -145,7 +149,8 @@ def test_odd_files_are_painted(client: TestClient, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../../etc/passwd", "/etc/passwd", "a\0b.png", "..\\..\\x.png", "CON", "x" * 5000, "~/x", "é漢.png", "-rf", ""]
+    "name",
+    ["../../../etc/passwd", "/etc/passwd", "a\0b.png", "..\\..\\x.png", "CON", "x" * 5000, "~/x", "é漢.png", "-rf", ""],
 )
 def test_names_of_files_lead_nowhere(client: TestClient, name: str) -> None:
     answer = stylize(client, PHOTO, name=name)
@@ -235,7 +240,9 @@ def test_other_bodies_are_refused(client: TestClient, content: bytes, media: str
 
 
 def test_a_body_that_hides_its_length_is_counted(client: TestClient) -> None:
-    sent = client.post("/v1/stylize", content=(b"x" * 100_000 for _ in range(40)), headers={"content-type": "application/json"})
+    sent = client.post(
+        "/v1/stylize", content=(b"x" * 100_000 for _ in range(40)), headers={"content-type": "application/json"}
+    )
     check_refusal(sent, 413)
 
 
@@ -286,7 +293,9 @@ def test_other_names_and_other_sites_are_refused(client: TestClient) -> None:
 
 
 def test_a_token_opens(studio: Studio) -> None:
-    with TestClient(create_app(studio, token="open sesame".replace(" ", "-")), base_url="http://there.example") as client:
+    with TestClient(
+        create_app(studio, token="open sesame".replace(" ", "-")), base_url="http://there.example"
+    ) as client:
         check_refusal(client.get("/v1/methods"), 401)
         check_refusal(client.get("/v1/methods?token=wrong"), 401)
         check_refusal(client.get("/v1/methods", headers={"authorization": "Bearer wrong"}), 401)

@@ -29,9 +29,10 @@ TokenFlag = Annotated[
     typer.Option(metavar="TEXT", envvar="IMPASTO_TOKEN", help="What clients must know; made up if one is needed."),
 ]
 DevicesFlag = Annotated[
-    list[str] | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps; repeatable: a worker each.")
+    list[str] | None,
+    typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, mps; repeatable: a worker each."),
 ]
-PageFlag = Annotated[bool, typer.Option("--page/--no-page", help="The page for people, beside the interface for programs.")]
+PageFlag = Annotated[bool, typer.Option("--page/--no-page", help="The page for people beside the interface.")]
 
 
 def serve(

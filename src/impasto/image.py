@@ -316,9 +316,7 @@ def _check_target(target: Path, kind: str, side: int, overwrite: bool) -> None:
         raise FileExistsError
 
 
-def _encode(
-    pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str, str], *, effort: int = 6
-) -> bytes:
+def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str, str], *, effort: int = 6) -> bytes:
     """The bytes of a file of the given kind."""
     text = PngImagePlugin.PngInfo()
     for key, value in metadata.items():

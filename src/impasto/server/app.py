@@ -73,6 +73,7 @@ def _problems(*statuses: int, **more: Any) -> dict[int | str, dict[str, Any]]:
         404: "not there, or no longer",
         408: "sent too slowly",
         409: "not ready",
+        415: "neither multipart nor JSON",
         413: "more than the limits allow",
         422: "a value or a file is wrong",
         429: "busy: try again",
@@ -80,7 +81,7 @@ def _problems(*statuses: int, **more: Any) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": words[status], "content": PROBLEM} for status in (401, 403, *statuses)}
 
 
-POSTING = _problems(400, 404, 408, 413, 422, 429)
+POSTING = _problems(400, 404, 408, 409, 413, 415, 422, 429)
 
 
 def _add_pictures(app: FastAPI, studio: Studio) -> None:
@@ -88,7 +89,11 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     made = {"description": "the picture", "content": PICTURES}
     queued = {"description": "wait=false: the job that makes it", "content": {"application/json": {"schema": JOB_REF}}}
 
-    @app.post("/v1/stylize", responses={200: made, 202: queued, **POSTING, **_problems(409)}, openapi_extra={"requestBody": body})
+    @app.post(
+        "/v1/stylize",
+        responses={200: made, 202: queued, **POSTING, **_problems(409)},
+        openapi_extra={"requestBody": body},
+    )
     async def stylize(request: Request, wait: bool = True) -> Response:
         """Repaint a photo; answers with the picture, or with wait=false at once with the job that makes it."""
         studio.queue.check_room()
@@ -105,7 +110,9 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     card = body_schema(CardWishes, CARD_FILES)
     created = {"description": "the card", "content": {"application/json": {"schema": {"type": "object"}}}}
 
-    @app.post("/v1/styles", status_code=201, responses={201: created, **POSTING, **_problems(409)}, openapi_extra={"requestBody": card})
+    both = {201: created, **POSTING}
+
+    @app.post("/v1/styles", status_code=201, responses=both, openapi_extra={"requestBody": card})
     async def make_card(request: Request) -> Response:
         """Make a style card of a painting; its id can be used as a style, and its file can be fetched."""
         studio.queue.check_room()

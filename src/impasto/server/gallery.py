@@ -1,4 +1,4 @@
-"""Small pictures of the built-in styles: a landscape that is drawn here, painted in each of them when first asked for."""
+"""Small pictures of the built-in styles: a landscape drawn here, painted in each of them when first asked for."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def landscape(height: int = HEIGHT, width: int = WIDTH) -> Tensor:
         ridge = base - 0.09 * (4 * x + 2 * depth).sin().abs() - 0.06 * (rough - 0.5)
         image = _lay(image, _color(*tone) * (0.7 + 0.6 * rough), ((y - ridge) * height).clamp(0, 1))
     ripples = 0.5 + 0.5 * (140 * y * (1 + y) + 9 * rough + 6 * x).sin()
-    water = _mix(_color(0.2, 0.42, 0.58), _color(0.95, 0.8, 0.62), ripples * (1.2 - (x - 0.95).abs() * 2).clamp(0.1, 0.8))
+    water = _mix(
+        _color(0.2, 0.42, 0.58), _color(0.95, 0.8, 0.62), ripples * (1.2 - (x - 0.95).abs() * 2).clamp(0.1, 0.8)
+    )
     image = _lay(image, water, ((y - 0.58) * height).clamp(0, 1))
     shore = 0.76 + 0.08 * (3 * x + 0.4).sin() + 0.05 * (rough - 0.5)
     meadow = _mix(_color(0.16, 0.34, 0.12), _color(0.65, 0.66, 0.25), rough)

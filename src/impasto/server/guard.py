@@ -93,7 +93,9 @@ class Guard:
             answer = RedirectResponse("/" + scope["path"].lstrip("/\\") + (f"?{left}" if left else ""), 303)
             answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax")
             return answer
-        return refuse(401, "a token is needed: send the header Authorization: Bearer TOKEN", **{"WWW-Authenticate": "Bearer"})
+        return refuse(
+            401, "a token is needed: send the header Authorization: Bearer TOKEN", **{"WWW-Authenticate": "Bearer"}
+        )
 
     def _fits(self, given: str) -> bool:
         return secrets.compare_digest(given.encode(), self.token.encode())

@@ -153,7 +153,7 @@ def _small(image: Tensor) -> bytes:
 
 
 class JobQueue:
-    """The jobs of all devices; every device has one worker and so many places before it. Safe to use by many threads."""
+    """The jobs of all devices; each has one worker and so many places before it. Many threads may use it."""
 
     def __init__(self, devices: Sequence[str], limits: Limits) -> None:
         self.limits = limits

@@ -10,7 +10,6 @@ from impasto.errors import ImpastoError
 from impasto.options import Options
 from impasto.stylizer import Stylizer
 
-
 USUAL_POSITIONS = 4096
 
 
@@ -43,7 +42,9 @@ class Limits(Options):
         steps *= max(1, getattr(options, "positions", 1) / USUAL_POSITIONS)
         if pixels * steps > self.max_work:
             most = f"{self.max_work} pixels times steps"
-            raise TooMuch(f"{size[1]}x{size[0]} with {steps:.0f} steps is more than {most}; give fewer or a smaller size")
+            raise TooMuch(
+                f"{size[1]}x{size[0]} with {steps:.0f} steps is more than {most}; give fewer or a smaller size"
+            )
 
 
 class TooMuch(ImpastoError):

@@ -91,7 +91,9 @@ class Wishes(Choice):
     size: Size = _of_recipe("size", "longer side of the result, or WIDTHxHEIGHT; none: the photo's own")
     style_size: int | None = _of_recipe("style_size", "longer side at which paintings are looked at")
     strength: float = _of_recipe("strength", "how much of the style")
-    keep_color: str = Field("off", description="how to keep the photo's colours", json_schema_extra={"enum": list(COLOR_MODES)})
+    keep_color: str = Field(
+        "off", description="how to keep the photo's colours", json_schema_extra={"enum": list(COLOR_MODES)}
+    )
     seed: int = _of_recipe("seed", "same seed, same picture")
     format: Literal["png", "jpeg", "webp"] = Field("png", description="kind of file that comes back")
 

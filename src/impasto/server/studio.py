@@ -227,11 +227,15 @@ def _about(painting: jobs_of_one.Job, sources: dict[str, Any], job: Job) -> dict
     if model.interrupted:
         record["interrupted"] = job.step
     found = {"width": width, "height": height, "interrupted": model.interrupted}
-    return found | {"losses": {name: loss for name, loss in model.losses.items() if math.isfinite(loss)}, "record": record}
+    return found | {
+        "losses": {name: loss for name, loss in model.losses.items() if math.isfinite(loss)},
+        "record": record,
+    }
 
 
 def _sources(order: Order) -> dict[str, Any]:
     """The files of an order as a record names them: by what they are and their digests, never by their own names."""
+
     def named(role: str, name: str) -> list[dict[str, str]]:
         datas = order.files.get(name, ())
         return [{"file": f"{role}-{i}", "sha256": hashlib.sha256(data).hexdigest()} for i, data in enumerate(datas, 1)]
