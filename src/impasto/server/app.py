@@ -311,7 +311,7 @@ async def _finish(studio: Studio, job: Job, request: Request) -> None:
 
 def _send(job: Job) -> Response:
     outcome = job.outcome()
-    about = {"X-Impasto-Seconds": str(job.describe()["seconds"]), "Cache-Control": "no-store"}
+    about = {"X-Impasto-Seconds": str(outcome.about.get("seconds")), "Cache-Control": "no-store"}
     return Response(outcome.data, media_type=outcome.media_type, headers=about)
 
 

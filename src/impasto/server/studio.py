@@ -8,6 +8,7 @@ import json
 import math
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -215,9 +216,11 @@ class Studio:
 
 
 def _paint(painting: jobs_of_one.Job, kind: str, about: Callable[[Job], dict[str, Any]], job: Job) -> Outcome:
+    start = time.perf_counter()
     image = painting.paint_bytes(job.see) if painting.by_windows else painting.paint(job.see)
+    seconds = round(time.perf_counter() - start, 4)
     data = encode_picture(image, kind, alpha=painting.alpha, quality=QUALITY)
-    return Outcome(data, f"image/{kind.lower()}", about(job))
+    return Outcome(data, f"image/{kind.lower()}", {"seconds": seconds, **about(job)})
 
 
 def _about(painting: jobs_of_one.Job, sources: dict[str, Any], job: Job) -> dict[str, Any]:
