@@ -138,7 +138,7 @@ def test_bad_files_are_refused(client: TestClient, name: str) -> None:
     start = time.monotonic()
     check_refusal(stylize(client, BAD[name]), 422)
     check_refusal(stylize(client, PHOTO, BAD[name]), 422)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -190,7 +190,7 @@ def test_names_of_files_lead_nowhere(client: TestClient, name: str) -> None:
         (b'{"content": "AAAA", "method": "gatys", "options": {"learning_rate": NaN}}', 422),
         (b'{"content": "AAAA", "styles": ["../../../../etc/passwd"]}', 404),
         (b'{"content": "AAAA", "styles": ["/etc/passwd"]}', 404),
-        (b'{"content": "AAAA", "size": "99999x99999", "styles": ["starry-night"]}', 413),
+        (b'{"content": "AAAA", "size": "99999x99999", "styles": ["starry-night"]}', 422),
         (b'{"content": "AAAA", "seed": -1}', 422),
         (b'{"content": "AAAA", "nothing": 1}', 422),
     ],
@@ -213,7 +213,7 @@ def test_bad_json_is_refused(client: TestClient, body: bytes, status: int) -> No
         ({"format": "gif"}, 422),
         ({"size": "8"}, 422),
         ({"size": "600x600"}, 413),
-        ({"method": "gatys", "size": "400", "options": '{"steps": 90000}'}, 413),
+        ({"method": "gatys", "size": "400x300", "options": '{"steps": 90000}'}, 413),
         ({"method": "gatys", "style_size": "4000", "options": '{"style_scale": 1000}'}, 422),
         ({"method": "gatys", "options": '{"content_layers": "relu9_9"}'}, 422),
         ({"paintings": "not a file"}, 400),

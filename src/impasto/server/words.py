@@ -74,15 +74,53 @@ CHINESE = {
     "no_style": "请先选择一幅画或一张风格卡。",
 }
 
+CHINESE_HELP = {
+    "precision": "卷积的计算精度",
+    "positions": "最多查看画作的多少个位置；更多则抽稀",
+    "levels": "在哪些层次上转移风格，从深到浅",
+    "level_strengths": "每一层的强度，0 到 1；留空：全为 1",
+    "detail": "照片自身特征保留多少",
+    "transform": "特征如何取得画作的统计量",
+    "pooling": "主干网络的池化方式",
+    "content_layers": "代表内容的层；留空：主干网络的默认层",
+    "style_layers": "代表风格的层；留空：主干网络的默认层",
+    "style_layer_weights": "每个风格层的权重；留空：随深度递减，总和为 1",
+    "content_weight": "内容的权重",
+    "style_weight": "风格的权重",
+    "tv_weight": "全变差的权重，用于抑制噪点",
+    "content_form": "内容损失的除数",
+    "style_loss": "把特征的哪种统计量当作风格",
+    "gram_form": "Gram 矩阵的除数，仅用于 gram",
+    "tv_form": "使用哪种全变差",
+    "normalised_pixels": "在主干网络的归一化像素中优化",
+    "clamp": "每一步都把像素限制在 [0, 1]，而不只是最后",
+    "optimizer": "lbfgs、adam 或 gd（普通梯度下降）",
+    "learning_rate": "步长",
+    "decay": "每隔若干步学习率乘以的系数",
+    "decay_every": "两次衰减之间的步数",
+    "beta1": "Adam 对梯度的记忆",
+    "beta2": "Adam 对梯度平方的记忆",
+    "epsilon": "Adam 的 epsilon",
+    "average": "画面滑动平均的衰减；0：取最后一幅",
+    "steps": "工作尺寸上的步数",
+    "coarse_steps": "每个较粗尺寸上的步数",
+    "octaves": "先从多少个较粗尺寸开始，每个是下一个的一半",
+    "least_side": "较粗尺寸的短边不小于此值",
+    "start_noise": "加到起始画面的噪声的标准差",
+    "start_shift": "加到起始画面的噪声的均值",
+    "style_scale": "查看画作的尺寸与照片尺寸之比",
+}
+"""Translations of what the methods' options say of themselves; an option that is not here is told in English."""
+
 
 def translations() -> dict[str, dict[str, str]]:
     """All words by language, with each option's help by METHOD.OPTION."""
-    helps = {
-        f"{method}.{name}": field.description or ""
-        for method in list_methods()
-        for name, field in served_options(method).model_fields.items()
-    }
-    return {"en": ENGLISH | helps, "zh": helps | CHINESE, "zh-CN": helps | CHINESE}
+    helps, chinese = {}, {}
+    for method in list_methods():
+        for name, field in served_options(method).model_fields.items():
+            helps[f"{method}.{name}"] = field.description or ""
+            chinese[f"{method}.{name}"] = CHINESE_HELP.get(name, field.description or "")
+    return {"en": ENGLISH | helps, "zh": CHINESE | chinese, "zh-CN": CHINESE | chinese}
 
 
 def words_for(languages: str | None) -> dict[str, str]:
