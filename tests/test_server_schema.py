@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.importorskip("fastapi", reason="the extra serve is not installed")
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+
+import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import checks
 

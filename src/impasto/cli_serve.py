@@ -100,7 +100,9 @@ def _run(
     devices: list[str], limits: Limits, folder: Path, host: str, port: int, token: str, page: bool, json: bool
 ) -> None:
     """Serve until Ctrl-C."""
-    os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    own = folder / "page"
+    own.mkdir()
+    os.environ |= {"GRADIO_TEMP_DIR": str(own), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     os.environ["GRADIO_QUEUE_SESSION_RESUME_TTL"] = "30"
     import uvicorn
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
@@ -23,7 +24,7 @@ from impasto.stylizer import DEFAULT_METHOD, list_methods
 
 FIRST_STYLE = "starry-night"
 MASK_SIDE = 768
-MOST_EVENTS = 64
+MOST_EVENTS = 32
 CHOOSE = """
 element.addEventListener('click', event => {
   const tile = event.target.closest('[data-style]');
@@ -34,33 +35,59 @@ CSS = """
 .gradio-container {max-width: 1200px !important; margin: auto}
 #gallery .prose {display: grid; grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)); gap: 6px}
 #gallery button {padding: 0; border-radius: 6px; overflow: hidden}
+#gallery span {display: block; font-size: 11px; line-height: 1.6; white-space: nowrap; overflow: hidden}
 #gallery img {width: 100%; margin: 0; display: block; aspect-ratio: 4 / 3; background: #8883}
-@media (max-width: 640px) {.gradio-container {padding: 6px !important} #columns {flex-direction: column}}
+@media (max-width: 640px) {.gradio-container {padding: 6px !important} #columns {flex-direction: column}
+  #columns > * {width: 100% !important; flex: none !important}}
 footer {display: none !important}
 """
 
 
-class Upload(gr.Image):  # type: ignore[misc]
-    """A picture as it was uploaded: its path. Nothing but our own checks decodes it."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """The path of what was uploaded."""
-        return None if payload is None else payload.path
+def _path_only(payload: Any) -> Any:
+    """The path of what was uploaded; nothing but our own checks decodes it."""
+    return None if payload is None else payload.path
 
 
-class Brush(gr.ImageEditor):  # type: ignore[misc]
-    """What was brushed, as the bytes of a picture whose alpha is the mask, or None."""
+def _upload(**options: Any) -> Any:
+    """A place to put a picture; its value is a path."""
+    picture = gr.Image(type="filepath", sources=["upload", "clipboard"], buttons=[], **options)
+    picture.preprocess = _path_only
+    return picture
 
-    is_template = True
 
-    def preprocess(self, payload: Any) -> Any:
-        """The first layer as it was sent."""
-        if payload is None or payload.id is None:
-            return None
-        sent = self.blob_storage.pop(payload.id, None)
-        return sent.layers[0] if sent is not None and sent.layers else None
+def _brush() -> Any:
+    """A place to brush on a picture; its value are pictures, as bytes, whose alpha is what was brushed."""
+    brush = gr.ImageEditor(
+        sources=[],
+        layers=False,
+        transforms=[],
+        format="png",
+        show_label=False,
+        buttons=[],
+        brush=gr.Brush(default_size=40, colors=["#ff3b30"], color_mode="fixed"),
+        elem_id="brush",
+    )
+
+    sent = brush.blob_storage = _Few()
+
+    def read_layers(payload: Any) -> list[bytes]:
+        if payload is None:
+            return []
+        if payload.id in sent:
+            return [layer for layer in sent.pop(payload.id).layers if layer]
+        return [Path(layer.path).read_bytes() for layer in payload.layers or []]
+
+    brush.preprocess = read_layers
+    return brush
+
+
+class _Few(OrderedDict[str, Any]):
+    """What browsers send ahead of their requests: only so many at a time, for some are never asked for."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        while len(self) > MOST_EVENTS:
+            self.popitem(last=False)
 
 
 def add_page(app: FastAPI, studio: Studio) -> None:
@@ -129,9 +156,7 @@ def build_page(studio: Studio, words: Any) -> Any:
 
 def _build_inputs(knobs: Knobs, studio: Studio, words: Any) -> None:
     plain = knobs.plain
-    plain["photo"] = Upload(
-        label=words("photo"), type="filepath", sources=["upload", "clipboard"], height=300, elem_id="photo", buttons=[]
-    )
+    plain["photo"] = _upload(label=words("photo"), height=300, elem_id="photo")
     source = gr.State("built_in")
     with gr.Tabs(elem_id="style"):
         with gr.Tab(words("built_in"), id="built_in") as tab:
@@ -142,30 +167,17 @@ def _build_inputs(knobs: Knobs, studio: Studio, words: Any) -> None:
                 plain[name] = make(words)
             tab.select(functools.partial(str, name), None, source, api_visibility="private")
     plain["source"] = source
+    plain["strength"] = gr.Slider(
+        0, 1, 1, step=0.05, label=words("strength"), info=words("strength_info"), elem_id="strength"
+    )
     with gr.Row():
-        plain["strength"] = gr.Slider(
-            0, 1, 1, step=0.05, label=words("strength"), info=words("strength_info"), elem_id="strength"
-        )
-        plain["keep_color"] = gr.Dropdown(
-            list(COLOR_MODES), value="off", label=words("keep_color"), elem_id="keep_color"
-        )
-    with gr.Row():
+        modes = list(COLOR_MODES)
         plain["method"] = gr.Dropdown(list_methods(), value=DEFAULT_METHOD, label=words("method"), elem_id="method")
-        plain["size"] = gr.Number(
-            None, precision=0, minimum=16, label=words("size"), info=words("size_info"), elem_id="size"
-        )
+        plain["keep_color"] = gr.Dropdown(modes, value="off", label=words("keep_color"), elem_id="keep_color")
+    plain["size"] = gr.Textbox("", max_length=20, label=words("size"), info=words("size_info"), elem_id="size")
     with gr.Accordion(words("mask"), open=False, elem_id="mask"):
         gr.HTML(f"<small>{words('mask_info')}</small>", padding=False)
-        plain["mask"] = brush = Brush(
-            sources=[],
-            layers=False,
-            transforms=[],
-            format="png",
-            show_label=False,
-            buttons=[],
-            brush=gr.Brush(default_size=40, colors=["#ff3b30"], color_mode="fixed"),
-            elem_id="brush",
-        )
+        plain["mask"] = brush = _brush()
     plain["photo"].change(
         functools.partial(_mask_background, studio),
         plain["photo"],
@@ -209,7 +221,7 @@ def _build_gallery(plain: dict[str, Any], words: Any) -> None:
 def _tile(name: str) -> str:
     title = name.replace("-", " ")
     picture = f"<img loading='lazy' alt='{title}' src='/v1/styles/{name}/picture'>"
-    return f"<button type='button' data-style='{name}' title='{title}'>{picture}</button>"
+    return f"<button type='button' data-style='{name}' title='{title}'>{picture}<span>{title}</span></button>"
 
 
 def _read_choice(event: gr.EventData) -> Any:
@@ -218,8 +230,7 @@ def _read_choice(event: gr.EventData) -> Any:
 
 
 def _painting_upload(words: Any) -> Any:
-    sources = ["upload", "clipboard"]
-    return Upload(label=words("painting"), type="filepath", sources=sources, height=220, elem_id="painting", buttons=[])
+    return _upload(label=words("painting"), height=220, elem_id="painting")
 
 
 def _card_upload(words: Any) -> Any:

@@ -95,7 +95,7 @@ class Painter:
             raise NotReady(words["no_photo"])
         files = {"content": (Path(plain["photo"]).read_bytes(),)}
         wishes: dict[str, Any] = {name: plain[name] for name in ("method", "strength", "keep_color", "seed")}
-        wishes |= {"options": options} | ({"size": int(plain["size"])} if plain["size"] else {})
+        wishes |= {"options": options} | ({"size": plain["size"].strip()} if plain["size"].strip() else {})
         source = plain["source"]
         if not plain[source]:
             raise NotReady(words["no_style"])
@@ -103,9 +103,8 @@ class Painter:
             wishes["styles"] = [plain["built_in"]]
         else:
             files[f"{source}s"] = (Path(plain[source]).read_bytes(),)
-        if plain["mask"]:
-            mask = self._mask(plain["mask"])
-            files |= {} if mask is None else {"masks": (mask,)}
+        masks = [mask for mask in map(self._mask, plain["mask"]) if mask is not None]
+        files |= {"masks": (masks[-1],)} if masks else {}
         return self.studio.stylize(make_order(Wishes, wishes, files)), files
 
     def _mask(self, data: bytes) -> bytes | None:
@@ -162,8 +161,11 @@ class Painter:
             return files["cards"][0]
         order = make_order(CardWishes, {"method": plain["method"]}, {"painting": files["paintings"]})
         job = self.studio.extract(order)
-        job.finished.result()
-        return job.outcome().data
+        try:
+            job.finished.result()
+            return job.outcome().data
+        finally:
+            self.studio.queue.forget(job)
 
     def _photo(self, kept: contextlib.ExitStack, data: bytes, size: tuple[int, int] | None) -> str:
         """The photo as it is compared with the result, of that size or small."""
@@ -172,7 +174,7 @@ class Painter:
         return self._keep(kept, encode_picture(resize(color, height, width), "JPEG", quality=88), ".jpg")
 
     def _keep(self, kept: contextlib.ExitStack, data: bytes, ending: str, name: str = "shown") -> str:
-        """A file in the studio's folder until the page has taken it."""
+        """A file in the studio's folder until the page has taken its copy, which is in another one."""
         folder = self.studio.folder / secrets.token_hex(8)
         folder.mkdir()
         path = folder / f"{name}{ending}"
