@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import threading
 import time
@@ -30,7 +31,10 @@ def load_tiny(method: str, *, preset: str = "default", device: str = "cpu", **op
     if method == "gatys":
         return tiny_gatys(**{"steps": 3, "octaves": 0, **options})
     find_method(method).Options.parse(options, method)
-    return narrow(method)
+    return _narrow(method)
+
+
+_narrow = functools.cache(narrow)
 
 
 @contextmanager

@@ -30,20 +30,29 @@ from server_support import ADDRESS, load_tiny, open_studio, picture_bytes, wait_
 PHOTO, PAINTING = picture_bytes(1), picture_bytes(2, 40, 40)
 
 
-@pytest.fixture
-def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
-    with open_studio(
-        tmp_path, monkeypatch, max_pixels=400_000, max_side=2000, max_output=300_000, max_bytes=3_000_000
-    ) as studio:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def studio(folder: Path) -> Iterator[Studio]:
+    limits = {"max_pixels": 400_000, "max_side": 2000, "max_output": 300_000, "max_bytes": 3_000_000}
+    with pytest.MonkeyPatch.context() as patch, open_studio(folder, patch, **limits) as studio:
         yield studio
 
 
-@pytest.fixture
-def client(studio: Studio, tmp_path: Path) -> Iterator[TestClient]:
+@pytest.fixture(scope="module")
+def shared(studio: Studio) -> Iterator[TestClient]:
     with TestClient(create_app(studio), base_url=ADDRESS) as client:
         yield client
-        wait_until(lambda: not studio.queue._running)
-        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def client(shared: TestClient, studio: Studio, folder: Path) -> Iterator[TestClient]:
+    yield shared
+    wait_until(lambda: not studio.queue._running)
+    assert list(folder.iterdir()) == []
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -286,16 +295,16 @@ def test_bad_cards_are_refused(client: TestClient) -> None:
 def test_other_names_and_other_sites_are_refused(client: TestClient) -> None:
     check_refusal(client.get("/v1/methods", headers={"host": "evil.example"}), 403)
     check_refusal(client.get("/v1/methods", headers={"host": "127.0.0.1.evil.example"}), 403)
+    check_refusal(client.get("/v1/methods", headers={"host": "[::1"}), 403)
     files = {"painting": PAINTING}
     check_refusal(client.post("/v1/styles", files=files, headers={"origin": "http://evil.example"}), 403)
     check_refusal(client.post("/v1/styles", files=files, headers={"origin": "null"}), 403)
     assert client.get("/v1/methods", headers={"host": "localhost:7860"}).status_code == 200
 
 
-def test_a_token_opens(studio: Studio) -> None:
-    with TestClient(
-        create_app(studio, token="open sesame".replace(" ", "-")), base_url="http://there.example"
-    ) as client:
+def test_a_token_opens(tmp_path: Path) -> None:
+    app = create_app(Studio(["cpu"], Limits(), tmp_path), token="open-sesame")
+    with TestClient(app, base_url="http://there.example") as client:
         check_refusal(client.get("/v1/methods"), 401)
         check_refusal(client.get("/v1/methods?token=wrong"), 401)
         check_refusal(client.get("/v1/methods", headers={"authorization": "Bearer wrong"}), 401)

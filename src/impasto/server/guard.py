@@ -8,8 +8,8 @@ import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
 
+from starlette.datastructures import URL, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -71,10 +71,10 @@ class Guard:
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         host = headers.get("host", "")
-        if not self.token and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        if not self.token and _split(f"http://{host}")[1] not in LOOPBACK:
             return refuse(403, "this server answers only on this machine; start it with a token to open it to others")
         origin = headers.get("origin")
-        if scope["method"] not in READING and origin is not None and urlsplit(origin).netloc != host:
+        if scope["method"] not in READING and origin is not None and _split(origin)[0] != host:
             return refuse(403, "requests from other sites' pages are refused")
         declared = headers.get("content-length", "0")
         if not declared.isdecimal() or len(declared) > 18 or int(declared) > self.limits.max_bytes:
@@ -87,9 +87,9 @@ class Guard:
             return None
         if self._fits(cookie_parser(headers.get("cookie", "")).get(COOKIE, "")):
             return None
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        if self._fits(query.pop("token", [""])[0]) and scope["method"] == "GET":
-            left = urlencode(query, doseq=True)
+        query = QueryParams(scope["query_string"])
+        if self._fits(query.get("token", "")) and scope["method"] == "GET":
+            left = QueryParams([(name, value) for name, value in query.multi_items() if name != "token"])
             answer = RedirectResponse("/" + scope["path"].lstrip("/\\") + (f"?{left}" if left else ""), 303)
             answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax")
             return answer
@@ -180,6 +180,15 @@ def _paths(value: Any) -> Iterator[Any]:
     if isinstance(value, list):
         for item in value:
             yield from _paths(item)
+
+
+def _split(address: str) -> tuple[str, str | None]:
+    """An address's host with its port, and without; nothing of what is none."""
+    try:
+        url = URL(address)
+        return url.netloc, url.hostname
+    except ValueError:
+        return "", None
 
 
 def _adorn(send: Send) -> Send:
