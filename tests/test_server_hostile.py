@@ -23,6 +23,7 @@ pytest.importorskip("httpx")
 from fastapi.testclient import TestClient
 
 from impasto.server.app import create_app
+from impasto.server.limits import Limits
 from impasto.server.studio import Studio
 from impasto.styles import moments_kind
 from server_support import ADDRESS, load_tiny, open_studio, picture_bytes, wait_until
