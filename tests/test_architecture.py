@@ -24,7 +24,8 @@ LEVELS = [
     | {"tiling", "tiled_objective", "memory"},
     {"optimize", "parameterizations", "styles", "stylizer", "learned", "temporal", "pretrained"},
     {"methods", "recipes", "textures"},
-    {"training", "distillation", "texture_training", "transfer", "evaluation", "export", "run_record"},
+    {"training", "distillation", "texture_training", "transfer", "evaluation", "export", "run_record"}
+    | {"job", "server"},
     {"cli"},
 ]
 """What may import only from its own level and those before it; ``cli_*.py`` are like ``cli``."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cli_support import Shell, make_backbone, make_picture, open_shell, use_one_thread
-from impasto import cli_job, memory, stylizer
+from impasto import job, memory, stylizer
 from impasto.image import read_image, write_image
 from impasto.layers import StepDecoder
 from impasto.run_record import read_recipe
@@ -46,7 +46,7 @@ def test_a_large_photo_gives_the_same_file_by_windows(
 ) -> None:
     words = ("stylize", "photo.png", "sea.png", *WORDS, "--keep-color", color)
     shell.run(*words, "-o", "floats.png").good()
-    monkeypatch.setattr(cli_job, "MOST_FLOATS", 0)
+    monkeypatch.setattr(job, "MOST_FLOATS", 0)
     shell.run(*words, "-o", "bytes.png").good()
     assert torch.equal(read_image("bytes.png"), read_image("floats.png"))
     cut_into(monkeypatch, 32)
@@ -67,7 +67,7 @@ def test_tiles_go_with_masks_and_several_styles(shell: Shell, monkeypatch: pytes
     write_image(mask, "mask.png")
     words = ("stylize", "photo.png", "sea.png", "sky.jpg", *WORDS, "--mask", "mask.png")
     shell.run(*words, "-o", "whole.png").good()
-    monkeypatch.setattr(cli_job, "MOST_FLOATS", 0)
+    monkeypatch.setattr(job, "MOST_FLOATS", 0)
     cut_into(monkeypatch, 32)
     shell.run(*words, "-o", "tiles.png").good()
     assert (read_image("tiles.png") - read_image("whole.png")).abs().max() <= 1 / 255 + 1e-6
@@ -90,6 +90,6 @@ def test_sixteen_bits_stay_floats(shell: Shell, monkeypatch: pytest.MonkeyPatch)
 
     grey = (make_picture(4, 70, 90)[0, 0] * 65535).numpy().astype("uint16")
     Image.fromarray(grey).save("deep.png")
-    monkeypatch.setattr(cli_job, "MOST_FLOATS", 0)
+    monkeypatch.setattr(job, "MOST_FLOATS", 0)
     shell.run("stylize", "deep.png", "sea.png", *WORDS, "-o", "out.png").good()
     assert read_image("out.png").shape == (1, 3, 70, 90)

@@ -27,6 +27,7 @@ from impasto.cli_flags import OpenCommand
 from impasto.cli_inspect import inspect
 from impasto.cli_invert import invert
 from impasto.cli_methods import methods
+from impasto.cli_serve import serve
 from impasto.cli_style import extract, show, styles
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
@@ -50,6 +51,7 @@ transfer = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
 app.command(cls=OpenCommand)(batch)
 app.command(cls=OpenCommand)(video)
+app.command(cls=OpenCommand)(serve)
 app.command()(methods)
 app.command()(styles)
 app.add_typer(style, name="style")

@@ -20,6 +20,7 @@ from impasto.weights.resolve import resolve
 EXTRAS = {
     "onnxruntime": ("the runtime onnxruntime", "pip install 'impasto[onnx]'"),
     "onnxscript": ("impasto export", "pip install 'impasto[onnx]'"),
+    "gradio": ("impasto serve", "pip install 'impasto[ui]'"),
     "accelerate": ("training on several GPUs", "pip install 'impasto[train]'"),
 }
 

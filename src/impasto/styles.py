@@ -120,7 +120,9 @@ def pack(matrix: Tensor) -> Tensor:
 
 
 def unpack(vector: Tensor, size: int) -> Tensor:
-    """The symmetric matrix, (size, size), of which `vector` is the upper triangle."""
+    """The symmetric matrix, (size, size), of which `vector` is the upper triangle; raises OptionError if it is not."""
+    if vector.numel() != size * (size + 1) // 2:
+        raise OptionError(f"{vector.numel()} numbers are no triangle of a matrix with {size} rows")
     rows, columns = torch.triu_indices(size, size)
     matrix = vector.new_zeros(size, size)
     matrix[rows, columns] = vector
@@ -242,7 +244,7 @@ def load_style(path: str | Path) -> Style:
     info = given if isinstance(given, dict) else {}
     try:
         styles = [Style(expand(_part(file, number)), str(kind), info) for number, kind in enumerate(kinds)]
-    except (KeyError, IndexError, ValueError, RuntimeError):
+    except (KeyError, IndexError, ValueError, RuntimeError, OptionError):
         raise WeightsError(f"{path} is a damaged style card: its tensors don't fit each other") from None
     return Style(styles[0], styles[0].kind, info, styles[1:])
 
