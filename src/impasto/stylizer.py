@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from impasto import methods as methods_package
 from impasto.canvas import Canvas, Floats, Window
@@ -242,8 +242,8 @@ class OnePass(Stylizer):
         with inference(self.device, self.options.precision):
             stages = (self.style_stage(),)
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, self.element)
-            known = measure_tiles(stages, Floats(image), cut, device=self.device)
-            return self.style_of(known)
+            found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
+            return Style({name: value.to(self.dtype) for name, value in found.items()}, found.kind, found.info)
 
     def plain(self, content: Tensor, painting: Tensor) -> Tensor:
         """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
@@ -251,6 +251,12 @@ class OnePass(Stylizer):
             f"{self.name} can't be exported: it needs eigenvectors between its stages, which ONNX has no "
             "operator for; export adain or sanet"
         )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network's weights are kept in."""
+        networks = (value for value in vars(self).values() if isinstance(value, nn.Module))
+        return next(parameter.dtype for network in networks for parameter in network.parameters())
 
     @property
     def element(self) -> int:
