@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.layers import Conv, freeze
+from impasto.layers import Conv, freeze, run_in_full
 from impasto.weights import Weights, load_weights, resolve
 
 SLIM = "vgg19-slim"
@@ -90,10 +90,10 @@ class Backbone(nn.Module):
         self._check_size(image)
         found = {"image": image} if "image" in wanted else {}
         x = (image - self.mean) / self.std
-        for name, step in self.steps.items():
+        for number, (name, step) in enumerate(self.steps.items()):
             if len(found) == len(wanted):
                 break
-            x = step(x)
+            x = step(x) if number else run_in_full(step, x)
             if name in wanted:
                 found[name] = self.heads[name](x) if name in self.heads else x
         return found

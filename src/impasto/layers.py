@@ -24,10 +24,26 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         if self.edge[0]:
-            device = "cpu" if x.is_meta else x.device.type  # tensors without values have no autocast of their own
-            with torch.autocast(device, enabled=False):  # which would pad in float32
+            with torch.autocast(device_of(x), enabled=False):  # which would pad in float32
                 x = F.pad(x, self.edge, mode=self.edge_mode)
         return F.conv2d(x, self.weight, self.bias, self.stride)
+
+
+def device_of(x: Tensor) -> str:
+    """The kind of device whose autocast counts for `x`: tensors without values have none of their own."""
+    return "cpu" if x.is_meta else x.device.type
+
+
+def run_in_full(module: nn.Module, x: Tensor) -> Tensor:
+    """`module` in the precision of `x`, rounded afterwards if autocast asks for it.
+
+    For a network's first layer: pixels that are rounded to bfloat16 cost 2 to 5 dB of the result.
+    """
+    device = device_of(x)
+    with torch.autocast(device, enabled=False):
+        found: Tensor = module(x)
+    rounds = torch.is_autocast_enabled(device) and found.dtype == torch.float32
+    return found.to(torch.get_autocast_dtype(device)) if rounds else found
 
 
 def double(x: Tensor) -> Tensor:
