@@ -20,7 +20,7 @@ LEVELS = [
     {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"}
     | {"video", "flow"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
-    {"losses", "perceptual", "stages", "instance_norm", "tiling", "tiled_objective", "memory"},
+    {"losses", "perceptual", "runtimes", "stages", "instance_norm", "tiling", "tiled_objective", "memory"},
     {"optimize", "parameterizations", "styles", "stylizer", "temporal", "pretrained"},
     {"methods", "recipes"},
     {"training", "distillation", "transfer", "evaluation", "export", "run_record"},
@@ -52,6 +52,8 @@ ONLY_IN = {
     "peft": {"transfer"},
     "torchinfo": {"recipes"},
     "av": {"video"},
+    "openvino": {"runtimes"},
+    "onnxruntime": {"runtimes"},
     "huggingface_hub": {"weights.hub"},
     "cv2": {"flow"},
     "argparse": {"cli"},

@@ -43,10 +43,10 @@ def choose_target(recipe: Recipe, output: Path | None, *, force: bool, record: b
     return target
 
 
-def open_job(recipe: Recipe, device: str) -> Job:
+def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
     """Read the files and load the model; raises ImpastoError."""
-    device = pick_device(device)
-    job = prepare(recipe, read_inputs(recipe), device)
+    device = pick_device(device, runtime)
+    job = prepare(recipe, read_inputs(recipe), device, runtime)
     note_size(recipe, job.model, job.photo_size, job.size)
     note_weights(recipe, job.model)
     return job
@@ -78,7 +78,8 @@ def rehearse(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     found = forecast(job)
     told = f"; {tell(found)}" if found else ""
-    typer.echo(f"dry run: {title(job)} on {job.model.device.type}{told}; nothing was written", err=True)
+    by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"
+    typer.echo(f"dry run: {title(job)} on {job.model.device.type}{by}{told}; nothing was written", err=True)
     record = make_record(job.recipe, job.model, job.size, target.parent)
     return {"output": str(target), **record, "forecast": found, "dry_run": True}
 

@@ -26,6 +26,7 @@ def stylize(
     mask: flags.MaskFlag = None,
     seed: flags.SeedFlag = None,
     device: flags.DeviceFlag = "auto",
+    runtime: flags.RuntimeFlag = "torch",
     force: flags.ForceFlag = False,
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,
@@ -46,7 +47,7 @@ def stylize(
 
     asked = cli_run.make_recipe(ctx, flags.words(content, styles), recipe, given)
     target = cli_run.choose_target(asked, output, force=force, record=record)
-    job = cli_run.open_job(asked, device)
+    job = cli_run.open_job(asked, device, runtime)
     show = cli_run.previewer(job, target, preview, preview_every, force=force)
     run = cli_run.rehearse if dry_run else cli_run.paint_file
     result = run(job, target, quiet=quiet, record=record, force=force, also=show)

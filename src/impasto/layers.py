@@ -51,8 +51,8 @@ def double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-DOUBLING = nn.Upsample(scale_factor=2)
-"""How a path tells of `double`; see `receptive`."""
+DOUBLING, RELU = nn.Upsample(scale_factor=2), nn.ReLU()
+"""How a path tells of `double` and of ``relu``; see `receptive`."""
 
 
 class Step(nn.Module):
@@ -78,7 +78,8 @@ class Step(nn.Module):
 
     def path(self) -> list[nn.Module]:
         """The layers in the order in which they run."""
-        return [self.first, DOUBLING, self.after] if self.after else [self.first]
+        after = [layer for conv in self.after for layer in (conv, RELU)]
+        return [self.first, RELU, DOUBLING, *after] if after else [self.first]
 
 
 class StepDecoder(nn.Module):

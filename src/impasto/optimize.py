@@ -105,6 +105,11 @@ def ignore(step: Step) -> None:
     """The `on_step` that does nothing."""
 
 
+def as_steps(on_step: OnStep, image: Callable[[], Tensor]) -> Callable[[int, int], None]:
+    """What tells `on_step` how many parts are done, of how many, for work whose picture is there only at the end."""
+    return lambda done, total: on_step(Step(done, total, {}, image))
+
+
 @dataclass
 class Result:
     """An optimised image (B, 3, H, W) in [0, 1], the terms of the loss at every step, whether it was cut short."""
