@@ -17,7 +17,19 @@ import impasto
 SOURCE = Path(impasto.__file__).parent
 ROOT = Path(__file__).parent.parent
 LEVELS = [
-    {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"}
+    {
+        "errors",
+        "canvas",
+        "checkpoints",
+        "decoding",
+        "image",
+        "sheet",
+        "color",
+        "statistics",
+        "options",
+        "timing",
+        "weights",
+    }
     | {"video", "flow"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
     {"losses", "perceptual", "runtimes", "stages", "instance_norm", "tiling", "tiled_objective", "memory"},

@@ -137,6 +137,12 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     return functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
 
 
+def median8(image: Tensor) -> Tensor:
+    """An 8x8 median filter over every channel of (1, C, H, W), edges repeated."""
+    padded = functional.pad(image, (4, 3, 4, 3), mode="replicate")
+    return padded.unfold(2, 8, 1).unfold(3, 8, 1).flatten(4).median(dim=4).values
+
+
 def fit(height: int, width: int, longer: int, *, enlarge: bool = False) -> tuple[int, int]:
     """The (height, width) of the same proportions whose longer side is `longer`; never larger unless enlarge is set."""
     if longer < 1:

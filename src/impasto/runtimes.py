@@ -235,7 +235,7 @@ def write_graph(path: Iterable[nn.Module], taps: dict[nn.Module, list[nn.Module]
             for layer in leaves(taps[module]):
                 end = writer.layer(layer, end)
             outputs.append(end)
-    shapes = {"x": ["batch", first.in_channels, "height", "width"]}
+    shapes: dict[str, list[str | int | None]] = {"x": ["batch", first.in_channels, "height", "width"]}
     values = {
         name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes.get(name, [None] * 4))
         for name in ("x", *(outputs or [x]))

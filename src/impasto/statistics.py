@@ -131,8 +131,8 @@ def sum_precisely(features: Tensor, *, full: bool = True, mask: Tensor | None = 
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         flat = features.flatten(2)  # (B, C, N)
         weights = None if mask is None else mask.to(features.device).flatten(2)
-        blocks = flat.split(BLOCK, 2)
-        shares = [None] * len(blocks) if weights is None else weights.split(BLOCK, 2)
+        blocks = torch.split(flat, BLOCK, 2)
+        shares = [None] * len(blocks) if weights is None else torch.split(weights, BLOCK, 2)
         count = float(flat.shape[2]) if weights is None else float(weights.cpu().double().sum())
         sums = [_sum_block(block, share, full) for block, share in zip(blocks, shares, strict=True)]
         total, products = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
@@ -152,7 +152,9 @@ def _sum_block(flat: Tensor, weights: Tensor | None, full: bool) -> tuple[Tensor
         if not part.shape[2]:
             continue
         size = min(CHUNK, part.shape[2])
-        own, other = (x.unflatten(2, (-1, size)).transpose(1, 2) for x in (part, counted))  # (B, chunks, C, size)
+        own, other = (
+            torch.unflatten(x, 2, (-1, size)).transpose(1, 2) for x in (part, counted)
+        )  # (B, chunks, C, size)
         total = total + other.sum(3).to(wide).sum(1)
         if full or channels <= NARROW:
             found = (other @ own.transpose(2, 3)).to(wide).sum(1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from impasto import methods as methods_package
 from impasto.canvas import Canvas, Floats, Window
+from impasto.checkpoints import Checkpoint
 from impasto.errors import OptionError, is_out_of_memory
 from impasto.image import check_image, check_mask, fit, resize
 from impasto.layers import in_half, inference
@@ -56,6 +57,7 @@ class Stylizer(ABC):
         self.interrupted = False
         self.cut: Tiling | None = None
         self.moments_of: MomentsSource = live_moments
+        self.checkpoint: Checkpoint | None = None  # where a method that optimises keeps its state
         self.start_from: Tensor | None = None
         """A picture near the result, (1, 3, H, W), for a method that optimises: it then skips the coarse sizes."""
 
