@@ -95,6 +95,17 @@ def test_sixteen_bits_stay_floats(shell: Shell, monkeypatch: pytest.MonkeyPatch)
     assert read_image("out.png").shape == (1, 3, 70, 90)
 
 
+def test_batch_keeps_large_photos_bytes_and_cuts_them(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.run("batch", "photo.png", "sea.png", *WORDS, "-o", "whole").good()
+    monkeypatch.setattr(cli_job, "MOST_FLOATS", 0)
+    cut_into(monkeypatch, 32)
+    monkeypatch.setattr(cli_job.Job, "paint", lambda *_: pytest.fail("not as floats"))
+    done = shell.run("batch", "photo.png", "sea.png", *WORDS, "-o", "tiles", "--json").good()
+    assert '"statistics": "exact", "tile": 32' in done.out
+    whole, tiles = (read_image(Path(name) / "photo-sea.png") for name in ("whole", "tiles"))
+    assert (tiles - whole).abs().max() <= 1 / 255 + 1e-6
+
+
 def test_another_runtime_is_recorded(shell: Shell) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

@@ -240,7 +240,7 @@ class _Round:
             watch.see(step)
             self.shown.within(step)
 
-        image = job.paint(follow)
+        image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
         if job.model.interrupted:
             raise KeyboardInterrupt  # a picture that is half done has no place among the results
         self._settle(AHEAD)

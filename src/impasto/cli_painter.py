@@ -40,6 +40,8 @@ class Painter:
         if not self._noted:
             self._noted = True
             note_size(self.recipe, self.model, own, size)
+        if size == own:
+            return photo  # large ones stay bytes
         alpha = None if photo.alpha is None else resize(photo.alpha, *size)
         return Picture(resize(photo.color, *size), alpha)
 
