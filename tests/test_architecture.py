@@ -17,11 +17,23 @@ import impasto
 SOURCE = Path(impasto.__file__).parent
 ROOT = Path(__file__).parent.parent
 LEVELS = [
-    {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"}
+    {
+        "errors",
+        "canvas",
+        "checkpoints",
+        "decoding",
+        "image",
+        "sheet",
+        "color",
+        "statistics",
+        "options",
+        "timing",
+        "weights",
+    }
     | {"video", "flow", "procedural"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
-    | {"tiling", "tiled_objective", "memory"},
+    | {"tiling", "tiled_objective", "memory", "runtimes"},
     {"optimize", "parameterizations", "styles", "stylizer", "learned", "temporal", "pretrained"},
     {"methods", "recipes", "textures"},
     {"training", "distillation", "texture_training", "transfer", "evaluation", "export", "run_record"}
@@ -54,6 +66,8 @@ ONLY_IN = {
     "peft": {"transfer"},
     "torchinfo": {"recipes"},
     "av": {"video"},
+    "openvino": {"runtimes"},
+    "onnxruntime": {"runtimes"},
     "huggingface_hub": {"weights.hub"},
     "cv2": {"flow"},
     "argparse": {"cli"},

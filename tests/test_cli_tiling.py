@@ -93,3 +93,36 @@ def test_sixteen_bits_stay_floats(shell: Shell, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(job, "MOST_FLOATS", 0)
     shell.run("stylize", "deep.png", "sea.png", *WORDS, "-o", "out.png").good()
     assert read_image("out.png").shape == (1, 3, 70, 90)
+
+
+def test_batch_keeps_large_photos_bytes_and_cuts_them(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.run("batch", "photo.png", "sea.png", *WORDS, "-o", "whole").good()
+    monkeypatch.setattr(job, "MOST_FLOATS", 0)
+    cut_into(monkeypatch, 32)
+    monkeypatch.setattr(job.Job, "paint", lambda *_: pytest.fail("not as floats"))
+    done = shell.run("batch", "photo.png", "sea.png", *WORDS, "-o", "tiles", "--json").good()
+    assert '"statistics": "exact", "tile": 32' in done.out
+    whole, tiles = (read_image(Path(name) / "photo-sea.png") for name in ("whole", "tiles"))
+    assert (tiles - whole).abs().max() <= 1 / 255 + 1e-6
+
+
+def test_another_runtime_is_recorded(shell: Shell) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    words = ("photo.png", "sea.png", *WORDS)
+    shell.run("stylize", *words, "-o", "torch.png").good()
+    found = shell.run("stylize", *words, "-o", "onnx.png", "--runtime", "onnxruntime", "--json").good().json
+    assert found["runtime"] == "onnxruntime"
+    assert (read_image("onnx.png") - read_image("torch.png")).abs().max() <= 2 / 255
+    assert shell.run("stylize", "--recipe", "onnx.png", "-o", "again.png", "--json").good().json["runtime"] == "torch"
+    found = shell.run("batch", *words, "-o", "results", "--runtime", "onnxruntime", "--json").good()
+    assert '"runtime": "onnxruntime"' in found.out
+
+
+def test_a_runtime_that_is_not_there_is_refused(shell: Shell) -> None:
+    before = shell.names()
+    for words in (("stylize",), ("batch", "-o", "results")):
+        done = shell.run(*words, "photo.png", "sea.png", *WORDS, "--runtime", "magic")
+        assert (done.code, done.out) == (2, "")
+        assert "there is no runtime 'magic'" in done.err
+    assert shell.names() == before

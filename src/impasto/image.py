@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import secrets
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from impasto.decoding import Floats, decode, srgb
-from impasto.errors import ImageError
+from impasto.errors import ImageError, OptionError
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 TRUSTED = ("JPEG", "PNG", "WEBP")
@@ -175,6 +176,12 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     return functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
 
 
+def median8(image: Tensor) -> Tensor:
+    """An 8x8 median filter over every channel of (1, C, H, W), edges repeated."""
+    padded = functional.pad(image, (4, 3, 4, 3), mode="replicate")
+    return padded.unfold(2, 8, 1).unfold(3, 8, 1).flatten(4).median(dim=4).values
+
+
 def fit(height: int, width: int, longer: int, *, enlarge: bool = False) -> tuple[int, int]:
     """The (height, width) of the same proportions whose longer side is `longer`; never larger unless enlarge is set."""
     if longer < 1:
@@ -198,6 +205,24 @@ def parse_size(text: str) -> int | tuple[int, int]:
     if min(sides) < MINIMUM_SIDE:
         raise ImageError(f"size {text!r} is too small; each side must be at least {MINIMUM_SIDE}")
     return sides[0] if len(sides) == 1 else (sides[1], sides[0])
+
+
+def check_image(image: Tensor, role: str) -> None:
+    """Raise OptionError unless `image` is a finite float (1, 3, H, W)."""
+    if image.dim() != 4 or image.shape[1] != 3 or image.shape[0] != 1 or not image.is_floating_point():
+        raise OptionError(
+            f"the {role} is a float tensor (1, 3, H, W) in [0, 1], not {tuple(image.shape)} {image.dtype}"
+        )
+    if not all(map(math.isfinite, map(float, torch.aminmax(image)))):
+        raise OptionError(f"the {role} holds NaN or infinity")
+
+
+def check_mask(mask: Tensor) -> None:
+    """Raise OptionError unless `mask` is a float (1, 1, H, W) in [0, 1]."""
+    if mask.dim() != 4 or mask.shape[:2] != (1, 1) or not mask.is_floating_point():
+        raise OptionError(f"a mask is a float tensor (1, 1, H, W) in [0, 1], not {tuple(mask.shape)} {mask.dtype}")
+    if not -1e-3 <= float(mask.min()) <= float(mask.max()) <= 1.001:  # what rounding leaves of a grey picture passes
+        raise OptionError("a mask holds values outside [0, 1]")
 
 
 @contextmanager

@@ -31,8 +31,10 @@ class Inputs:
     masks: tuple[Tensor, ...]
 
 
-def pick_device(name: str) -> str:
-    """The device called `name`; ``auto`` is the fastest there is. Raises OptionError if there is no such device."""
+def pick_device(name: str, runtime: str = "torch") -> str:
+    """The device called `name`; ``auto`` is the fastest there is for `runtime`. Raises OptionError if there is none."""
+    if name == "auto" and runtime != "torch":
+        return "cpu"
     there = ["cpu"]
     if torch.backends.mps.is_available():
         there.insert(0, "mps")
@@ -118,14 +120,14 @@ class Job:
         return [s if isinstance(s, Style) else recolor_style(s, self.content, mode) for s in self.inputs.styles]
 
 
-def load_model(recipe: Recipe, device: str) -> Stylizer:
+def load_model(recipe: Recipe, device: str, runtime: str = "torch") -> Stylizer:
     """The recipe's method with its options; raises ImpastoError."""
-    return load(recipe.method, preset=recipe.preset, device=device, **recipe.options)
+    return load(recipe.method, preset=recipe.preset, device=device, runtime=runtime, **recipe.options)
 
 
-def prepare(recipe: Recipe, inputs: Inputs, device: str) -> Job:
+def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch") -> Job:
     """Load the model, check the styles against it and fit the photo; raises ImpastoError."""
-    model = load_model(recipe, device)
+    model = load_model(recipe, device, runtime)
     for style in inputs.styles:
         if isinstance(style, Style):
             model.adopt(style)

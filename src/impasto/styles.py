@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,20 +142,29 @@ def maps_kind(backbone: nn.Module) -> str:
 
 
 @torch.no_grad()
-def measure(backbone: nn.Module, image: Tensor, layers: Iterable[str], *, coarse: bool = True) -> Style:
+def measure(
+    backbone: nn.Module,
+    image: Tensor,
+    layers: Iterable[str],
+    *,
+    coarse: bool = True,
+    look: Callable[[Tensor, tuple[str, ...]], Mapping[str, Moments]] | None = None,
+) -> Style:
     """The moments of `image`, (1, 3, H, W), at `layers`: ``LAYER.mean`` (C,) and ``LAYER.second`` (C (C + 1) / 2,).
 
-    coarse: also at half the size, as ``half.LAYER.mean`` ..., for the coarse stages of an optimisation.
+    coarse: also at half the size, as ``half.LAYER.mean`` ..., for the coarse stages of an optimisation. look: what
+    gives the moments of a picture at layers, if not the whole picture at once.
     """
     layers = tuple(layers)
+    look = look or (lambda image, layers: {name: moments(found) for name, found in backbone(image, layers).items()})
     values: dict[str, Tensor] = {}
     height, width = image.shape[-2:]
     least = getattr(backbone, "least_side", 1)
     for prefix in ("", COARSE) if coarse else ("",):
         if prefix and min(height, width) >= 2 * least:
             image = resize(image, round(height / 2), round(width / 2))
-        for layer, features in backbone(image, layers).items():
-            values |= note(moments(features), f"{prefix}{layer}")
+        for layer, found in look(image, layers).items():
+            values |= note(found, f"{prefix}{layer}")
     return Style(values, moments_kind(backbone))
 
 

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import inspect
 import logging
-import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -14,19 +13,21 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from impasto import methods as methods_package
 from impasto.canvas import Canvas, Floats, Window
+from impasto.checkpoints import Checkpoint
 from impasto.errors import OptionError, is_out_of_memory
-from impasto.image import fit, resize
+from impasto.image import check_image, check_mask, fit, resize
 from impasto.layers import in_half, inference
 from impasto.memory import choose_tiling, free, smaller
-from impasto.optimize import OnStep, Step, ignore
+from impasto.optimize import OnStep, as_steps, ignore
 from impasto.options import Options as BaseOptions
+from impasto.runtimes import check_runtime, switch
 from impasto.stages import Known, MomentsSource, Stage, ask_once, live_moments, run_whole
 from impasto.styles import Style, check_weights, mix
-from impasto.tiling import OnTile, Tiling, measure_tiles, paint_tiles
+from impasto.tiling import Tiling, measure_tiles, paint_tiles
 
 DEFAULT_METHOD = "wct"
 LEAST_SIDE = 16
@@ -45,6 +46,8 @@ class Stylizer(ABC):
     Options: ClassVar[type[BaseOptions]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     one_pass: ClassVar[bool] = True
+    runtime: str = "torch"
+    """What runs its networks, one of `impasto.runtimes.RUNTIMES`."""
 
     def __init__(self, options: BaseOptions, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         self.options = options
@@ -54,6 +57,7 @@ class Stylizer(ABC):
         self.interrupted = False
         self.cut: Tiling | None = None
         self.moments_of: MomentsSource = live_moments
+        self.checkpoint: Checkpoint | None = None  # where a method that optimises keeps its state
         self.start_from: Tensor | None = None
         """A picture near the result, (1, 3, H, W), for a method that optimises: it then skips the coarse sizes."""
 
@@ -127,6 +131,11 @@ class Stylizer(ABC):
     def advice(self) -> str:
         """What to do instead of naming a style card that does not fit."""
         return f"name the painting itself, or extract it again with `impasto style extract PAINTING -m {self.name}`"
+
+    def use_runtime(self, name: str) -> None:
+        """Let its networks be run by `name`, one of `impasto.runtimes.RUNTIMES`, from now on; raises OptionError."""
+        if name != self.runtime:
+            raise OptionError(f"{self.name} is run by torch alone, not by --runtime {name}")
 
     def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
         """The size (height, width) at which a photo of the given size is worked on; size: longer side, or exactly."""
@@ -241,25 +250,46 @@ class OnePass(Stylizer):
     def style_of(self, known: Known) -> Style:
         """The style of which `style_stage` measured that much."""
 
+    def use_runtime(self, name: str) -> None:
+        """As every method's; what lies between the networks' chains of layers stays torch's."""
+        check_runtime(name, self.device, self.options.precision)
+        if name == self.runtime:
+            return
+        if self.runtime != "torch":
+            raise OptionError(f"this {self.name} is run by {self.runtime} already: load another one")
+        switch(self, name, half=name == "openvino" and in_half(self.device, self.options.precision))
+        self.runtime = name
+
+    @property
+    def precision(self) -> str:
+        """Of torch's arithmetic: another runtime takes and gives float32."""
+        return str(self.options.precision) if self.runtime == "torch" else "fp32"
+
     def encode_style(self, image: Tensor) -> Style:
         """What the encoder sees of a painting, (1, 3, H, W), of any size."""
-        with inference(self.device, self.options.precision):
+        with inference(self.device, self.precision):
             stages = (self.style_stage(),)
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, self.element)
-            known = measure_tiles(stages, Floats(image), cut, device=self.device)
-            return self.style_of(known)
+            found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
+            return Style({name: value.to(self.dtype) for name, value in found.items()}, found.kind, found.info)
 
     def plain(self, content: Tensor, painting: Tensor) -> Tensor:
         """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
         raise OptionError(
-            f"{self.name} can't be exported: it needs eigenvectors between its stages, which ONNX has no "
-            "operator for; export adain or sanet"
+            f"{self.name} can't be exported as one file: it needs eigenvectors between its stages, which ONNX has no "
+            "operator for; --runtime onnxruntime runs it all the same, adain and sanet can be exported"
         )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network's weights are kept in."""
+        networks = (value for value in vars(self).values() if isinstance(value, nn.Module))
+        return next(parameter.dtype for network in networks for parameter in network.parameters())
 
     @property
     def element(self) -> int:
         """Bytes of a number in the network."""
-        return 2 if in_half(self.device, self.options.precision) else 4
+        return 2 if in_half(self.device, self.precision) else 4
 
     def transfer(
         self,
@@ -309,7 +339,7 @@ class OnePass(Stylizer):
         on_step: OnStep,
     ) -> Tensor | None:
         """The ladder: in one piece if that fits, else in tiles, halved as long as memory runs out."""
-        with inference(self.device, self.options.precision):
+        with inference(self.device, self.precision):
             stages, source = self.stages(style, strength, content.size), ask_once(self.moments_of)
             cut = self.tiling
             if cut == "auto":
@@ -319,7 +349,7 @@ class OnePass(Stylizer):
                 try:
                     if cut is None:
                         return whole(stages, source)
-                    told = _tell_tiles(on_step, content)
+                    told = as_steps(on_step, lambda: content.read(Window(0, 0, *content.size)))
                     paint_tiles(
                         stages, content, begin(), cut, device=self.device, mask=mask, moments_of=source, on_tile=told
                     )
@@ -330,34 +360,6 @@ class OnePass(Stylizer):
                 free(self.device)
                 cut = smaller(cut, stages, content.size, self.device, self.element)
                 log.warning("not enough memory: once more, in tiles of %d px", cut.tile)
-
-
-def _tell_tiles(on_step: OnStep, content: Canvas) -> OnTile:
-    """Tiles as steps, whose picture is the photo until all are there."""
-
-    def tell(done: int, total: int) -> None:
-        height, width = content.size
-        on_step(Step(done, total, {}, lambda: content.read(Window(0, 0, height, width))))
-
-    return tell
-
-
-def check_image(image: Tensor, role: str) -> None:
-    """Raise OptionError unless `image` is a finite float (1, 3, H, W)."""
-    if image.dim() != 4 or image.shape[1] != 3 or image.shape[0] != 1 or not image.is_floating_point():
-        raise OptionError(
-            f"the {role} is a float tensor (1, 3, H, W) in [0, 1], not {tuple(image.shape)} {image.dtype}"
-        )
-    if not all(map(math.isfinite, map(float, torch.aminmax(image)))):
-        raise OptionError(f"the {role} holds NaN or infinity")
-
-
-def check_mask(mask: Tensor) -> None:
-    """Raise OptionError unless `mask` is a float (1, 1, H, W) in [0, 1]."""
-    if mask.dim() != 4 or mask.shape[:2] != (1, 1) or not mask.is_floating_point():
-        raise OptionError(f"a mask is a float tensor (1, 1, H, W) in [0, 1], not {tuple(mask.shape)} {mask.dtype}")
-    if not -1e-3 <= float(mask.min()) <= float(mask.max()) <= 1.001:  # what rounding leaves of a grey picture passes
-        raise OptionError("a mask holds values outside [0, 1]")
 
 
 def list_methods() -> list[str]:
@@ -378,15 +380,23 @@ def find_method(name: str | None = None) -> type[Stylizer]:
 
 
 def load(
-    method: str | None = None, *, preset: str = "default", device: str | torch.device = "cpu", **options: Any
+    method: str | None = None,
+    *,
+    preset: str = "default",
+    device: str | torch.device = "cpu",
+    runtime: str = "torch",
+    **options: Any,
 ) -> Stylizer:
     """The method called `method` (None: the default one), ready to use.
 
-    preset: one of the method's named recipes; options: its own options, on top of the preset's. Raises OptionError for
-    an unknown or out-of-range value, WeightsError if its weights can't be had.
+    preset: one of the method's named recipes; runtime: what runs its networks, one of `impasto.runtimes.RUNTIMES`;
+    options: its own options, on top of the preset's. Raises OptionError for an unknown or out-of-range value,
+    WeightsError if its weights can't be had.
     """
     found = find_method(method)
     if preset not in found.presets:
         raise OptionError(f"{found.name} has no preset {preset!r}; it has: {', '.join(found.presets)}")
     values = {**found.presets[preset], **options}
-    return found(found.Options.parse(values, found.name), device=device, preset=preset)
+    model = found(found.Options.parse(values, found.name), device=device, preset=preset)
+    model.use_runtime(runtime)
+    return model
