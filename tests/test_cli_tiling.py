@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cli_support import Shell, make_backbone, make_picture, open_shell, use_one_thread
-from impasto import job, memory, stylizer
+from impasto import job, memory, one_pass
 from impasto.image import read_image, write_image
 from impasto.layers import StepDecoder
 from impasto.run_record import read_recipe
@@ -37,7 +37,7 @@ def cut_into(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     def choose(*args: Any, **options: Any) -> Tiling:
         return Tiling(tile)
 
-    monkeypatch.setattr(stylizer, "choose_tiling", choose)
+    monkeypatch.setattr(one_pass, "choose_tiling", choose)
 
 
 @pytest.mark.parametrize("color", ["off", "luminance", "histogram"])

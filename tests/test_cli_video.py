@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cli_support import Outcome, Shell, open_shell, use_one_thread
 from clips import moving_shapes, pan, sound_of, write_clip
-from impasto import cli_video_run, stylizer
+from impasto import cli_video_run, one_pass
 from impasto.backbones import SLIM_WIDTHS
 from impasto.cli_job import Job
 from impasto.flow import has_flow
@@ -105,7 +105,7 @@ def test_frames_in_tiles_are_smoothed_as_in_one_piece(
     words = ("clip.mp4", "sea.png", "--flow", "0", "--smooth")
     video(shell, *words, "0.9", "-o", "whole.mp4").good()
     video(shell, *words, "0", "-o", "single.mp4").good()
-    monkeypatch.setattr(stylizer, "choose_tiling", lambda *_, **__: Tiling(32))
+    monkeypatch.setattr(one_pass, "choose_tiling", lambda *_, **__: Tiling(32))
     cut, paint = [], Job.paint
 
     def note(job: Job, *rest: object) -> Tensor:

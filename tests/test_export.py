@@ -13,7 +13,8 @@ from impasto import export
 from impasto.cli import main
 from impasto.errors import ImpastoError
 from impasto.export import export_onnx
-from impasto.stylizer import OnePass, load
+from impasto.one_pass import OnePass
+from impasto.stylizer import load
 from tiny import narrow, painting
 
 

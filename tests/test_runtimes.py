@@ -14,9 +14,10 @@ from impasto import runtimes
 from impasto.backbones import slim_backbone
 from impasto.errors import ImpastoError, OptionError
 from impasto.layers import Conv, Step
+from impasto.one_pass import OnePass
 from impasto.receptive import leaves
 from impasto.runtimes import RUNTIMES, Chain, ChainBackbone, check_runtime, installed, open_session, run, write_graph
-from impasto.stylizer import OnePass, load
+from impasto.stylizer import load
 from impasto.tiling import Tiling
 from tiny import lively, painting, tiny
 

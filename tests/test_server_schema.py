@@ -14,6 +14,7 @@ pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import checks
+from schemathesis.specs.openapi import checks as openapi_checks
 
 from impasto.server.app import create_app
 from impasto.server.studio import Studio
@@ -22,9 +23,9 @@ from server_support import ADDRESS, open_studio
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 CHECKS = [
     checks.not_a_server_error,
-    schemathesis.specs.openapi.checks.status_code_conformance,
-    schemathesis.specs.openapi.checks.content_type_conformance,
-    schemathesis.specs.openapi.checks.response_schema_conformance,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
 ]
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from impasto import tiling
 from impasto.canvas import windows
 from impasto.memory import CPU_KEEP
-from impasto.stylizer import OnePass, load
+from impasto.one_pass import OnePass
+from impasto.stylizer import load
 from impasto.tiling import Tiling, plan_pass
 from tiny import painting
 

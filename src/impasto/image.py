@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import secrets
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from impasto.decoding import Floats, decode, srgb
-from impasto.errors import ImageError, OptionError
+from impasto.errors import ImageError
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 TRUSTED = ("JPEG", "PNG", "WEBP")
@@ -205,24 +204,6 @@ def parse_size(text: str) -> int | tuple[int, int]:
     if min(sides) < MINIMUM_SIDE:
         raise ImageError(f"size {text!r} is too small; each side must be at least {MINIMUM_SIDE}")
     return sides[0] if len(sides) == 1 else (sides[1], sides[0])
-
-
-def check_image(image: Tensor, role: str) -> None:
-    """Raise OptionError unless `image` is a finite float (1, 3, H, W)."""
-    if image.dim() != 4 or image.shape[1] != 3 or image.shape[0] != 1 or not image.is_floating_point():
-        raise OptionError(
-            f"the {role} is a float tensor (1, 3, H, W) in [0, 1], not {tuple(image.shape)} {image.dtype}"
-        )
-    if not all(map(math.isfinite, map(float, torch.aminmax(image)))):
-        raise OptionError(f"the {role} holds NaN or infinity")
-
-
-def check_mask(mask: Tensor) -> None:
-    """Raise OptionError unless `mask` is a float (1, 1, H, W) in [0, 1]."""
-    if mask.dim() != 4 or mask.shape[:2] != (1, 1) or not mask.is_floating_point():
-        raise OptionError(f"a mask is a float tensor (1, 1, H, W) in [0, 1], not {tuple(mask.shape)} {mask.dtype}")
-    if not -1e-3 <= float(mask.min()) <= float(mask.max()) <= 1.001:  # what rounding leaves of a grey picture passes
-        raise OptionError("a mask holds values outside [0, 1]")
 
 
 @contextmanager

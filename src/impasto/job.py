@@ -13,10 +13,11 @@ from impasto.canvas import Bytes, Window
 from impasto.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.errors import ImageError, OptionError
 from impasto.image import MAX_PIXELS, Picture, fit, parse_size, resize
+from impasto.one_pass import OnePass
 from impasto.optimize import OnStep, ignore
 from impasto.run_record import Recipe
 from impasto.styles import Style, mix
-from impasto.stylizer import LEAST_SIDE, OnePass, Stylizer, load
+from impasto.stylizer import LEAST_SIDE, Stylizer, load
 
 MOST_PIXELS = MAX_PIXELS
 MOST_FLOATS = 4_000_000

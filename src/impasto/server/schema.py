@@ -78,7 +78,7 @@ class Choice(Options):
 
     method: str = DEFAULT_METHOD
     preset: str = "default"
-    options: dict[str, Any] = Field({}, description="the method's own options")
+    options: dict[str, Any] = Field(default={}, description="the method's own options")
 
 
 class Wishes(Choice):
