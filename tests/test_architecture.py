@@ -23,6 +23,7 @@ LEVELS = [
         "checkpoints",
         "decoding",
         "image",
+        "inputs",
         "sheet",
         "color",
         "statistics",
