@@ -226,10 +226,10 @@ class _Descent:
             return float(loss.detach())
 
         closing: Any = closure
+        shrink: Any = getattr(self.objective, "shrink", None)
         try:
             loss = float(self.optimizer.step(closing) or 0.0)
         except Exception as error:
-            shrink = getattr(self.objective, "shrink", None)
             if shrink is None or not is_out_of_memory(error):
                 raise
             loss = None
