@@ -20,8 +20,8 @@ LEVELS = [
     {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"}
     | {"video", "flow"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
-    {"losses", "perceptual", "stages", "instance_norm", "tiling", "tiled_objective", "memory"},
-    {"optimize", "parameterizations", "styles", "stylizer", "temporal", "pretrained"},
+    {"losses", "perceptual", "stages", "instance_norm", "transformation", "tiling", "tiled_objective", "memory"},
+    {"optimize", "parameterizations", "styles", "stylizer", "learned", "temporal", "pretrained"},
     {"methods", "recipes"},
     {"training", "distillation", "transfer", "evaluation", "export", "run_record"},
     {"cli"},

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
+from impasto.learned import LearnedStyles
 from impasto.stages import live_moments
 from impasto.statistics import Moments
 from impasto.styles import Style, load_style, mix, save_style
 from impasto.stylizer import DEFAULT_METHOD, Stylizer, find_method, list_methods, load
-from tiny import painting, tiny
+from tiny import painting, styles_for, tiny
 
 METHODS = list_methods()
 
@@ -27,11 +28,19 @@ def method(request: pytest.FixtureRequest) -> Stylizer:
 
 @pytest.fixture
 def style(method: Stylizer) -> Style:
-    return method.encode_style(painting())
+    return known(method, one(method))
 
 
-def other() -> Tensor:
-    return painting(40, 52, seed=6)
+def one(method: Stylizer) -> Tensor | Style:
+    return styles_for(method)[0]
+
+
+def other(method: Stylizer) -> Tensor | Style:
+    return styles_for(method)[1]
+
+
+def known(method: Stylizer, style: Tensor | Style) -> Style:
+    return style if isinstance(style, Style) else method.encode_style(style)
 
 
 # --- what it is
@@ -103,33 +112,38 @@ def check(result: Tensor, height: int, width: int) -> None:
 
 
 def test_a_picture_of_the_contents_size_in_range(method: Stylizer, picture: Tensor) -> None:
-    result = method.stylize(picture, painting())
+    result = method.stylize(picture, one(method))
     check(result, 48, 64)
     assert (result - picture).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize("size", [(97, 131), (131, 97), (16, 16), (17, 40)])
 def test_any_size_from_16_px(method: Stylizer, size: tuple[int, int]) -> None:
-    check(method.stylize(torch.rand(1, 3, *size), other()), *size)
+    check(method.stylize(torch.rand(1, 3, *size), other(method)), *size)
 
 
 def test_a_painting_of_any_size(method: Stylizer, picture: Tensor) -> None:
+    if isinstance(method, LearnedStyles):
+        with pytest.raises(OptionError, match=rf"{method.name} can't look at a painting: .*first, second.*--style"):
+            method.stylize(picture, painting())
+        return
     for height, width in ((16, 16), (97, 33), (5, 200)):
         check(method.stylize(picture, painting(height, width)), 48, 64)
 
 
 def test_flat_pictures_give_no_nan(method: Stylizer, picture: Tensor) -> None:
     for flat in (torch.zeros(1, 3, 32, 32), torch.full((1, 3, 32, 32), 0.5), torch.ones(1, 3, 32, 32)):
-        check(method.stylize(picture, flat), 48, 64)
-        check(method.stylize(flat, painting()), 32, 32)
+        if not isinstance(method, LearnedStyles):
+            check(method.stylize(picture, flat), 48, 64)
+        check(method.stylize(flat, one(method)), 32, 32)
 
 
 def test_the_inputs_are_left_as_they_were(method: Stylizer, picture: Tensor) -> None:
-    content, style = picture.clone(), painting()
-    before = style.clone()
+    content, style = picture.clone(), one(method)
+    before = style.clone() if isinstance(style, Tensor) else dict(style)
     method.stylize(content, style)
     assert torch.equal(content, picture)
-    assert torch.equal(style, before)
+    assert torch.equal(style, before) if isinstance(style, Tensor) else dict(style) == before
 
 
 def test_the_same_seed_gives_the_same_bits(method: Stylizer, picture: Tensor, style: Style) -> None:
@@ -138,22 +152,22 @@ def test_the_same_seed_gives_the_same_bits(method: Stylizer, picture: Tensor, st
 
 
 def test_stylize_is_encoding_then_transfer(method: Stylizer, picture: Tensor, style: Style) -> None:
-    assert torch.equal(method.stylize(picture, painting()), method.transfer(picture, style))
+    assert torch.equal(method.stylize(picture, one(method)), method.transfer(picture, style))
     assert torch.equal(method.stylize(picture, style), method.transfer(picture, style))
 
 
 def test_two_makes_with_the_same_weights_agree(method: Stylizer, picture: Tensor) -> None:
     again = tiny(method.name)
-    assert torch.equal(again.stylize(picture, painting()), method.stylize(picture, painting()))
+    assert torch.equal(again.stylize(picture, one(method)), method.stylize(picture, one(method)))
 
 
 # --- strength
 
 
 def test_at_strength_0_the_style_does_not_matter(method: Stylizer, picture: Tensor) -> None:
-    first = method.stylize(picture, painting(), strength=0)
+    first = method.stylize(picture, one(method), strength=0)
     check(first, 48, 64)
-    assert_close(method.stylize(picture, other(), strength=0), first)
+    assert_close(method.stylize(picture, other(method), strength=0), first)
 
 
 def test_strength_counts(method: Stylizer, picture: Tensor, style: Style) -> None:
@@ -165,7 +179,7 @@ def test_strength_counts(method: Stylizer, picture: Tensor, style: Style) -> Non
 @pytest.mark.parametrize("strength", [-0.1, 1.1, math.nan])
 def test_a_strength_out_of_range_is_refused(method: Stylizer, picture: Tensor, strength: float) -> None:
     with pytest.raises(OptionError, match="strength is from 0 to 1"):
-        method.stylize(picture, painting(), strength=strength)
+        method.stylize(picture, one(method), strength=strength)
 
 
 # --- several styles
@@ -178,21 +192,21 @@ def test_mixing_a_style_with_itself_changes_nothing(method: Stylizer, picture: T
 
 
 def test_the_whole_weight_on_one_style_is_that_style(method: Stylizer, picture: Tensor, style: Style) -> None:
-    found = method.stylize(picture, style, method.encode_style(other()), weights=[2, 0])
+    found = method.stylize(picture, style, known(method, other(method)), weights=[2, 0])
     assert_close(found, method.stylize(picture, style), atol=1e-4, rtol=0)
 
 
 def test_weights_are_relative_and_count(method: Stylizer, picture: Tensor) -> None:
-    one, two = painting(), other()
-    found = method.stylize(picture, one, two, weights=[1, 3])
-    assert torch.equal(found, method.stylize(picture, one, two, weights=[2, 6]))
-    assert not torch.equal(found, method.stylize(picture, one, two, weights=[3, 1]))
-    assert torch.equal(method.stylize(picture, one, two), method.stylize(picture, one, two, weights=[1, 1]))
+    first, second = styles_for(method)
+    found = method.stylize(picture, first, second, weights=[1, 3])
+    assert torch.equal(found, method.stylize(picture, first, second, weights=[2, 6]))
+    assert not torch.equal(found, method.stylize(picture, first, second, weights=[3, 1]))
+    assert torch.equal(method.stylize(picture, first, second), method.stylize(picture, first, second, weights=[1, 1]))
 
 
 def test_the_order_of_styles_does_not_matter(method: Stylizer, picture: Tensor) -> None:
-    forth = method.stylize(picture, painting(), other(), weights=[1, 3])
-    back = method.stylize(picture, other(), painting(), weights=[3, 1])
+    forth = method.stylize(picture, one(method), other(method), weights=[1, 3])
+    back = method.stylize(picture, other(method), one(method), weights=[3, 1])
     assert_close(back, forth, atol=1e-3, rtol=0)
 
 
@@ -212,7 +226,7 @@ def test_a_style_survives_a_card(method: Stylizer, picture: Tensor, style: Style
     card = load_style(tmp_path / "card.safetensors")
     assert card.kind == style.kind == method.style_kind
     assert torch.equal(method.stylize(picture, card), method.stylize(picture, style))
-    mixed = mix([card, method.encode_style(other())], [1, 2])
+    mixed = mix([card, known(method, other(method))], [1, 2])
     save_style(mixed, tmp_path / "mixed.safetensors")
     found = method.stylize(picture, load_style(tmp_path / "mixed.safetensors"))
     assert torch.equal(found, method.transfer(picture, mixed))
@@ -223,7 +237,7 @@ def test_a_card_of_another_kind_is_refused(method: Stylizer, picture: Tensor, st
     with pytest.raises(OptionError, match=rf"holds moments/another-network/.* but {method.name} needs"):
         method.stylize(picture, foreign)
     with pytest.raises(OptionError, match="needs"):
-        method.stylize(picture, painting(), foreign)
+        method.stylize(picture, one(method), foreign)
 
 
 def test_of_a_card_of_several_kinds_the_one_that_fits_is_taken(
@@ -238,7 +252,8 @@ def test_of_a_card_of_several_kinds_the_one_that_fits_is_taken(
         assert torch.equal(method.stylize(picture, card), wanted)
     none = Style(foreign, several.kind, {}, several.others[:1])
     with pytest.raises(
-        OptionError, match=rf"another-network/0+ and odd, but {method.name} needs .*: name the painting"
+        OptionError,
+        match=rf"another-network/0+ and odd, but {method.name} needs .*: name (the painting|one of the styles)",
     ):
         method.adopt(none)
 
@@ -249,7 +264,7 @@ def test_of_a_card_of_several_kinds_the_one_that_fits_is_taken(
 def test_outside_a_mask_nothing_changes(method: Stylizer, picture: Tensor) -> None:
     mask = torch.zeros(1, 1, 48, 64)
     mask[..., 8:40, :32] = 1
-    found = method.stylize(picture, painting(), masks=[mask])
+    found = method.stylize(picture, one(method), masks=[mask])
     check(found, 48, 64)
     assert torch.equal(torch.where(mask == 0, found, picture), picture)
     assert (found - picture)[..., 8:40, :32].abs().mean() > 1e-3
@@ -272,7 +287,7 @@ def test_what_is_not_finite_is_refused(method: Stylizer, picture: Tensor, bad: f
     broken = picture.clone()
     broken[0, 1, 3, 5] = bad
     with pytest.raises(OptionError, match="the content holds NaN or infinity"):
-        method.stylize(broken, painting())
+        method.stylize(broken, one(method))
     with pytest.raises(OptionError, match="the style holds NaN or infinity"):
         method.stylize(picture, broken)
 
@@ -280,11 +295,11 @@ def test_what_is_not_finite_is_refused(method: Stylizer, picture: Tensor, bad: f
 def test_a_batch_is_refused_or_equals_its_items(method: Stylizer, picture: Tensor) -> None:
     batch = torch.cat([picture, picture.flip(3)])
     try:
-        found = method.stylize(batch, painting())
+        found = method.stylize(batch, one(method))
     except OptionError:
         return
     for i in range(2):
-        assert_close(found[i : i + 1], method.stylize(batch[i : i + 1], painting()), atol=1e-4, rtol=0)
+        assert_close(found[i : i + 1], method.stylize(batch[i : i + 1], one(method)), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -292,25 +307,26 @@ def test_a_batch_is_refused_or_equals_its_items(method: Stylizer, picture: Tenso
 )
 def test_other_shapes_are_refused(method: Stylizer, picture: Tensor, shape: tuple[int, ...]) -> None:
     with pytest.raises(OptionError, match=r"\(1, 3, H, W\)"):
-        method.stylize(torch.rand(shape), painting())
+        method.stylize(torch.rand(shape), one(method))
     with pytest.raises(OptionError, match=r"\(1, 3, H, W\)"):
         method.stylize(picture, torch.rand(shape))
 
 
 def test_bytes_are_refused_and_double_precision_is_taken(method: Stylizer, picture: Tensor) -> None:
     with pytest.raises(OptionError, match="uint8"):
-        method.stylize((picture * 255).to(torch.uint8), painting())
-    found = method.stylize(picture.double(), painting().double())
+        method.stylize((picture * 255).to(torch.uint8), one(method))
+    first = one(method)
+    found = method.stylize(picture.double(), first.double() if isinstance(first, Tensor) else first)
     check(found, 48, 64)
-    assert torch.equal(found, method.stylize(picture, painting()))
+    assert torch.equal(found, method.stylize(picture, one(method)))
 
 
 @pytest.mark.parametrize("mask", [torch.rand(48, 64), torch.rand(1, 3, 48, 64), torch.full((1, 1, 48, 64), math.nan)])
 def test_odd_masks_are_refused(method: Stylizer, picture: Tensor, mask: Tensor) -> None:
     with pytest.raises(OptionError, match="a mask"):
-        method.stylize(picture, painting(), masks=[mask])
+        method.stylize(picture, one(method), masks=[mask])
     with pytest.raises(OptionError, match="outside"):
-        method.stylize(picture, painting(), masks=[torch.full((1, 1, 48, 64), 2.0)])
+        method.stylize(picture, one(method), masks=[torch.full((1, 1, 48, 64), 2.0)])
 
 
 def test_as_many_masks_as_styles_or_one(method: Stylizer, picture: Tensor, style: Style) -> None:
@@ -336,7 +352,7 @@ def test_working_sizes(method: Stylizer) -> None:
 def test_the_contents_moments_can_come_from_elsewhere(name: str, picture: Tensor) -> None:
     """Those of all features give the same picture; those of another photo another one."""
     method = tiny(name)
-    plain = method.stylize(picture, painting())
+    plain = method.stylize(picture, one(method))
     taken: dict[str, Moments] = {}
 
     def take(layer: str, features: Tensor, mask: Tensor | None, *, full: bool) -> Moments:
@@ -344,8 +360,8 @@ def test_the_contents_moments_can_come_from_elsewhere(name: str, picture: Tensor
         return taken[layer]
 
     method.moments_of = take
-    assert torch.equal(method.stylize(picture, painting()), plain)
-    method.stylize(other().flip(3) ** 3, painting())
+    assert torch.equal(method.stylize(picture, one(method)), plain)
+    method.stylize(painting(40, 52, seed=6).flip(3) ** 3, one(method))
     frozen = dict(taken)
     method.moments_of = lambda layer, features, mask, *, full: frozen[layer]
-    assert (method.stylize(picture, painting()) - plain).abs().mean() > 1e-3
+    assert (method.stylize(picture, one(method)) - plain).abs().mean() > 1e-3

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_BLOCKS, Backbone, slim_backbone, vgg_steps
 from impasto.image import resize
 from impasto.layers import freeze
+from impasto.learned import LearnedStyles
 from impasto.methods.gatys import Gatys, GatysOptions
+from impasto.styles import Style
 from impasto.stylizer import Stylizer
 
+LEARNED = ("first", "second")
 NARROW_WIDTHS = (8, 16, 24, 32, 32)
 VGG_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
@@ -69,6 +72,48 @@ def tiny_sanet() -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=random_slim(), network=network)
 
 
+def tiny_johnson() -> Stylizer:
+    """Two transformation networks that never learned anything."""
+    from impasto.methods.johnson import Johnson, JohnsonOptions, slim_network
+
+    networks = {name: varied(slim_network(4, 2)) for name in LEARNED}
+    return Johnson(JohnsonOptions(precision="fp32"), networks=networks)
+
+
+def tiny_conditional_norm() -> Stylizer:
+    """A network that never learned the two styles that it has."""
+    from impasto.methods.conditional_norm import ConditionalNetwork, ConditionalNorm, ConditionalNormOptions
+
+    infos = [{"name": name} for name in LEARNED]
+    network = varied(ConditionalNetwork(len(LEARNED), 4, 2))
+    return ConditionalNorm(ConditionalNormOptions(precision="fp32"), network=network, infos=infos)
+
+
+def tiny_stylebank() -> Stylizer:
+    """An encoder, two banks and a decoder that never learned anything."""
+    from impasto.methods.stylebank import StyleBank, StyleBankOptions, slim_network
+
+    network = varied(slim_network(len(LEARNED), 4, 1))
+    network.decoder.row[-1].conv.weight.data *= 5e-4  # so that nothing black or white is painted
+    infos = [{"name": name} for name in LEARNED]
+    return StyleBank(StyleBankOptions(precision="fp32"), network=network, infos=infos)
+
+
+def varied(module: Any) -> Any:
+    """`module` with weights all different, its scales and shifts among them."""
+    for parameter in module.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return module
+
+
+def styles_for(method: Stylizer) -> tuple[Tensor | Style, Tensor | Style]:
+    """Two styles that `method` can paint in: paintings, or, if it knows no others, those that it has learned."""
+    if isinstance(method, LearnedStyles):
+        first, second = (method.learned[name] for name in LEARNED)
+        return first, second
+    return painting(), painting(40, 52, seed=6)
+
+
 def narrow(name: str, *, double: bool = False) -> Stylizer:
     """The one-pass method called `name` over `narrow_slim`: an eighth of the work of `tiny`'s.
 
@@ -79,6 +124,8 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     from impasto.methods.sanet import SANet, SANetOptions, SANetwork
     from impasto.methods.wct import WCT, WCTOptions
 
+    if name in LEARNING:
+        return _double(tiny(name)) if double else tiny(name)
     backbone, widths = narrow_slim(), NARROW_WIDTHS if name == "wct" else NARROW_WIDTHS[:4]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
@@ -95,10 +142,27 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
+LEARNING = ("conditional_norm", "johnson", "stylebank")
+"""The methods that know only the styles that they have learned."""
+
+
+def _double(method: Any) -> Stylizer:
+    """A tiny method with learned styles, in double precision."""
+    for module in (value for value in vars(method).values() if isinstance(value, nn.Module)):
+        module.double()
+    for style in method.learned.values():
+        style.update({name: tensor.double() for name, tensor in style.items()})
+    found: Stylizer = method
+    return found
+
+
 METHODS: dict[str, Callable[[], Stylizer]] = {
     "adain": tiny_adain,
+    "conditional_norm": tiny_conditional_norm,
     "gatys": lambda: tiny_gatys(octaves=1, least_side=32, coarse_steps=3, steps=4),
+    "johnson": tiny_johnson,
     "sanet": tiny_sanet,
+    "stylebank": tiny_stylebank,
     "wct": tiny_wct,
 }
 

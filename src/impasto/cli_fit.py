@@ -87,7 +87,7 @@ def run(plan: Plan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any]:
         )
         typer.echo(f"interrupted{kept}", err=True)
         raise typer.Exit(130) from None
-    pictures = examples, Labels(examples.items, [], examples.labels)
+    pictures = examples, Labels(examples.items, labels=examples.labels)
     torch.manual_seed(plan.options.seed)
     task = _build(plan, examples)
     learned = cli_training.run(task, pictures, plan.options, plan.folder, resume=resume, log=log)

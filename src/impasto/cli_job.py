@@ -19,8 +19,9 @@ from impasto.cli_flags import take_flags
 from impasto.color import MATCHING_MODES, luma, recolor_style, restore_color
 from impasto.errors import ImageError, ImpastoError, OptionError
 from impasto.image import MAX_PIXELS, Picture, open_picture, parse_size, read_image, resize
+from impasto.learned import LearnedStyles, named_style
 from impasto.optimize import OnStep, ignore
-from impasto.run_record import Recipe, find_style, read_recipe
+from impasto.run_record import Recipe, find_style, is_bare, read_recipe
 from impasto.styles import Style, check_weights, load_style, mix
 from impasto.stylizer import OnePass, Stylizer, find_method, load
 
@@ -38,8 +39,10 @@ def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags
     preset than the recorded one, the recorded options count no more. Raises ImpastoError.
     """
     given = dict(flags)
-    named = [find_style(name) for name in given.pop("style", [])]
+    names = given.pop("style", [])
     merged, files = merge_flags(ctx, words, recipe, given)
+    learned = issubclass(find_method(merged.method), LearnedStyles)
+    named = [find_style(name, learned=learned) for name in names]
     known = merged.model_dump()
     if files:
         known["content"] = files[0]
@@ -100,7 +103,9 @@ def read_inputs(recipe: Recipe) -> Inputs:
 
 
 def read_style(path: Path) -> Tensor | Style:
-    """A painting, (1, 3, H, W), or a style card; raises ImpastoError."""
+    """A painting, (1, 3, H, W), or a style card, or a style of which the method knows the name; raises ImpastoError."""
+    if is_bare(path):
+        return named_style(path.name)
     return load_style(path) if path.suffix.lower() == CARD else read_image(path)
 
 

@@ -107,15 +107,33 @@ def describe_card(card: Path) -> dict[str, Any]:
     }
 
 
-def styles(json: flags.JsonFlag = False) -> None:
-    """List the built-in styles: paintings that need no file, as in [bold]--style starry-night[/bold]."""
-    from impasto.styles import built_in_styles, load_style
+def styles(method: flags.MethodFlag = None, json: flags.JsonFlag = False) -> None:
+    """List the styles that need no file: all built-in ones, or those that a method has learned.
 
-    known = [{"name": name, **load_style(card).info} for name, card in built_in_styles().items()]
+    [bold]impasto stylize photo.jpg --style starry-night[/bold] paints in one of them.
+    """
+    known = _known_styles(method)
     if json:
         flags.print_json(known)
         return
     width = max((len(about["name"]) for about in known), default=0)
     for about in known:
-        typer.echo(f"{about['name']:<{width}}  {about['artist']} ({about['years']}), {about['title']}, {about['year']}")
-    typer.echo("\nimpasto stylize photo.jpg --style NAME repaints a photo in one of them")
+        told = f"{about['artist']} ({about['years']}), {about['title']}, {about['year']}" if "years" in about else ""
+        typer.echo(f"{about['name']:<{width}}  {told}".rstrip())
+    chosen = "" if method is None else f" -m {method}"
+    typer.echo(f"\nimpasto stylize photo.jpg --style NAME{chosen} repaints a photo in one of them")
+
+
+def _known_styles(method: str | None) -> list[dict[str, Any]]:
+    """Name and description of the built-in styles, or, of a method that knows no others, of those."""
+    from impasto.styles import built_in_styles, load_style
+
+    if method is not None:
+        from impasto.learned import LearnedStyles
+        from impasto.stylizer import find_method, load
+
+        if issubclass(find_method(method), LearnedStyles):
+            model = load(method)
+            assert isinstance(model, LearnedStyles)
+            return [{"name": name, **style.info} for name, style in model.learned.items()]
+    return [{"name": name, **load_style(card).info} for name, card in built_in_styles().items()]

@@ -38,12 +38,38 @@ def _sanet() -> Recipe:
     return SANET
 
 
-TASKS: dict[str, Callable[[], Recipe]] = {"backbone": _backbone, "wct": _wct, "adain": _adain, "sanet": _sanet}
+def _johnson() -> Recipe:
+    from impasto.cli_train_styles import JOHNSON
+
+    return JOHNSON
+
+
+def _conditional_norm() -> Recipe:
+    from impasto.cli_train_styles import CONDITIONAL_NORM
+
+    return CONDITIONAL_NORM
+
+
+def _stylebank() -> Recipe:
+    from impasto.cli_train_styles import STYLEBANK
+
+    return STYLEBANK
+
+
+TASKS: dict[str, Callable[[], Recipe]] = {
+    "backbone": _backbone,
+    "wct": _wct,
+    "adain": _adain,
+    "sanet": _sanet,
+    "johnson": _johnson,
+    "conditional_norm": _conditional_norm,
+    "stylebank": _stylebank,
+}
 """What can be trained: its options, and how its task is built from them."""
 
 TaskWord = Annotated[str | None, typer.Argument(metavar="TASK", help=f"One of: {', '.join(TASKS)}.")]
-ContentFlag = Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Photographs; repeatable.")]
-StyleFlag = Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Artworks; repeatable.")]
+ContentFlag = Annotated[list[Path] | None, typer.Option(metavar="PATH", help="Photographs, a folder; repeatable.")]
+StyleFlag = Annotated[list[Path] | None, typer.Option(metavar="PATH", help="Artworks, folder or file; repeatable.")]
 RunFlag = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="RUNDIR", help="Folder for weights, checkpoint, previews.")
 ]

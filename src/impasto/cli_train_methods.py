@@ -33,6 +33,7 @@ class MethodOptions(TrainOptions):
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(4.0, ge=0, description="weight of the style; 0 for wct: only learn to rebuild")
     tv_weight: float = Field(0.0, ge=0, description="weight of total variation")
+    gram_weight: float = Field(0.0, ge=0, description="weight of Gram matrices beside means and deviations")
     content_layers: tuple[str, ...] = Field(
         CONTENT_LAYERS, min_length=1, description="layers at which the content is compared"
     )
@@ -60,6 +61,7 @@ def judge(options: MethodOptions) -> PerceptualLoss:
         content_weight=options.content_weight,
         style_weight=options.style_weight,
         tv_weight=options.tv_weight,
+        gram_weight=options.gram_weight,
         content_layers=options.content_layers,
     )
 

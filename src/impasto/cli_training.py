@@ -36,7 +36,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the pictures lie."""
+    """Where the pictures lie: folders, or single files."""
 
     contents: list[Path]
     styles: list[Path]
@@ -45,10 +45,11 @@ class Folders:
         """Decode all pictures once; raises ImpastoError if a folder is missing or there is nothing to read."""
         if not self.contents or not self.styles:
             raise ImpastoError("name folders of pictures: --content PHOTOS --style ARTWORKS")
-        for folder in (*self.contents, *self.styles):
-            if not folder.is_dir():
-                raise ImpastoError(f"{folder} is no folder; each --content and --style names one")
-        contents, styles = (Pictures.load(f, options.side, options.crop) for f in (self.contents, self.styles))
+        for place in (*self.contents, *self.styles):
+            if not place.exists():
+                raise ImpastoError(f"{place} is not there; each --content and --style names a folder or a picture")
+        contents = Pictures.load(self.contents, options.side, options.crop)
+        styles = Pictures.load(self.styles, options.art_side, options.crop)
         log.info("read %d photographs and %d artworks", len(contents.items), len(styles.items))
         return contents, styles
 

@@ -79,13 +79,21 @@ def sidecar(path: Path) -> Path | None:
     return None if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.json")
 
 
-def find_style(name: str) -> Path:
-    """The style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError."""
+def find_style(name: str, *, learned: bool = False) -> Path:
+    """The style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError.
+
+    learned: it may also be a style that only the method itself knows, whose bare name is no file.
+    """
     path = find_card(name)
-    if path.is_file():
+    if path.is_file() or (learned and is_bare(path)):
         return path
     there = ", ".join(built_in_styles()) or "none"
     raise ImpastoError(f"there is no style {name!r}, neither as a file nor built in; the built-in ones are: {there}")
+
+
+def is_bare(path: Path) -> bool:
+    """Whether `path` is no more than a name."""
+    return not path.suffix and path == Path(path.name) and not path.exists()
 
 
 def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path) -> dict[str, Any]:
@@ -119,6 +127,8 @@ def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
 def _describe(path: Path, folder: Path) -> dict[str, str]:
     if built_in_styles().get(path.stem) == path:
         return {"style": path.stem, "sha256": digest(path)}
+    if is_bare(path):
+        return {"style": path.name}
     try:
         file = Path(os.path.relpath(path.resolve(), folder.resolve()))
     except ValueError:  # on another drive
@@ -198,7 +208,7 @@ def _find(source: Any, record: Path) -> Path:
         near, here = record.parent / source["file"], Path(Path(source["file"]).name)
         path = here if here.is_file() and not near.is_file() else near
     else:
-        path = built_in_styles().get(source["style"]) or find_style(source["style"])
+        path = built_in_styles().get(source["style"]) or find_style(source["style"], learned=True)
     if source.get("sha256") and path.is_file() and digest(path) != source["sha256"]:
         log.warning("%s has changed since %s was made", source.get("style", path), record.name)
     return path

@@ -17,7 +17,8 @@ from impasto.weights.resolve import FOLDER
 
 BUILT_IN = FOLDER / "styles"
 COARSE = "half."
-MAPS = "maps/"
+MAPS, NETWORK = "maps/", "network/"
+"""What the kinds of styles begin with in which no method is linear: feature maps, whole networks."""
 
 
 class Style(dict[str, Tensor]):
@@ -63,7 +64,7 @@ def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Styl
         same = [style.kinds[kind] for style in styles if kind in style.kinds]
         if len(same) < len(styles):
             continue
-        if kind.startswith(MAPS):
+        if kind.startswith((MAPS, NETWORK)):
             mixed.append(Style(_keep_side_by_side(same, shares), kind, info))
         elif all(style.keys() == one.keys() for style in same):
             mixed.append(Style({n: sum_weighted([s[n] for s in same], shares) for n in one}, kind, info))
@@ -80,9 +81,9 @@ def _keep_side_by_side(styles: Sequence[Style], shares: Sequence[float]) -> dict
 
 
 def parts(style: Style) -> list[tuple[float, Style]]:
-    """The styles of feature maps that were mixed into `style`, each with its share; if none were, `style` itself.
+    """The styles of feature maps, or networks, that were mixed into `style`, each with its share; or `style` itself.
 
-    What a method makes of feature maps is not linear in them, so that they are mixed after its work, not before.
+    What a method makes of these is not linear in them, so that they are mixed after its work, not before.
     """
     if "0.share" not in style:
         return [(1.0, style)]

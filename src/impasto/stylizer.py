@@ -120,9 +120,13 @@ class Stylizer(ABC):
             with contextlib.suppress(OptionError):
                 return self.adopt(other)
         raise OptionError(
-            f"this style card holds {' and '.join(style.kinds)}, but {self.name} needs {self.style_kind}: name the "
-            f"painting itself, or extract it again with `impasto style extract PAINTING -m {self.name}`"
+            f"this style card holds {' and '.join(style.kinds)}, but {self.name} needs {self.style_kind}: {self.advice}"
         )
+
+    @property
+    def advice(self) -> str:
+        """What to do instead of naming a style card that does not fit."""
+        return f"name the painting itself, or extract it again with `impasto style extract PAINTING -m {self.name}`"
 
     def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
         """The size (height, width) at which a photo of the given size is worked on; size: longer side, or exactly."""

@@ -49,6 +49,11 @@ class TrainOptions(Options):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     preview_every: int = Field(1000, ge=1, description="steps between preview sheets")
 
+    @property
+    def art_side(self) -> int:
+        """Shorter side to which artworks are shrunk when read, px."""
+        return self.side
+
 
 class Task(nn.Module):
     """What is trained. Its parameters that require gradients learn; calling it gives the terms of the loss."""
@@ -127,16 +132,20 @@ class MethodTask(Task):
 
 @dataclass
 class Pictures:
-    """Pictures decoded once: a list of uint8 tensors (3, H, W), with how many files were unreadable."""
+    """Pictures decoded once: uint8 tensors (3, H, W), their files' names, and why others could not be read."""
 
     items: list[Tensor]
     skipped: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     @classmethod
-    def load(cls, folders: list[Path], side: int, least: int, most: int | None = None) -> Pictures:
-        """Read every picture under `folders`, shrunk to a shorter side of `side` and no smaller than `least`."""
+    def load(cls, places: list[Path], side: int, least: int, most: int | None = None) -> Pictures:
+        """Read every picture under `places`, folders or files, shrunk to a shorter side of `side`.
+
+        None comes out smaller than `least`. Raises ImpastoError if there is none.
+        """
         found = cls([])
-        paths = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        paths = [path for place in places for path in ([place] if place.is_file() else _pictures_in(place))]
         for path in paths[:most]:
             try:
                 image = read_image(path)
@@ -144,8 +153,9 @@ class Pictures:
                 found.skipped.append(str(error))
                 continue
             found.items.append(_shrink(image, side, least))
+            found.names.append(path.stem)
         if not found.items:
-            where = ", ".join(str(folder) for folder in folders)
+            where = ", ".join(map(str, places))
             raise ImpastoError(f"no readable picture in {where}: name folders with JPEG, PNG, WebP or TIFF files")
         return found
 
@@ -160,6 +170,10 @@ class Pictures:
         left = int(rng.integers(item.shape[2] - crop + 1))
         cut = item[:, top : top + crop, left : left + crop]
         return cut.flip(2) if rng.integers(2) else cut
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def _shrink(image: Tensor, side: int, least: int) -> Tensor:

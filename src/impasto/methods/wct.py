@@ -36,7 +36,9 @@ class WCTOptions(Options):
     levels: tuple[int, ...] = Field(
         (4, 3, 2, 1), min_length=1, description="levels at which colours and textures change"
     )
-    level_strengths: tuple[float, ...] = Field((), description="strength at each level, 0 to 1; empty: 1 everywhere")
+    level_strengths: tuple[float, ...] = Field(
+        (), description="strength at each level, 0 to 2, above 1 exaggerates; empty: 1 everywhere"
+    )
     detail: tuple[float, ...] = Field(
         (0.35,),
         description="share of the photo's own features at each level below the deepest; one for all, or one a level",
@@ -58,8 +60,10 @@ class WCTOptions(Options):
             raise ValueError(f"{len(self.levels)} levels need as many level strengths")
         if len(self.detail) not in (1, len(self.levels) - 1):
             raise ValueError(f"{len(self.levels)} levels need 1 or {len(self.levels) - 1} shares of detail")
-        if not all(0 <= value <= 1 for value in (*self.level_strengths, *self.detail)):
-            raise ValueError("level strengths and detail are from 0 to 1")
+        if not all(0 <= value <= 2 for value in self.level_strengths):
+            raise ValueError("level strengths are from 0 to 2")
+        if not all(0 <= value <= 1 for value in self.detail):
+            raise ValueError("detail is from 0 to 1")
         return self
 
 

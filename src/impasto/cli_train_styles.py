@@ -1,0 +1,209 @@
+"""`impasto train johnson`, `conditional_norm`, `stylebank`: networks that learn the very paintings they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from impasto.cli_train_methods import MethodOptions, judge
+from impasto.cli_training import Recipe
+from impasto.errors import ImpastoError, WeightsError
+from impasto.learned import NAMED, describe_style
+from impasto.methods import conditional_norm, johnson, stylebank
+from impasto.training import MethodTask, Pictures, Task, TrainOptions
+from impasto.transformation import TransformationNetwork
+from impasto.weights import Weights, load_weights
+
+NO_FROM = "say with --from FILE to which network the paintings are to be added"
+
+
+class StylesOptions(MethodOptions):
+    """What the training of a network for certain paintings can be told."""
+
+    style_weight: float = Field(8.0, ge=0, description="weight of the style")
+    gram_weight: float = Field(0.5, ge=0, description="weight of Gram matrices beside means and deviations")
+    tv_weight: float = Field(1.0, ge=0, description="weight of total variation")
+    style_side: int = Field(448, ge=32, le=4096, description="shorter side at which the paintings are looked at, px")
+    width: int = Field(16, ge=2, le=256, description="channels at full size; the paper's network has 32")
+    residuals: int = Field(5, ge=0, le=32, description="residual blocks")
+    from_: str = Field("", description="weights file to go on from; for johnson also conditional_norm's")
+
+    @property
+    def art_side(self) -> int:
+        """The paintings' own."""
+        return self.style_side
+
+
+class ConditionalNormOptions(StylesOptions):
+    """What the training of many styles in one network can be told besides."""
+
+    add: bool = Field(False, description="keep the network of --from as it is and add the paintings to its styles")
+
+
+class StyleBankOptions(ConditionalNormOptions):
+    """What the training of banks can be told besides."""
+
+    cycle: int = Field(2, ge=1, le=100, description="steps of painting before each one of rebuilding photos")
+    rebuild_balance: float = Field(
+        1.0, gt=0, description="length of the gradient of rebuilding, in units of that of painting"
+    )
+
+
+def paintings_of(styles: Pictures) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Every painting, (1, 3, H, W) in [0, 1], and what is known of it."""
+    infos = [describe_style(name.replace(".", "-")) for name in styles.names]
+    return [(item[None].float() / 255, info) for item, info in zip(styles.items, infos, strict=True)]
+
+
+def build_johnson(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """The network of one painting, from random weights or from `from_`."""
+    options = cast(StylesOptions, options)
+    if len(styles.items) != 1:
+        raise ImpastoError(f"johnson learns one painting: --style PAINTING, not {len(styles.items)}")
+    painting, info = paintings_of(styles)[0]
+    torch.manual_seed(options.seed)
+    network = start_network(options, info[NAMED])
+    learner = johnson.JohnsonTraining(network, judge(options), painting, info)
+    return MethodTask("johnson", learner).to(memory_format=torch.channels_last)
+
+
+def start_network(options: StylesOptions, name: str) -> TransformationNetwork:
+    """A network for one style: random, or what `from_` holds of the style called `name`, else its first one."""
+    if not options.from_:
+        return johnson.slim_network(options.width, options.residuals)
+    file = load_weights(options.from_)
+    network = johnson.slim_network(*(_shape(file)[key] for key in ("width", "residuals")))
+    if file.config.get("method") == "johnson":
+        number, found = _find(file.config["networks"], name)
+        own = f"{found[NAMED]}."
+        tensors = {key.removeprefix(own): value for key, value in file.tensors.items() if key.startswith(own)}
+    else:
+        number, _ = _find(file.config.get("styles", []), name)
+        tensors = {
+            key.removeprefix("shared."): value if key.startswith("shared.") else value[number]
+            for key, value in file.tensors.items()
+        }
+    Weights(file.path, tensors, file.config, file.digest).fill(network)
+    return network
+
+
+def _shape(file: Weights) -> Mapping[str, Any]:
+    shape = file.config.get("shape", file.config)
+    if not isinstance(shape, dict) or not {"width", "residuals"} <= shape.keys():
+        raise WeightsError(f"{file.path} holds no network of styles: name a file of johnson or conditional_norm")
+    return shape
+
+
+def _find(infos: Sequence[Mapping[str, Any]], name: str) -> tuple[int, Mapping[str, Any]]:
+    if not infos:
+        raise WeightsError("the file to go on from names no styles")
+    return next(((number, info) for number, info in enumerate(infos) if info[NAMED] == name), (0, infos[0]))
+
+
+def build_conditional_norm(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """One network for all paintings, from random weights or from `from_`, or new styles for the one of `from_`."""
+    options = cast(ConditionalNormOptions, options)
+    known = paintings_of(styles)
+    paintings, infos = [painting for painting, _ in known], [info for _, info in known]
+    torch.manual_seed(options.seed)
+    network, before = start_styles(options, len(infos))
+    fixed = len(before) if options.add else 0
+    check_new(options.from_, before[:fixed], infos)
+    learner = conditional_norm.ConditionalNormTraining(
+        network, judge(options), paintings, [*before[:fixed], *infos], fixed=fixed
+    )
+    return MethodTask("conditional_norm", learner).to(memory_format=torch.channels_last)
+
+
+def check_new(path: str, before: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ImpastoError if the file knows one of the paintings already."""
+    taken = {info[NAMED] for info in before} & {info[NAMED] for info in infos}
+    if taken:
+        raise ImpastoError(f"{path} knows {', '.join(sorted(taken))} already: rename the picture")
+
+
+def check_count(path: str, known: int, count: int) -> None:
+    """Raise ImpastoError unless there are as many paintings as the file knows styles."""
+    if known != count:
+        raise ImpastoError(f"{path} knows {known} styles, not {count}: use --add to add some")
+
+
+def start_styles(
+    options: ConditionalNormOptions, count: int
+) -> tuple[conditional_norm.ConditionalNetwork, list[dict[str, Any]]]:
+    """The network to begin with, with room for `count` styles, and what it knows."""
+    if not options.from_:
+        if options.add:
+            raise ImpastoError(NO_FROM)
+        return conditional_norm.ConditionalNetwork(count, options.width, options.residuals), []
+    file = load_weights(options.from_)
+    before = list(file.config.get("styles", []))
+    shape = _shape(file)
+    network = conditional_norm.ConditionalNetwork(len(before), shape["width"], shape["residuals"])
+    file.fill(network)
+    if options.add:
+        network.grow(count)
+    else:
+        check_count(options.from_, len(before), count)
+    return network, before
+
+
+class BanksTask(MethodTask):
+    """The training of banks, whose checkpoint also knows whose turn it is."""
+
+    def learned(self) -> nn.Module:
+        """Network and turn."""
+        return self.learner
+
+    def shippable(self) -> dict[str, Tensor]:
+        """The network alone."""
+        return dict(cast(stylebank.StyleBankTraining, self.learner).network.state_dict())
+
+
+def build_stylebank(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """Encoder, decoder and a bank for every painting, or new banks for the network of `from_`."""
+    options = cast(StyleBankOptions, options)
+    known = paintings_of(styles)
+    paintings, infos = [painting for painting, _ in known], [info for _, info in known]
+    torch.manual_seed(options.seed)
+    network, before = start_banks(options, len(infos))
+    fixed = len(before) if options.add else 0
+    check_new(options.from_, before[:fixed], infos)
+    learner = stylebank.StyleBankTraining(
+        network,
+        judge(options),
+        paintings,
+        [*before[:fixed], *infos],
+        fixed=fixed,
+        cycle=options.cycle,
+        balance=options.rebuild_balance,
+    )
+    return BanksTask("stylebank", learner).to(memory_format=torch.channels_last)
+
+
+def start_banks(options: StyleBankOptions, count: int) -> tuple[stylebank.StyleBankNetwork, list[dict[str, Any]]]:
+    """The network to begin with, with room for `count` styles, and what it knows."""
+    if not options.from_:
+        if options.add:
+            raise ImpastoError(NO_FROM)
+        return stylebank.slim_network(count, options.width, options.residuals), []
+    file = load_weights(options.from_)
+    if file.config.get("method") != "stylebank":
+        raise WeightsError(f"{file.path} was not made by `impasto train stylebank`")
+    before = list(file.config.get("styles", []))
+    network = stylebank.slim_network(len(before), **_shape(file))
+    file.fill(network)
+    if options.add:
+        network.grow(count)
+    else:
+        check_count(options.from_, len(before), count)
+    return network, before
+
+
+JOHNSON = Recipe(StylesOptions, build_johnson)
+CONDITIONAL_NORM = Recipe(ConditionalNormOptions, build_conditional_norm)
+STYLEBANK = Recipe(StyleBankOptions, build_stylebank)

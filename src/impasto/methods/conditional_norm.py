@@ -1,0 +1,195 @@
+"""Many styles in one network by conditional instance normalisation (Dumoulin et al. 2017).
+
+All styles share the convolutions; a style is nothing but the scales and shifts of the norms, 0.2 % of the network. So
+any weighted mixture of styles is one pass, and a new style is learned by these few numbers alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from impasto.errors import WeightsError
+from impasto.learned import NAMED, LearnedStyles
+from impasto.options import Options
+from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
+from impasto.stages import Stage
+from impasto.styles import Style
+from impasto.stylizer import LEAST_SIDE
+from impasto.transformation import Norms, TransformationNetwork, blend_stage, network_stages
+from impasto.weights import load_weights, resolve
+
+
+class ConditionalNormOptions(Options):
+    """What can be chosen without training anew."""
+
+    weights: str = Field("", description="local weights file instead of the shipped one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+
+
+class ConditionalNetwork(nn.Module):
+    """A transformation network of many styles; with width 32, 1 674 432 shared weights and 3 206 a style.
+
+    All convolutions, the last one included, are normalised; the output is a sigmoid's.
+    """
+
+    def __init__(self, styles: int, width: int = 32, residuals: int = 5) -> None:
+        super().__init__()
+        self.shared = TransformationNetwork(
+            width, residuals, output="sigmoid", norm_last=True, bias=False, own_norms=False
+        )
+        self.scales = nn.ParameterList([torch.ones(styles, count) for count in self.shared.normed])
+        self.shifts = nn.ParameterList([torch.zeros(styles, count) for count in self.shared.normed])
+
+    def norms_of(self, numbers: Tensor) -> Norms:
+        """Scales and shifts of the styles of these numbers, (B,)."""
+        return [(scale[numbers], shift[numbers]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
+
+    def forward(self, images: Tensor, numbers: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to the same size, each sample in the style of its number, (B,)."""
+        painted: Tensor = self.shared(images, self.norms_of(numbers))
+        return painted
+
+    def grow(self, more: int) -> None:
+        """Make room for so many new styles, which begin as the mean of the known ones."""
+        for values in (self.scales, self.shifts):
+            for number, known in enumerate(values):
+                new = known.mean(0, keepdim=True).repeat(more, 1)
+                values[number] = nn.Parameter(torch.cat([known.detach(), new.detach()]))
+
+
+class ConditionalNorm(LearnedStyles):
+    """One network, many styles, each the scales and shifts of its norms (Dumoulin et al. 2017).
+
+    Departs from the paper: the shipped network has half the width and was trained as `ConditionalNormTraining` says.
+    strength mixes what is painted with the photo.
+    """
+
+    name = "conditional_norm"
+    Options = ConditionalNormOptions
+    options: ConditionalNormOptions
+
+    def __init__(
+        self,
+        options: ConditionalNormOptions,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        network: ConditionalNetwork | None = None,
+        infos: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self._digest = "random"
+        if network is None:
+            file = load_weights(options.weights or resolve(self.name))
+            try:
+                infos = list(file.config["styles"])
+                network = ConditionalNetwork(len(infos), file.config["width"], file.config["residuals"])
+            except (KeyError, TypeError):
+                raise WeightsError(f"{file.path} was not made by `impasto train conditional_norm`") from None
+            file.fill(network)
+            self._digest = file.digest
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self.network.to(memory_format=torch.channels_last)
+        self._kind = f"conditional_norm/{digest_shared(self.network)[:12]}"
+        self._learned = {
+            info[NAMED]: self._style(self.network.norms_of(torch.tensor([number], device=self.device)), info)
+            for number, info in enumerate(infos)
+        }
+
+    def _style(self, norms: Norms, info: Mapping[str, Any]) -> Style:
+        values = {f"{number}.scale": scale[0] for number, (scale, _) in enumerate(norms)}
+        values |= {f"{number}.shift": shift[0] for number, (_, shift) in enumerate(norms)}
+        return Style(values, self._kind, info)
+
+    @property
+    def learned(self) -> Mapping[str, Style]:
+        """Scales and shifts by the names of their paintings."""
+        return self._learned
+
+    @property
+    def style_kind(self) -> str:
+        """Scales and shifts for these shared convolutions."""
+        return self._kind
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The network."""
+        return {self.name: self._digest}
+
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """The network with the style's norms, then the mixture with the photo."""
+        count = len(self.network.shared.normed)
+        norms = [(style[f"{number}.scale"][None], style[f"{number}.shift"][None]) for number in range(count)]
+        return *network_stages(self.network.shared, norms, "painted"), blend_stage({"painted": 1.0}, strength)
+
+
+def digest_shared(network: ConditionalNetwork) -> str:
+    """SHA-256 of the shared convolutions, which stay as they are while styles are added."""
+    found = hashlib.sha256()
+    for tensor in network.shared.state_dict().values():
+        found.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+class ConditionalNormTraining(nn.Module):
+    """How the network learns its styles, a random one for every photo.
+
+    paintings: (1, 3, H, W) each; infos: what they are, ``name`` at least; fixed: styles from there on alone are learned
+    and all else is frozen. Departs from the paper: the loss is `PerceptualLoss`', normalised content and means and
+    deviations besides the Gram matrices, over VGG-19.
+    """
+
+    def __init__(
+        self,
+        network: ConditionalNetwork,
+        loss: PerceptualLoss,
+        paintings: Sequence[Tensor],
+        infos: Sequence[Mapping[str, Any]],
+        *,
+        fixed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.infos = [dict(info) for info in infos]
+        self.fixed = fixed
+        self._frozen = loss, tuple(paintings)
+        self._targets: Targets | None = None
+        if fixed:
+            network.shared.requires_grad_(False)
+            for values in (*network.scales, *network.shifts):
+                values.register_hook(self._only_new)
+
+    def _only_new(self, gradient: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(gradient[: self.fixed]), gradient[self.fixed :]])
+
+    def config(self) -> dict[str, Any]:
+        """The network's shape and its styles, for the file's header."""
+        width, residuals = (self.network.shared.shape[key] for key in ("width", "residuals"))
+        return {"method": "conditional_norm", "width": width, "residuals": residuals, "styles": self.infos}
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Content, style and smoothness of photos in random styles of those that learn; `styles` are not looked at."""
+        loss, paintings = self._frozen
+        if self._targets is None:
+            self._targets = stack_targets([loss.targets(painting.to(contents.device)) for painting in paintings])
+        numbers = torch.randint(len(paintings), (len(contents),)).to(contents.device)
+        painted = self.network(contents, numbers + self.fixed)
+        return loss.terms(painted, contents, pick_targets(self._targets, numbers))
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Photographs, and one of them after the other in every style that learns, (1, 3, rows x H, B W)."""
+        count, size = len(self._frozen[1]), len(contents)
+        rows = [contents]
+        for first in range(0, count, size):
+            numbers = torch.arange(first, first + size, device=contents.device) % count + self.fixed
+            rows.append(self.network(contents, numbers).clamp(0, 1))
+        return stack_rows(rows)

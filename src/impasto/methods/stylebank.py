@@ -1,0 +1,358 @@
+"""Many styles, each a bank of filters between one encoder and one decoder (Chen et al. 2017).
+
+The encoder takes a photo apart, a style's bank repaints its features, the decoder puts a picture together. Without a
+bank in between the two give the photo back, so all that a style is lies in its bank; and a new style is a new bank,
+with everything else left bit for bit as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from impasto.errors import OptionError, WeightsError
+from impasto.layers import freeze
+from impasto.learned import NAMED, LearnedStyles
+from impasto.options import Options
+from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
+from impasto.stages import IMAGE, RESULT, Stage
+from impasto.styles import NETWORK, Style, parts
+from impasto.stylizer import LEAST_SIDE
+from impasto.transformation import Form, LayerRow, TransformLayer, blend_stage, row_stages
+from impasto.weights import load_weights, resolve
+
+SIDE = 4
+"""The stride of what the encoder gives, in the photo's pixels."""
+
+
+class StyleBankOptions(Options):
+    """What can be chosen without training anew."""
+
+    weights: str = Field("", description="local weights file instead of the shipped one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+
+
+class StyleBankNetwork(nn.Module):
+    """An encoder, a decoder, and a bank for every style, each a row of layers; the encoder's maps have stride 4."""
+
+    def __init__(self, encoder: LayerRow, decoder: LayerRow, banks: Iterable[LayerRow]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.banks = nn.ModuleList(banks)
+
+    def forward(self, images: Tensor, numbers: Sequence[int]) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to the same size, each sample by the bank of its number."""
+        encoded = self.encode(images)
+        banked = [
+            self.bank(number).run(x[None], images.shape, SIDE) for x, number in zip(encoded, numbers, strict=True)
+        ]
+        return self.decode(torch.cat(banked), images.shape)
+
+    def rebuild(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] through encoder and decoder alone."""
+        return self.decode(self.encode(images), images.shape)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Features of pictures, (B, 4b, H / 4, W / 4)."""
+        return self.encoder.run(self.encoder.enter(images), images.shape)
+
+    def decode(self, features: Tensor, size: Sequence[int]) -> Tensor:
+        """The pictures, of that size, that features stand for."""
+        return leave(self.decoder.run(features, size, SIDE))
+
+    def bank(self, number: int) -> LayerRow:
+        """The bank of the style of that number."""
+        return cast(LayerRow, self.banks[number])
+
+    def grow(self, more: int) -> None:
+        """Add so many banks that know nothing yet."""
+        self.banks.extend(make_bank(self.channels) for _ in range(more))
+
+    @property
+    def channels(self) -> int:
+        """How many the banks work on."""
+        return self.encoder.row[-1].conv.out_channels
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """What `slim_network` is told besides the number of styles."""
+        residuals = sum(layer.form.opens for layer in self.decoder.row)
+        return {"width": self.encoder.row[0].conv.out_channels, "residuals": residuals}
+
+    @property
+    def shared(self) -> list[nn.Parameter]:
+        """The parameters of encoder and decoder."""
+        return [*self.encoder.parameters(), *self.decoder.parameters()]
+
+
+def slim_network(styles: int, width: int = 16, residuals: int = 5) -> StyleBankNetwork:
+    """The shipped form: of width b, the encoder ``c9s1-b, d2b, d4b`` and the decoder ``R4b x n, u2b, ub, c9s1-3``.
+
+    Norms stand in the banks alone, two convolutions of 4b channels each with instance norm and ReLU: what normalises
+    the encoder's features forgets how bright a photo was, and nothing could be rebuilt.
+    """
+    network = StyleBankNetwork(
+        LayerRow(_down(width)), LayerRow(_up(width, residuals)), (make_bank(4 * width) for _ in range(styles))
+    )
+    for layer in (*network.encoder.row, *network.decoder.row):
+        nn.init.kaiming_normal_(layer.conv.weight, nonlinearity="relu")
+        nn.init.zeros_(cast(Tensor, layer.conv.bias))
+        if not layer.form.relu:  # so that blocks begin as identities, and pictures as grey
+            layer.conv.weight.data /= 10
+    return network
+
+
+def paper_network(styles: int) -> StyleBankNetwork:
+    """The widths of the paper's network in a port that is widely used: norms without scale and shift, no biases.
+
+    Departs from it: upsampling by repetition and a convolution, mirrored edges.
+    """
+
+    def row(*layers: tuple[int, int, int, Form]) -> LayerRow:
+        made = (TransformLayer(inputs, outputs, kernel, form, bias=False) for inputs, outputs, kernel, form in layers)
+        return LayerRow(made, own_norms=False, round_up=True)
+
+    half, up = Form(stride=2), Form(up=True)
+    encoder = row((3, 32, 9, half), (32, 64, 3, half), (64, 128, 3, Form()), (128, 256, 3, Form()))
+    last = Form(up=True, norm=False, relu=False)
+    decoder = row((256, 128, 3, Form()), (128, 64, 3, Form()), (64, 32, 3, up), (32, 3, 9, last))
+    banks = (row((256, 256, 3, Form()), (256, 256, 3, Form())) for _ in range(styles))
+    return StyleBankNetwork(encoder, decoder, banks)
+
+
+def make_bank(channels: int) -> LayerRow:
+    """A style's bank: two convolutions of 3 x 3, each with a norm of its own scale and shift, and ReLU.
+
+    It begins as something that passes features on, with a little noise in its filters.
+    """
+    bank = LayerRow(TransformLayer(channels, channels, 3, Form(), bias=False) for _ in range(2))
+    for layer, scale, shift in zip(bank.row, bank.scales, bank.shifts, strict=True):
+        nn.init.kaiming_normal_(layer.conv.weight, nonlinearity="relu")
+        layer.conv.weight.data *= 0.3
+        layer.conv.weight.data[..., 1, 1] += torch.eye(channels, device=scale.device)
+        scale.data.fill_(0.6)  # about what a ReLU leaves of a deviation of 1, and of a mean of 0
+        shift.data.fill_(0.4)
+    return bank
+
+
+def _down(width: int) -> Iterable[TransformLayer]:
+    yield TransformLayer(3, width, 9, Form(norm=False), bias=True)
+    yield TransformLayer(width, 2 * width, 3, Form(stride=2, norm=False), bias=True)
+    yield TransformLayer(2 * width, 4 * width, 3, Form(stride=2, norm=False), bias=True)
+
+
+def _up(width: int, residuals: int) -> Iterable[TransformLayer]:
+    for _ in range(residuals):
+        yield TransformLayer(4 * width, 4 * width, 3, Form(norm=False, opens=True), bias=True)
+        yield TransformLayer(4 * width, 4 * width, 3, Form(norm=False, relu=False, closes=True), bias=True)
+    yield TransformLayer(4 * width, 2 * width, 3, Form(norm=False, up=True), bias=True)
+    yield TransformLayer(2 * width, width, 3, Form(norm=False, up=True), bias=True)
+    yield TransformLayer(width, 3, 9, Form(norm=False, relu=False), bias=True)
+
+
+def leave(x: Tensor) -> Tensor:
+    """What the decoder gives as a picture, in float32."""
+    return x.float() + 0.5
+
+
+class StyleBank(LearnedStyles):
+    """An encoder, a bank of filters for each style, a decoder (Chen et al. 2017).
+
+    A mixture of styles is the weighted sum of what their banks give; strength mixes features, too: 0 is the photo as
+    encoder and decoder rebuild it.
+
+    Departs from the paper: encoder and decoder have no norms, the banks' have scale and shift; residual blocks in the
+    decoder; upsampling by repetition and a convolution instead of transposed convolutions; mirrored edges; a
+    fraction of the width. Trained as `StyleBankTraining` says. Regions are mixed as pictures, each
+    painted with the region's own statistics, not as features.
+    """
+
+    name = "stylebank"
+    Options = StyleBankOptions
+    options: StyleBankOptions
+
+    def __init__(
+        self,
+        options: StyleBankOptions,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        network: StyleBankNetwork | None = None,
+        infos: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self._digest = "random"
+        if network is None:
+            file = load_weights(options.weights or resolve(self.name))
+            try:
+                infos = list(file.config["styles"])
+                network = slim_network(len(infos), **file.config["shape"])
+            except (KeyError, TypeError):
+                raise WeightsError(f"{file.path} was not made by `impasto train stylebank`") from None
+            file.fill(network)
+            self._digest = file.digest
+        self.network: StyleBankNetwork = network.eval().requires_grad_(False).to(self.device)
+        self.network.to(memory_format=torch.channels_last)
+        self._kind = f"{NETWORK}stylebank/{digest_shared(self.network)[:12]}"
+        self._learned = {
+            info[NAMED]: Style(dict(network.bank(number).state_dict()), self._kind, info)
+            for number, info in enumerate(infos)
+        }
+
+    @property
+    def learned(self) -> Mapping[str, Style]:
+        """Banks by the names of their paintings."""
+        return self._learned
+
+    @property
+    def style_kind(self) -> str:
+        """Banks between this encoder and decoder."""
+        return self._kind
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The network."""
+        return {self.name: self._digest}
+
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """The encoder, every bank of the style, the mixture of what these give and of the features, the decoder."""
+        encoder = self.network.encoder
+        rows = [*row_stages(encoder.row, (), (IMAGE, "encoded"), "encoder.", opening=encoder.enter)]
+        shares: dict[str, float] = {}
+        for number, (share, part) in enumerate(parts(style) if strength else ()):
+            bank, outcome = self._build(part), f"{number}.banked"
+            rows += row_stages(bank.row, bank.norms, ("encoded", outcome), f"{number}.", side=SIDE)
+            shares[outcome] = share
+        features = "encoded"
+        if shares:
+            features = "mixed"
+            rows.append(blend_stage(shares, strength, rest="encoded", outcome=features))
+        decoder = self.network.decoder.row
+        return (*rows, *row_stages(decoder, (), (features, RESULT), "decoder.", side=SIDE, closing=leave))
+
+    def _build(self, style: Style) -> LayerRow:
+        """The bank of which `style` is the weights; raises OptionError if they don't fit."""
+        with torch.device("meta"):
+            bank = make_bank(self.network.channels)
+        try:
+            bank.load_state_dict(dict(style), assign=True)
+        except RuntimeError:
+            raise OptionError(f"this style card is no bank for {self.name}: {self.advice}") from None
+        freeze(bank).to(self.device).to(memory_format=torch.channels_last)
+        return bank
+
+
+def digest_shared(network: StyleBankNetwork) -> str:
+    """SHA-256 of encoder and decoder, which stay as they are while styles are added."""
+    found = hashlib.sha256()
+    for row in (network.encoder, network.decoder):
+        for tensor in row.state_dict().values():
+            found.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+class StyleBankTraining(nn.Module):
+    """How the banks learn: turns of `cycle` steps of painting, which move everything, and one of rebuilding photos.
+
+    That one moves encoder and decoder alone, by a gradient made `balance` times as long as the one by which painting
+    moved them in the step before (Chen et al. 2017, sec. 3.3). paintings: (1, 3, H, W) each; infos: what they are,
+    ``name`` at least; fixed: styles from there on alone are learned, by painting alone, and all else is frozen.
+
+    Departs from the paper: the loss of painting is `PerceptualLoss`', normalised content and means and deviations
+    besides the Gram matrices, over VGG-19.
+    """
+
+    turn: Tensor
+    pull: Tensor
+
+    def __init__(
+        self,
+        network: StyleBankNetwork,
+        loss: PerceptualLoss,
+        paintings: Sequence[Tensor],
+        infos: Sequence[Mapping[str, Any]],
+        *,
+        fixed: int = 0,
+        cycle: int = 2,
+        balance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.infos = [dict(info) for info in infos]
+        self.fixed, self.cycle, self.balance = fixed, cycle, balance
+        self._frozen = loss, tuple(paintings)
+        self._targets: Targets | None = None
+        self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("pull", torch.zeros(()))
+        if fixed:
+            network.encoder.requires_grad_(False)
+            network.decoder.requires_grad_(False)
+            network.banks[:fixed].requires_grad_(False)
+
+    def config(self) -> dict[str, Any]:
+        """The network's shape and its styles, for the file's header."""
+        return {"method": "stylebank", "shape": self.network.shape, "styles": self.infos}
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Content, style and smoothness of photos in random styles, or how well they are rebuilt, by turns.
+
+        `styles` are not looked at.
+        """
+        turn = int(self.turn)
+        self.turn.fill_((turn + 1) % (self.cycle + 1))
+        if self.fixed:
+            terms = self._paint(contents)
+        elif turn < self.cycle:
+            terms = self._paint(contents, measured=turn == self.cycle - 1)
+        else:
+            terms = self._rebuild(contents)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():  # processes wait for all gradients
+            unused = torch.stack([own.sum() for own in self.network.parameters() if own.requires_grad]).sum()
+            terms = {name: term + 0 * unused for name, term in terms.items()}
+        return terms
+
+    def _paint(self, contents: Tensor, measured: bool = False) -> dict[str, Tensor]:
+        loss, paintings = self._frozen
+        if self._targets is None:
+            self._targets = stack_targets([loss.targets(painting.to(contents.device)) for painting in paintings])
+        numbers = torch.randint(len(paintings), (len(contents),))
+        painted = self.network(contents, (numbers + self.fixed).tolist())
+        targets = pick_targets(self._targets, numbers.to(contents.device))
+        if not measured:
+            return loss.terms(painted, contents, targets)
+        seen = painted.detach().requires_grad_()
+        terms = loss.terms(seen, contents, targets)
+        (upstream,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), seen)
+        self.pull.copy_(self._length((painted * upstream).sum()))
+        carried = (painted * upstream).sum()  # the terms' gradient, without a second way back through the loss
+        terms = {name: term.detach() for name, term in terms.items()}
+        return {**terms, "style": terms["style"] + carried - carried.detach()}
+
+    def _rebuild(self, contents: Tensor) -> dict[str, Tensor]:
+        error = F.mse_loss(self.network.rebuild(contents), contents)
+        weight: Tensor = self.balance * self.pull / self._length(error).clamp_min(1e-12)
+        return {"rebuilt": weight * error}
+
+    def _length(self, value: Tensor) -> Tensor:
+        """The norm of the gradient of `value` by encoder and decoder."""
+        slopes = torch.autograd.grad(value, self.network.shared, retain_graph=True)
+        length: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(slope) for slope in slopes]))
+        return length
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Photographs, these rebuilt, and one after the other in every style that learns, (1, 3, rows x H, B W)."""
+        count, size = len(self._frozen[1]), len(contents)
+        rows = [contents, self.network.rebuild(contents)]
+        for first in range(0, count, size):
+            rows.append(self.network(contents, [number % count + self.fixed for number in range(first, first + size)]))
+        return stack_rows([row.clamp(0, 1) for row in rows])
