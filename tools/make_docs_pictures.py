@@ -1,7 +1,7 @@
 """Make the documentation's pictures: `python tools/make_docs_pictures.py [NAME ...]`.
 
-tools/docs_pictures.toml says of each by which commands it is made, from photographs that come with scikit-image. Those
-that are in docs/pictures already stay, unless they are named.
+tools/docs_pictures.toml says of each by which commands it is made, from photographs that come with scikit-image. Without
+names those are made that docs/pictures does not hold yet.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def join(pictures: list[Tensor], height: int | None) -> Tensor:
 
 
 def main() -> None:
-    """Make what is missing and what is named."""
+    """Make what is named, or what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", help="pictures to make anew, such as gallery/cat-udnie")
     names = parser.parse_args().names
@@ -86,7 +86,7 @@ def main() -> None:
     if unknown := set(names) - set(wanted):
         raise SystemExit(f"no such picture: {', '.join(sorted(unknown))}; there are: {', '.join(wanted)}")
     targets = {name: PICTURES / f"{name}.jpg" for name in wanted}
-    todo = [name for name in wanted if name in names or not targets[name].exists()]
+    todo = names or [name for name in wanted if not targets[name].exists()]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         make_inputs(table) if todo else None

@@ -91,7 +91,8 @@ def styles_table(language: str) -> str:
     for name, card in built_in_styles().items():
         info = load_style(card).info
         artist = f"{translate(language, info['artist'])} ({info['years']})"
-        rows.append([f"`{name}`", translate(language, info["title"]), artist, translate(language, info["year"])])
+        year = info["year"] if info["year"].isdigit() else translate(language, info["year"])
+        rows.append([f"`{name}`", translate(language, info["title"]), artist, year])
     return table([say(language, key) for key in ("name", "work", "artist", "year")], rows)
 
 
@@ -125,7 +126,10 @@ def weights_list(name: str, language: str) -> str:
         data = re.sub(r"^as ([\w-]+)", lambda same: str(manifest()[same[1]]["data"]), entry["data"])
         told = {"data": data, "where": entry["trained_on"], "quality": entry["quality"]}
         lines += [f"  - {say(language, word)}: {translate(language, text)}" for word, text in told.items()]
-    return "\n".join(lines) + "\n" if lines else say(language, "no weights") + "\n"
+    if not lines:
+        needed = "weights" in find_method(name).Options.model_fields
+        lines = [say(language, "none shipped", name) if needed else say(language, "no weights")]
+    return "\n".join(lines) + "\n"
 
 
 # --- methods
@@ -185,11 +189,18 @@ def method_page(name: str, language: str) -> str:
 
 
 def _use(name: str, entry: dict[str, Any] | None, language: str) -> str:
-    commands = entry["commands"] if entry else [f"impasto stylize photo.jpg --style starry-night -m {name}"]
-    block = "\n".join(commands)
-    code = f'import impasto\n\nmodel = impasto.load("{name}")'
+    if entry:
+        commands = entry["commands"]
+    elif hasattr(find_method(name), "learned"):
+        commands = [
+            f"impasto train {name} --content photos/ --style painting.jpg -o run",
+            f"impasto stylize photo.jpg --style painting -m {name} --weights run/{name}.safetensors",
+        ]
+    else:
+        commands = [f"impasto stylize photo.jpg --style starry-night -m {name}"]
+    block = "\n".join([*commands, f"impasto methods {name}"])
     about = f"{say(language, 'photo')}\n\n" if entry else ""
-    return f"{about}```sh\n{block}\nimpasto methods {name}\n```\n\n```python\n{code}\n```\n"
+    return f"{about}```sh\n{block}\n```\n\n```python\nimport impasto\n\nmodel = impasto.load(\"{name}\")\n```\n"
 
 
 def write_method_pages(folder: Path, language: str) -> None:
@@ -222,7 +233,8 @@ def command_line(language: str) -> str:
     parts = []
     for words, command in _commands(typer.main.get_command(app), ()):
         name = " ".join(("impasto", *words))
-        about = translate(language, re.sub(r"\[/?bold\]", "`", inspect.cleandoc(command.help or "")))
+        plain = re.sub(r"\[/?bold\]", "`", inspect.cleandoc(command.help or ""))
+        about = translate(language, "\n\n".join(" ".join(part.split()) for part in plain.split("\n\n")))
         parts.append(f"## {name}\n\n{about}\n\n" + _flags_table(command, language))
     return "\n".join(parts)
 

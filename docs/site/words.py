@@ -23,7 +23,6 @@ WORDS = {
         "numbers": "Numbers",
         "departures": "Departs from the paper",
         "use": "Use",
-        "reference": "In Python",
         "kind": "kind",
         "method": "method",
         "name": "name",
@@ -41,6 +40,7 @@ WORDS = {
         "measured": "How this was measured, and beside what, stands on the page [Benchmarks](../benchmarks.md).",
         "unmeasured": "Nothing has been measured yet.",
         "no weights": "It needs no weights but those of its backbone.",
+        "none shipped": "None are shipped with this version: `impasto train {}` makes some, and `--weights FILE` takes them.",
         "one-pass": "one pass",
         "optimisation": "optimisation",
         "yes or no": "yes or no",
@@ -55,7 +55,6 @@ WORDS = {
         "and": " and ",
         "min_length": "at least {}",
         "arguments": "arguments and flags",
-        "listed": "`{}` lists what further flags there are.",
     },
     "zh": {
         "options": "选项",
@@ -70,7 +69,6 @@ WORDS = {
         "numbers": "实测数据",
         "departures": "与论文的差异",
         "use": "用法",
-        "reference": "在 Python 中",
         "kind": "类型",
         "method": "方法",
         "name": "名称",
@@ -88,6 +86,7 @@ WORDS = {
         "measured": "测量方法与对照见[基准测试](../benchmarks.md)。",
         "unmeasured": "尚无实测数据。",
         "no weights": "除骨干网络外，不需要别的权重。",
+        "none shipped": "当前版本未附带权重：可用 `impasto train {}` 训练，再用 `--weights 文件` 指定。",
         "one-pass": "一次前向",
         "optimisation": "迭代优化",
         "yes or no": "是 / 否",
@@ -102,7 +101,6 @@ WORDS = {
         "and": "，",
         "min_length": "至少 {} 项",
         "arguments": "参数",
-        "listed": "其余选项用 `{}` 查看。",
     },
 }
 
