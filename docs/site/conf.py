@@ -27,12 +27,11 @@ html_math_renderer = "mathml"
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["notes/*"]
 default_role = "literal"
+smartquotes = False
 templates_path = ["templates"]
-nitpicky = False
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings = ["misc.highlighting_failure"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -45,6 +44,7 @@ html_static_path = ["static"]
 html_css_files = ["impasto.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_sidebars = {
     "**": [
         "sidebar/brand.html",
@@ -113,6 +113,7 @@ def name_languages(app: Sphinx, page: str, template: str, context: dict[str, Any
     """Tell the templates where the same page is in the other language."""
     there = "en" if short(app.config.language) == "zh" else "zh"
     file = f"{page}.html" if doctree is not None else "index.html"
+    context["other_name"] = {"en": "English", "zh": "中文"}[there]
     context["other_language"] = "../" * (page.count("/") + 1) + f"{there}/{file}"
 
 

@@ -42,13 +42,21 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
+def mark_flags(text: str) -> str:
+    """`text` with its flags set as code."""
+    parts = re.split(r"(`[^`]*`)", text)
+    parts[::2] = [re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"`\g<0>`", part) for part in parts[::2]]
+    return "".join(parts)
+
+
 def options_table(method: type[Stylizer], language: str) -> str:
     """A method's options: flag, values, default, meaning."""
     rows = []
     for entry in describe_options(method.Options):
         value = shown(entry["default"])
         plain = say(language, value) if value in ("none", "yes", "no") else f"`{value}`"
-        rows.append([f"`{entry['flag']}`", _values(entry, language), plain, translate(language, entry["help"])])
+        told = mark_flags(translate(language, entry["help"]))
+        rows.append([f"`{entry['flag']}`", _values(entry, language), plain, told])
     return table([say(language, key) for key in ("option", "values", "default", "meaning")], rows)
 
 
@@ -99,14 +107,15 @@ def styles_table(language: str) -> str:
 # --- numbers
 
 
-def numbers(name: str) -> str:
+def numbers(name: str, language: str = "en") -> str:
     """The rows of benchmarks/README.md that are about the method `name`, under their own headings."""
     found: list[tuple[list[str], list[list[str]]]] = []
     for head, rows in _tables(BENCHMARKS.read_text(encoding="utf-8")):
         own = [row for row in rows if re.match(rf"`{name}`", row[0])]
         if own and head[0] in ("method", "what"):
             found.append((head, own))
-    return "\n".join(table(head, rows) for head, rows in found)
+    told = [([translate(language, cell) for cell in line] for line in (head, *rows)) for head, rows in found]
+    return "\n".join(table(head, rows) for head, *rows in told)
 
 
 def _tables(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
@@ -180,7 +189,7 @@ def method_page(name: str, language: str) -> str:
     parts.append(f"## {say(language, 'options')}\n\n" + options_table(method, language))
     if len(method.presets) > 1:
         parts.append(f"## {say(language, 'presets')}\n\n" + presets_table(method, language))
-    rows = numbers(name)
+    rows = numbers(name, language)
     told = f"{rows}\n{say(language, 'measured')}\n" if rows else say(language, "unmeasured") + "\n"
     parts.append(f"## {say(language, 'numbers')}\n\n{told}")
     parts.append(f"## {say(language, 'weights')}\n\n" + weights_list(name, language))
@@ -189,6 +198,7 @@ def method_page(name: str, language: str) -> str:
 
 
 def _use(name: str, entry: dict[str, Any] | None, language: str) -> str:
+    code = f'import impasto\n\nmodel = impasto.load("{name}")'
     if entry:
         commands = entry["commands"]
     elif hasattr(find_method(name), "learned"):
@@ -196,11 +206,12 @@ def _use(name: str, entry: dict[str, Any] | None, language: str) -> str:
             f"impasto train {name} --content photos/ --style painting.jpg -o run",
             f"impasto stylize photo.jpg --style painting -m {name} --weights run/{name}.safetensors",
         ]
+        code = code[:-1] + f', weights="run/{name}.safetensors")'
     else:
         commands = [f"impasto stylize photo.jpg --style starry-night -m {name}"]
     block = "\n".join([*commands, f"impasto methods {name}"])
     about = f"{say(language, 'photo')}\n\n" if entry else ""
-    return f"{about}```sh\n{block}\n```\n\n```python\nimport impasto\n\nmodel = impasto.load(\"{name}\")\n```\n"
+    return f"{about}```sh\n{block}\n```\n\n```python\n{code}\n```\n"
 
 
 def write_method_pages(folder: Path, language: str) -> None:
@@ -256,7 +267,7 @@ def _flags_table(command: Any, language: str) -> str:
             metavar = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
             told = ", ".join(f"`{flag}`" for flag in parameter.opts + parameter.secondary_opts)
             told = told[:-1] + f"{metavar}`"
-        rows.append([told, translate(language, parameter.help or "")])
+        rows.append([told, mark_flags(translate(language, parameter.help or ""))])
     return table([say(language, "arguments"), say(language, "meaning")], rows)
 
 
