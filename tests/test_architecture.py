@@ -18,7 +18,7 @@ SOURCE = Path(impasto.__file__).parent
 ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"}
-    | {"video", "flow"},
+    | {"video", "flow", "procedural"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
     {"losses", "perceptual", "stages", "instance_norm", "transformation", "tiling", "tiled_objective", "memory"},
     {"optimize", "parameterizations", "styles", "stylizer", "learned", "temporal", "pretrained"},

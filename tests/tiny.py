@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_BLOCKS, Backbone, slim_backbone, vgg_steps
 from impasto.image import resize
 from impasto.layers import freeze
-from impasto.learned import LearnedStyles
+from impasto.learned import LearnedStyles, network_style
 from impasto.methods.gatys import Gatys, GatysOptions
 from impasto.styles import Style
 from impasto.stylizer import Stylizer
+from impasto.transformation import slim_network
 
 LEARNED = ("first", "second")
 NARROW_WIDTHS = (8, 16, 24, 32, 32)
@@ -74,7 +75,7 @@ def tiny_sanet() -> Stylizer:
 
 def tiny_johnson() -> Stylizer:
     """Two transformation networks that never learned anything."""
-    from impasto.methods.johnson import Johnson, JohnsonOptions, slim_network
+    from impasto.methods.johnson import Johnson, JohnsonOptions
 
     networks = {name: varied(slim_network(4, 2)) for name in LEARNED}
     return Johnson(JohnsonOptions(precision="fp32"), networks=networks)
@@ -87,6 +88,15 @@ def tiny_conditional_norm() -> Stylizer:
     infos = [{"name": name} for name in LEARNED]
     network = varied(ConditionalNetwork(len(LEARNED), 4, 2))
     return ConditionalNorm(ConditionalNormOptions(precision="fp32"), network=network, infos=infos)
+
+
+def tiny_metastyle() -> Stylizer:
+    """Initial parameters that never learned anything, and two networks that were not made of them."""
+    from impasto.methods.metastyle import MetaStyle, MetaStyleOptions
+
+    model = MetaStyle(MetaStyleOptions(precision="fp32"), network=varied(slim_network(4, 2)))
+    model.cards |= {name: network_style(varied(slim_network(4, 2)), {"name": name}) for name in LEARNED}
+    return model
 
 
 def tiny_stylebank() -> Stylizer:
@@ -142,7 +152,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
-LEARNING = ("conditional_norm", "johnson", "stylebank")
+LEARNING = ("conditional_norm", "johnson", "metastyle", "stylebank")
 """The methods that know only the styles that they have learned."""
 
 
@@ -161,6 +171,7 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "conditional_norm": tiny_conditional_norm,
     "gatys": lambda: tiny_gatys(octaves=1, least_side=32, coarse_steps=3, steps=4),
     "johnson": tiny_johnson,
+    "metastyle": tiny_metastyle,
     "sanet": tiny_sanet,
     "stylebank": tiny_stylebank,
     "wct": tiny_wct,

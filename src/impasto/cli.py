@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from impasto import __version__
+from impasto.cli_adapt import adapt
 from impasto.cli_attack import attack
 from impasto.cli_batch import batch
 from impasto.cli_bench import bench, doctor
@@ -55,6 +56,7 @@ style.command()(show)
 app.command(cls=OpenCommand)(sweep)
 app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
+app.command(cls=OpenCommand)(adapt)
 app.command(cls=OpenCommand)(export)
 app.command()(bench)
 app.command()(doctor)

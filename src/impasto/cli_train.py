@@ -50,6 +50,12 @@ def _conditional_norm() -> Recipe:
     return CONDITIONAL_NORM
 
 
+def _metastyle() -> Recipe:
+    from impasto.cli_train_meta import METASTYLE
+
+    return METASTYLE
+
+
 def _stylebank() -> Recipe:
     from impasto.cli_train_styles import STYLEBANK
 
@@ -63,6 +69,7 @@ TASKS: dict[str, Callable[[], Recipe]] = {
     "sanet": _sanet,
     "johnson": _johnson,
     "conditional_norm": _conditional_norm,
+    "metastyle": _metastyle,
     "stylebank": _stylebank,
 }
 """What can be trained: its options, and how its task is built from them."""

@@ -86,7 +86,12 @@ def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) 
         if mask is None and not full:
             total, squares = _Sums.apply(features)
             return Moments(float(features.shape[2] * features.shape[3]), total, squares)
-        return _sum(features.float() if features.dtype in HALF else features, full, mask)
+        return _sum(precise(features), full, mask)
+
+
+def precise(x: Tensor) -> Tensor:
+    """`x`, in float32 if it is of half precision."""
+    return x.float() if x.dtype in HALF else x
 
 
 class _Sums(torch.autograd.Function):
@@ -95,12 +100,12 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(features)
-        precise = features.float() if features.dtype in HALF else features
+        values = precise(features)
         if features.shape[1] <= NARROW:  # all products by matrices are quicker than squares by channels
-            flat = precise.flatten(2)
+            flat = values.flatten(2)
             ones = flat.new_ones(flat.shape[2], 1)
             return (flat @ ones)[..., 0], (flat @ flat.transpose(1, 2)).diagonal(dim1=1, dim2=2)
-        return precise.sum((2, 3)), precise.square().sum((2, 3))
+        return values.sum((2, 3)), values.square().sum((2, 3))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -122,9 +127,9 @@ def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:
 
 def channel_stats(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
     """Mean and deviation of every channel, each (B, C, 1, 1), numerically centred; for normalising (B, C, H, W)."""
-    precise = features.float() if features.dtype in HALF else features
-    mean = precise.mean((2, 3), keepdim=True)
-    variance = (precise - mean).square().mean((2, 3), keepdim=True)
+    values = precise(features)
+    mean = values.mean((2, 3), keepdim=True)
+    variance = (values - mean).square().mean((2, 3), keepdim=True)
     return mean.to(features.dtype), (variance + eps).sqrt().to(features.dtype)
 
 

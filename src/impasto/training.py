@@ -55,6 +55,10 @@ class TrainOptions(Options):
         return self.side
 
 
+class Enough(Exception):
+    """What `on_step` raises to end a training there, as if all steps were done."""
+
+
 class Task(nn.Module):
     """What is trained. Its parameters that require gradients learn; calling it gives the terms of the loss."""
 
@@ -220,7 +224,8 @@ def train(
     """Train `task` and write ``NAME.safetensors`` into `folder`; returns its path.
 
     A checkpoint lies beside it; `resume` goes on from there and gives the same bits as a run never interrupted. Raises
-    ImpastoError if the loss is not finite, leaving the last good checkpoint. KeyboardInterrupt checkpoints first.
+    ImpastoError if the loss is not finite, leaving the last good checkpoint. KeyboardInterrupt checkpoints first;
+    `Enough`, from `on_step`, ends it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run.begin(task, options, folder, log)
@@ -229,6 +234,8 @@ def train(
     try:
         for report in run.steps(contents, styles):
             on_step(report)
+    except Enough:
+        pass
     except KeyboardInterrupt:
         run.save()
         raise

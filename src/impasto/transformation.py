@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from impasto.instance_norm import adaptive_instance_norm
 from impasto.layers import DOUBLING, Conv, double, fit_edge
 from impasto.stages import IMAGE, RESULT, Flow, MomentsOf, Stage, Work
-from impasto.statistics import Moments
+from impasto.statistics import Moments, precise
 
 Norms = Sequence[tuple[Tensor, Tensor]]
 """Scale and shift of each norm in the order of the layers, each (1 or B, C)."""
@@ -137,8 +137,8 @@ class TransformationNetwork(LayerRow):
         return self.leave(self.run(self.enter(images), images.shape, norms=norms))
 
     def leave(self, x: Tensor) -> Tensor:
-        """What the last layer gives as a picture, in float32."""
-        x = x.float()
+        """What the last layer gives as a picture, in float32 at least."""
+        x = precise(x)
         return x.sigmoid() if self.shape["output"] == "sigmoid" else x + 0.5
 
 
@@ -155,6 +155,11 @@ def _layers(width: int, residuals: int, norm_last: bool, bias: bool) -> Iterable
     yield layer(4 * width, 2 * width, Form(up=True))
     yield layer(2 * width, width, Form(up=True))
     yield layer(width, 3, Form(norm=norm_last, relu=False), 9)
+
+
+def slim_network(width: int = 16, residuals: int = 5) -> TransformationNetwork:
+    """The shipped size; of the form of Dumoulin et al. (2017), so that it can start from a network of many styles."""
+    return TransformationNetwork(width, residuals, output="sigmoid", norm_last=True, bias=False)
 
 
 def leave_as_is(x: Tensor) -> Tensor:

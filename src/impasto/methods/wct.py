@@ -30,6 +30,10 @@ DEEPEST = 5
 LAYERS = {level: f"relu{level}_1" for level in range(1, DEEPEST + 1)}
 
 
+USUAL = {5: 1.0, 4: 1.3, 3: 1.3, 2: 1.2, 1: 1.0}
+"""Strength by level: deep features are exaggerated, as the photo's own are blended in below them."""
+
+
 class WCTOptions(Options):
     """What can be chosen without training anew."""
 
@@ -37,10 +41,10 @@ class WCTOptions(Options):
         (4, 3, 2, 1), min_length=1, description="levels at which colours and textures change"
     )
     level_strengths: tuple[float, ...] = Field(
-        (), description="strength at each level, 0 to 2, above 1 exaggerates; empty: 1 everywhere"
+        (), description="strength at each level, 0 to 2, above 1 exaggerates; empty: 1.3, 1.3, 1.2, 1 from level 4 down"
     )
     detail: tuple[float, ...] = Field(
-        (0.35,),
+        (0.45,),
         description="share of the photo's own features at each level below the deepest; one for all, or one a level",
     )
     transform: Transform = Field(
@@ -217,7 +221,7 @@ class WCT(OnePass):
     ) -> tuple[Stage, ...]:
         """Encode once, then from level to level: colour, one step down, blend in the photo's own features."""
         options = self.options
-        strengths = dict(zip(options.levels, options.level_strengths or (1.0,) * len(options.levels), strict=True))
+        strengths = dict(zip(options.levels, options.level_strengths or _usual(options.levels), strict=True))
         shares = options.detail * (len(options.levels) - 1) if len(options.detail) == 1 else options.detail
         details = {n: share for n, share in zip(options.levels[1:], shares, strict=False) if share}
         deepest = options.levels[0]
@@ -251,6 +255,10 @@ class WCT(OnePass):
         ways = [Flow(above, below, (self.decoder.steps[level - 1],))] + ([Flow(own, below)] if detail else [])
         measures = (_measure(level - 1),) if level - 1 in self.options.levels else ()
         return Stage(tuple(ways), run, measures, prepare)
+
+
+def _usual(levels: Sequence[int]) -> list[float]:
+    return [USUAL[level] for level in levels]
 
 
 def _measure(level: int) -> MomentsOf:
@@ -295,7 +303,7 @@ class WCTTraining(nn.Module):
         half = (len(contents) + 1) // 2
         rebuilt = self.rebuild(torch.cat([contents[:half], styles[:half]]))
         terms = {name: self.rebuild_weight * term for name, term in rebuilt.items()}
-        detail = 0.2 + 0.3 * float(torch.rand(()))
+        detail = 0.3 + 0.3 * float(torch.rand(()))
         painted = self.paint(contents, styles, detail)
         return {**terms, **loss(painted, contents, styles)}
 
@@ -321,7 +329,7 @@ class WCTTraining(nn.Module):
         x: Tensor = own[LAYERS[4]]
         for level in (4, 3, 2, 1):
             x = torch.lerp(x, own[LAYERS[level]].to(x.dtype), detail) if level < 4 else x
-            x = colour(x, moments(textures[LAYERS[level]]), "transport")
+            x = colour(x, moments(textures[LAYERS[level]]), "transport", USUAL[level])
             x = self.network.step(level, x, size_below(level, contents.shape))
         return x
 
