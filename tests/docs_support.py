@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "methods")]
 """All that is written by hand; the pages of methods are generated."""
 
-PAINTING = [("stylize",), ("batch",), ("video",), ("sweep",), ("export",), ("style", "extract"), ("evaluate",)]
+PAINTING = [("stylize",), ("batch",), ("video",), ("sweep",), ("export",), ("export-style",), ("style", "extract"), ("evaluate",)]
+
 REHEARSING = ("stylize", "batch", "video", "sweep", "train", "fit")
 OUTPUTS = {"-o", "--output", "--strip", "--report", "--preview", "--markdown", "--make"}
 PICTURES = (".png", ".jpg", ".tif")
@@ -107,6 +108,7 @@ def check_flags(verbs: tuple[str, ...], context: Any) -> None:
 
 def options_of(verbs: tuple[str, ...], context: Any) -> type[Options] | None:
     """The options that a recipe takes besides its flags."""
+    from impasto.cli_adapt_run import RECIPE
     from impasto.cli_train import TASKS
     from impasto.recipes.adversarial import AttackOptions
     from impasto.recipes.inversion import InversionOptions
@@ -116,7 +118,7 @@ def options_of(verbs: tuple[str, ...], context: Any) -> type[Options] | None:
     if verbs == ("train",):
         task = context.params["task"]
         return TASKS[task]().options if task in TASKS else None
-    recipes = {"attack": AttackOptions, "invert": InversionOptions, "dream": DreamOptions, "fit": FitOptions}
+    recipes = {"attack": AttackOptions, "invert": InversionOptions, "dream": DreamOptions, "fit": FitOptions, "adapt": RECIPE.options}
     return recipes.get(verbs[-1])
 
 

@@ -20,7 +20,8 @@ LEVELS = [
     {"errors", "canvas", "decoding", "image", "sheet", "color", "statistics", "options", "timing", "weights"}
     | {"video", "flow", "procedural"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
-    {"losses", "perceptual", "stages", "instance_norm", "transformation", "tiling", "tiled_objective", "memory"},
+    {"losses", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
+    | {"tiling", "tiled_objective", "memory"},
     {"optimize", "parameterizations", "styles", "stylizer", "learned", "temporal", "pretrained"},
     {"methods", "recipes"},
     {"training", "distillation", "transfer", "evaluation", "export", "run_record"},

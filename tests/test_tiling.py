@@ -16,6 +16,7 @@ from impasto import memory, stylizer, tiling
 from impasto.canvas import Bytes, Floats, Window, windows
 from impasto.errors import ImpastoError
 from impasto.layers import Conv
+from impasto.methods.metanet import MetaNet
 from impasto.methods.wct import WCT, WCTOptions
 from impasto.receptive import reach, stride_after, work
 from impasto.stages import RESULT, Stage, Thinned, Work, pick, thin_grid
@@ -57,15 +58,22 @@ def tiled(method: OnePass, tile: int, keep: int, *args: Any, **options: Any) -> 
 
 def shifting(method: OnePass) -> OnePass:
     """Let every convolution look at one corner only, so that what lies farthest away counts most."""
-    corner = 0 if method.name in LEARNING else -1  # a convolution of stride 2 looks farther up, a pooling farther down
+    own = (
+        isinstance(method, MetaNet) or method.name in LEARNING
+    )  # a convolution of stride 2 looks farther up, a pooling farther down
     generator = torch.Generator().manual_seed(1)
     networks = [value for value in vars(method).values() if isinstance(value, nn.Module)]
     weights = [layer.weight.data for net in networks for layer in net.modules() if isinstance(layer, Conv)]
     if method.name in LEARNING:
         weights += [tensor for style in method.learned.values() for tensor in style.values() if tensor.dim() == 4]  # type: ignore[attr-defined]
+    if isinstance(method, MetaNet):
+        made = method._build(style_for(method))
+        method._build = lambda style: made  # type: ignore[method-assign]
+        weights += [layer.conv.weight.data for layer in made.row]
     for weight in weights:
         outputs, inputs = weight.shape[:2]
         weight.zero_()
+        corner = (3 if weight.shape[-1] == 4 else 0) if own else -1  # which of a transposed one is the same
         weight[..., corner, corner] = (
             torch.rand(outputs, inputs, generator=generator) * (2 if outputs > 3 else 0.3) / inputs
         )

@@ -109,6 +109,18 @@ def tiny_stylebank() -> Stylizer:
     return StyleBank(StyleBankOptions(precision="fp32"), network=network, infos=infos)
 
 
+def tiny_metanet() -> Stylizer:
+    """A hyper network that never learned anything, over `narrow_slim`."""
+    from impasto.hypernetwork import HyperNetwork
+    from impasto.methods.metanet import MetaNet, MetaNetOptions, read_moments
+
+    backbone = narrow_slim()
+    network = HyperNetwork(2 * sum(NARROW_WIDTHS), 6, 4, affine=True, output="sigmoid")
+    network.start_reading(read_moments(backbone, torch.rand(8, 3, 16, 16) ** torch.rand(8, 1, 1, 1)))
+    network.last.weight.data *= 4
+    return MetaNet(MetaNetOptions(precision="fp32"), backbone=backbone, network=network)
+
+
 def varied(module: Any) -> Any:
     """`module` with weights all different, its scales and shifts among them."""
     for parameter in module.parameters():
@@ -134,7 +146,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     from impasto.methods.sanet import SANet, SANetOptions, SANetwork
     from impasto.methods.wct import WCT, WCTOptions
 
-    if name in LEARNING:
+    if name in (*LEARNING, "metanet"):
         return _double(tiny(name)) if double else tiny(name)
     backbone, widths = narrow_slim(), NARROW_WIDTHS if name == "wct" else NARROW_WIDTHS[:4]
     with torch.random.fork_rng(devices=[]):
@@ -157,10 +169,10 @@ LEARNING = ("conditional_norm", "johnson", "metastyle", "stylebank")
 
 
 def _double(method: Any) -> Stylizer:
-    """A tiny method with learned styles, in double precision."""
+    """A tiny method with networks of its own, in double precision."""
     for module in (value for value in vars(method).values() if isinstance(value, nn.Module)):
         module.double()
-    for style in method.learned.values():
+    for style in getattr(method, "learned", {}).values():
         style.update({name: tensor.double() for name, tensor in style.items()})
     found: Stylizer = method
     return found
@@ -171,6 +183,7 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "conditional_norm": tiny_conditional_norm,
     "gatys": lambda: tiny_gatys(octaves=1, least_side=32, coarse_steps=3, steps=4),
     "johnson": tiny_johnson,
+    "metanet": tiny_metanet,
     "metastyle": tiny_metastyle,
     "sanet": tiny_sanet,
     "stylebank": tiny_stylebank,

@@ -29,6 +29,14 @@ DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
 PICTURES = tomllib.loads((ROOT / "tools" / "docs_pictures.toml").read_text(encoding="utf-8"))
 BENCHMARKS = ROOT / "benchmarks" / "README.md"
+USES = {
+    "metastyle": [
+        "impasto adapt painting.jpg -o card.safetensors",
+        "impasto stylize photo.jpg card.safetensors -m metastyle",
+    ]
+}
+"""How methods are used that are not used as others are."""
+
 DEPARTS = "Departs from the paper:"
 SIGNS = {"ge": "≥ {:g}", "gt": "> {:g}", "le": "≤ {:g}", "lt": "< {:g}"}
 
@@ -125,14 +133,18 @@ def _tables(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
         yield head, rows
 
 
+def shipped(name: str) -> list[dict[str, Any]]:
+    """The manifest's entries of the method `name`."""
+    own = {key for key in manifest() if key == name or load_weights(resolve(key)).config.get("method") == name}
+    return [entry for key, entry in manifest().items() if key in own]
+
+
 def weights_list(name: str, language: str) -> str:
     """The shipped files of the method `name`, as the manifest describes them."""
     lines = []
-    for key, entry in manifest().items():
-        if key != name and load_weights(resolve(key)).config.get("method") != name:
-            continue
+    for entry in shipped(name):
         lines.append(f"- `{entry['file']}`: {entry['bytes'] / 1e6:.2f} MB, {entry['licence']}")
-        data = re.sub(r"^as ([\w-]+)", lambda same: str(manifest()[same[1]]["data"]), entry["data"])
+        data = re.sub(r"^as (vgg19-slim)", lambda same: str(manifest()[same[1]]["data"]), entry["data"])
         told = {"data": data, "where": entry["trained_on"], "quality": entry["quality"]}
         lines += [f"  - {say(language, word)}: {translate(language, text)}" for word, text in told.items()]
     if not lines:
@@ -199,12 +211,20 @@ def method_page(name: str, language: str) -> str:
 
 def _use(name: str, entry: dict[str, Any] | None, language: str) -> str:
     code = f'import impasto\n\nmodel = impasto.load("{name}")'
-    if entry:
-        commands = entry["commands"]
-    elif hasattr(find_method(name), "learned"):
+    if entry or name in USES:
+        commands = entry["commands"] if entry else USES[name]
+    elif hasattr(find_method(name), "learned") and not shipped(name):
         commands = [
             f"impasto train {name} --content photos/ --style painting.jpg -o run",
             f"impasto stylize photo.jpg --style painting -m {name} --weights run/{name}.safetensors",
+        ]
+        code = code[:-1] + f', weights="run/{name}.safetensors")'
+    elif hasattr(find_method(name), "learned"):
+        commands = [f"impasto styles -m {name}", f"impasto stylize photo.jpg --style starry-night -m {name}"]
+    elif "weights" in find_method(name).Options.model_fields and not shipped(name):
+        commands = [
+            f"impasto train {name} --content photos/ --style artworks/ -o run",
+            f"impasto stylize photo.jpg painting.jpg -m {name} --weights run/{name}.safetensors",
         ]
         code = code[:-1] + f', weights="run/{name}.safetensors")'
     else:

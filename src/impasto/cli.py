@@ -22,6 +22,7 @@ from impasto.cli_bench import bench, doctor
 from impasto.cli_dream import dream
 from impasto.cli_evaluate import evaluate
 from impasto.cli_export import export
+from impasto.cli_export_style import export_style
 from impasto.cli_flags import OpenCommand
 from impasto.cli_inspect import inspect
 from impasto.cli_invert import invert
@@ -58,6 +59,7 @@ app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
 app.command(cls=OpenCommand)(adapt)
 app.command(cls=OpenCommand)(export)
+app.command("export-style", cls=OpenCommand)(export_style)
 app.command()(bench)
 app.command()(doctor)
 app.command(cls=OpenCommand)(invert)

@@ -62,6 +62,12 @@ def _stylebank() -> Recipe:
     return STYLEBANK
 
 
+def _metanet() -> Recipe:
+    from impasto.cli_train_methods import METANET
+
+    return METANET
+
+
 TASKS: dict[str, Callable[[], Recipe]] = {
     "backbone": _backbone,
     "wct": _wct,
@@ -71,6 +77,7 @@ TASKS: dict[str, Callable[[], Recipe]] = {
     "conditional_norm": _conditional_norm,
     "metastyle": _metastyle,
     "stylebank": _stylebank,
+    "metanet": _metanet,
 }
 """What can be trained: its options, and how its task is built from them."""
 

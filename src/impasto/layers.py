@@ -24,10 +24,25 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         if self.edge[0]:
-            device = "cpu" if x.is_meta else x.device.type  # tensors without values have no autocast of their own
-            with torch.autocast(device, enabled=False):  # which would pad in float32
-                x = F.pad(x, self.edge, mode=self.edge_mode)
+            x = _pad(x, self.edge, self.edge_mode)
         return F.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class DoublingConv(nn.ConvTranspose2d):
+    """A transposed convolution, 4x4 at stride 2, that doubles height and width, with the picture's edge mirrored."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
+        return F.conv_transpose2d(_pad(x, (1, 1, 1, 1), "reflect"), self.weight, self.bias, 2, 3)
+
+
+def _pad(x: Tensor, edge: tuple[int, ...], mode: str) -> Tensor:
+    device = "cpu" if x.is_meta else x.device.type  # tensors without values have no autocast of their own
+    with torch.autocast(device, enabled=False):  # which would pad in float32
+        return F.pad(x, edge, mode=mode)
 
 
 def double(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from impasto.options import Options
 from impasto.stages import Known, Stage
 from impasto.styles import NETWORK, Style, built_in_styles, load_style, parts
 from impasto.stylizer import LEAST_SIDE, OnePass
-from impasto.transformation import TransformationNetwork, blend_stage, network_stages
+from impasto.transformation import PictureNetwork, TransformationNetwork, blend_stage, network_stages
 
 NAMED = "name"
 TOLD = ("title", "artist")
@@ -127,7 +127,7 @@ def network_kind(shape: Mapping[str, Any]) -> str:
     return NETWORK + "-".join(str(value) for value in shape.values())
 
 
-def network_style(network: TransformationNetwork, info: Mapping[str, Any]) -> Style:
+def network_style(network: PictureNetwork, info: Mapping[str, Any]) -> Style:
     """The network's weights as a style."""
     values = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     return Style(values, network_kind(network.shape), info)

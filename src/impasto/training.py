@@ -54,6 +54,11 @@ class TrainOptions(Options):
         """Shorter side to which artworks are shrunk when read, px."""
         return self.side
 
+    @property
+    def steps_an_artwork(self) -> int:
+        """For how many steps the same crops of artworks stay, while photographs change at every step."""
+        return 1
+
 
 class Enough(Exception):
     """What `on_step` raises to end a training there, as if all steps were done."""
@@ -331,9 +336,10 @@ class _Run:
 
     def _batches(self, contents: Pictures, styles: Pictures) -> tuple[Tensor, Tensor]:
         options, rank = self.options, self.accelerator.process_index
-        seed = (options.seed, self.step, rank)
+        steps = self.step, self.step // options.steps_an_artwork
         pair = (
-            pictures.batch((*seed, i), options.batch, options.crop) for i, pictures in enumerate((contents, styles))
+            pictures.batch((options.seed, step, rank, i), options.batch, options.crop)
+            for i, (step, pictures) in enumerate(zip(steps, (contents, styles), strict=True))
         )
         first, second = (batch.to(self.accelerator.device, memory_format=torch.channels_last) for batch in pair)
         return first, second
