@@ -1,4 +1,4 @@
-"""What the tests of the documentation share: the commands and programs that it shows, and files that they can work on."""
+"""What the tests of the documentation share: commands and programs that it shows, files to work on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cli_support import make_picture
 from impasto.cli import app, main
 from impasto.image import write_image
 from impasto.options import Options
+from impasto.styles import BUILT_IN
 from impasto.stylizer import find_method
 from impasto.weights import manifest, resolve
 
@@ -22,7 +23,16 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "methods")]
 """All that is written by hand; the pages of methods are generated."""
 
-PAINTING = [("stylize",), ("batch",), ("video",), ("sweep",), ("export",), ("export-style",), ("style", "extract"), ("evaluate",)]
+PAINTING = [
+    ("stylize",),
+    ("batch",),
+    ("video",),
+    ("sweep",),
+    ("export",),
+    ("export-style",),
+    ("style", "extract"),
+    ("evaluate",),
+]
 
 REHEARSING = ("stylize", "batch", "video", "sweep", "train", "fit")
 OUTPUTS = {"-o", "--output", "--strip", "--report", "--preview", "--markdown", "--make"}
@@ -118,7 +128,13 @@ def options_of(verbs: tuple[str, ...], context: Any) -> type[Options] | None:
     if verbs == ("train",):
         task = context.params["task"]
         return TASKS[task]().options if task in TASKS else None
-    recipes = {"attack": AttackOptions, "invert": InversionOptions, "dream": DreamOptions, "fit": FitOptions, "adapt": RECIPE.options}
+    recipes = {
+        "attack": AttackOptions,
+        "invert": InversionOptions,
+        "dream": DreamOptions,
+        "fit": FitOptions,
+        "adapt": RECIPE.options,
+    }
     return recipes.get(verbs[-1])
 
 
@@ -151,7 +167,7 @@ def provide(word: str, before: str) -> None:
         put_picture(path)
     elif path.suffix == ".safetensors":
         path.parent.mkdir(parents=True, exist_ok=True)
-        card = resolve(path.stem) if path.stem in manifest() else Path(resolve("wct")).parent / "styles/udnie.safetensors"
+        card = resolve(path.stem) if path.stem in manifest() else BUILT_IN / "udnie.safetensors"
         shutil.copy(card, path)
     elif path.suffix == ".mp4":
         from clips import moving_shapes, write_clip

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from cli_support import use_one_thread
-from docs_support import PAGES, REHEARSING, ROOT, blocks, check_flags, mentioned, pages, parse, put_picture, rehearse, shown
+from docs_support import (
+    PAGES,
+    REHEARSING,
+    ROOT,
+    blocks,
+    check_flags,
+    mentioned,
+    pages,
+    parse,
+    put_picture,
+    rehearse,
+    shown,
+)
 from impasto.cli_methods import describe_options
 from impasto.stylizer import find_method, list_methods
 from impasto.weights import resolve
@@ -18,7 +30,9 @@ generate = pytest.importorskip("generate")
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
 LANGUAGES = ("en", "zh")
 COMMANDS = list(dict.fromkeys(command for language in LANGUAGES for command in shown(language)))
-PAINTED = [c for section in generate.PICTURES.values() for e in section.values() if "commands" in e for c in e["commands"]]
+PAINTED = [
+    c for section in generate.PICTURES.values() for e in section.values() if "commands" in e for c in e["commands"]
+]
 
 
 def can_be_rehearsed(command: str) -> bool:

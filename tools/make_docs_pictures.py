@@ -1,7 +1,7 @@
 """Make the documentation's pictures: `python tools/make_docs_pictures.py [NAME ...]`.
 
-tools/docs_pictures.toml says of each by which commands it is made, from photographs that come with scikit-image. Without
-names those are made that docs/pictures does not hold yet.
+tools/docs_pictures.toml says of each by which commands it is made, from photographs that come with scikit-image.
+Without names those are made that docs/pictures does not hold yet.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def main() -> None:
             targets[name].parent.mkdir(parents=True, exist_ok=True)
             joined = join(pictures, entry.get("height", HEIGHTS.get(name.split("/")[0])))
             write_image(joined, targets[name], quality=QUALITY)
-            print(f"{name}  {joined.shape[-1]}x{joined.shape[-2]}, {targets[name].stat().st_size // 1000} kB", flush=True)
+            print(
+                f"{name}  {joined.shape[-1]}x{joined.shape[-2]}, {targets[name].stat().st_size // 1000} kB", flush=True
+            )
 
 
 if __name__ == "__main__":

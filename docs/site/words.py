@@ -40,7 +40,7 @@ WORDS = {
         "measured": "How this was measured, and beside what, stands on the page [Benchmarks](../benchmarks.md).",
         "unmeasured": "Nothing has been measured yet.",
         "no weights": "It needs no weights but those of its backbone.",
-        "none shipped": "None are shipped with this version: `impasto train {}` makes some, and `--weights FILE` takes them.",
+        "none shipped": "None are shipped yet: `impasto train {}` makes some, `--weights FILE` takes them.",
         "one-pass": "one pass",
         "optimisation": "optimisation",
         "yes or no": "yes or no",
