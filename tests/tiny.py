@@ -110,12 +110,10 @@ def tiny_stylebank() -> Stylizer:
 
 
 def tiny_metanet() -> Stylizer:
-    """A hyper network that never learned anything, over `narrow_slim`."""
-    from impasto.hypernetwork import HyperNetwork
-    from impasto.methods.metanet import MetaNet, MetaNetOptions, read_moments
+    """A hyper network that never learned anything, over the slim encoder."""
+    from impasto.methods.metanet import MetaNet, MetaNetOptions, read_moments, slim_network
 
-    backbone = narrow_slim()
-    network = HyperNetwork(2 * sum(NARROW_WIDTHS), 6, 4, affine=True, output="sigmoid")
+    backbone, network = random_slim(), slim_network(6, 4)
     network.start_reading(read_moments(backbone, torch.rand(8, 3, 16, 16) ** torch.rand(8, 1, 1, 1)))
     network.last.weight.data *= 4
     return MetaNet(MetaNetOptions(precision="fp32"), backbone=backbone, network=network)

@@ -27,9 +27,11 @@ from impasto.cli_flags import OpenCommand
 from impasto.cli_inspect import inspect
 from impasto.cli_invert import invert
 from impasto.cli_methods import methods
+from impasto.cli_serve import serve
 from impasto.cli_style import extract, show, styles
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
+from impasto.cli_texture import texture
 from impasto.cli_train import train
 from impasto.cli_transfer import fit, predict
 from impasto.cli_video import video
@@ -49,6 +51,7 @@ transfer = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
 app.command(cls=OpenCommand)(batch)
 app.command(cls=OpenCommand)(video)
+app.command(cls=OpenCommand)(serve)
 app.command()(methods)
 app.command()(styles)
 app.add_typer(style, name="style")
@@ -66,6 +69,7 @@ app.command(cls=OpenCommand)(invert)
 app.command()(inspect)
 app.command(cls=OpenCommand)(dream)
 app.command(cls=OpenCommand)(attack)
+app.command(cls=OpenCommand)(texture)
 app.add_typer(transfer, name="transfer")
 transfer.command(cls=OpenCommand)(fit)
 transfer.command()(predict)

@@ -95,7 +95,7 @@ def invert(
         raise OptionError("give --layer or --style-layers; without both there is a sheet of all")
     if painting and (layer or style_layers):
         raise OptionError("--painting is for the sheet: without --layer and --style-layers")
-    network = cli_recipe.open_backbone(backbone, backbone_weights, device, _pooling(pooling, backbone))
+    network = cli_recipe.open_backbone(backbone, backbone_weights, device, choose_pooling(pooling, backbone))
     styles = [part.strip() for part in style_layers.split(",") if part.strip()] if style_layers else []
     network.check_layers([*styles, *([layer] if layer else [])])
     out = cli_recipe.Output.choose(output, _name(path, layer, styles), record=record, force=force)
@@ -142,7 +142,8 @@ def _describe(found: Sequence[Inversion]) -> list[dict[str, Any]]:
     return [{"layers": one.layers, "psnr": one.psnr, "loss_ratio": one.ratio, "ncc": one.likeness} for one in found]
 
 
-def _pooling(kind: str, backbone: str) -> str:
+def choose_pooling(kind: str, backbone: str) -> str:
+    """The pooling called `kind`; of ``auto`` that with which `backbone` was tuned."""
     if kind == "auto":
         return "average" if backbone.startswith("vgg19-slim") else "max"
     return kind

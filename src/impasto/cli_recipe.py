@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import typer
@@ -21,6 +21,18 @@ from impasto.options import Options
 from impasto.run_record import digest, sidecar, write_recorded
 
 T = TypeVar("T", bound=Options)
+
+
+class Network(Protocol):
+    """What answered: a network that says what it is called and which weights it has."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its weights file."""
 
 
 def read_options(
@@ -72,7 +84,7 @@ class Output:
         write_recorded(image.cpu(), self.target, facts if self.record else None, overwrite=self.force)
 
 
-def make_record(command: str, options: Options, network: Backbone, **facts: Any) -> dict[str, Any]:
+def make_record(command: str, options: Options, network: Network, **facts: Any) -> dict[str, Any]:
     """What was asked for and what answered: command, options, weights, versions, further facts."""
     weights = {network.name: network.digest}
     versions = {"impasto": __version__, "torch": torch.__version__}

@@ -68,6 +68,12 @@ def _metanet() -> Recipe:
     return METANET
 
 
+def _texture() -> Recipe:
+    from impasto.cli_train_texture import RECIPE
+
+    return RECIPE
+
+
 TASKS: dict[str, Callable[[], Recipe]] = {
     "backbone": _backbone,
     "wct": _wct,
@@ -78,6 +84,7 @@ TASKS: dict[str, Callable[[], Recipe]] = {
     "metastyle": _metastyle,
     "stylebank": _stylebank,
     "metanet": _metanet,
+    "texture": _texture,
 }
 """What can be trained: its options, and how its task is built from them."""
 
@@ -118,7 +125,8 @@ def train(
         cli_training.show_options(recipe, json)
         return
     options = recipe.options.parse(values, f"train {name}")
-    pictures = cli_training.Folders(content or [], style or []).read(options)
+    folders = cli_training.Folders(content or [], style or [])
+    pictures = folders.read(options) if recipe.contents else folders.read_styles(options)
     folder = cli_training.check_folder(output, resume=resume, force=force)
     built = cli_training.build(recipe, options, pictures)
     run = cli_training.rehearse if dry_run else cli_training.run

@@ -75,12 +75,16 @@ class MetaNetOptions(MethodOptions):
         return self.style_every
 
 
+def judging_network(teacher: str) -> nn.Module:
+    """The network of the folder `teacher`; of an empty name vgg19-slim with its heads."""
+    network: nn.Module = NormalisedVGG.from_folder(teacher) if teacher else load_backbone(SLIM + HEADS)
+    return network.to(memory_format=torch.channels_last)
+
+
 def judge(options: MethodOptions) -> PerceptualLoss:
     """The loss by which pictures are judged."""
-    network: nn.Module = NormalisedVGG.from_folder(options.teacher) if options.teacher else load_backbone(SLIM + HEADS)
-    network.to(memory_format=torch.channels_last)
     return PerceptualLoss(
-        network,
+        judging_network(options.teacher),
         content_weight=options.content_weight,
         style_weight=options.style_weight,
         tv_weight=options.tv_weight,

@@ -28,10 +28,14 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one thing is trained: its options, and the task built from them and the photographs and artworks."""
+    """How one thing is trained: its options, and the task built from them and the photographs and artworks.
+
+    contents: whether it learns from photographs, too, and needs --content.
+    """
 
     options: type[TrainOptions]
     build: Callable[[TrainOptions, Pictures, Pictures], Task]
+    contents: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,17 @@ class Folders:
         styles = Pictures.load(self.styles, options.art_side, options.crop)
         log.info("read %d photographs and %d artworks", len(contents.items), len(styles.items))
         return contents, styles
+
+    def read_styles(self, options: TrainOptions) -> tuple[Pictures, Pictures]:
+        """No photographs, and each --style decoded, a folder or a picture; raises ImpastoError."""
+        if self.contents or not self.styles:
+            raise ImpastoError("name pictures to learn from, and no photographs: --style PICTURE --style PICTURE ...")
+        for place in self.styles:
+            if not place.exists():
+                raise ImpastoError(f"{place} is not there; each --style names a folder or a picture")
+        styles = Pictures.load(self.styles, options.art_side, options.crop)
+        log.info("read %d artworks", len(styles.items))
+        return Pictures([]), styles
 
 
 def read_words(

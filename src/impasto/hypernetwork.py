@@ -126,6 +126,7 @@ class HyperNetwork(nn.Module):
         """Let kernels have a convolution's variance for hidden vectors of length 1, `GAIN` of it by the style."""
         smooth = torch.tensor(SMOOTH)
         for (name, size), layer in zip(self.sizes.items(), self.write, strict=True):
+            assert isinstance(layer, nn.Linear)
             own = self.template.get_submodule(name.removesuffix(".weight"))
             if isinstance(own, DoublingConv):  # begins by enlarging smoothly, or else it draws a grid
                 common = math.sqrt(2 / size[0]) * torch.randn(*size[:2], 1, 1) * torch.outer(smooth, smooth)
@@ -136,6 +137,7 @@ class HyperNetwork(nn.Module):
             layer.bias.copy_(common.flatten())
             nn.init.normal_(layer.weight, std=GAIN * deviation)
         for layer in self.write_norms:
+            assert isinstance(layer, nn.Linear)
             nn.init.normal_(layer.weight, std=0.2 * GAIN)
             nn.init.zeros_(layer.bias)
             start = [0.3 if each.form.closes else 1.0 for each in self.template.row if each.form.norm]
@@ -170,9 +172,9 @@ class HyperNetwork(nn.Module):
 
     def generate(self, hidden: Tensor) -> list[dict[str, Tensor]]:
         """Hidden vectors, (B, groups x hidden), to all numbers of the network of each style, by name."""
-        groups = hidden.unflatten(1, (-1, self.hidden)).unbind(1)
+        groups = hidden.reshape(len(hidden), -1, self.hidden).unbind(1)
         sized = zip(self.sizes.items(), self.write, groups[: len(self.sizes)], strict=True)
-        made = {name: layer(group).unflatten(1, size) for (name, size), layer, group in sized}
+        made = {name: layer(group).reshape(-1, *size) for (name, size), layer, group in sized}
         for layer in self.write_norms:
             parts = layer(groups[-1]).split([*self.template.normed, *self.template.normed], 1)
             count = len(self.template.normed)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from impasto.errors import OptionError
 from impasto.layers import freeze
+from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.stages import Known, Stage
 from impasto.styles import NETWORK, Style, built_in_styles, load_style, parts
-from impasto.stylizer import LEAST_SIDE, OnePass
+from impasto.stylizer import LEAST_SIDE
 from impasto.transformation import PictureNetwork, TransformationNetwork, blend_stage, network_stages
 
 NAMED = "name"

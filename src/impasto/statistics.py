@@ -10,6 +10,8 @@ from torch import Tensor
 
 HALF = (torch.float16, torch.bfloat16)
 NARROW = 64
+BLOCK, CHUNK = 1 << 16, 1 << 10
+"""Positions that are read at once, and positions whose products are summed in float32, by `sum_precisely`."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,49 @@ def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:
         weighted, count = flat * weights, float(weights[0].sum())
     products = weighted @ flat.transpose(1, 2) if full else (weighted * flat).sum(2)
     return Moments(max(count, 1e-6), weighted.sum(2), products)
+
+
+def sum_precisely(features: Tensor, *, full: bool = True, mask: Tensor | None = None) -> Moments:
+    """As `moments`, but summed in float64 (on Apple's GPUs in float32), so that it hardly matters in which order.
+
+    So a picture in tiles gives what it gives in one piece, even where the inverse of a covariance blows up what was
+    rounded. No gradients.
+    """
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        flat = features.flatten(2)  # (B, C, N)
+        weights = None if mask is None else mask.to(features.device).flatten(2)
+        blocks = torch.split(flat, BLOCK, 2)
+        shares = [None] * len(blocks) if weights is None else torch.split(weights, BLOCK, 2)
+        count = float(flat.shape[2]) if weights is None else float(weights.cpu().double().sum())
+        sums = [_sum_block(block, share, full) for block, share in zip(blocks, shares, strict=True)]
+        total, products = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
+        return Moments(max(count, 1e-6), total, products)
+
+
+def _sum_block(flat: Tensor, weights: Tensor | None, full: bool) -> tuple[Tensor, Tensor]:
+    """Sums of (B, C, N), chunk by chunk in float32, the chunks together in float64."""
+    wide = torch.float32 if flat.device.type == "mps" else torch.float64
+    flat = flat.float() if flat.dtype in HALF else flat
+    weighted = flat if weights is None else flat * weights.to(flat.dtype)
+    even = max(1, flat.shape[2] // CHUNK) * CHUNK
+    batch, channels = flat.shape[:2]
+    total = torch.zeros(batch, channels, dtype=wide, device=flat.device)
+    products = torch.zeros(batch, channels, *([channels] if full else []), dtype=wide, device=flat.device)
+    for part, counted in zip(flat.tensor_split([even], 2), weighted.tensor_split([even], 2), strict=True):
+        if not part.shape[2]:
+            continue
+        size = min(CHUNK, part.shape[2])
+        own, other = (
+            torch.unflatten(x, 2, (-1, size)).transpose(1, 2) for x in (part, counted)
+        )  # (B, chunks, C, size)
+        total = total + other.sum(3).to(wide).sum(1)
+        if full or channels <= NARROW:
+            found = (other @ own.transpose(2, 3)).to(wide).sum(1)
+            found = found if full else found.diagonal(dim1=1, dim2=2)
+        else:
+            found = (other * own).sum(3).to(wide).sum(1)
+        products = products + found
+    return total, products
 
 
 def channel_stats(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:

@@ -141,7 +141,10 @@ class MethodTask(Task):
 
 @dataclass
 class Pictures:
-    """Pictures decoded once: uint8 tensors (3, H, W), their files' names, and why others could not be read."""
+    """Pictures decoded once: uint8 tensors (3, H, W), their files' names, and why others could not be read.
+
+    There may be none, for what learns from pictures of one kind alone.
+    """
 
     items: list[Tensor]
     skipped: list[str] = field(default_factory=list)
@@ -169,7 +172,12 @@ class Pictures:
         return found
 
     def batch(self, seed: tuple[int, ...], size: int, crop: int) -> Tensor:
-        """`size` random crops, (size, 3, crop, crop) in [0, 1], mirrored by chance; the same for the same seed."""
+        """`size` random crops, (size, 3, crop, crop) in [0, 1], mirrored by chance; the same for the same seed.
+
+        Of no pictures there are no crops: (0, 3, crop, crop).
+        """
+        if not self.items:
+            return torch.empty(0, 3, crop, crop)
         rng = np.random.default_rng(seed)
         return torch.stack([self._crop(rng, crop) for _ in range(size)]).float() / 255
 

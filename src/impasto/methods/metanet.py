@@ -19,12 +19,13 @@ from impasto.errors import OptionError, WeightsError
 from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
 from impasto.layers import freeze
 from impasto.learned import network_kind, network_style
+from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, stack_rows
 from impasto.stages import IMAGE, Flow, Known, MomentsOf, Stage
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, moments_kind, parts, recall
-from impasto.stylizer import LEAST_SIDE, OnePass
+from impasto.stylizer import LEAST_SIDE
 from impasto.transformation import blend_stage, network_stages
 from impasto.weights import load_weights, resolve
 

@@ -1,0 +1,50 @@
+"""What keeps the samples of one generator apart: without it, a generator that can learns a single picture by heart."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.errors import OptionError
+
+
+def derangement(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """A random order of 0 ... `count` - 1, (count,), in which no number stands at its own place.
+
+    Every such order is as likely as every other. Raises OptionError for fewer than two numbers, which have none.
+    """
+    if count < 2:
+        raise OptionError(f"samples are told apart by pairs: {count} of a texture are too few, take at least 2")
+    places = torch.arange(count)
+    while True:
+        order = torch.randperm(count, generator=generator)
+        if not bool((order == places).any()):
+            return order
+
+
+def diversity_loss(features: Tensor, partners: Tensor) -> Tensor:
+    """Minus the mean squared distance of each sample to its partner (Li et al. 2017, sec. 3.3).
+
+    features: (B, C, H, W); partners: (B,), a `derangement`. The partners are targets: no gradient runs into them.
+
+    Departs from the paper: nothing; its features are relu4_2's.
+    """
+    return -F.mse_loss(features, features.detach()[partners])
+
+
+def julesz_loss(samples: Tensor, eps: float = 1e-8) -> Tensor:
+    """Minus the mean logarithm of each sample's distance to its nearest one (Ulyanov et al. 2017, eq. 5).
+
+    It is, but for constants, a nearest-neighbour estimate of minus the entropy of what the generator draws. samples:
+    (B, ...), at least two; eps: added to squared distances, for samples that are the same. Raises OptionError.
+
+    Departs from the paper: that eps.
+    """
+    if len(samples) < 2:
+        raise OptionError(f"samples are told apart by pairs: {len(samples)} of a texture are too few, take at least 2")
+    flat = samples.flatten(1)
+    squares = (flat[:, None] - flat[None]).square().sum(2)
+    alone = torch.eye(len(flat), dtype=torch.bool, device=flat.device)
+    nearest = squares.masked_fill(alone, torch.inf).amin(1)
+    return -0.5 * (nearest + eps).log().mean()
