@@ -200,6 +200,12 @@ class WCT(OnePass):
         """Encoder and decoder."""
         return {self.backbone.name: self.backbone.digest, self.name: self.decoder_digest}
 
+    def adopt(self, style: Style) -> Style:
+        """Cards of moments of the same encoder, of which the chosen levels are kept, so that all of them mix."""
+        found, layers = super().adopt(style), {LAYERS[level] for level in self.options.levels}
+        kept = {name: tensor for name, tensor in found.items() if name.rpartition(".")[0] in layers}
+        return Style(kept, found.kind, found.info)
+
     def style_stage(self) -> Stage:
         """Moments at the chosen levels."""
         layers = [LAYERS[level] for level in self.options.levels]
