@@ -224,7 +224,7 @@ def _add_lists(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
         """Whether the process answers."""
         return {"status": "ok"}
 
-    waiting = {503: {"description": "no work is done", "content": PROBLEM}}
+    waiting: dict[int | str, dict[str, Any]] = {503: {"description": "no work is done", "content": PROBLEM}}
 
     @app.get("/ready", responses=waiting)
     async def ready() -> Response:

@@ -50,14 +50,14 @@ def _path_only(payload: Any) -> Any:
 
 def _upload(**options: Any) -> Any:
     """A place to put a picture; its value is a path."""
-    picture = gr.Image(type="filepath", sources=["upload", "clipboard"], buttons=[], **options)
+    picture: Any = gr.Image(type="filepath", sources=["upload", "clipboard"], buttons=[], **options)
     picture.preprocess = _path_only
     return picture
 
 
 def _brush() -> Any:
     """A place to brush on a picture; its value are pictures, as bytes, whose alpha is what was brushed."""
-    brush = gr.ImageEditor(
+    brush: Any = gr.ImageEditor(
         sources=[],
         layers=False,
         transforms=[],
@@ -256,6 +256,6 @@ def _component(option: FieldInfo, label: str, info: Any, identity: str) -> Any:
     if get_origin(option.annotation) is Literal:
         return gr.Dropdown([str(choice) for choice in option.annotation.__args__], value=value, **common)  # type: ignore[union-attr]
     if option.annotation in (int, float):
-        whole = {"precision": 0} if option.annotation is int else {}
+        whole: dict[str, Any] = {"precision": 0} if option.annotation is int else {}
         return gr.Number(value, minimum=limits.get("ge"), maximum=limits.get("le"), **whole, **common)
     return gr.Textbox(value, max_length=200, **common)

@@ -68,13 +68,14 @@ class Painter:
         job: Job | None = None
         with contextlib.ExitStack() as kept:
             try:
-                job, files = await run_in_threadpool(self._begin, plain, options, words)
-                yield self._show(job.id, "...", running=True)
+                begun, files = await run_in_threadpool(self._begin, plain, options, words)
+                job = begun
+                yield self._show(begun.id, "...", running=True)
                 before = await run_in_threadpool(self._photo, kept, files["content"][0], None)
-                async for told, preview in self._follow(job, words):
+                async for told, preview in self._follow(begun, words):
                     shown = None if preview is None else (before, self._keep(kept, preview, ".jpg"))
-                    yield self._show(job.id, told, shown, running=True)
-                shown, told, made = await run_in_threadpool(self._end, kept, job, files, plain, words)
+                    yield self._show(begun.id, told, shown, running=True)
+                shown, told, made = await run_in_threadpool(self._end, kept, begun, files, plain, words)
                 yield self._show("", told, shown, made)
             except ImpastoError as error:
                 yield self._show("", "")
@@ -93,7 +94,7 @@ class Painter:
     ) -> tuple[Job, dict[str, tuple[bytes, ...]]]:
         if not plain["photo"]:
             raise NotReady(words["no_photo"])
-        files = {"content": (Path(plain["photo"]).read_bytes(),)}
+        files: dict[str, tuple[bytes, ...]] = {"content": (Path(plain["photo"]).read_bytes(),)}
         wishes: dict[str, Any] = {name: plain[name] for name in ("method", "strength", "keep_color", "seed")}
         wishes |= {"options": options} | ({"size": plain["size"].strip()} if plain["size"].strip() else {})
         source = plain["source"]
