@@ -39,7 +39,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     with pytest.MonkeyPatch.context() as patch:
         folder: Path = tmp_path_factory.mktemp("schema")
         with open_studio(folder, patch) as studio:
+            close = studio.close
+            patch.setattr(studio, "close", lambda: None)  # every request opens and closes the application anew
             yield studio
+            close()
         assert list(folder.iterdir()) == []
 
 

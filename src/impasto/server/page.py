@@ -256,6 +256,6 @@ def _component(option: FieldInfo, label: str, info: Any, identity: str) -> Any:
     if get_origin(option.annotation) is Literal:
         return gr.Dropdown([str(choice) for choice in option.annotation.__args__], value=value, **common)  # type: ignore[union-attr]
     if option.annotation in (int, float):
-        precision = 0 if option.annotation is int else None
-        return gr.Number(value, minimum=limits.get("ge"), maximum=limits.get("le"), precision=precision, **common)
+        whole: dict[str, Any] = {"precision": 0} if option.annotation is int else {}
+        return gr.Number(value, minimum=limits.get("ge"), maximum=limits.get("le"), **whole, **common)
     return gr.Textbox(value, max_length=200, **common)

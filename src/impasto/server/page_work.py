@@ -68,14 +68,14 @@ class Painter:
         job: Job | None = None
         with contextlib.ExitStack() as kept:
             try:
-                queued, files = await run_in_threadpool(self._begin, plain, options, words)
-                job = queued
-                yield self._show(queued.id, "...", running=True)
+                begun, files = await run_in_threadpool(self._begin, plain, options, words)
+                job = begun
+                yield self._show(begun.id, "...", running=True)
                 before = await run_in_threadpool(self._photo, kept, files["content"][0], None)
-                async for told, preview in self._follow(queued, words):
+                async for told, preview in self._follow(begun, words):
                     shown = None if preview is None else (before, self._keep(kept, preview, ".jpg"))
-                    yield self._show(job.id, told, shown, running=True)
-                shown, told, made = await run_in_threadpool(self._end, kept, queued, files, plain, words)
+                    yield self._show(begun.id, told, shown, running=True)
+                shown, told, made = await run_in_threadpool(self._end, kept, begun, files, plain, words)
                 yield self._show("", told, shown, made)
             except ImpastoError as error:
                 yield self._show("", "")

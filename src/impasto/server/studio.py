@@ -80,7 +80,7 @@ class Studio:
     def warm_up(self) -> None:
         """Load the default method on every device, so that the first request need not wait for it."""
         for device in self.queue.devices:
-            self._models.get(Choice(), device)
+            self._models.get(Choice(options={}), device)
 
     def methods(self) -> list[dict[str, Any]]:
         """What there is to choose from."""
