@@ -62,7 +62,7 @@ def test_strength_0_is_the_decoders_reconstruction(picture: torch.Tensor) -> Non
 def test_a_card_of_the_same_encoders_moments_serves_as_well(picture: torch.Tensor) -> None:
     model = tiny("adain")
     card = measure(model.backbone, painting(), ["relu1_1", "relu2_1", "relu3_1", "relu4_1"])  # type: ignore[attr-defined]
-    assert torch.allclose(model.stylize(picture, card), model.stylize(picture, painting()), atol=1e-4)
+    assert torch.allclose(model.stylize(picture, card), model.stylize(picture, painting()), atol=1e-3)
 
 
 def test_the_style_counts_little_at_first(picture: torch.Tensor) -> None:

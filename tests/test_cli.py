@@ -14,7 +14,7 @@ from torch import Tensor
 
 import impasto
 from cli_support import QUICK, Shell, make_backbone, make_picture, open_shell, use_one_thread
-from impasto import cli, cli_job, cli_run, run_record, styles
+from impasto import cli, cli_run, job, run_record, styles
 from impasto.image import open_picture, read_image, write_image
 from impasto.optimize import Step
 from impasto.styles import load_style
@@ -205,7 +205,7 @@ def test_ctrl_c_before_the_work_writes_nothing(shell: Shell, monkeypatch: pytest
     def press(*words: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_job, "load", press)
+    monkeypatch.setattr(job, "load", press)
     before = shell.names()
     monkeypatch.setattr(cli_run, "read_inputs", press)
     done = shell.stylize("photo.png", "sea.png")

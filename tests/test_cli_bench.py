@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cli_support import Shell, make_backbone, open_shell, use_one_thread
+from impasto import cli_doctor
 from impasto.evaluation import bench
 from impasto.layers import StepDecoder
 from impasto.timing import summarize, time_interleaved, to_markdown
@@ -45,13 +46,18 @@ def test_what_can_not_be_timed_is_told(shell: Shell) -> None:
     done = shell.run("bench", "--methods", "adain", "--weights", "nothing.safetensors", "--sizes", "32").good()
     assert done.err.startswith("no adain: ")
     assert done.out == "nothing to time\n"
+    words = ("--methods", "adain", "--weights", "adain.safetensors", "--sizes", "32", "--precisions", "fp32")
+    done = shell.run("bench", *words, "--runtimes", "magic").good()
+    assert done.err.startswith("no adain by magic: there is no runtime 'magic'")
     assert shell.run("bench", "--methods", "magic").code == 2
     assert shell.run("bench", "--sizes", "huge").code == 2
 
 
-def test_doctor_names_what_is_missing_and_how_to_get_it(shell: Shell) -> None:
+def test_doctor_names_what_is_missing_and_how_to_get_it(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_doctor, "PROBE", 32)
     done = shell.run("doctor").good()
-    for word in ("software", "processor", "bfloat16", "GPU", "memory", "method gatys", "onnxruntime"):
+    assert "wct at 32x32: torch" in done.out
+    for word in ("software", "processor", "bfloat16", "GPU", "memory", "method gatys", "onnxruntime", "openvino"):
         assert word in done.out
     findings = shell.run("doctor", "--json").good().json
     assert all(isinstance(finding["well"], bool) and finding["found"] for finding in findings)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cli_support import Shell, make_backbone, make_picture, open_shell, use_one_thread
-from impasto import cli_job, memory, stylizer
+from impasto import job, memory, one_pass
 from impasto.image import read_image, write_image
 from impasto.layers import StepDecoder
 from impasto.run_record import read_recipe
@@ -37,7 +37,7 @@ def cut_into(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     def choose(*args: Any, **options: Any) -> Tiling:
         return Tiling(tile)
 
-    monkeypatch.setattr(stylizer, "choose_tiling", choose)
+    monkeypatch.setattr(one_pass, "choose_tiling", choose)
 
 
 @pytest.mark.parametrize("color", ["off", "luminance", "histogram"])
@@ -46,7 +46,7 @@ def test_a_large_photo_gives_the_same_file_by_windows(
 ) -> None:
     words = ("stylize", "photo.png", "sea.png", *WORDS, "--keep-color", color)
     shell.run(*words, "-o", "floats.png").good()
-    monkeypatch.setattr(cli_job, "MOST_FLOATS", 0)
+    monkeypatch.setattr(job, "MOST_FLOATS", 0)
     shell.run(*words, "-o", "bytes.png").good()
     assert torch.equal(read_image("bytes.png"), read_image("floats.png"))
     cut_into(monkeypatch, 32)
@@ -67,7 +67,7 @@ def test_tiles_go_with_masks_and_several_styles(shell: Shell, monkeypatch: pytes
     write_image(mask, "mask.png")
     words = ("stylize", "photo.png", "sea.png", "sky.jpg", *WORDS, "--mask", "mask.png")
     shell.run(*words, "-o", "whole.png").good()
-    monkeypatch.setattr(cli_job, "MOST_FLOATS", 0)
+    monkeypatch.setattr(job, "MOST_FLOATS", 0)
     cut_into(monkeypatch, 32)
     shell.run(*words, "-o", "tiles.png").good()
     assert (read_image("tiles.png") - read_image("whole.png")).abs().max() <= 1 / 255 + 1e-6
@@ -90,6 +90,39 @@ def test_sixteen_bits_stay_floats(shell: Shell, monkeypatch: pytest.MonkeyPatch)
 
     grey = (make_picture(4, 70, 90)[0, 0] * 65535).numpy().astype("uint16")
     Image.fromarray(grey).save("deep.png")
-    monkeypatch.setattr(cli_job, "MOST_FLOATS", 0)
+    monkeypatch.setattr(job, "MOST_FLOATS", 0)
     shell.run("stylize", "deep.png", "sea.png", *WORDS, "-o", "out.png").good()
     assert read_image("out.png").shape == (1, 3, 70, 90)
+
+
+def test_batch_keeps_large_photos_bytes_and_cuts_them(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.run("batch", "photo.png", "sea.png", *WORDS, "-o", "whole").good()
+    monkeypatch.setattr(job, "MOST_FLOATS", 0)
+    cut_into(monkeypatch, 32)
+    monkeypatch.setattr(job.Job, "paint", lambda *_: pytest.fail("not as floats"))
+    done = shell.run("batch", "photo.png", "sea.png", *WORDS, "-o", "tiles", "--json").good()
+    assert '"statistics": "exact", "tile": 32' in done.out
+    whole, tiles = (read_image(Path(name) / "photo-sea.png") for name in ("whole", "tiles"))
+    assert (tiles - whole).abs().max() <= 1 / 255 + 1e-6
+
+
+def test_another_runtime_is_recorded(shell: Shell) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    words = ("photo.png", "sea.png", *WORDS)
+    shell.run("stylize", *words, "-o", "torch.png").good()
+    found = shell.run("stylize", *words, "-o", "onnx.png", "--runtime", "onnxruntime", "--json").good().json
+    assert found["runtime"] == "onnxruntime"
+    assert (read_image("onnx.png") - read_image("torch.png")).abs().max() <= 2 / 255
+    assert shell.run("stylize", "--recipe", "onnx.png", "-o", "again.png", "--json").good().json["runtime"] == "torch"
+    found = shell.run("batch", *words, "-o", "results", "--runtime", "onnxruntime", "--json").good()
+    assert '"runtime": "onnxruntime"' in found.out
+
+
+def test_a_runtime_that_is_not_there_is_refused(shell: Shell) -> None:
+    before = shell.names()
+    for words in (("stylize",), ("batch", "-o", "results")):
+        done = shell.run(*words, "photo.png", "sea.png", *WORDS, "--runtime", "magic")
+        assert (done.code, done.out) == (2, "")
+        assert "there is no runtime 'magic'" in done.err
+    assert shell.names() == before

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from cli_support import Outcome, Shell, open_shell, use_one_thread
 from clips import moving_shapes, pan, sound_of, write_clip
-from impasto import cli_video_run
+from impasto import cli_video_run, one_pass
 from impasto.backbones import SLIM_WIDTHS
 from impasto.cli_job import Job
 from impasto.flow import has_flow
 from impasto.image import read_image, write_image
+from impasto.tiling import Tiling
 from impasto.video import Frame, probe_video, read_frames, write_video
 from impasto.weights import save_weights
 from tiny import painting, tiny_adain
@@ -96,6 +97,28 @@ def test_without_smoothing_it_is_stylize_frame_by_frame(shell: Shell) -> None:
     write_image(frames("clip.mp4")[5], "frame.png")
     shell.run("stylize", "frame.png", "sea.png", "-o", "one.png", *FLAGS).good()
     assert (frames("out.mkv")[5] - read_image("one.png")).abs().mean() < 0.06  # colour is stored at half the size
+
+
+def test_frames_in_tiles_are_smoothed_as_in_one_piece(
+    shell: Shell, encoded: dict[str, list[Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("clip.mp4", "sea.png", "--flow", "0", "--smooth")
+    video(shell, *words, "0.9", "-o", "whole.mp4").good()
+    video(shell, *words, "0", "-o", "single.mp4").good()
+    monkeypatch.setattr(one_pass, "choose_tiling", lambda *_, **__: Tiling(32))
+    cut, paint = [], Job.paint
+
+    def note(job: Job, *rest: object) -> Tensor:
+        image = paint(job, *rest)
+        cut.append(job.model.cut)
+        return image
+
+    monkeypatch.setattr(Job, "paint", note)
+    video(shell, *words, "0.9", "-o", "tiles.mp4").good()
+    assert cut == [Tiling(32)] * 8
+    for whole, tiles, single in zip(*(encoded[f"{name}.mp4"] for name in ("whole", "tiles", "single")), strict=True):
+        assert (tiles - whole).abs().max() <= 2 / 255 + 1e-6
+        assert (single - whole).abs().max() > 4 / 255 or whole is encoded["whole.mp4"][0]
 
 
 def test_a_record_is_replayed(shell: Shell, encoded: dict[str, list[Tensor]]) -> None:

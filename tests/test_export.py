@@ -13,7 +13,8 @@ from impasto import export
 from impasto.cli import main
 from impasto.errors import ImpastoError
 from impasto.export import export_onnx
-from impasto.stylizer import OnePass, load
+from impasto.one_pass import OnePass
+from impasto.stylizer import load
 from tiny import narrow, painting
 
 
@@ -56,7 +57,7 @@ def test_wct_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: 
     model = narrow("wct")
     assert isinstance(model, OnePass)
     monkeypatch.setattr(export, "find_spec", lambda name: sys)
-    with pytest.raises(ImpastoError, match="wct can't be exported: it needs eigenvectors"):
+    with pytest.raises(ImpastoError, match="wct can't be exported as one file: it needs eigenvectors"):
         export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -78,7 +78,7 @@ def test_a_pan_is_seen() -> None:
 
 
 def test_moments_are_a_running_mean() -> None:
-    first, second = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
+    first, second = torch.rand(2, 1, 3, 8, 8, dtype=torch.float64)
     smoothed = SmoothedMoments(0.5)
     smoothed.begin()
     assert_close(smoothed("relu1_1", first, None, full=True).covariance, moments(first).covariance)

@@ -59,7 +59,7 @@ def test_the_stages_are_the_network(size: tuple[int, int]) -> None:
     assert isinstance(model, Johnson)
     photo = torch.rand(1, 3, *size)
     style = model.learned["first"]
-    network = TransformationNetwork(**model.template.shape)
+    network = TransformationNetwork(**model.shape)
     network.load_state_dict(dict(style))
     with torch.no_grad():
         assert_close(run_whole(model.stages(style), photo), network(photo).clamp(0, 1), atol=1e-5, rtol=0)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from impasto.statistics import Moments, channel_stats, moments, normalize
+from impasto import statistics
+from impasto.statistics import Moments, channel_stats, moments, normalize, sum_precisely
 from reference import features as twin
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -124,6 +125,32 @@ def test_tiles_add_up_to_the_whole(features: Tensor) -> None:
         close(found.total, wanted.total)
         close(found.products, wanted.products)
         close(found.variance, wanted.variance)
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_precise_sums_are_the_sums(features: Tensor, full: bool, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.rand(1, 1, 7, 6) if masked else None
+    wanted = moments(features.double(), full=full, mask=mask)
+    for block, chunk, narrow in ((1 << 16, 1 << 10, 64), (20, 8, 64), (20, 8, 2)):
+        monkeypatch.setattr(statistics, "BLOCK", block)
+        monkeypatch.setattr(statistics, "CHUNK", chunk)
+        monkeypatch.setattr(statistics, "NARROW", narrow)
+        found = sum_precisely(features, full=full, mask=mask)
+        assert found.count == pytest.approx(wanted.count)
+        close(found.total, wanted.total, 1e-6)
+        close(found.products, wanted.products, 1e-6)
+
+
+def test_precise_sums_hardly_depend_on_how_a_picture_is_cut() -> None:
+    drawn = 30 + torch.rand(1, 4, 256, 512)
+    whole = sum_precisely(drawn)
+    parts = sum_precisely(drawn[..., :200]) + sum_precisely(drawn[..., 200:])
+    exact = moments(drawn.double())
+    error, plain = ((found.covariance - exact.covariance).abs().max() for found in (parts, moments(drawn)))
+    assert error <= 1e-4
+    assert plain >= 10 * error
+    assert_close(parts.covariance, whole.covariance, atol=1e-4, rtol=0)
 
 
 def test_the_diagonal_alone_is_the_full_ones_diagonal(features: Tensor) -> None:

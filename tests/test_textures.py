@@ -258,7 +258,7 @@ def test_the_terms_are_the_textures_distances_and_the_diversity() -> None:
 
 
 def test_after_incremental_training_each_texture_is_nearest_to_its_painting() -> None:
-    found, steps = learner(introduction=0.5, diversity_weight=0.002, diversity_form="julesz"), 30
+    found, steps = learner(introduction=0.5, diversity_weight=0.002, diversity_form="julesz"), 90
     optimizer = torch.optim.Adam(found.network.parameters(), lr=0.03)
     for step in range(steps):
         torch.manual_seed(step)

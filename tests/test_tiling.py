@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from impasto import memory, stylizer, tiling
+from impasto import memory, one_pass, tiling
 from impasto.canvas import Bytes, Floats, Window, windows
 from impasto.errors import ImpastoError
 from impasto.layers import Conv
+from impasto.methods.metanet import MetaNet
 from impasto.methods.wct import WCT, WCTOptions
+from impasto.one_pass import OnePass
 from impasto.receptive import reach, stride_after, work
 from impasto.stages import RESULT, Stage, Thinned, Work, pick, thin_grid
 from impasto.styles import Style
-from impasto.stylizer import OnePass, find_method, list_methods
+from impasto.stylizer import find_method, list_methods
 from impasto.tiling import Tiling, plan_pass
 from tiny import LEARNING, narrow, painting, styles_for
 
@@ -57,15 +59,22 @@ def tiled(method: OnePass, tile: int, keep: int, *args: Any, **options: Any) -> 
 
 def shifting(method: OnePass) -> OnePass:
     """Let every convolution look at one corner only, so that what lies farthest away counts most."""
-    corner = 0 if method.name in LEARNING else -1  # a convolution of stride 2 looks farther up, a pooling farther down
+    own = (
+        isinstance(method, MetaNet) or method.name in LEARNING
+    )  # a convolution of stride 2 looks farther up, a pooling farther down
     generator = torch.Generator().manual_seed(1)
     networks = [value for value in vars(method).values() if isinstance(value, nn.Module)]
     weights = [layer.weight.data for net in networks for layer in net.modules() if isinstance(layer, Conv)]
     if method.name in LEARNING:
         weights += [tensor for style in method.learned.values() for tensor in style.values() if tensor.dim() == 4]  # type: ignore[attr-defined]
+    if isinstance(method, MetaNet):
+        made = method._build(style_for(method))
+        method._build = lambda style: made  # type: ignore[method-assign]
+        weights += [layer.conv.weight.data for layer in made.row]
     for weight in weights:
         outputs, inputs = weight.shape[:2]
         weight.zero_()
+        corner = (3 if weight.shape[-1] == 4 else 0) if own else -1  # which of a transposed one is the same
         weight[..., corner, corner] = (
             torch.rand(outputs, inputs, generator=generator) * (2 if outputs > 3 else 0.3) / inputs
         )
@@ -226,7 +235,7 @@ def test_nothing_is_retained(method: OnePass) -> None:
 def test_tiles_are_halved_while_memory_runs_out(
     method: OnePass, photo: Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real, tried = stylizer.paint_tiles, []
+    real, tried = one_pass.paint_tiles, []
 
     def scarce(stages: Any, content: Any, target: Any, cut: Tiling, **options: Any) -> None:
         tried.append(cut.tile)
@@ -234,7 +243,7 @@ def test_tiles_are_halved_while_memory_runs_out(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         real(stages, content, target, cut, **options)
 
-    monkeypatch.setattr(stylizer, "paint_tiles", scarce)
+    monkeypatch.setattr(one_pass, "paint_tiles", scarce)
     style = style_for(method)
     whole = method.transfer(photo, style)
     caplog.set_level("WARNING")
@@ -253,7 +262,7 @@ def test_at_last_the_error_names_a_size_that_fits(
     def never(*args: Any, **options: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(stylizer, "paint_tiles", never)
+    monkeypatch.setattr(one_pass, "paint_tiles", never)
     with pytest.raises(ImpastoError, match=r"not enough memory for 179x101 .* --size \d+ fits"):
         tiled(method, 256, 0, photo, style_for(method))
 
@@ -262,7 +271,7 @@ def test_other_errors_are_not_taken_for_it(method: OnePass, photo: Tensor, monke
     def broken(*args: Any, **options: Any) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(stylizer, "paint_tiles", broken)
+    monkeypatch.setattr(one_pass, "paint_tiles", broken)
     with pytest.raises(RuntimeError, match="a fault"):
         tiled(method, 256, 0, photo, style_for(method))
 

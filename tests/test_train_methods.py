@@ -47,7 +47,7 @@ def train(data: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outco
     return run
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, "metanet"])
 def test_a_trained_file_paints_and_a_resumed_run_gives_the_same_bits(
     name: str, train: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def pictures(seed: int = 0, count: int = 3, side: int = 40) -> Pictures:
     return Pictures(items)
 
 
-def options(**given: Any) -> TrainOptions:
-    return TrainOptions(**{"steps": 12, "batch": 2, "crop": 32, "learning_rate": 0.05, **given})
+def options(kind: type[TrainOptions] = TrainOptions, **given: Any) -> TrainOptions:
+    return kind(**{"steps": 12, "batch": 2, "crop": 32, "learning_rate": 0.05, **given})
 
 
 def run(folder: Path, task: Task | None = None, **given: Any) -> tuple[Path, list[Report]]:
@@ -122,6 +123,33 @@ def test_groups_keep_their_proportions_and_the_gradient_its_limit(tmp_path: Path
     share = 0.5 / 25 / math.sqrt(12)  # nine weights and three biases share the gradient's length
     assert_close(before[0] - task.map.weight.detach(), torch.full((3, 3, 1, 1), share), rtol=1e-4, atol=1e-6)
     assert_close(before[1] - task.map.bias.detach(), torch.full((3,), 10 * share), rtol=1e-4, atol=1e-6)
+
+
+# --- which artworks
+
+
+class Staying(TrainOptions):
+    """The same artworks for five steps."""
+
+    @property
+    def steps_an_artwork(self) -> int:
+        return 5
+
+
+def test_artworks_stay_for_as_many_steps_as_the_options_say(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    task = ColourMap()
+    run(tmp_path / "whole", task, kind=Staying)
+    contents, styles, _ = zip(*task.seen, strict=True)
+    changed = [not torch.equal(one, two) for one, two in pairwise(styles)]
+    assert [number + 1 for number, yes in enumerate(changed) if yes] == [5, 10]
+    assert not any(torch.equal(one, two) for one, two in pairwise(contents))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", kind=Staying, on_step=stop_at(7, KeyboardInterrupt))
+    again = ColourMap()
+    run(tmp_path / "parts", again, kind=Staying, resume=True)
+    assert torch.equal(again.seen[0][1], styles[7])
+    assert torch.equal(again.map.weight, task.map.weight)
 
 
 # --- a whole run

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_BLOCKS, Backbone, slim_backbone, vgg_steps
 from impasto.image import resize
 from impasto.layers import freeze
-from impasto.learned import LearnedStyles
+from impasto.learned import LearnedStyles, network_style
 from impasto.methods.gatys import Gatys, GatysOptions
 from impasto.styles import Style
 from impasto.stylizer import Stylizer
+from impasto.transformation import slim_network
 
 LEARNED = ("first", "second")
 NARROW_WIDTHS = (8, 16, 24, 32, 32)
@@ -74,7 +75,7 @@ def tiny_sanet() -> Stylizer:
 
 def tiny_johnson() -> Stylizer:
     """Two transformation networks that never learned anything."""
-    from impasto.methods.johnson import Johnson, JohnsonOptions, slim_network
+    from impasto.methods.johnson import Johnson, JohnsonOptions
 
     networks = {name: varied(slim_network(4, 2)) for name in LEARNED}
     return Johnson(JohnsonOptions(precision="fp32"), networks=networks)
@@ -89,6 +90,15 @@ def tiny_conditional_norm() -> Stylizer:
     return ConditionalNorm(ConditionalNormOptions(precision="fp32"), network=network, infos=infos)
 
 
+def tiny_metastyle() -> Stylizer:
+    """Initial parameters that never learned anything, and two networks that were not made of them."""
+    from impasto.methods.metastyle import MetaStyle, MetaStyleOptions
+
+    model = MetaStyle(MetaStyleOptions(precision="fp32"), network=varied(slim_network(4, 2)))
+    model.cards |= {name: network_style(varied(slim_network(4, 2)), {"name": name}) for name in LEARNED}
+    return model
+
+
 def tiny_stylebank() -> Stylizer:
     """An encoder, two banks and a decoder that never learned anything."""
     from impasto.methods.stylebank import StyleBank, StyleBankOptions, slim_network
@@ -97,6 +107,16 @@ def tiny_stylebank() -> Stylizer:
     network.decoder.row[-1].conv.weight.data *= 5e-4  # so that nothing black or white is painted
     infos = [{"name": name} for name in LEARNED]
     return StyleBank(StyleBankOptions(precision="fp32"), network=network, infos=infos)
+
+
+def tiny_metanet() -> Stylizer:
+    """A hyper network that never learned anything, over the slim encoder."""
+    from impasto.methods.metanet import MetaNet, MetaNetOptions, read_moments, slim_network
+
+    backbone, network = random_slim(), slim_network(6, 4)
+    network.start_reading(read_moments(backbone, torch.rand(8, 3, 16, 16) ** torch.rand(8, 1, 1, 1)))
+    network.last.weight.data *= 4
+    return MetaNet(MetaNetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
 def varied(module: Any) -> Any:
@@ -124,7 +144,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     from impasto.methods.sanet import SANet, SANetOptions, SANetwork
     from impasto.methods.wct import WCT, WCTOptions
 
-    if name in LEARNING:
+    if name in (*LEARNING, "metanet"):
         return _double(tiny(name)) if double else tiny(name)
     backbone, widths = narrow_slim(), NARROW_WIDTHS if name == "wct" else NARROW_WIDTHS[:4]
     with torch.random.fork_rng(devices=[]):
@@ -142,15 +162,15 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
-LEARNING = ("conditional_norm", "johnson", "stylebank")
+LEARNING = ("conditional_norm", "johnson", "metastyle", "stylebank")
 """The methods that know only the styles that they have learned."""
 
 
 def _double(method: Any) -> Stylizer:
-    """A tiny method with learned styles, in double precision."""
+    """A tiny method with networks of its own, in double precision."""
     for module in (value for value in vars(method).values() if isinstance(value, nn.Module)):
         module.double()
-    for style in method.learned.values():
+    for style in getattr(method, "learned", {}).values():
         style.update({name: tensor.double() for name, tensor in style.items()})
     found: Stylizer = method
     return found
@@ -161,6 +181,8 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "conditional_norm": tiny_conditional_norm,
     "gatys": lambda: tiny_gatys(octaves=1, least_side=32, coarse_steps=3, steps=4),
     "johnson": tiny_johnson,
+    "metanet": tiny_metanet,
+    "metastyle": tiny_metastyle,
     "sanet": tiny_sanet,
     "stylebank": tiny_stylebank,
     "wct": tiny_wct,

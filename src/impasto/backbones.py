@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.layers import Conv, freeze
+from impasto.layers import Conv, freeze, run_in_full
 from impasto.weights import Weights, load_weights, resolve
 
 SLIM = "vgg19-slim"
@@ -87,13 +87,13 @@ class Backbone(nn.Module):
         """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`; stops at the deepest one."""
         wanted = set(layers)
         self.check_layers(wanted)
-        self._check_size(image)
+        self.check_size(image)
         found = {"image": image} if "image" in wanted else {}
         x = (image - self.mean) / self.std
-        for name, step in self.steps.items():
+        for number, (name, step) in enumerate(self.steps.items()):
             if len(found) == len(wanted):
                 break
-            x = step(x)
+            x = step(x) if number else run_in_full(step, x)
             if name in wanted:
                 found[name] = self.heads[name](x) if name in self.heads else x
         return found
@@ -105,7 +105,8 @@ class Backbone(nn.Module):
         way = [self.steps[name] for name in names[: 0 if layer == "image" else names.index(layer) + 1]]
         return [*way, self.heads[layer]] if layer in self.heads else way
 
-    def _check_size(self, image: Tensor) -> None:
+    def check_size(self, image: Tensor) -> None:
+        """Raise OptionError if `image`, (B, 3, H, W), is too small for this backbone."""
         if min(image.shape[-2:]) < self.least_side:
             height, width = image.shape[-2:]
             raise OptionError(

@@ -15,16 +15,19 @@ from typing import Annotated, Any, cast
 import typer
 
 from impasto import __version__
+from impasto.cli_adapt import adapt
 from impasto.cli_attack import attack
 from impasto.cli_batch import batch
 from impasto.cli_bench import bench, doctor
 from impasto.cli_dream import dream
 from impasto.cli_evaluate import evaluate
 from impasto.cli_export import export
+from impasto.cli_export_style import export_style
 from impasto.cli_flags import OpenCommand
 from impasto.cli_inspect import inspect
 from impasto.cli_invert import invert
 from impasto.cli_methods import methods
+from impasto.cli_serve import serve
 from impasto.cli_style import extract, show, styles
 from impasto.cli_stylize import stylize
 from impasto.cli_sweep import sweep
@@ -48,6 +51,7 @@ transfer = typer.Typer()
 app.command(cls=OpenCommand)(stylize)
 app.command(cls=OpenCommand)(batch)
 app.command(cls=OpenCommand)(video)
+app.command(cls=OpenCommand)(serve)
 app.command()(methods)
 app.command()(styles)
 app.add_typer(style, name="style")
@@ -56,7 +60,9 @@ style.command()(show)
 app.command(cls=OpenCommand)(sweep)
 app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
+app.command(cls=OpenCommand)(adapt)
 app.command(cls=OpenCommand)(export)
+app.command("export-style", cls=OpenCommand)(export_style)
 app.command()(bench)
 app.command()(doctor)
 app.command(cls=OpenCommand)(invert)

@@ -54,6 +54,7 @@ def batch(
     mask: MasksFlag = None,
     seed: flags.SeedFlag = None,
     device: flags.DeviceFlag = "auto",
+    runtime: flags.RuntimeFlag = "torch",
     format: FormatFlag = "png",
     force: ForceFlag = False,
     json: JsonFlag = False,
@@ -81,6 +82,6 @@ def batch(
     if dry_run:
         code = cli_batch_run.rehearse(plan, json=json)
     else:
-        code = cli_batch_run.run(plan, device, watch=watch, quiet=quiet, json=json)
+        code = cli_batch_run.run(plan, device, runtime, watch=watch, quiet=quiet, json=json)
     if code:
         raise typer.Exit(code)

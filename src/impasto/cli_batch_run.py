@@ -50,9 +50,9 @@ def rehearse(plan: Plan, *, json: bool) -> int:
     return 0
 
 
-def run(plan: Plan, device: str, *, watch: bool, quiet: bool, json: bool) -> int:
+def run(plan: Plan, device: str, runtime: str, *, watch: bool, quiet: bool, json: bool) -> int:
     """Make what is not there yet, and with `watch` go on with new photos until Ctrl-C. Returns the exit code."""
-    painter = Painter(plan.base, device)
+    painter = Painter(plan.base, device, runtime)
     try:
         plan.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -240,7 +240,7 @@ class _Round:
             watch.see(step)
             self.shown.within(step)
 
-        image = job.paint(follow)
+        image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
         if job.model.interrupted:
             raise KeyboardInterrupt  # a picture that is half done has no place among the results
         self._settle(AHEAD)

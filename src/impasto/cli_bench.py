@@ -14,6 +14,7 @@ ManyMethods = Annotated[
 ]
 SizesFlag = Annotated[str, typer.Option(metavar="N1,N2,...", help="Sides of the squares.")]
 PrecisionsFlag = Annotated[str, typer.Option(metavar="P1,P2,...", help="fp32, bf16, auto.")]
+RuntimesFlag = Annotated[str, typer.Option(metavar="R1,R2,...", help="torch, onnxruntime, openvino.")]
 RoundsFlag = Annotated[int, typer.Option(metavar="N", min=1, help="Medians are over so many rounds.")]
 ThreadsFlag = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of torch; default: as it likes.")]
 MarkdownFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table there, too.")]
@@ -24,6 +25,7 @@ def bench(
     methods: ManyMethods = None,
     sizes: SizesFlag = "512,1024",
     precisions: PrecisionsFlag = "auto,fp32",
+    runtimes: RuntimesFlag = "torch",
     rounds: RoundsFlag = 5,
     threads: ThreadsFlag = None,
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights file of the one method.")] = None,
@@ -50,7 +52,8 @@ def bench(
         names,
         [int(size) for size in sizes.split(",")],
         precisions.split(","),
-        device=pick_device(device),
+        device=pick_device(device, runtimes),
+        runtimes=runtimes.split(","),
         rounds=rounds,
         options={"weights": weights} if weights else {},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -12,16 +13,24 @@ import torch
 
 from impasto import __version__
 from impasto.errors import ImpastoError
+from impasto.evaluation.bench import make_picture
 from impasto.layers import in_half
 from impasto.memory import budget, free_memory
-from impasto.stylizer import find_method, list_methods
+from impasto.runtimes import RUNTIMES, installed
+from impasto.stylizer import find_method, list_methods, load
+from impasto.timing import time_interleaved
 from impasto.weights.resolve import resolve
 
 EXTRAS = {
     "onnxruntime": ("the runtime onnxruntime", "pip install 'impasto[onnx]'"),
+    "openvino": ("the runtime openvino", "pip install 'impasto[openvino]'"),
     "onnxscript": ("impasto export", "pip install 'impasto[onnx]'"),
+    "gradio": ("impasto serve", "pip install 'impasto[ui]'"),
     "accelerate": ("training on several GPUs", "pip install 'impasto[train]'"),
 }
+
+
+PROBE, ROUNDS = 512, 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything that counts for how well impasto works here."""
-    return [*_software(), *_processor(), *_graphics(), *_memory(), *_weights(), *_extras()]
+    return [*_software(), *_processor(), *_graphics(), *_memory(), *_weights(), *_extras(), *_runtimes()]
 
 
 def _software() -> list[Finding]:
@@ -102,3 +111,20 @@ def _extras() -> list[Finding]:
         text = f"{importlib.metadata.version(module)}, for {purpose}" if there else f"missing, for {purpose}"
         found.append(Finding(there, module, text, "" if there else remedy))
     return found
+
+
+def _runtimes() -> list[Finding]:
+    """Which runtime is quickest with the default method, the painting's encoding included."""
+    photo, painting = make_picture(PROBE, PROBE), make_picture(PROBE, PROBE, seed=1)
+    models = {}
+    for name in filter(installed, RUNTIMES):
+        try:
+            models[name] = load(runtime=name)
+        except ImpastoError as error:
+            return [Finding(False, "runtimes", "not measured", str(error))]
+    works = {name: functools.partial(model.stylize, photo, painting) for name, model in models.items()}
+    seconds = {name: min(found) for name, found in time_interleaved(works, ROUNDS).items()}
+    best = min(seconds, key=lambda name: seconds[name])
+    times = ", ".join(f"{name} {1000 * taken:.0f} ms" for name, taken in seconds.items())
+    advice = "" if best == "torch" else f"on this CPU --runtime {best} is the quickest"
+    return [Finding(True, "runtimes", f"{next(iter(models.values())).name} at {PROBE}x{PROBE}: {times}", advice)]

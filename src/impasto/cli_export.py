@@ -24,7 +24,8 @@ def export(
     """
     from impasto.errors import OptionError
     from impasto.export import export_onnx
-    from impasto.stylizer import OnePass, find_method, load
+    from impasto.one_pass import OnePass
+    from impasto.stylizer import find_method, load
 
     found = find_method(method)
     files, options = flags.take_flags(ctx, words or [], found.Options, found.name, f"impasto methods {found.name}")

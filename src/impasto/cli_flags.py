@@ -66,6 +66,12 @@ MaskFlag = Annotated[
 ]
 SeedFlag = Annotated[int | None, typer.Option(metavar="N", help="Same seed, same picture; default: 0.")]
 DeviceFlag = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]
+RuntimeFlag = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="torch, onnxruntime or openvino; `impasto doctor` measures which is quickest here."
+    ),
+]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; warnings stay.")]

@@ -11,7 +11,8 @@ import torch
 from impasto.cli_job import Job
 from impasto.layers import inference
 from impasto.memory import choose_tiling, estimate, free_memory
-from impasto.stylizer import OnePass, Stylizer
+from impasto.one_pass import OnePass
+from impasto.stylizer import Stylizer
 
 PROBE = 256
 PROCESS = 450_000_000

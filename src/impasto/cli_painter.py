@@ -21,9 +21,9 @@ MOST_STYLE_BYTES = 500_000_000
 class Painter:
     """A recipe's model with its masks and styles. Raises ImpastoError if weights or masks can't be had."""
 
-    def __init__(self, recipe: Recipe, device: str) -> None:
+    def __init__(self, recipe: Recipe, device: str, runtime: str = "torch") -> None:
         self.recipe = recipe
-        self.model = load_model(recipe, pick_device(device))
+        self.model = load_model(recipe, pick_device(device, runtime), runtime)
         self.masks = read_masks(recipe)
         self._styles: OrderedDict[tuple[Path, int], Style] = OrderedDict()
         self._noted = False
@@ -40,6 +40,8 @@ class Painter:
         if not self._noted:
             self._noted = True
             note_size(self.recipe, self.model, own, size)
+        if size == own:
+            return photo  # large ones stay bytes
         alpha = None if photo.alpha is None else resize(photo.alpha, *size)
         return Picture(resize(photo.color, *size), alpha)
 

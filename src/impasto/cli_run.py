@@ -10,17 +10,20 @@ import typer
 from torch import Tensor
 
 from impasto import cli_job
+from impasto.checkpoints import Checkpoint
 from impasto.cli_flags import check_target
 from impasto.cli_forecast import forecast, tell
 from impasto.cli_job import Job, note_size, note_weights, pick_device, prepare, read_inputs
 from impasto.cli_progress import Watch, progress
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, OptionError
 from impasto.image import WRITABLE, write_image
 from impasto.optimize import OnStep, Step, ignore
 from impasto.run_record import Recipe, make_record, sidecar, write_recorded
 
-__all__ = ["choose_target", "make_recipe", "open_job", "paint_file", "previewer", "rehearse"]
+__all__ = ["choose_target", "keep_state", "make_recipe", "open_job", "paint_file", "previewer", "rehearse"]
 LONGEST_STEM = 120
+PASSING = ("versions", "device", "runtime", "statistics", "tile")
+"""What a run record says of the machine, not of what was asked for."""
 
 
 def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
@@ -43,13 +46,27 @@ def choose_target(recipe: Recipe, output: Path | None, *, force: bool, record: b
     return target
 
 
-def open_job(recipe: Recipe, device: str) -> Job:
+def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
     """Read the files and load the model; raises ImpastoError."""
-    device = pick_device(device)
-    job = prepare(recipe, read_inputs(recipe), device)
+    device = pick_device(device, runtime)
+    job = prepare(recipe, read_inputs(recipe), device, runtime)
     note_size(recipe, job.model, job.photo_size, job.size)
     note_weights(recipe, job.model)
     return job
+
+
+def keep_state(job: Job, target: Path, path: Path | None) -> None:
+    """Let an optimisation keep its state in `path`, and go on from there; raises ImpastoError."""
+    if path is None:
+        return
+    if job.model.one_pass:
+        raise OptionError(f"{job.model.name} paints in one pass: --checkpoint is for methods that optimise, like gatys")
+    if len(job.recipe.masks) > 1:
+        raise OptionError("--checkpoint keeps one optimisation, but each mask is one of its own: leave it out")
+    check_target(path, True, (".safetensors",))
+    made = make_record(job.recipe, job.model, job.size, target.parent)
+    identity = {key: value for key, value in made.items() if key not in PASSING}
+    job.model.checkpoint = Checkpoint(path, identity)
 
 
 def previewer(job: Job, target: Path, path: Path | None, every: int, *, force: bool) -> OnStep:
@@ -78,7 +95,8 @@ def rehearse(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     found = forecast(job)
     told = f"; {tell(found)}" if found else ""
-    typer.echo(f"dry run: {title(job)} on {job.model.device.type}{told}; nothing was written", err=True)
+    by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"
+    typer.echo(f"dry run: {title(job)} on {job.model.device.type}{by}{told}; nothing was written", err=True)
     record = make_record(job.recipe, job.model, job.size, target.parent)
     return {"output": str(target), **record, "forecast": found, "dry_run": True}
 
@@ -89,7 +107,10 @@ def paint_file(
     """Do the work and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
     with progress(title(job), quiet, also) as (watch, on_step):
         image = job.paint_bytes(on_step) if job.by_windows else job.paint(on_step)
-    return {**write(job, image, target, watch, record=record, force=force), **outcome(job, watch)}
+    written = write(job, image, target, watch, record=record, force=force)
+    if job.model.checkpoint is not None and not job.model.interrupted:
+        job.model.checkpoint.finish()
+    return {**written, **outcome(job, watch)}
 
 
 def write(job: Job, image: Tensor, target: Path, watch: Watch, *, record: bool, force: bool) -> dict[str, Any]:
@@ -97,7 +118,8 @@ def write(job: Job, image: Tensor, target: Path, watch: Watch, *, record: bool, 
     made = make_record(job.recipe, job.model, job.size, target.parent)
     if job.model.interrupted:
         made["interrupted"] = watch.steps
-        typer.echo(f"interrupted after {watch.steps} steps: this is the best picture so far", err=True)
+        more = "; the same command goes on" if job.model.checkpoint is not None else ""
+        typer.echo(f"interrupted after {watch.steps} steps: this is the best picture so far{more}", err=True)
     write_recorded(image, target, made if record else None, alpha=job.alpha, overwrite=force)
     return {"output": str(target), **made}
 

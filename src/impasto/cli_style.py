@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from impasto import cli_flags as flags
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from impasto.stylizer import Stylizer
 
 PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting.")]
 CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card, or a built-in style by its name.")]
@@ -45,6 +40,7 @@ def extract(
     from impasto.cli_job import pick_device
     from impasto.errors import ImpastoError
     from impasto.image import read_image
+    from impasto.job import fit_painting
     from impasto.styles import Style, save_style
     from impasto.stylizer import find_method, load
 
@@ -56,23 +52,11 @@ def extract(
     target = flags.check_target(output or Path(f"{Path(files[0]).stem}.safetensors"), force, (".safetensors",))
     image = read_image(files[0])
     model = load(found.name, preset=preset or "default", device=pick_device(device), **options)
-    fitted = _fit(image, model, size)
+    fitted = fit_painting(model, image, size)
     info = flags.given(title=title, artist=artist, year=year) | {"width": fitted.shape[-1], "height": fitted.shape[-2]}
     style = model.encode_style(fitted)
     save_style(Style(style, style.kind, info), target)
     flags.print_json(describe_card(target)) if json else typer.echo(str(target))
-
-
-def _fit(image: Tensor, model: Stylizer, longer: int | None) -> Tensor:
-    """The painting at the size at which `model` looks at one by itself, or with that longer side; never enlarged."""
-    from impasto.image import fit, resize
-    from impasto.stylizer import LEAST_SIDE
-
-    height, width = image.shape[-2:]
-    if longer is None:
-        longer = max(height, width) if model.one_pass else model.default_longer_side
-    height, width = fit(height, width, longer)
-    return resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
 
 
 def show(card: CardWord, json: flags.JsonFlag = False) -> None:

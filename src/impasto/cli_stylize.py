@@ -26,12 +26,17 @@ def stylize(
     mask: flags.MaskFlag = None,
     seed: flags.SeedFlag = None,
     device: flags.DeviceFlag = "auto",
+    runtime: flags.RuntimeFlag = "torch",
     force: flags.ForceFlag = False,
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,
     dry_run: flags.DryRunFlag = False,
     record: flags.RecordFlag = True,
     recipe: flags.RecipeFlag = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep an optimisation's state there, and go on from it: same command again."),
+    ] = None,
     preview: Annotated[Path | None, typer.Option(metavar="FILE", help="Show the picture while it is made.")] = None,
     preview_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between two previews.")] = 10,
 ) -> None:
@@ -45,8 +50,10 @@ def stylize(
     from impasto import cli_run
 
     asked = cli_run.make_recipe(ctx, flags.words(content, styles), recipe, given)
+    force = force or (checkpoint is not None and checkpoint.exists())
     target = cli_run.choose_target(asked, output, force=force, record=record)
-    job = cli_run.open_job(asked, device)
+    job = cli_run.open_job(asked, device, runtime)
+    cli_run.keep_state(job, target, checkpoint)
     show = cli_run.previewer(job, target, preview, preview_every, force=force)
     run = cli_run.rehearse if dry_run else cli_run.paint_file
     result = run(job, target, quiet=quiet, record=record, force=force, also=show)

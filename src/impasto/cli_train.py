@@ -50,10 +50,22 @@ def _conditional_norm() -> Recipe:
     return CONDITIONAL_NORM
 
 
+def _metastyle() -> Recipe:
+    from impasto.cli_train_meta import METASTYLE
+
+    return METASTYLE
+
+
 def _stylebank() -> Recipe:
     from impasto.cli_train_styles import STYLEBANK
 
     return STYLEBANK
+
+
+def _metanet() -> Recipe:
+    from impasto.cli_train_methods import METANET
+
+    return METANET
 
 
 def _texture() -> Recipe:
@@ -69,7 +81,9 @@ TASKS: dict[str, Callable[[], Recipe]] = {
     "sanet": _sanet,
     "johnson": _johnson,
     "conditional_norm": _conditional_norm,
+    "metastyle": _metastyle,
     "stylebank": _stylebank,
+    "metanet": _metanet,
     "texture": _texture,
 }
 """What can be trained: its options, and how its task is built from them."""

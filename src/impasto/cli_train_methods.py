@@ -1,4 +1,4 @@
-"""`impasto train wct`, `adain` and `sanet`: their options, and their tasks."""
+"""`impasto train wct`, `adain`, `sanet` and `metanet`: their options, and their tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from torch import nn
 from impasto.backbones import HEADS, SLIM, SLIM_WIDTHS, load_backbone
 from impasto.cli_training import Recipe
 from impasto.layers import StepDecoder
-from impasto.methods import adain, sanet, wct
+from impasto.methods import adain, metanet, sanet, wct
 from impasto.normalised_vgg import NormalisedVGG
 from impasto.perceptual import CONTENT_LAYERS, PerceptualLoss
 from impasto.training import MethodTask, Pictures, Task, TrainOptions
 from impasto.weights import load_weights
 
 DEEPEST_STEPS = len(SLIM_WIDTHS)
+SURVEYED = 64
+"""So many batches of artworks are looked at before a hyper network begins to learn."""
 
 
 class MethodOptions(TrainOptions):
@@ -50,6 +52,27 @@ class SANetOptions(MethodOptions):
 
     identity_weight: float = Field(50.0, ge=0, description="weight of pictures painted in their own style: pixels")
     features_weight: float = Field(1.0, ge=0, description="weight of pictures painted in their own style: features")
+
+
+class MetaNetOptions(MethodOptions):
+    """What the training of a network that makes networks can be told besides."""
+
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
+    style_weight: float = Field(8.0, ge=0, description="weight of the style")
+    gram_weight: float = Field(0.5, ge=0, description="weight of Gram matrices beside means and deviations")
+    tv_weight: float = Field(1.0, ge=0, description="weight of total variation")
+    from_: str = Field("", description="weights file to go on from")
+    style_every: int = Field(1, ge=1, description="steps for which the same artworks stay; the paper's 20")
+    hidden: int = Field(30, ge=1, le=1024, description="hidden numbers a generated convolution; the paper has 128")
+    width: int = Field(8, ge=2, le=64, description="channels at full size; the paper has 32, its fast network 8")
+    residual: bool = Field(True, description="residual blocks instead of ten convolutions in a row")
+    affine: bool = Field(True, description="generate the scales and shifts of the norms, too, which the paper has not")
+    sigmoid: bool = Field(True, description="a sigmoid behind the last convolution; the paper's output is linear")
+
+    @property
+    def steps_an_artwork(self) -> int:
+        """As told."""
+        return self.style_every
 
 
 def judging_network(teacher: str) -> nn.Module:
@@ -114,6 +137,27 @@ def build_sanet(options: TrainOptions, contents: Pictures, styles: Pictures) -> 
     return MethodTask("sanet", learner).to(memory_format=torch.channels_last)
 
 
+def build_metanet(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """The hyper network over vgg19-slim, from random weights, scaled by what the artworks are like, or from `from_`."""
+    options = cast(MetaNetOptions, options)
+    torch.manual_seed(options.seed)
+    backbone = load_backbone(SLIM)
+    network = metanet.slim_network(
+        options.hidden,
+        options.width,
+        residual=options.residual,
+        output="sigmoid" if options.sigmoid else "linear",
+        affine=options.affine,
+    )
+    if options.from_:
+        load_weights(options.from_).fill(network)
+    else:
+        crops = (styles.batch((options.seed, 0, 0, 4 + i), 8, options.crop) for i in range(SURVEYED))
+        network.start_reading(torch.cat([metanet.read_moments(backbone, crop) for crop in crops]))
+    learner = metanet.MetaNetTraining(backbone, judge(options), network)
+    return MethodTask("metanet", learner).to(memory_format=torch.channels_last)
+
+
 def start_decoder(decoder: StepDecoder, path: str) -> None:
     """Fill `decoder` from a file of its own, or from WCT's, which has a step more."""
     file = load_weights(path)
@@ -124,3 +168,4 @@ def start_decoder(decoder: StepDecoder, path: str) -> None:
 WCT = Recipe(WCTOptions, build_wct)
 ADAIN = Recipe(MethodOptions, build_adain)
 SANET = Recipe(SANetOptions, build_sanet)
+METANET = Recipe(MetaNetOptions, build_metanet)

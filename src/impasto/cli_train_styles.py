@@ -15,27 +15,32 @@ from impasto.errors import ImpastoError, WeightsError
 from impasto.learned import NAMED, describe_style
 from impasto.methods import conditional_norm, johnson, stylebank
 from impasto.training import MethodTask, Pictures, Task, TrainOptions
-from impasto.transformation import TransformationNetwork
+from impasto.transformation import TransformationNetwork, slim_network
 from impasto.weights import Weights, load_weights
 
 NO_FROM = "say with --from FILE to which network the paintings are to be added"
 
 
-class StylesOptions(MethodOptions):
-    """What the training of a network for certain paintings can be told."""
+class PaintingOptions(MethodOptions):
+    """What the training of a network for certain paintings can be told, whatever the network."""
 
     style_weight: float = Field(8.0, ge=0, description="weight of the style")
     gram_weight: float = Field(0.5, ge=0, description="weight of Gram matrices beside means and deviations")
     tv_weight: float = Field(1.0, ge=0, description="weight of total variation")
     style_side: int = Field(448, ge=32, le=4096, description="shorter side at which the paintings are looked at, px")
-    width: int = Field(16, ge=2, le=256, description="channels at full size; the paper's network has 32")
-    residuals: int = Field(5, ge=0, le=32, description="residual blocks")
-    from_: str = Field("", description="weights file to go on from; for johnson also conditional_norm's")
 
     @property
     def art_side(self) -> int:
         """The paintings' own."""
         return self.style_side
+
+
+class StylesOptions(PaintingOptions):
+    """What the training of a network for certain paintings can be told."""
+
+    width: int = Field(16, ge=2, le=256, description="channels at full size; the paper's network has 32")
+    residuals: int = Field(5, ge=0, le=32, description="residual blocks")
+    from_: str = Field("", description="weights file to go on from; for johnson also conditional_norm's")
 
 
 class ConditionalNormOptions(StylesOptions):
@@ -49,7 +54,7 @@ class StyleBankOptions(ConditionalNormOptions):
 
     cycle: int = Field(2, ge=1, le=100, description="steps of painting before each one of rebuilding photos")
     rebuild_balance: float = Field(
-        1.0, gt=0, description="length of the gradient of rebuilding, in units of that of painting"
+        1.0, gt=0, description="length of rebuilding's gradient, in units of painting's, before --clip cuts both"
     )
 
 
@@ -66,29 +71,44 @@ def build_johnson(options: TrainOptions, contents: Pictures, styles: Pictures) -
         raise ImpastoError(f"johnson learns one painting: --style PAINTING, not {len(styles.items)}")
     painting, info = paintings_of(styles)[0]
     torch.manual_seed(options.seed)
-    network = start_network(options, info[NAMED])
+    network = start_network(options, info[NAMED], (options.width, options.residuals))
     learner = johnson.JohnsonTraining(network, judge(options), painting, info)
     return MethodTask("johnson", learner).to(memory_format=torch.channels_last)
 
 
-def start_network(options: StylesOptions, name: str) -> TransformationNetwork:
-    """A network for one style: random, or what `from_` holds of the style called `name`, else its first one."""
+def start_network(options: MethodOptions, name: str | None, shape: Sequence[int] = ()) -> TransformationNetwork:
+    """A network for one style: random, of width and residuals `shape`, or out of `from_`.
+
+    name: the style there is meant, else the first one; None: the mean of all.
+    """
     if not options.from_:
-        return johnson.slim_network(options.width, options.residuals)
+        return slim_network(*shape)
     file = load_weights(options.from_)
-    network = johnson.slim_network(*(_shape(file)[key] for key in ("width", "residuals")))
-    if file.config.get("method") == "johnson":
-        number, found = _find(file.config["networks"], name)
-        own = f"{found[NAMED]}."
-        tensors = {key.removeprefix(own): value for key, value in file.tensors.items() if key.startswith(own)}
-    else:
-        number, _ = _find(file.config.get("styles", []), name)
-        tensors = {
-            key.removeprefix("shared."): value if key.startswith("shared.") else value[number]
-            for key, value in file.tensors.items()
-        }
-    Weights(file.path, tensors, file.config, file.digest).fill(network)
+    found = _shape(file)
+    known = found if "output" in found else slim_network(found["width"], found["residuals"]).shape
+    try:
+        network = TransformationNetwork(**known)
+    except TypeError:
+        raise WeightsError(f"{file.path} holds no transformation network") from None
+    Weights(file.path, _tensors_of(file, name), file.config, file.digest).fill(network)
     return network
+
+
+def _tensors_of(file: Weights, name: str | None) -> dict[str, Tensor]:
+    """The tensors of one style's network in a file of metastyle, johnson or conditional_norm; see `start_network`."""
+    method = file.config.get("method")
+    if method == "metastyle":
+        return dict(file.tensors)
+    if method == "johnson":
+        own = f"{_find(file.config['networks'], name)[1][NAMED]}."
+        return {key.removeprefix(own): value for key, value in file.tensors.items() if key.startswith(own)}
+    number, _ = _find(file.config.get("styles", []), name)
+    return {
+        key.removeprefix("shared."): value
+        if key.startswith("shared.")
+        else (value.mean(0) if name is None else value[number])
+        for key, value in file.tensors.items()
+    }
 
 
 def _shape(file: Weights) -> Mapping[str, Any]:
@@ -98,7 +118,7 @@ def _shape(file: Weights) -> Mapping[str, Any]:
     return shape
 
 
-def _find(infos: Sequence[Mapping[str, Any]], name: str) -> tuple[int, Mapping[str, Any]]:
+def _find(infos: Sequence[Mapping[str, Any]], name: str | None) -> tuple[int, Mapping[str, Any]]:
     if not infos:
         raise WeightsError("the file to go on from names no styles")
     return next(((number, info) for number, info in enumerate(infos) if info[NAMED] == name), (0, infos[0]))

@@ -134,23 +134,43 @@ def run(
     log: bool,
 ) -> dict[str, Any]:
     """Train and return what --json prints; Ctrl-C leaves a checkpoint and exit code 130. Raises ImpastoError."""
+    try:
+        learned = learn(task, pictures, options, folder, resume=resume, log=log)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {folder / CHECKPOINT} is kept; the same command with --resume goes on", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        _tell_skipped(pictures)
+    return {**_facts(task, pictures, options, folder), **learned}
+
+
+def learn(
+    task: Task,
+    pictures: tuple[Pictures, Pictures],
+    options: TrainOptions,
+    folder: Path,
+    *,
+    resume: bool = False,
+    log: bool = False,
+    also: Callable[[Report], None] = lambda report: None,
+) -> dict[str, Any]:
+    """Train with the line of numbers, and return the last of them; also: called after every step.
+
+    Raises KeyboardInterrupt if Ctrl-C was pressed, between two steps, and ImpastoError.
+    """
     line = _Line(options)
     try:
         with _stop_between_steps() as stop:
 
             def follow(report: Report) -> None:
                 line.show(report)
+                also(report)
                 stop()
 
             train(task, *pictures, options, folder, resume=resume, log=log, on_step=follow)
-    except KeyboardInterrupt:
-        line.end()
-        typer.echo(f"interrupted: {folder / CHECKPOINT} is kept; the same command with --resume goes on", err=True)
-        raise typer.Exit(130) from None
     finally:
         line.end()
-        _tell_skipped(pictures)
-    return {**_facts(task, pictures, options, folder), **line.facts()}
+    return line.facts()
 
 
 def _facts(task: Task, pictures: tuple[Pictures, Pictures], options: TrainOptions, folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import ImpastoError
-from impasto.stylizer import OnePass
+from impasto.one_pass import OnePass
 from impasto.weights.resolve import write_atomically
 
 OPSET = 20

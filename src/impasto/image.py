@@ -27,8 +27,15 @@ from impasto.decoding import Floats, decode, srgb
 from impasto.errors import ImageError
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
+TRUSTED = ("JPEG", "PNG", "WEBP")
+"""What is decoded if a stranger sent it."""
+
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = 200_000_000
+MOST_SCANS = 100
+QUICK = 1
+"""How hard zlib tries for pictures that somebody waits for."""
+
 MINIMUM_SIDE = 16
 
 _KINDS = {".jpg": "JPEG", ".tif": "TIFF"}
@@ -71,7 +78,27 @@ def open_picture(path: Location, *, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises ImageError if there is no such picture, if it is damaged or if it has more than max_pixels.
     """
     with _opened(path, max_pixels) as image:
-        color, alpha = decode(image)
+        return _to_picture(image)
+
+
+def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) -> Picture:
+    """As `open_picture`, of the bytes of a JPEG, PNG or WebP that a stranger sent; name: what errors call it.
+
+    Raises ImageError also for another format, a longer side than max_side, an animation, or a JPEG of so many scans
+    that reading them all would take minutes.
+    """
+    with _opened(io.BytesIO(data), max_pixels, name, TRUSTED) as image:
+        if max(image.size) > max_side:
+            raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photo with its depth map or the like
+            raise ImageError(f"{name} is an animation; send a single picture")
+        if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+            raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it anew as a plain JPEG")
+        return _to_picture(image)
+
+
+def _to_picture(image: Image.Image) -> Picture:
+    color, alpha = decode(image)
     if color.dtype != np.uint8:
         stored = _to_tensor(color.astype(np.float32, copy=False))
     else:
@@ -127,6 +154,18 @@ def write_image(
         raise ImageError(f"{path} can't be written: {_reason(error)}; write it elsewhere") from None
 
 
+def encode_picture(image: Tensor, kind: str, *, alpha: Tensor | None = None, quality: int = 95) -> bytes:
+    """The bytes of a file of `kind`, JPEG, PNG or WEBP, as `write_image` writes it; of PNG's larger, but sooner there.
+
+    Raises ImageError if the values are not finite or a side is too long for `kind`.
+    """
+    pixels = _to_pixels(image, alpha, 8, opaque=kind == "JPEG")
+    longest = _LONGEST_SIDE.get(kind, max(pixels.shape))
+    if max(pixels.shape) > longest:
+        raise ImageError(f"{kind} holds at most {longest} pixels a side, not {max(pixels.shape)}; take PNG")
+    return _encode(pixels, kind, quality, {}, effort=QUICK)
+
+
 def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Resize (B, C, H, W) in [0, 1] to (B, C, height, width) by antialiased bicubic; if so already, as is."""
     if height < 1 or width < 1:
@@ -134,6 +173,12 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     if image.shape[-2:] == (height, width):
         return image
     return functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def median8(image: Tensor) -> Tensor:
+    """An 8x8 median filter over every channel of (1, C, H, W), edges repeated."""
+    padded = functional.pad(image, (4, 3, 4, 3), mode="replicate")
+    return padded.unfold(2, 8, 1).unfold(3, 8, 1).flatten(4).median(dim=4).values
 
 
 def fit(height: int, width: int, longer: int, *, enlarge: bool = False) -> tuple[int, int]:
@@ -162,16 +207,20 @@ def parse_size(text: str) -> int | tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: Location, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(
+    source: Location | io.BytesIO, max_pixels: int, name: str = "", formats: tuple[str, ...] = READABLE
+) -> Iterator[Image.Image]:
     """Open a picture and check its size; whatever fails until the block ends is told as an ImageError."""
     try:
-        with _pillow_settings(max_pixels), Image.open(path, formats=READABLE) as image:
+        with _pillow_settings(max_pixels), Image.open(source, formats=formats) as image:
             pixels = image.width * image.height
             if pixels > max_pixels:
                 raise Image.DecompressionBombError(f"Image size ({pixels} pixels)")
             yield image
+    except ImageError:
+        raise
     except Exception as error:  # what decoders raise on damaged files has no common base
-        raise ImageError(_explain(path, error, max_pixels)) from None
+        raise ImageError(_explain(source, name or str(source), error, max_pixels, formats)) from None
 
 
 @contextmanager
@@ -193,31 +242,37 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _explain(path: Location, error: Exception, max_pixels: int) -> str:
+def _explain(
+    source: Location | io.BytesIO, name: str, error: Exception, max_pixels: int, formats: tuple[str, ...]
+) -> str:
     """One line on why a file can't be read and what to do."""
-    if os.path.isdir(path):
-        return f"{path} is a folder; name a picture in it"
+    if not isinstance(source, io.BytesIO) and os.path.isdir(source):
+        return f"{name} is a folder; name a picture in it"
     if isinstance(error, UnidentifiedImageError):
-        return _explain_content(path)
+        return _explain_content(source, name, formats)
     if isinstance(error, Image.DecompressionBombError):
         size = _reason(error).split(" exceeds")[0]
-        return f"{path}: {size} exceeds the limit of {max_pixels} pixels; make it smaller first"
+        return f"{name}: {size} exceeds the limit of {max_pixels} pixels; make it smaller first"
     if isinstance(error, MemoryError):
-        return f"{path}: not enough memory to decode it; make it smaller first"
+        return f"{name}: not enough memory to decode it; make it smaller first"
     if isinstance(error, OSError) and error.errno is not None:
-        return f"{path} can't be opened: {_reason(error)}; check its name and permissions"
-    return f"{path} is damaged or incomplete ({_reason(error)}); get it again"
+        return f"{name} can't be opened: {_reason(error)}; check its name and permissions"
+    return f"{name} is damaged or incomplete ({_reason(error)}); get it again"
 
 
-def _explain_content(path: Location) -> str:
+def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[str, ...]) -> str:
     """What a file that no decoder takes seems to be."""
-    with open(path, "rb") as file:
-        head = file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if isinstance(source, io.BytesIO):
+        head = source.getvalue()[:256]
+    else:
+        with open(source, "rb") as file:
+            head = file.read(256)
+    head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not head:
-        return f"{path} is empty; get it again"
+        return f"{name} is empty; get it again"
     if head.startswith(b"<"):
-        return f"{path} is a web page or drawing (HTML, SVG, XML), not a picture; get the picture itself"
-    return f"{path} is damaged or no picture; it must be one of {', '.join(READABLE)}"
+        return f"{name} is a web page or drawing (HTML, SVG, XML), not a picture; get the picture itself"
+    return f"{name} is damaged or no picture; it must be one of {', '.join(formats)}"
 
 
 def _to_tensor(pixels: Floats) -> Tensor:
@@ -267,7 +322,7 @@ def _check_target(target: Path, kind: str, side: int, overwrite: bool) -> None:
         raise FileExistsError
 
 
-def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str, str]) -> bytes:
+def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str, str], *, effort: int = 6) -> bytes:
     """The bytes of a file of the given kind."""
     text = PngImagePlugin.PngInfo()
     for key, value in metadata.items():
@@ -275,7 +330,7 @@ def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str
     if pixels.dtype == np.uint16:
         return _encode_png16(pixels, text)
     options: dict[str, dict[str, Any]] = {
-        "PNG": {"pnginfo": text},
+        "PNG": {"pnginfo": text, "compress_level": effort},
         "JPEG": {"quality": quality, "subsampling": "4:4:4", "optimize": True},
         "WEBP": {"quality": quality, "lossless": quality == 100, "exact": True},
         "TIFF": {"compression": "tiff_adobe_deflate"},

@@ -7,13 +7,17 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from impasto.errors import OptionError
+from impasto.layers import freeze
+from impasto.one_pass import OnePass
+from impasto.options import Options
 from impasto.stages import Known, Stage
-from impasto.styles import NETWORK, Style, built_in_styles, load_style
-from impasto.stylizer import OnePass
-from impasto.transformation import TransformationNetwork
+from impasto.styles import NETWORK, Style, built_in_styles, load_style, parts
+from impasto.stylizer import LEAST_SIDE
+from impasto.transformation import PictureNetwork, TransformationNetwork, blend_stage, network_stages
 
 NAMED = "name"
 TOLD = ("title", "artist")
@@ -63,6 +67,51 @@ class LearnedStyles(OnePass):
         return super().adopt(style)
 
 
+class NetworkStyles(LearnedStyles):
+    """A one-pass method whose styles are whole transformation networks of one shape.
+
+    shape: what `TransformationNetwork` is made with.
+    """
+
+    shape: Mapping[str, Any]
+
+    def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
+        super().__init__(options, device=device, preset=preset)
+        self._built: dict[int, tuple[Style, TransformationNetwork]] = {}
+
+    @property
+    def style_kind(self) -> str:
+        """Weights of a network of this shape."""
+        return network_kind(self.shape)
+
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """Each network of the style, then the mixture of what they paint and of the photo."""
+        rows: list[Stage] = []
+        shares: dict[str, float] = {}
+        for number, (share, part) in enumerate(parts(style)):
+            network, outcome = self._build(part), f"{number}.painted"
+            rows += network_stages(network, network.norms, outcome, f"{number}.")
+            shares[outcome] = share
+        return (*rows, blend_stage(shares, strength))
+
+    def _build(self, style: Style) -> TransformationNetwork:
+        """The network of which `style` is the weights; raises OptionError if they don't fit."""
+        kept = self._built.get(id(style))
+        if kept is not None and kept[0] is style:
+            return kept[1]
+        network = TransformationNetwork(**self.shape)
+        network.to(next(iter(style.values())).dtype)
+        try:
+            network.load_state_dict(dict(style))
+        except RuntimeError:
+            raise OptionError(f"this style card is no whole network for {self.name}: {self.advice}") from None
+        freeze(network).to(self.device).to(memory_format=torch.channels_last)
+        self._built = {id(style): (style, network)}
+        return network
+
+
 def named_style(name: str) -> Style:
     """A style of which only the name is known; `LearnedStyles.adopt` finds what it stands for."""
     return Style({}, NAMED, {NAMED: name})
@@ -74,11 +123,12 @@ def describe_style(name: str) -> dict[str, Any]:
     return {NAMED: name} if card is None else {NAMED: name, **load_style(card).info}
 
 
-def network_kind(network: TransformationNetwork) -> str:
+def network_kind(shape: Mapping[str, Any]) -> str:
     """The kind of a style that is a whole network of that shape."""
-    return NETWORK + "-".join(str(value) for value in network.shape.values())
+    return NETWORK + "-".join(str(value) for value in shape.values())
 
 
-def network_style(network: TransformationNetwork, info: Mapping[str, Any]) -> Style:
+def network_style(network: PictureNetwork, info: Mapping[str, Any]) -> Style:
     """The network's weights as a style."""
-    return Style({name: tensor.detach() for name, tensor in network.state_dict().items()}, network_kind(network), info)
+    values = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    return Style(values, network_kind(network.shape), info)

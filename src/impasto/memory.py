@@ -132,10 +132,16 @@ def smaller(
     else:
         found = Tiling(tiling.tile // 2, tiling.keep // 2)
     if found.tile < SMALLEST_TILE:
-        longer = max(16, int(max(height, width) * (free_memory(device) / (24 * height * width)) ** 0.5))
-        fits = f"--size {min(longer, max(height, width) // 2)} fits"
-        raise ImpastoError(f"not enough memory for {width}x{height} even in the smallest tiles; {fits}")
+        raise too_large(size, device)
     return found
+
+
+def too_large(size: tuple[int, int], device: torch.device, bytes_each: float = 24) -> ImpastoError:
+    """The error at the last rung, which names a size that fits; bytes_each: what a pixel takes anyhow."""
+    height, width = size
+    longer = max(16, int(max(height, width) * (free_memory(device) / (bytes_each * height * width)) ** 0.5))
+    fits = f"--size {min(longer, max(height, width) // 2)} fits"
+    return ImpastoError(f"not enough memory for {width}x{height} even in the smallest tiles; {fits}")
 
 
 def estimate(stages: Sequence[Stage], size: tuple[int, int], device: torch.device, element: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +12,14 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import ImpastoError
+from impasto.checkpoints import Checkpoint, State
+from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.image import resize
 
 OptimizerName = Literal["lbfgs", "adam", "gd"]
 RETRIES = 5
+
+log = logging.getLogger(__name__)
 
 
 class ImageParameter(nn.Module):
@@ -105,6 +110,11 @@ def ignore(step: Step) -> None:
     """The `on_step` that does nothing."""
 
 
+def as_steps(on_step: OnStep, image: Callable[[], Tensor]) -> Callable[[int, int], None]:
+    """What tells `on_step` how many parts are done, of how many, for work whose picture is there only at the end."""
+    return lambda done, total: on_step(Step(done, total, {}, image))
+
+
 @dataclass
 class Result:
     """An optimised image (B, 3, H, W) in [0, 1], the terms of the loss at every step, whether it was cut short."""
@@ -142,19 +152,26 @@ def optimize_image(
     *,
     augment: Callable[[Tensor], Tensor] | None = None,
     on_step: OnStep = ignore,
+    state: State | None = None,
+    keep: Callable[[Callable[[], State]], None] | None = None,
 ) -> Result:
     """Change `parameter` until `objective` of its image is small.
 
     augment: applied to the image before the objective (jitter, crops). A loss that is not finite takes the run back to
     the best image with half the learning rate, at most five times; then ImpastoError. KeyboardInterrupt ends the run
-    early and keeps the best image.
+    early and keeps the best image. If memory runs out and `objective` has a method ``shrink``, that is called and the
+    step done again. keep: after every step offered what gives the run's state; state: where to go on.
     """
     run = _Descent(objective, parameter, settings, augment)
+    if state is not None:
+        run.restore(state)
     try:
         while len(run.losses) < settings.steps:
             terms = run.step()
             if terms is not None:
                 on_step(Step(len(run.losses), settings.steps, terms, run.picture))
+                if keep is not None:
+                    keep(run.state)
     except KeyboardInterrupt:
         return Result(run.best_picture(), run.losses, interrupted=True)
     return Result(run.picture(), run.losses)
@@ -209,7 +226,18 @@ class _Descent:
             return float(loss.detach())
 
         closing: Any = closure
-        loss = float(self.optimizer.step(closing) or 0.0)
+        shrink = getattr(self.objective, "shrink", None)
+        loss: float | None = None
+        try:
+            loss = float(self.optimizer.step(closing) or 0.0)
+        except Exception as error:
+            if shrink is None or not is_out_of_memory(error):
+                raise
+        if loss is None and shrink is not None:  # out of the handler, whose traceback holds what filled the memory
+            self.optimizer.zero_grad()
+            shrink()
+        if loss is None:
+            return None
         if not math.isfinite(loss) or not self._finite():
             self._go_back()
             return None
@@ -220,6 +248,52 @@ class _Descent:
             self.average.update(self.parameter())
         self.losses.append(seen)
         return seen
+
+    def state(self) -> State:
+        """All that `restore` needs to go on to the same bits."""
+        tensors = {f"parameter.{name}": value for name, value in self.parameter.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        if self.average and self.average.mean is not None:
+            tensors["average"] = self.average.mean
+        numbers: dict[str, float] = {}
+        known = self.optimizer.state_dict()["state"].get(0, {})
+        lists = [name for name, value in known.items() if isinstance(value, list) and name != "al"]  # al is scratch
+        for name, value in known.items():
+            if name == "al":
+                continue
+            parts = {f"{name}.{i}": part for i, part in enumerate(value)} if isinstance(value, list) else {name: value}
+            tensors |= {f"optimizer.{key}": part for key, part in parts.items() if isinstance(part, Tensor)}
+            numbers |= {key: part for key, part in parts.items() if isinstance(part, int | float)}
+        best = self.best_loss if math.isfinite(self.best_loss) else None
+        count = self.average.count if self.average else 0
+        values = {"losses": self.losses, "retries": self.retries, "rate": self.rate, "best": best, "average": count}
+        return tensors, {**values, "optimizer": numbers, "lists": lists}
+
+    def restore(self, state: State) -> None:
+        """Go on where `state` was taken of the same run."""
+        tensors, values = state
+        here = next(self.parameter.parameters()).device
+
+        def under(prefix: str) -> dict[str, Any]:
+            return {k.removeprefix(prefix): v.to(here) for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.parameter.load_state_dict(under("parameter."))
+        self.best = under("best.")
+        self.losses, self.retries, self.rate = list(values["losses"]), values["retries"], values["rate"]
+        self.best_loss = math.inf if values["best"] is None else values["best"]
+        if self.average:
+            self.average.count, self.average.mean = values["average"], under("average").get("")
+        self.optimizer = self._make_optimizer()
+        found: dict[str, Any] = {**values["optimizer"], **{name: {} for name in values["lists"]}}
+        for name, tensor in under("optimizer.").items():
+            key, _, index = name.partition(".")
+            if index:
+                found[key][int(index)] = tensor
+            else:
+                found[key] = tensor
+        ordered = {k: [v[i] for i in sorted(v)] if isinstance(v, dict) else v for k, v in found.items()}
+        known = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**known, "state": {0: ordered} if ordered else {}})
 
     def _finite(self) -> bool:
         return all(bool(torch.isfinite(value).all()) for value in self.parameter.parameters())
@@ -267,23 +341,34 @@ def coarse_to_fine(
     *,
     enlarge: Callable[[Tensor, int, int], Tensor] = resize,
     on_step: OnStep = ignore,
+    checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Optimise at each of `scales` in turn, each starting from the enlarged result before it.
 
     start: (B, 3, H, W), resized to the first scale. The large shapes settle where steps are cheap; the fine scale only
     adds the fine texture. enlarge: makes a picture of another height and width. `on_step` sees one count over all
-    scales.
+    scales. checkpoint: where the state is kept, and where the run goes on if there is one.
     """
+    first, state = (checkpoint.load() if checkpoint else None) or (0, None)
     total, done = sum(scale.settings.steps for scale in scales), 0
     result = Result(start)
     losses: list[dict[str, float]] = []
-    for scale in scales:
+    for number, scale in enumerate(scales):
+        if number < first:
+            done += scale.settings.steps
+            continue
         image = enlarge(result.image, scale.height, scale.width)
+        keep = functools.partial(checkpoint.offer, number) if checkpoint else None
 
         def report(step: Step, done: int = done) -> None:
             on_step(Step(done + step.index, total, step.terms, step.image))
 
-        result = optimize_image(objective_at(scale), parameter_of(image), scale.settings, on_step=report)
+        goes_on = state if number == first else None
+        if goes_on is not None:
+            log.info("going on after %d of %d steps", done + len(goes_on[1]["losses"]), total)
+        result = optimize_image(
+            objective_at(scale), parameter_of(image), scale.settings, on_step=report, state=goes_on, keep=keep
+        )
         losses += result.losses
         done += scale.settings.steps
         if result.interrupted:

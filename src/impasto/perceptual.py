@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.losses import TotalVariation
-from impasto.statistics import Moments, moments, normalize
+from impasto.statistics import Moments, moments, normalize, precise
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYERS = ("relu3_1", "relu4_1")
@@ -59,7 +59,7 @@ class PerceptualLoss:
             shapes = self.network(contents, self.content_layers)
         seen = self.network(painted, {*self.content_layers, *self.style_layers})
         errors = [
-            F.mse_loss(normalize(seen[layer].float()), normalize(shapes[layer].float()))
+            F.mse_loss(normalize(precise(seen[layer])), normalize(precise(shapes[layer])))
             for layer in self.content_layers
         ]
         found = self._measure(seen)
@@ -69,7 +69,7 @@ class PerceptualLoss:
             "style": self.style_weight * torch.stack(gaps).mean(),
         }
         if self.tv_weight:
-            terms["tv"] = self.tv_weight * self.smoothness(painted.float())
+            terms["tv"] = self.tv_weight * self.smoothness(precise(painted))
         return terms
 
     def _measure(self, features: Mapping[str, Tensor]) -> dict[str, Moments]:

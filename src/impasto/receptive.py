@@ -24,7 +24,7 @@ def leaves(path: Iterable[nn.Module]) -> Iterator[nn.Module]:
             yield from leaves(own())
         elif isinstance(module, nn.Sequential | nn.ModuleList):
             yield from leaves(module)
-        elif isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Upsample, *POINTWISE)):
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.Upsample, *POINTWISE)):
             yield module
         else:
             raise ImpastoError(f"{type(module).__name__} may look at the whole picture: it can't be run tile by tile")
@@ -38,6 +38,9 @@ def reach(path: Iterable[nn.Module], needed: int = 0) -> int:
     for layer in reversed(list(leaves(path))):
         if isinstance(layer, nn.Upsample):
             needed = -(-needed // factor(layer))
+        elif isinstance(layer, nn.ConvTranspose2d):
+            kernel, stride, padding = shape_of(layer)
+            needed = max((needed + kernel - 1 - padding) // stride, (needed + padding - 1) // stride + 1, 0)
         elif not isinstance(layer, POINTWISE):
             kernel, stride, padding = shape_of(layer)
             needed = max(stride * needed + padding, stride * needed + kernel - padding - stride, 0)
@@ -55,9 +58,9 @@ def shape_of(layer: nn.Module) -> tuple[int, int, int]:
     return dilation * (one(layer.kernel_size) - 1) + 1, one(layer.stride), padding
 
 
-def factor(layer: nn.Upsample) -> int:
+def factor(layer: nn.Upsample | nn.ConvTranspose2d) -> int:
     """By how much `layer` enlarges."""
-    scale = layer.scale_factor
+    scale = layer.stride if isinstance(layer, nn.ConvTranspose2d) else layer.scale_factor
     return int(scale[0] if isinstance(scale, tuple) else scale or 1)
 
 
@@ -65,7 +68,7 @@ def strides(path: Iterable[nn.Module], stride: int = 1) -> Iterator[tuple[nn.Mod
     """Every layer with the stride of what goes in, in the picture's pixels; the path begins at `stride`."""
     for layer in leaves(path):
         yield layer, stride
-        if isinstance(layer, nn.Upsample):
+        if isinstance(layer, nn.Upsample | nn.ConvTranspose2d):
             stride = max(1, stride // factor(layer))
         elif not isinstance(layer, POINTWISE):
             stride *= shape_of(layer)[1]
@@ -87,6 +90,9 @@ def widest(path: Iterable[nn.Module], stride: int = 1) -> float:
         if isinstance(layer, nn.Conv2d):
             channels = layer.out_channels
             most = max(most, (2 * layer.in_channels + 2 * channels) / at**2)
+        elif isinstance(layer, nn.ConvTranspose2d):
+            channels = layer.out_channels
+            most = max(most, 2 * (layer.in_channels + channels * factor(layer) ** 2) / at**2)
         elif isinstance(layer, nn.Upsample):
             most = max(most, channels * (1 + factor(layer) ** 2) / at**2)
     return most
@@ -99,4 +105,7 @@ def work(path: Iterable[nn.Module], stride: int = 1) -> float:
         if isinstance(layer, nn.Conv2d):
             kernel = layer.kernel_size[0] * layer.kernel_size[1]
             total += layer.in_channels * layer.out_channels * kernel / layer.groups / (at * layer.stride[0]) ** 2
+        elif isinstance(layer, nn.ConvTranspose2d):
+            kernel = layer.kernel_size[0] * layer.kernel_size[1]
+            total += layer.in_channels * layer.out_channels * kernel / layer.groups / at**2
     return total

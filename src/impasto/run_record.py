@@ -110,6 +110,7 @@ def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: 
         "height": size[0],
         "weights": model.digests,
         "device": model.device.type,
+        "runtime": model.runtime,
         "statistics": "live" if cut is None else "exact",
         "tile": None if cut is None else cut.tile,
         "versions": {"impasto": __version__, "torch": torch.__version__},

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from impasto.losses import fit_mask
 from impasto.receptive import stride_after
-from impasto.statistics import Moments, moments
+from impasto.statistics import Moments, sum_precisely
 
 IMAGE, RESULT = "image", "result"
 
@@ -39,7 +39,7 @@ def live_moments(layer: str, features: Tensor | Moments, mask: Tensor | None, *,
     """Those of the features at hand: what every method does by itself."""
     if isinstance(features, Moments):
         return features
-    return moments(features, full=full, mask=fit_mask(mask, features))
+    return sum_precisely(features, full=full, mask=fit_mask(mask, features))
 
 
 def ask_once(moments_of: MomentsSource) -> MomentsSource:
@@ -104,7 +104,7 @@ class _Sum:
         self.total: Moments | None = None
 
     def see(self, features: Tensor, mask: Tensor | None, corner: tuple[int, int]) -> None:
-        found = moments(features, full=self.full, mask=mask)
+        found = sum_precisely(features, full=self.full, mask=mask)
         self.total = found if self.total is None else self.total + found
 
     @property

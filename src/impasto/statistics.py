@@ -10,6 +10,8 @@ from torch import Tensor
 
 HALF = (torch.float16, torch.bfloat16)
 NARROW = 64
+BLOCK, CHUNK = 1 << 16, 1 << 10
+"""Positions that are read at once, and positions whose products are summed in float32, by `sum_precisely`."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,12 @@ def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) 
         if mask is None and not full:
             total, squares = _Sums.apply(features)
             return Moments(float(features.shape[2] * features.shape[3]), total, squares)
-        return _sum(features.float() if features.dtype in HALF else features, full, mask)
+        return _sum(precise(features), full, mask)
+
+
+def precise(x: Tensor) -> Tensor:
+    """`x`, in float32 if it is of half precision."""
+    return x.float() if x.dtype in HALF else x
 
 
 class _Sums(torch.autograd.Function):
@@ -95,12 +102,12 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(features)
-        precise = features.float() if features.dtype in HALF else features
+        values = precise(features)
         if features.shape[1] <= NARROW:  # all products by matrices are quicker than squares by channels
-            flat = precise.flatten(2)
+            flat = values.flatten(2)
             ones = flat.new_ones(flat.shape[2], 1)
             return (flat @ ones)[..., 0], (flat @ flat.transpose(1, 2)).diagonal(dim1=1, dim2=2)
-        return precise.sum((2, 3)), precise.square().sum((2, 3))
+        return values.sum((2, 3)), values.square().sum((2, 3))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -120,11 +127,54 @@ def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:
     return Moments(max(count, 1e-6), weighted.sum(2), products)
 
 
+def sum_precisely(features: Tensor, *, full: bool = True, mask: Tensor | None = None) -> Moments:
+    """As `moments`, but summed in float64 (on Apple's GPUs in float32), so that it hardly matters in which order.
+
+    So a picture in tiles gives what it gives in one piece, even where the inverse of a covariance blows up what was
+    rounded. No gradients.
+    """
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        flat = features.flatten(2)  # (B, C, N)
+        weights = None if mask is None else mask.to(features.device).flatten(2)
+        blocks = torch.split(flat, BLOCK, 2)
+        shares = [None] * len(blocks) if weights is None else torch.split(weights, BLOCK, 2)
+        count = float(flat.shape[2]) if weights is None else float(weights.cpu().double().sum())
+        sums = [_sum_block(block, share, full) for block, share in zip(blocks, shares, strict=True)]
+        total, products = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
+        return Moments(max(count, 1e-6), total, products)
+
+
+def _sum_block(flat: Tensor, weights: Tensor | None, full: bool) -> tuple[Tensor, Tensor]:
+    """Sums of (B, C, N), chunk by chunk in float32, the chunks together in float64."""
+    wide = torch.float32 if flat.device.type == "mps" else torch.float64
+    flat = flat.float() if flat.dtype in HALF else flat
+    weighted = flat if weights is None else flat * weights.to(flat.dtype)
+    even = max(1, flat.shape[2] // CHUNK) * CHUNK
+    batch, channels = flat.shape[:2]
+    total = torch.zeros(batch, channels, dtype=wide, device=flat.device)
+    products = torch.zeros(batch, channels, *([channels] if full else []), dtype=wide, device=flat.device)
+    for part, counted in zip(flat.tensor_split([even], 2), weighted.tensor_split([even], 2), strict=True):
+        if not part.shape[2]:
+            continue
+        size = min(CHUNK, part.shape[2])
+        own, other = (
+            torch.unflatten(x, 2, (-1, size)).transpose(1, 2) for x in (part, counted)
+        )  # (B, chunks, C, size)
+        total = total + other.sum(3).to(wide).sum(1)
+        if full or channels <= NARROW:
+            found = (other @ own.transpose(2, 3)).to(wide).sum(1)
+            found = found if full else found.diagonal(dim1=1, dim2=2)
+        else:
+            found = (other * own).sum(3).to(wide).sum(1)
+        products = products + found
+    return total, products
+
+
 def channel_stats(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
     """Mean and deviation of every channel, each (B, C, 1, 1), numerically centred; for normalising (B, C, H, W)."""
-    precise = features.float() if features.dtype in HALF else features
-    mean = precise.mean((2, 3), keepdim=True)
-    variance = (precise - mean).square().mean((2, 3), keepdim=True)
+    values = precise(features)
+    mean = values.mean((2, 3), keepdim=True)
+    variance = (values - mean).square().mean((2, 3), keepdim=True)
     return mean.to(features.dtype), (variance + eps).sqrt().to(features.dtype)
 
 

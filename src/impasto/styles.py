@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,9 @@ def pack(matrix: Tensor) -> Tensor:
 
 
 def unpack(vector: Tensor, size: int) -> Tensor:
-    """The symmetric matrix, (size, size), of which `vector` is the upper triangle."""
+    """The symmetric matrix, (size, size), of which `vector` is the upper triangle; raises OptionError if it is not."""
+    if vector.numel() != size * (size + 1) // 2:
+        raise OptionError(f"{vector.numel()} numbers are no triangle of a matrix with {size} rows")
     rows, columns = torch.triu_indices(size, size)
     matrix = vector.new_zeros(size, size)
     matrix[rows, columns] = vector
@@ -140,20 +142,29 @@ def maps_kind(backbone: nn.Module) -> str:
 
 
 @torch.no_grad()
-def measure(backbone: nn.Module, image: Tensor, layers: Iterable[str], *, coarse: bool = True) -> Style:
+def measure(
+    backbone: nn.Module,
+    image: Tensor,
+    layers: Iterable[str],
+    *,
+    coarse: bool = True,
+    look: Callable[[Tensor, tuple[str, ...]], Mapping[str, Moments]] | None = None,
+) -> Style:
     """The moments of `image`, (1, 3, H, W), at `layers`: ``LAYER.mean`` (C,) and ``LAYER.second`` (C (C + 1) / 2,).
 
-    coarse: also at half the size, as ``half.LAYER.mean`` ..., for the coarse stages of an optimisation.
+    coarse: also at half the size, as ``half.LAYER.mean`` ..., for the coarse stages of an optimisation. look: what
+    gives the moments of a picture at layers, if not the whole picture at once.
     """
     layers = tuple(layers)
+    look = look or (lambda image, layers: {name: moments(found) for name, found in backbone(image, layers).items()})
     values: dict[str, Tensor] = {}
     height, width = image.shape[-2:]
     least = getattr(backbone, "least_side", 1)
     for prefix in ("", COARSE) if coarse else ("",):
         if prefix and min(height, width) >= 2 * least:
             image = resize(image, round(height / 2), round(width / 2))
-        for layer, features in backbone(image, layers).items():
-            values |= note(moments(features), f"{prefix}{layer}")
+        for layer, found in look(image, layers).items():
+            values |= note(found, f"{prefix}{layer}")
     return Style(values, moments_kind(backbone))
 
 
@@ -242,7 +253,7 @@ def load_style(path: str | Path) -> Style:
     info = given if isinstance(given, dict) else {}
     try:
         styles = [Style(expand(_part(file, number)), str(kind), info) for number, kind in enumerate(kinds)]
-    except (KeyError, IndexError, ValueError, RuntimeError):
+    except (KeyError, IndexError, ValueError, RuntimeError, OptionError):
         raise WeightsError(f"{path} is a damaged style card: its tensors don't fit each other") from None
     return Style(styles[0], styles[0].kind, info, styles[1:])
 

@@ -6,27 +6,25 @@ import contextlib
 import importlib
 import inspect
 import logging
-import math
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from impasto import methods as methods_package
-from impasto.canvas import Canvas, Floats, Window
-from impasto.errors import OptionError, is_out_of_memory
+from impasto.checkpoints import Checkpoint
+from impasto.errors import OptionError
 from impasto.image import fit, resize
-from impasto.layers import in_half, inference
-from impasto.memory import choose_tiling, free, smaller
-from impasto.optimize import OnStep, Step, ignore
+from impasto.inputs import check_image, check_mask
+from impasto.optimize import OnStep, ignore
 from impasto.options import Options as BaseOptions
-from impasto.stages import Known, MomentsSource, Stage, ask_once, live_moments, run_whole
+from impasto.stages import MomentsSource, live_moments
 from impasto.styles import Style, check_weights, mix
-from impasto.tiling import OnTile, Tiling, measure_tiles, paint_tiles
+from impasto.tiling import Tiling
 
 DEFAULT_METHOD = "wct"
 LEAST_SIDE = 16
@@ -45,6 +43,8 @@ class Stylizer(ABC):
     Options: ClassVar[type[BaseOptions]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     one_pass: ClassVar[bool] = True
+    runtime: str = "torch"
+    """What runs its networks, one of `impasto.runtimes.RUNTIMES`."""
 
     def __init__(self, options: BaseOptions, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         self.options = options
@@ -54,6 +54,7 @@ class Stylizer(ABC):
         self.interrupted = False
         self.cut: Tiling | None = None
         self.moments_of: MomentsSource = live_moments
+        self.checkpoint: Checkpoint | None = None  # where a method that optimises keeps its state
         self.start_from: Tensor | None = None
         """A picture near the result, (1, 3, H, W), for a method that optimises: it then skips the coarse sizes."""
 
@@ -127,6 +128,11 @@ class Stylizer(ABC):
     def advice(self) -> str:
         """What to do instead of naming a style card that does not fit."""
         return f"name the painting itself, or extract it again with `impasto style extract PAINTING -m {self.name}`"
+
+    def use_runtime(self, name: str) -> None:
+        """Let its networks be run by `name`, one of `impasto.runtimes.RUNTIMES`, from now on; raises OptionError."""
+        if name != self.runtime:
+            raise OptionError(f"{self.name} is run by torch alone, not by --runtime {name}")
 
     def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
         """The size (height, width) at which a photo of the given size is worked on; size: longer side, or exactly."""
@@ -212,154 +218,6 @@ class Stylizer(ABC):
         return resize(image.to(self.device, torch.float32), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
 
 
-class OnePass(Stylizer):
-    """A method whose network paints in one pass, as a row of local stages: any size, in bounded memory.
-
-    tiling: how pictures are cut; ``auto``: as memory asks for, None: not unless memory runs out.
-    """
-
-    options: Any
-
-    def __init__(self, options: BaseOptions, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
-        super().__init__(options, device=device, preset=preset)
-        self.tiling: Tiling | Literal["auto"] | None = "auto"
-
-    @abstractmethod
-    def stages(
-        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
-    ) -> tuple[Stage, ...]:
-        """The stages that make the map ``result`` of the map ``image``; see `impasto.stages`.
-
-        size: (height, width) of the picture.
-        """
-
-    @abstractmethod
-    def style_stage(self) -> Stage:
-        """The stage that measures the map ``image`` of a painting."""
-
-    @abstractmethod
-    def style_of(self, known: Known) -> Style:
-        """The style of which `style_stage` measured that much."""
-
-    def encode_style(self, image: Tensor) -> Style:
-        """What the encoder sees of a painting, (1, 3, H, W), of any size."""
-        with inference(self.device, self.options.precision):
-            stages = (self.style_stage(),)
-            cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, self.element)
-            known = measure_tiles(stages, Floats(image), cut, device=self.device)
-            return self.style_of(known)
-
-    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
-        """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
-        raise OptionError(
-            f"{self.name} can't be exported: it needs eigenvectors between its stages, which ONNX has no "
-            "operator for; export adain or sanet"
-        )
-
-    @property
-    def element(self) -> int:
-        """Bytes of a number in the network."""
-        return 2 if in_half(self.device, self.options.precision) else 4
-
-    def transfer(
-        self,
-        content: Tensor,
-        style: Style,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        seed: int = 0,
-        on_step: OnStep = ignore,
-    ) -> Tensor:
-        """One pass, or as many as tiles need, with the same result; (1, 3, H, W) to the same size."""
-        target = Floats(content.new_empty(0))
-
-        def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
-            return run_whole(stages, content.to(self.device), mask, moments_of=source)
-
-        def begin() -> Floats:
-            target.image = torch.empty_like(content, device=self.device)
-            return target
-
-        found = self._paint(Floats(content), begin, whole, style, strength, mask, on_step)
-        return target.image if found is None else found
-
-    def paint(
-        self, content: Canvas, target: Canvas, style: Style, *, strength: float = 1.0, on_step: OnStep = ignore
-    ) -> None:
-        """As `transfer`, from one canvas to another of the same size: no picture is held as floats, if cut."""
-        height, width = content.size
-        everything = Window(0, 0, height, width)
-
-        def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
-            return run_whole(stages, content.read(everything).to(self.device), moments_of=source)
-
-        found = self._paint(content, lambda: target, whole, style, strength, None, on_step)
-        if found is not None:
-            target.write(everything, found)
-
-    def _paint(
-        self,
-        content: Canvas,
-        begin: Callable[[], Canvas],
-        whole: Callable[[Sequence[Stage], MomentsSource], Tensor],
-        style: Style,
-        strength: float,
-        mask: Tensor | None,
-        on_step: OnStep,
-    ) -> Tensor | None:
-        """The ladder: in one piece if that fits, else in tiles, halved as long as memory runs out."""
-        with inference(self.device, self.options.precision):
-            stages, source = self.stages(style, strength, content.size), ask_once(self.moments_of)
-            cut = self.tiling
-            if cut == "auto":
-                cut = choose_tiling(stages, content.size, self.device, self.element)
-            while True:
-                self.cut = cut
-                try:
-                    if cut is None:
-                        return whole(stages, source)
-                    told = _tell_tiles(on_step, content)
-                    paint_tiles(
-                        stages, content, begin(), cut, device=self.device, mask=mask, moments_of=source, on_tile=told
-                    )
-                    return None
-                except Exception as error:
-                    if not is_out_of_memory(error):
-                        raise
-                free(self.device)
-                cut = smaller(cut, stages, content.size, self.device, self.element)
-                log.warning("not enough memory: once more, in tiles of %d px", cut.tile)
-
-
-def _tell_tiles(on_step: OnStep, content: Canvas) -> OnTile:
-    """Tiles as steps, whose picture is the photo until all are there."""
-
-    def tell(done: int, total: int) -> None:
-        height, width = content.size
-        on_step(Step(done, total, {}, lambda: content.read(Window(0, 0, height, width))))
-
-    return tell
-
-
-def check_image(image: Tensor, role: str) -> None:
-    """Raise OptionError unless `image` is a finite float (1, 3, H, W)."""
-    if image.dim() != 4 or image.shape[1] != 3 or image.shape[0] != 1 or not image.is_floating_point():
-        raise OptionError(
-            f"the {role} is a float tensor (1, 3, H, W) in [0, 1], not {tuple(image.shape)} {image.dtype}"
-        )
-    if not all(map(math.isfinite, map(float, torch.aminmax(image)))):
-        raise OptionError(f"the {role} holds NaN or infinity")
-
-
-def check_mask(mask: Tensor) -> None:
-    """Raise OptionError unless `mask` is a float (1, 1, H, W) in [0, 1]."""
-    if mask.dim() != 4 or mask.shape[:2] != (1, 1) or not mask.is_floating_point():
-        raise OptionError(f"a mask is a float tensor (1, 1, H, W) in [0, 1], not {tuple(mask.shape)} {mask.dtype}")
-    if not -1e-3 <= float(mask.min()) <= float(mask.max()) <= 1.001:  # what rounding leaves of a grey picture passes
-        raise OptionError("a mask holds values outside [0, 1]")
-
-
 def list_methods() -> list[str]:
     """The names of all methods: a module in `impasto.methods` is a method."""
     return sorted(module.name for module in pkgutil.iter_modules(methods_package.__path__))
@@ -378,15 +236,23 @@ def find_method(name: str | None = None) -> type[Stylizer]:
 
 
 def load(
-    method: str | None = None, *, preset: str = "default", device: str | torch.device = "cpu", **options: Any
+    method: str | None = None,
+    *,
+    preset: str = "default",
+    device: str | torch.device = "cpu",
+    runtime: str = "torch",
+    **options: Any,
 ) -> Stylizer:
     """The method called `method` (None: the default one), ready to use.
 
-    preset: one of the method's named recipes; options: its own options, on top of the preset's. Raises OptionError for
-    an unknown or out-of-range value, WeightsError if its weights can't be had.
+    preset: one of the method's named recipes; runtime: what runs its networks, one of `impasto.runtimes.RUNTIMES`;
+    options: its own options, on top of the preset's. Raises OptionError for an unknown or out-of-range value,
+    WeightsError if its weights can't be had.
     """
     found = find_method(method)
     if preset not in found.presets:
         raise OptionError(f"{found.name} has no preset {preset!r}; it has: {', '.join(found.presets)}")
     values = {**found.presets[preset], **options}
-    return found(found.Options.parse(values, found.name), device=device, preset=preset)
+    model = found(found.Options.parse(values, found.name), device=device, preset=preset)
+    model.use_runtime(runtime)
+    return model

@@ -7,7 +7,8 @@ painting style transfer"). Value and gradient are those of the whole picture.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,16 @@ from torch import Tensor, nn
 from impasto.backbones import Backbone
 from impasto.canvas import Window, windows
 from impasto.losses import ContentLoss, Objective, StatisticLoss, Term, fit_mask
+from impasto.memory import free, too_large
 from impasto.receptive import leaves, reach, stride_after, strides
 from impasto.statistics import Moments, moments
+from impasto.tiling import Tiling
 
 SMALLEST_TILE = 192
+BYTES_HELD = 240
+"""For each pixel, whatever the tiles are: picture, gradient, the optimiser's memory."""
+
+log = logging.getLogger(__name__)
 
 
 class Tiles:
@@ -90,6 +97,16 @@ def look(
                 seen = moments(part, mask=None if own is None else own[..., rows, columns])
                 sums[layer] = sums[layer] + seen if layer in sums else seen
     return found, sums
+
+
+def looking(backbone: Backbone, room: int) -> Callable[[Tensor, Collection[str]], Mapping[str, Moments]]:
+    """What gives the moments of a picture of any size at layers, in tiles if a way there and back takes over `room`."""
+
+    def find(image: Tensor, layers: Collection[str]) -> Mapping[str, Moments]:
+        tile = choose_tile(backbone, layers, (image.shape[-2], image.shape[-1]), room)
+        return look(backbone, image, (), layers, tile=tile)[1]
+
+    return find
 
 
 @dataclass
@@ -191,6 +208,44 @@ class _Given(torch.autograd.Function):
     def backward(ctx: Any, *by_value: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return by_value[0] * gradient, None, None
+
+
+class FittingObjective:
+    """`objective`, tile by tile if `tile` says so, in smaller tiles as soon as memory runs out."""
+
+    def __init__(self, objective: Objective, backbone: Backbone, size: tuple[int, int], tile: int | None) -> None:
+        self.objective, self.backbone, self.size = objective, backbone, size
+        self.tile = tile
+        self.current: Objective | TiledObjective = objective if tile is None else self._cut(tile)
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """Each name's weighted loss for `image`."""
+        return self.current(image)
+
+    @property
+    def cut(self) -> Tiling | None:
+        """The tiles, None if it is one piece."""
+        return None if self.tile is None else Tiling(self.tile)
+
+    def shrink(self) -> None:
+        """Halve the tiles; raises ImpastoError if they are the smallest ones."""
+        device = next(self.backbone.parameters()).device
+        self.current = self.objective
+        free(device)
+        self.tile = halve(self.tile, self.size, device)
+        self.current = self._cut(self.tile)
+        log.warning("not enough memory: going on in tiles of %d px", self.tile)
+
+    def _cut(self, tile: int) -> TiledObjective:
+        return TiledObjective(self.objective, self.backbone, self.size, tile)
+
+
+def halve(tile: int | None, size: tuple[int, int], device: torch.device) -> int:
+    """The next smaller tile; raises ImpastoError if there is none."""
+    found = (tile or max(size)) // 2 // 16 * 16
+    if found < SMALLEST_TILE // 2:
+        raise too_large(size, device, BYTES_HELD)
+    return found
 
 
 def choose_tile(backbone: Backbone, layers: Collection[str], size: tuple[int, int], room: int) -> int | None:

@@ -54,6 +54,15 @@ class TrainOptions(Options):
         """Shorter side to which artworks are shrunk when read, px."""
         return self.side
 
+    @property
+    def steps_an_artwork(self) -> int:
+        """For how many steps the same crops of artworks stay, while photographs change at every step."""
+        return 1
+
+
+class Enough(Exception):
+    """What `on_step` raises to end a training there, as if all steps were done."""
+
 
 class Task(nn.Module):
     """What is trained. Its parameters that require gradients learn; calling it gives the terms of the loss."""
@@ -228,7 +237,8 @@ def train(
     """Train `task` and write ``NAME.safetensors`` into `folder`; returns its path.
 
     A checkpoint lies beside it; `resume` goes on from there and gives the same bits as a run never interrupted. Raises
-    ImpastoError if the loss is not finite, leaving the last good checkpoint. KeyboardInterrupt checkpoints first.
+    ImpastoError if the loss is not finite, leaving the last good checkpoint. KeyboardInterrupt checkpoints first;
+    `Enough`, from `on_step`, ends it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run.begin(task, options, folder, log)
@@ -237,6 +247,8 @@ def train(
     try:
         for report in run.steps(contents, styles):
             on_step(report)
+    except Enough:
+        pass
     except KeyboardInterrupt:
         run.save()
         raise
@@ -332,9 +344,10 @@ class _Run:
 
     def _batches(self, contents: Pictures, styles: Pictures) -> tuple[Tensor, Tensor]:
         options, rank = self.options, self.accelerator.process_index
-        seed = (options.seed, self.step, rank)
+        steps = self.step, self.step // options.steps_an_artwork
         pair = (
-            pictures.batch((*seed, i), options.batch, options.crop) for i, pictures in enumerate((contents, styles))
+            pictures.batch((options.seed, step, rank, i), options.batch, options.crop)
+            for i, (step, pictures) in enumerate(zip(steps, (contents, styles), strict=True))
         )
         first, second = (batch.to(self.accelerator.device, memory_format=torch.channels_last) for batch in pair)
         return first, second

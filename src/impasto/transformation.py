@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from impasto.instance_norm import adaptive_instance_norm
-from impasto.layers import DOUBLING, Conv, double, fit_edge
+from impasto.layers import DOUBLING, Conv, DoublingConv, double, fit_edge
 from impasto.stages import IMAGE, RESULT, Flow, MomentsOf, Stage, Work
-from impasto.statistics import Moments
+from impasto.statistics import Moments, precise
 
 Norms = Sequence[tuple[Tensor, Tensor]]
 """Scale and shift of each norm in the order of the layers, each (1 or B, C)."""
@@ -25,10 +25,11 @@ Norms = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Form:
-    """What a layer does besides its convolution."""
+    """What a layer does besides its convolution. transposed: it goes up by the convolution itself."""
 
     stride: int = 1
     up: bool = False
+    transposed: bool = False
     norm: bool = True
     relu: bool = True
     opens: bool = False
@@ -41,17 +42,25 @@ class TransformLayer(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, form: Form, *, bias: bool) -> None:
         super().__init__()
         self.form = form
-        self.conv = Conv(inputs, outputs, kernel, stride=form.stride, mirror=True)
+        self.conv: Conv | DoublingConv = (
+            DoublingConv(inputs, outputs)
+            if form.transposed
+            else Conv(inputs, outputs, kernel, stride=form.stride, mirror=True)
+        )
         if not bias:
             self.conv.register_parameter("bias", None)
 
     def forward(self, x: Tensor, like: Sequence[int]) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, *like)."""
-        return fit_edge(self.conv(double(x) if self.form.up else x), like)
+        return fit_edge(self.conv(double(x) if self._doubles else x), like)
+
+    @property
+    def _doubles(self) -> bool:
+        return self.form.up and not self.form.transposed
 
     def path(self) -> list[nn.Module]:
         """The layers in the order in which they run."""
-        return [DOUBLING, self.conv] if self.form.up else [self.conv]
+        return [DOUBLING, self.conv] if self._doubles else [self.conv]
 
 
 class LayerRow(nn.Module):
@@ -103,7 +112,28 @@ class LayerRow(nn.Module):
         return x
 
 
-class TransformationNetwork(LayerRow):
+class PictureNetwork(LayerRow):
+    """Layers from picture to picture: what all transformation networks are.
+
+    shape: all that tells it from others of its class, ``output`` at least: ``linear`` pictures in [0, 1], or
+    ``sigmoid``.
+    """
+
+    def __init__(self, layers: Iterable[TransformLayer], shape: Mapping[str, Any], *, own_norms: bool = True) -> None:
+        super().__init__(layers, own_norms=own_norms)
+        self.shape: dict[str, Any] = dict(shape)
+
+    def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
+        return self.leave(self.run(self.enter(images), images.shape, norms=norms))
+
+    def leave(self, x: Tensor) -> Tensor:
+        """What the last layer gives as a picture, in float32 at least."""
+        x = precise(x)
+        return x.sigmoid() if self.shape["output"] == "sigmoid" else x + 0.5
+
+
+class TransformationNetwork(PictureNetwork):
     """Johnson's ``c9s1-b, d2b, d4b, R4b x n, u2b, ub, c9s1-3``, without the ReLU after a residual sum.
 
     width: b, 32 in the papers; residuals: n, 5; output: ``linear`` pictures in [0, 1], or ``sigmoid``; norm_last: the
@@ -123,23 +153,8 @@ class TransformationNetwork(LayerRow):
         bias: bool = True,
         own_norms: bool = True,
     ) -> None:
-        super().__init__(_layers(width, residuals, norm_last, bias), own_norms=own_norms)
-        self.shape: dict[str, Any] = {
-            "width": width,
-            "residuals": residuals,
-            "output": output,
-            "norm_last": norm_last,
-            "bias": bias,
-        }
-
-    def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
-        return self.leave(self.run(self.enter(images), images.shape, norms=norms))
-
-    def leave(self, x: Tensor) -> Tensor:
-        """What the last layer gives as a picture, in float32."""
-        x = x.float()
-        return x.sigmoid() if self.shape["output"] == "sigmoid" else x + 0.5
+        shape = {"width": width, "residuals": residuals, "output": output, "norm_last": norm_last, "bias": bias}
+        super().__init__(_layers(width, residuals, norm_last, bias), shape, own_norms=own_norms)
 
 
 def _layers(width: int, residuals: int, norm_last: bool, bias: bool) -> Iterable[TransformLayer]:
@@ -155,6 +170,11 @@ def _layers(width: int, residuals: int, norm_last: bool, bias: bool) -> Iterable
     yield layer(4 * width, 2 * width, Form(up=True))
     yield layer(2 * width, width, Form(up=True))
     yield layer(width, 3, Form(norm=norm_last, relu=False), 9)
+
+
+def slim_network(width: int = 16, residuals: int = 5) -> TransformationNetwork:
+    """The shipped size; of the form of Dumoulin et al. (2017), so that it can start from a network of many styles."""
+    return TransformationNetwork(width, residuals, output="sigmoid", norm_last=True, bias=False)
 
 
 def leave_as_is(x: Tensor) -> Tensor:
@@ -179,7 +199,7 @@ def settle(
     return y + kept if form.closes and kept is not None else y
 
 
-def network_stages(network: TransformationNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
+def network_stages(network: PictureNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
     """The network as local stages, from the map ``image`` to the map `outcome`: a barrier at every norm.
 
     prefix: what the names of maps in between begin with, so that several networks can stand in one row.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,14 +62,15 @@ def surroundings(threads: int | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a benchmark: a method at one size in one precision."""
+    """One row of a benchmark: a method at one size in one precision by one runtime."""
 
     method: str
     side: int
     precision: str
+    runtime: str
 
     def __str__(self) -> str:
-        return f"{self.method} {self.side} {self.precision}"
+        return f"{self.method} {self.side} {self.precision} {self.runtime}"
 
 
 def bench(
@@ -77,6 +79,7 @@ def bench(
     precisions: Sequence[str],
     *,
     device: str = "cpu",
+    runtimes: Sequence[str] = ("torch",),
     rounds: int = 5,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -84,9 +87,9 @@ def bench(
 
     Every round times the yardstick (VGG-19 to relu4_1, fp32, 512x512) and then each case.
     """
-    models, missing = _load(methods, precisions, device, options or {})
-    cases = [Case(name, side, precision) for name, precision in models for side in sides]
-    works = {str(case): _stylizing(models[case.method, case.precision], case.side) for case in cases}
+    models, missing = _load(methods, precisions, runtimes, device, options or {})
+    cases = [Case(name, side, precision, runtime) for name, precision, runtime in models for side in sides]
+    works = {str(case): _stylizing(models[case.method, case.precision, case.runtime], case.side) for case in cases}
     peaks = {name: peak_memory(work, torch.device(device)) for name, work in works.items()}
     run = yardstick("relu4_1", YARDSTICK_SIDE, device=device)
     found = time_interleaved({YARDSTICK: run, **works}, rounds)
@@ -96,19 +99,21 @@ def bench(
 
 
 def _load(
-    methods: Sequence[str], precisions: Sequence[str], device: str, options: Mapping[str, Any]
-) -> tuple[dict[tuple[str, str], Stylizer], dict[str, str]]:
-    models: dict[tuple[str, str], Stylizer] = {}
+    methods: Sequence[str], precisions: Sequence[str], runtimes: Sequence[str], device: str, options: Mapping[str, Any]
+) -> tuple[dict[tuple[str, str, str], Stylizer], dict[str, str]]:
+    """The models by method, precision and runtime; what can't be had by name, with the reason."""
+    models: dict[tuple[str, str, str], Stylizer] = {}
     missing: dict[str, str] = {}
     for name in methods:
         known = find_method(name).Options.model_fields
-        for precision in precisions if "precision" in known else ("fp32",):
+        ways = itertools.product(precisions if "precision" in known else ("fp32",), runtimes)
+        for precision, runtime in ways:
             own = {key: value for key, value in options.items() if key in known}
             own |= {"precision": precision} if "precision" in known else {}
             try:
-                models[name, precision] = load(name, device=device, **own)
+                models[name, precision, runtime] = load(name, device=device, runtime=runtime, **own)
             except ImpastoError as error:
-                missing[name] = str(error)
+                missing[f"{name} by {runtime}" if runtime != "torch" else name] = str(error)
     return models, missing
 
 
@@ -130,7 +135,7 @@ def _row(case: Case, seconds: list[float], yardsticks: list[float], peak: int | 
         "method": case.method,
         "side": case.side,
         "precision": case.precision,
-        "runtime": "torch",
+        "runtime": case.runtime,
         "seconds": median,
         "megapixels a second": case.side**2 / 1e6 / median,
         "peak memory, GB": None if peak is None else peak / 1e9,

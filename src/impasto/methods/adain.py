@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
 from impasto.instance_norm import decode_normalised, decoding_stages, measure_level
 from impasto.layers import StepDecoder
+from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, stack_rows
 from impasto.stages import IMAGE, Flow, Known, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, moments_kind, recall
-from impasto.stylizer import LEAST_SIDE, OnePass
+from impasto.stylizer import LEAST_SIDE
 from impasto.weights import load_weights, resolve
 
 DEEPEST = 4

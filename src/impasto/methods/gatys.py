@@ -15,7 +15,7 @@ from torch import Tensor
 
 from impasto.backbones import SLIM, Backbone, default_layers, load_backbone
 from impasto.errors import ImageError, OptionError
-from impasto.image import parse_size, read_image, resize
+from impasto.image import median8, parse_size, read_image, resize
 from impasto.losses import (
     ContentForm,
     ContentLoss,
@@ -36,8 +36,7 @@ from impasto.options import Options
 from impasto.statistics import Moments
 from impasto.styles import Style, measure, moments_kind, recall
 from impasto.stylizer import Stylizer
-from impasto.tiled_objective import TiledObjective, choose_tile, look
-from impasto.tiling import Tiling
+from impasto.tiled_objective import FittingObjective, choose_tile, look, looking
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 HISTORY = 20
@@ -200,11 +199,10 @@ class Gatys(Stylizer):
     the same at every size, in every layer and backbone. ``--preset gatys`` is the paper's (with torchvision's weights,
     not the normalised ones). ``d2l``: the book's code repeats the list of style losses ten times, so its style weight
     of 1e3 acts as 1e4, which is what stands here; its "conv" layers are in fact evaluated after the in-place ReLU that
-    follows them, so they stand here as relu layers, all but the last, conv5_1, which no ReLU follows.
-    ``beginners``: torchvision's weights instead of Keras', whose features are about
-    57 times larger; content and style weights make up for it. ``vgg16-bn``: evaluation mode, RGB with ImageNet's
-    normalisation, Gram / (C N); the original normalises by each picture's own batch statistics
-    and takes 10 000 steps at a rate of 0.005.
+    follows them, so they stand here as relu layers, all but the last, conv5_1, which no ReLU follows. ``beginners``:
+    torchvision's weights instead of Keras', whose features are about 57 times larger; content and style weights make up
+    for it. ``vgg16-bn``: evaluation mode, RGB with ImageNet's normalisation, Gram / (C N); the original normalises by
+    each picture's own batch statistics and takes 10 000 steps at a rate of 0.005.
     """
 
     name = "gatys"
@@ -260,7 +258,8 @@ class Gatys(Stylizer):
         if scale != 1:
             height, width = image.shape[-2:]
             image = resize(image, max(16, round(height * scale)), max(16, round(width * scale)))
-        style = measure(self.backbone, image.to(self.device), self.options.style_layers)
+        fitting = looking(self.backbone, self.room or backwards_room(self.device))
+        style = measure(self.backbone, image.to(self.device), self.options.style_layers, look=fitting)
         if self.options.start == "style":
             style.info["start"] = image
         return style
@@ -282,12 +281,17 @@ class Gatys(Stylizer):
             return content.clamp(0, 1)  # the coarse stages would blur it
         scales = self._scales(*content.shape[-2:])
         start = self._start(content, style, seed)
+        made: list[FittingObjective] = []
 
         def objective_at(scale: Scale) -> Targets:
-            coarse = scale is not scales[-1]
-            return self._objective(resize(content, scale.height, scale.width), style, strength, mask, coarse)
+            fitted = resize(content, scale.height, scale.width)
+            made[:] = [self._objective(fitted, style, strength, mask, coarse=scale is not scales[-1])]
+            return made[0]
 
-        result = coarse_to_fine(scales, start, objective_at, self._parameter, on_step=on_step)
+        result = coarse_to_fine(
+            scales, start, objective_at, self._parameter, on_step=on_step, checkpoint=self.checkpoint
+        )
+        self.cut = made[0].cut
         self.losses = result.losses[-1] if result.losses else {}
         self.interrupted = result.interrupted
         return result.image
@@ -303,10 +307,8 @@ class Gatys(Stylizer):
 
     def _settings(self, steps: int, history: int = HISTORY) -> Settings:
         o = self.options
-        betas = (o.beta1, o.beta2)
-        return Settings(
-            steps, o.optimizer, o.learning_rate, o.decay, o.decay_every, betas, o.epsilon, o.average, history
-        )
+        rates = o.learning_rate, o.decay, o.decay_every, (o.beta1, o.beta2), o.epsilon
+        return Settings(steps, o.optimizer, *rates, o.average, history)
 
     @staticmethod
     def history(pixels: int) -> int:
@@ -331,7 +333,7 @@ class Gatys(Stylizer):
         elif kind == "gaussian":
             image = 0.5 + 0.25 * torch.randn(shape, generator=generator)
         elif kind == "blurred-noise":
-            image = _median8(torch.rand(shape, generator=generator))
+            image = median8(torch.rand(shape, generator=generator))
         elif kind == "style":
             picture = style.info.get("start")
             if not isinstance(picture, Tensor):
@@ -342,16 +344,15 @@ class Gatys(Stylizer):
         noise = options.start_noise * torch.randn(shape, generator=generator) + options.start_shift
         return (image.to(self.device) + noise.to(self.device)).clamp(0, 1)
 
-    def _objective(self, content: Tensor, style: Style, strength: float, mask: Tensor | None, coarse: bool) -> Targets:
+    def _objective(
+        self, content: Tensor, style: Style, strength: float, mask: Tensor | None, coarse: bool
+    ) -> FittingObjective:
         kept, measured = {*self.options.content_layers}, {*self.options.style_layers}
         size = content.shape[-2], content.shape[-1]
         tile = choose_tile(self.backbone, kept | measured, size, self.room or backwards_room(self.device))
         seen, own = look(self.backbone, content, kept, measured if strength < 1 else (), mask, tile)
         objective = Objective(self.backbone, self._terms(seen, own, style, strength, mask, coarse))
-        if tile is None:
-            return objective
-        self.cut = Tiling(tile)
-        return TiledObjective(objective, self.backbone, size, tile)
+        return FittingObjective(objective, self.backbone, size, tile)
 
     def _terms(
         self,
@@ -392,9 +393,3 @@ class Gatys(Stylizer):
         if options.style_loss == "wasserstein":
             return WassersteinLoss(target, mask=mask)
         return CovarianceLoss(target, mask)
-
-
-def _median8(noise: Tensor) -> Tensor:
-    """An 8x8 median filter over every channel of (1, 3, H, W), edges repeated."""
-    padded = torch.nn.functional.pad(noise, (4, 3, 4, 3), mode="replicate")
-    return padded.unfold(2, 8, 1).unfold(3, 8, 1).flatten(4).median(dim=4).values

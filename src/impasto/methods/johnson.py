@@ -13,15 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError
-from impasto.layers import freeze
-from impasto.learned import NAMED, LearnedStyles, network_kind, network_style
+from impasto.errors import WeightsError
+from impasto.learned import NAMED, NetworkStyles, network_style
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, Targets, stack_rows
-from impasto.stages import Stage
-from impasto.styles import Style, parts
-from impasto.stylizer import LEAST_SIDE
-from impasto.transformation import TransformationNetwork, blend_stage, network_stages
+from impasto.styles import Style
+from impasto.transformation import TransformationNetwork
 from impasto.weights import load_weights, resolve
 
 
@@ -37,12 +34,7 @@ def paper_network() -> TransformationNetwork:
     return TransformationNetwork()
 
 
-def slim_network(width: int = 16, residuals: int = 5) -> TransformationNetwork:
-    """The shipped size; of the form of Dumoulin et al. (2017), so that it can start from a network of many styles."""
-    return TransformationNetwork(width, residuals, output="sigmoid", norm_last=True, bias=False)
-
-
-class Johnson(LearnedStyles):
+class Johnson(NetworkStyles):
     """A transformation network for each style (Johnson et al. 2016).
 
     Departs from the paper: instance norms, mirrored edges and upsampling by repetition (as later work of the authors
@@ -75,9 +67,8 @@ class Johnson(LearnedStyles):
                 raise WeightsError(f"{file.path} holds no network that `impasto train johnson` made") from None
             file.fill(nn.ModuleDict(dict(networks)))
             self._digest = file.digest
-        self.template = next(iter(networks.values()))
+        self.shape = next(iter(networks.values())).shape
         self._learned = {info[NAMED]: network_style(networks[info[NAMED]], info) for info in infos}
-        self._built: dict[int, tuple[Style, TransformationNetwork]] = {}
 
     @property
     def learned(self) -> Mapping[str, Style]:
@@ -85,41 +76,9 @@ class Johnson(LearnedStyles):
         return self._learned
 
     @property
-    def style_kind(self) -> str:
-        """Weights of a network of this shape."""
-        return network_kind(self.template)
-
-    @property
     def digests(self) -> dict[str, str]:
         """The file of the networks."""
         return {self.name: self._digest}
-
-    def stages(
-        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
-    ) -> tuple[Stage, ...]:
-        """Each network of the style, then the mixture of what they paint and of the photo."""
-        rows: list[Stage] = []
-        shares: dict[str, float] = {}
-        for number, (share, part) in enumerate(parts(style)):
-            network, outcome = self._build(part), f"{number}.painted"
-            rows += network_stages(network, network.norms, outcome, f"{number}.")
-            shares[outcome] = share
-        return (*rows, blend_stage(shares, strength))
-
-    def _build(self, style: Style) -> TransformationNetwork:
-        """The network of which `style` is the weights; raises OptionError if they don't fit."""
-        kept = self._built.get(id(style))
-        if kept is not None and kept[0] is style:
-            return kept[1]
-        network = TransformationNetwork(**self.template.shape)
-        network.to(next(iter(style.values())).dtype)
-        try:
-            network.load_state_dict(dict(style))
-        except RuntimeError:
-            raise OptionError(f"this style card is no whole network for {self.name}: {self.advice}") from None
-        freeze(network).to(self.device).to(memory_format=torch.channels_last)
-        self._built = {id(style): (style, network)}
-        return network
 
 
 class JohnsonTraining(nn.Module):

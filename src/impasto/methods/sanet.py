@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
 from impasto.instance_norm import Targets, decode_normalised, decoding_stages
 from impasto.layers import DOUBLING, Conv, StepDecoder
+from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.perceptual import STYLE_LAYERS, PerceptualLoss, stack_rows
 from impasto.stages import IMAGE, Flow, Known, Measure, MomentsOf, Stage, Thinned, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, maps_kind, parts
-from impasto.stylizer import LEAST_SIDE, OnePass
+from impasto.stylizer import LEAST_SIDE
 from impasto.weights import load_weights, resolve
 
 SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")

@@ -7,6 +7,7 @@ with everything else left bit for bit as it is.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
@@ -17,7 +18,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import OptionError, WeightsError
-from impasto.layers import freeze
 from impasto.learned import NAMED, LearnedStyles
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
@@ -241,13 +241,11 @@ class StyleBank(LearnedStyles):
 
     def _build(self, style: Style) -> LayerRow:
         """The bank of which `style` is the weights; raises OptionError if they don't fit."""
-        with torch.device("meta"):
-            bank = make_bank(self.network.channels)
+        bank = copy.deepcopy(self.network.bank(0))
         try:
-            bank.load_state_dict(dict(style), assign=True)
+            bank.load_state_dict(dict(style))
         except RuntimeError:
             raise OptionError(f"this style card is no bank for {self.name}: {self.advice}") from None
-        freeze(bank).to(self.device).to(memory_format=torch.channels_last)
         return bank
 
 

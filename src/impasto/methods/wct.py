@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from impasto.backbones import SLIM, Backbone, load_backbone
 from impasto.layers import StepDecoder, fit_edge, size_below
+from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, stack_rows
 from impasto.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, moments_kind, note, recall
-from impasto.stylizer import LEAST_SIDE, OnePass
+from impasto.stylizer import LEAST_SIDE
 from impasto.weights import load_weights, resolve
 
 Transform = Literal["zca", "transport"]

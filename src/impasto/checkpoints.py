@@ -1,0 +1,54 @@
+"""Checkpoints of long optimisations: safetensors files from which the same run goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from impasto.errors import ImpastoError
+from impasto.weights import load_weights, save_weights
+
+PAUSE = 30.0
+
+State = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors by name, and what else there is as JSON takes it."""
+
+
+class Checkpoint:
+    """Where a run keeps its state, at most every `pause` seconds (None: `PAUSE`).
+
+    identity: what the run is asked for, as JSON takes it: the state of another run is refused.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], *, pause: float | None = None) -> None:
+        self.path, self.pause = path, PAUSE if pause is None else pause
+        self.identity = json.loads(json.dumps(identity, default=str))
+        self._last = time.monotonic()
+
+    def offer(self, stage: int, state: Callable[[], State]) -> None:
+        """Write what `state` gives, of the run's stage of that number, if it is time to."""
+        if time.monotonic() - self._last >= self.pause:
+            tensors, values = state()
+            config = {"checkpoint": self.identity, "stage": stage, "values": values}
+            save_weights(tensors, self.path, config, half=False)
+            self._last = time.monotonic()
+
+    def load(self) -> tuple[int, State] | None:
+        """Stage and state that are kept, None if there are none; raises ImpastoError if they are another run's."""
+        if not self.path.exists():
+            return None
+        file = load_weights(self.path)
+        if "checkpoint" not in file.config:
+            raise ImpastoError(f"{self.path} is no checkpoint: name another file")
+        if file.config["checkpoint"] != self.identity:
+            raise ImpastoError(f"{self.path} is of a run with other options: delete it, or name another file")
+        return int(file.config["stage"]), (file.tensors, file.config["values"])
+
+    def finish(self) -> None:
+        """The run is done: nothing is left to go on with."""
+        self.path.unlink(missing_ok=True)

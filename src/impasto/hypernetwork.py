@@ -1,0 +1,201 @@
+"""A network that makes networks: a style's moments to the kernels of a transformation network (Shen et al. 2018)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from impasto.layers import Conv, DoublingConv
+from impasto.statistics import Moments
+from impasto.transformation import Form, PictureNetwork, TransformLayer
+
+PAPER_MOMENTS = 2 * (64 + 128 + 256 + 512)
+"""Means and deviations of VGG-16's relu1_2, relu2_2, relu3_3 and relu4_3."""
+SMOOTH = (0.25, 0.75, 0.75, 0.25)
+"""How a transposed convolution, 4 at stride 2, interpolates linearly."""
+GAIN = 0.1
+"""So much do kernels differ between styles, relative to what they have in common, before anything is learned."""
+DAMPING = 1e-3
+"""So much of the strongest component's variance is added to each, so that what is hardly seen is not blown up."""
+
+
+class GeneratedNetwork(PictureNetwork):
+    """The transformation network of Meta Networks: 9x9, two down, ten 3x3, two transposed 4x4 up, 9x9.
+
+    width: b; of 1 746 144 numbers with the paper's 32, of 112 056 with its fast network's 8. All convolutions but the
+    first and the last are normalised and generated. residual: the ten are five residual blocks; output: ``linear``
+    pictures in [0, 1] or ``sigmoid``; affine: the norms have scales and shifts, besides those numbers.
+
+    Departs from the paper: every convolution mirrors the edge of what it reads, instead of one mirror of 40 px around
+    the photo and unpadded convolutions, so that tiles give what the whole picture gives.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        *,
+        residual: bool = True,
+        output: Literal["linear", "sigmoid"] = "linear",
+        affine: bool = False,
+    ) -> None:
+        shape = {"form": "generated", "width": width, "residual": residual, "output": output, "affine": affine}
+        super().__init__(_layers(width, residual), shape, own_norms=affine)
+
+    @property
+    def generated(self) -> list[str]:
+        """The names of the kernels that are made for each style."""
+        return [f"layers.{number}.conv.weight" for number, layer in enumerate(self.row) if layer.form.norm]
+
+
+def build_network(shape: Mapping[str, Any]) -> GeneratedNetwork:
+    """The network of that `shape`, as `GeneratedNetwork.shape` tells it."""
+    return GeneratedNetwork(**{key: value for key, value in shape.items() if key != "form"})
+
+
+def _layers(width: int, residual: bool) -> Iterable[TransformLayer]:
+    yield TransformLayer(3, width, 9, Form(norm=False), bias=True)
+    yield TransformLayer(width, 2 * width, 3, Form(stride=2), bias=False)
+    yield TransformLayer(2 * width, 4 * width, 3, Form(stride=2), bias=False)
+    for number in range(10):
+        second = residual and number % 2 == 1
+        form = Form(opens=residual and not second, closes=second, relu=not second)
+        yield TransformLayer(4 * width, 4 * width, 3, form, bias=False)
+    yield TransformLayer(4 * width, 2 * width, 4, Form(up=True, transposed=True), bias=False)
+    yield TransformLayer(2 * width, width, 4, Form(up=True, transposed=True), bias=False)
+    yield TransformLayer(width, 3, 9, Form(norm=False, relu=False), bias=False)
+
+
+class HyperNetwork(nn.Module):
+    """A style's moments to a hidden vector, and each group of it to the kernel of one convolution.
+
+    moments: how many numbers go in; hidden: of each of the 14 groups. Of 226 684 672 parameters with the paper's sizes
+    and width 32, 17 395 072 with its fast network's 8; the first and the last convolution, which all styles share, are
+    besides. affine: a group more makes the scales and shifts of the norms.
+
+    Departs from the paper: the moments are seen on a logarithmic scale and in units of their spread over paintings.
+    """
+
+    unit: Tensor
+    middle: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        moments: int = PAPER_MOMENTS,
+        hidden: int = 128,
+        width: int = 32,
+        *,
+        residual: bool = True,
+        output: Literal["linear", "sigmoid"] = "linear",
+        affine: bool = False,
+    ) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            template = GeneratedNetwork(width, residual=residual, output=output, affine=affine)
+        self._template = (template,)  # in a tuple: it has no numbers of its own
+        self.moments, self.hidden = moments, hidden
+        self.sizes = {name: template.get_parameter(name).shape for name in template.generated}
+        groups = len(self.sizes) + affine
+        self.read = nn.Linear(moments, groups * hidden)
+        self.write = nn.ModuleList(nn.Linear(hidden, size.numel()) for size in self.sizes.values())
+        self.write_norms = nn.ModuleList([nn.Linear(hidden, 2 * sum(template.normed))] if affine else [])
+        self.first, self.last = Conv(3, width, 9), Conv(width, 3, 9)
+        self.last.register_parameter("bias", None)
+        for name, start in (("unit", 1.0), ("middle", 0.0), ("spread", 1.0)):
+            self.register_buffer(name, torch.full((moments,), start))
+        self.start_kernels()
+
+    @property
+    def template(self) -> GeneratedNetwork:
+        """The network that is made, without numbers."""
+        return self._template[0]
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What the constructor was told."""
+        made = {key: value for key, value in self.template.shape.items() if key != "form"}
+        return {"moments": self.moments, "hidden": self.hidden, **made}
+
+    @torch.no_grad()
+    def start_kernels(self) -> None:
+        """Let kernels have a convolution's variance for hidden vectors of length 1, `GAIN` of it by the style."""
+        smooth = torch.tensor(SMOOTH)
+        for (name, size), layer in zip(self.sizes.items(), self.write, strict=True):
+            assert isinstance(layer, nn.Linear)
+            own = self.template.get_submodule(name.removesuffix(".weight"))
+            if isinstance(own, DoublingConv):  # begins by enlarging smoothly, or else it draws a grid
+                common = math.sqrt(2 / size[0]) * torch.randn(*size[:2], 1, 1) * torch.outer(smooth, smooth)
+                deviation = math.sqrt(2 / (4 * size[0]))
+            else:
+                deviation = math.sqrt(2 / size[1:].numel())
+                common = deviation * torch.randn(size)
+            layer.bias.copy_(common.flatten())
+            nn.init.normal_(layer.weight, std=GAIN * deviation)
+        for layer in self.write_norms:
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=0.2 * GAIN)
+            nn.init.zeros_(layer.bias)
+            start = [0.3 if each.form.closes else 1.0 for each in self.template.row if each.form.norm]
+            scales = [torch.full((count,), one) for count, one in zip(self.template.normed, start, strict=True)]
+            layer.bias[: sum(self.template.normed)] = torch.cat(scales)
+
+    @torch.no_grad()
+    def start_reading(self, paintings: Tensor) -> None:
+        """Measure units and spread on the moments of many paintings, (N, moments), and let hidden vectors begin as
+        their principal components, of length 1 on average, the weaker ones made stronger."""
+        self.unit.copy_(paintings.mean(0).clamp_min(1e-2))
+        seen = (paintings / self.unit).log1p()
+        self.middle.copy_(seen.mean(0))
+        self.spread.copy_(seen.std(0, correction=0).clamp_min(0.05))
+        _, strengths, axes = torch.linalg.svd(self.standardise(paintings), full_matrices=False)
+        count = min(self.hidden, len(strengths))
+        variances = strengths[:count].square() / len(paintings)
+        rows = axes[:count] / (variances + DAMPING * variances[0]).pow(0.25)[:, None]
+        self.read.bias.zero_()
+        each = self.read.weight.view(-1, self.hidden, self.moments)
+        each.zero_()
+        each[:, :count] = rows / variances.sqrt().sum().sqrt()
+
+    def standardise(self, vectors: Tensor) -> Tensor:
+        """(B, moments) as the hyper network sees them, of length 1 or so."""
+        return ((vectors / self.unit).log1p() - self.middle) / (self.spread * math.sqrt(self.moments))
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """A style's moments, (B, moments), to hidden vectors, (B, groups x hidden)."""
+        hidden: Tensor = self.read(self.standardise(vectors))
+        return hidden
+
+    def generate(self, hidden: Tensor) -> list[dict[str, Tensor]]:
+        """Hidden vectors, (B, groups x hidden), to all numbers of the network of each style, by name."""
+        groups = hidden.reshape(len(hidden), -1, self.hidden).unbind(1)
+        sized = zip(self.sizes.items(), self.write, groups[: len(self.sizes)], strict=True)
+        made = {name: layer(group).reshape(-1, *size) for (name, size), layer, group in sized}
+        for layer in self.write_norms:
+            parts = layer(groups[-1]).split([*self.template.normed, *self.template.normed], 1)
+            count = len(self.template.normed)
+            made |= {f"scales.{number}": part for number, part in enumerate(parts[:count])}
+            made |= {f"shifts.{number}": part for number, part in enumerate(parts[count:])}
+        end = len(self.template.row) - 1
+        shared = {f"layers.0.conv.{name}": value for name, value in self.first.named_parameters()}
+        shared |= {f"layers.{end}.conv.{name}": value for name, value in self.last.named_parameters()}
+        return [{**shared, **{name: value[number] for name, value in made.items()}} for number in range(len(hidden))]
+
+    def forward(self, images: Tensor, vectors: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1], each painted in the style of its moments, (B, moments); not clamped."""
+        with torch.autocast(images.device.type, enabled=False):
+            networks = self.generate(self.encode(vectors.float()))
+        painted = [
+            functional_call(self.template, network, (image[None],))
+            for network, image in zip(networks, images, strict=True)
+        ]
+        return torch.cat(painted)
+
+
+def vector_of(found: Sequence[Moments]) -> Tensor:
+    """The moments of several layers as vectors, (B, moments): each layer's means, then its deviations."""
+    return torch.cat([part for own in found for part in (own.mean, own.deviation())], 1)

@@ -1,0 +1,187 @@
+"""A network for any painting after a minute of training, from parameters that were made for it (Zhang, Zhu & Zhu 2019).
+
+MetaStyle learns where to begin: parameters from which a few steps on any painting make a transformation network for it.
+Its training looks ahead, through steps of the norms' scales and shifts, at how good the network will be after them. A
+style here is a whole network, as Johnson's; `impasto adapt PAINTING` makes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from impasto.errors import OptionError, WeightsError
+from impasto.learned import NetworkStyles
+from impasto.options import Options
+from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows
+from impasto.statistics import precise
+from impasto.styles import Style
+from impasto.transformation import Norms, TransformationNetwork
+from impasto.weights import load_weights, resolve
+
+
+class MetaStyleOptions(Options):
+    """What can be chosen without training anew."""
+
+    weights: str = Field("", description="local file of initial parameters instead of the shipped one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+
+
+def paper_network() -> TransformationNetwork:
+    """The paper's network, of 1 679 235 parameters, 3 200 of them the norms'; the shipped one is `slim_network`."""
+    return TransformationNetwork(output="sigmoid")
+
+
+class MetaStyle(NetworkStyles):
+    """A network for any painting, by a few steps from common initial parameters (Zhang, Zhu & Zhu 2019).
+
+    A painting is learned by `impasto adapt`, which takes a minute and makes a style card; `encode_style` refuses.
+
+    Departs from the paper: the shipped network has half the width, ends in a norm and was trained as
+    `MetaStyleTraining` says. strength mixes what is painted with the photo.
+    """
+
+    name = "metastyle"
+    Options = MetaStyleOptions
+    options: MetaStyleOptions
+
+    def __init__(
+        self,
+        options: MetaStyleOptions,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        network: TransformationNetwork | None = None,
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self._digest = "random"
+        if network is None:
+            path = options.weights or resolve(self.name)
+            network, self._digest = load_start(path), load_weights(path).digest
+        self.shape = network.shape
+        self.start = network
+        self.cards: dict[str, Style] = {}
+
+    @property
+    def learned(self) -> Mapping[str, Style]:
+        """None that ships: every painting has a card of its own; those in `cards` can be asked for by name."""
+        return self.cards
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The initial parameters."""
+        return {self.name: self._digest}
+
+    @property
+    def advice(self) -> str:
+        """To make a card of the painting."""
+        return (
+            "impasto adapt PAINTING -o CARD.safetensors makes a network for it in a minute; "
+            f"impasto stylize PHOTO CARD.safetensors -m {self.name} paints with it"
+        )
+
+
+def load_start(path: Any) -> TransformationNetwork:
+    """The initial parameters in the file at `path`; raises WeightsError if it holds none."""
+    file = load_weights(path)
+    try:
+        network = TransformationNetwork(**file.config["shape"])
+    except (KeyError, TypeError):
+        raise WeightsError(f"{path} was not made by `impasto train metastyle`") from None
+    file.fill(network)
+    return network
+
+
+class MetaStyleTraining(nn.Module):
+    """How the initial parameters are found: they are good if they are after a few steps on a painting (sec. 3.2).
+
+    For each of a few paintings, `inner_steps` steps of gradient descent at `inner_rate` move the norms' scales and
+    shifts on `shots` photos; the loss on as many other photos, with these norms, is what training minimises over all
+    parameters, through the steps. inner_clip: the largest norm of a style's gradient in these steps, since a painting
+    that is almost flat can have a huge one. first_order: as if the steps' gradients did not depend on the parameters,
+    which is half of the work.
+
+    Departs from the paper: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
+    matrices, over VGG-19.
+    """
+
+    def __init__(
+        self,
+        network: TransformationNetwork,
+        loss: PerceptualLoss,
+        *,
+        inner_steps: int = 1,
+        inner_rate: float = 0.03,
+        inner_clip: float = math.inf,
+        shots: int = 1,
+        first_order: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._frozen = (loss,)
+        self.inner_steps, self.inner_rate, self.inner_clip = inner_steps, inner_rate, inner_clip
+        self.shots = shots
+        self.first_order = first_order
+
+    def config(self) -> dict[str, Any]:
+        """The network's shape, for the file's header."""
+        return {"method": "metastyle", "shape": self.network.shape}
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """The terms of the loss after the inner steps, mean of as many of the `styles` as there are photos for.
+
+        Raises OptionError if the photos, (B, 3, H, W), are fewer than 2 x shots.
+        """
+        count = len(contents) // (2 * self.shots)
+        if not count:
+            raise OptionError(
+                f"{self.shots} photos for the inner steps and as many others need --batch {2 * self.shots}"
+            )
+        (loss,) = self._frozen
+        support, query = contents[: 2 * count * self.shots].chunk(2)
+        numbers = torch.arange(count, device=contents.device).repeat_interleave(self.shots)
+        targets = pick_targets(loss.targets(styles[:count]), numbers)
+        norms = self.move(self.spread(count), support, targets, numbers)
+        return loss.terms(self.network(query, pick_norms(norms, numbers)), query, targets)
+
+    def spread(self, count: int) -> list[Tensor]:
+        """The network's scales and shifts, in turns, as those of `count` styles, (count, C)."""
+        return [value.expand(count, -1) for norm in self.network.norms for value in norm]
+
+    def move(self, norms: list[Tensor], support: Tensor, targets: Targets, numbers: Tensor) -> list[Tensor]:
+        """`norms` after the inner steps, each style's on its own photos in `support`: those of its number, (B,)."""
+        (loss,) = self._frozen
+        for _ in range(self.inner_steps):
+            terms = loss.terms(self.network(support, pick_norms(norms, numbers)), support, targets)
+            total = len(norms[0]) * torch.stack([precise(term) for term in terms.values()]).sum()  # not their mean
+            gradients = clip_each(torch.autograd.grad(total, norms, create_graph=not self.first_order), self.inner_clip)
+            norms = [value - self.inner_rate * slope for value, slope in zip(norms, gradients, strict=True)]
+        return norms
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Photographs, artworks, what is painted before the inner steps and after them, (1, 3, 4 H, B W)."""
+        numbers = torch.arange(len(contents), device=contents.device)
+        with torch.enable_grad():
+            norms = self.move(self.spread(len(contents)), contents, self._frozen[0].targets(styles), numbers)
+        painted = self.network(contents, pick_norms([value.detach() for value in norms], numbers))
+        return stack_rows((contents, styles, self.network(contents).clamp(0, 1), painted.clamp(0, 1)))
+
+
+def clip_each(gradients: Sequence[Tensor], longest: float) -> Sequence[Tensor]:
+    """`gradients` of several styles, (styles, C) each, those of each style shortened to a norm of `longest` in all."""
+    if math.isinf(longest):
+        return gradients
+    whole = torch.cat(list(gradients), 1)
+    share = longest / whole.square().sum(1, keepdim=True).clamp_min(longest**2).sqrt()
+    return [slope * share for slope in gradients]
+
+
+def pick_norms(values: list[Tensor], numbers: Tensor) -> Norms:
+    """Scales and shifts of the styles of these numbers, (B,), of those that stand in turns in `values`."""
+    return [(scale[numbers], shift[numbers]) for scale, shift in zip(values[::2], values[1::2], strict=True)]

@@ -1,0 +1,353 @@
+"""The HTTP interface: one FastAPI application over a `Studio`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from impasto import __version__
+from impasto.errors import ImpastoError
+from impasto.server.gallery import Gallery
+from impasto.server.guard import Guard, refuse
+from impasto.server.jobs import ENDED, Job, tell
+from impasto.server.limits import Busy, Malformed, Missing, NotReady, TooMuch
+from impasto.server.schema import SINGLE, CardWishes, Choice, Order, Wishes, body_schema, make_order, parse_json
+from impasto.server.studio import CARD_TYPE, Studio
+
+PICTURE_FILES = ("content", "paintings", "cards", "masks")
+CARD_FILES = ("painting",)
+STATUS = {Malformed: 400, Missing: 404, NotReady: 409, TooMuch: 413, Busy: 429}
+LOOK_EVERY = 0.25
+MOST_FIELDS = 64
+DESCRIPTION = "Neural style transfer: a photo is repainted in the style of a painting."
+PICTURES = {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in ("png", "jpeg", "webp")}
+PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+PROBLEM_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
+log = logging.getLogger(__name__)
+
+
+def create_app(studio: Studio, *, token: str = "") -> FastAPI:
+    """The application; the studio is closed when it ends. token: needed from every client, if not empty."""
+
+    @contextlib.asynccontextmanager
+    async def live(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(studio.close)
+
+    app = FastAPI(
+        title="Impasto", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=live
+    )
+    app.add_middleware(Guard, limits=studio.limits, token=token)
+    for kind, handler in ((ImpastoError, _on_error), (HTTPException, _on_http), (RequestValidationError, _on_invalid)):
+        app.add_exception_handler(kind, handler)
+    app.add_exception_handler(Exception, _on_error)
+    gallery = Gallery()
+    _add_pictures(app, studio)
+    _add_jobs(app, studio)
+    _add_lists(app, studio, gallery)
+    _document(app)
+    app.state.gallery = gallery
+    return app
+
+
+def _problems(*statuses: int, **more: Any) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of an operation's refusals."""
+    words = {
+        400: "malformed",
+        401: "the token is missing",
+        403: "from another site",
+        404: "not there, or no longer",
+        408: "sent too slowly",
+        409: "not ready",
+        415: "neither multipart nor JSON",
+        413: "more than the limits allow",
+        422: "a value or a file is wrong",
+        429: "busy: try again",
+    }
+    return {status: {"description": words[status], "content": PROBLEM} for status in (401, 403, *statuses)}
+
+
+POSTING = _problems(400, 404, 408, 409, 413, 415, 422, 429)
+
+
+def _add_pictures(app: FastAPI, studio: Studio) -> None:
+    body = body_schema(Wishes, PICTURE_FILES)
+    made = {"description": "the picture", "content": PICTURES}
+    queued = {"description": "wait=false: the job that makes it", "content": {"application/json": {"schema": JOB_REF}}}
+
+    @app.post(
+        "/v1/stylize",
+        responses={200: made, 202: queued, **POSTING, **_problems(409)},
+        openapi_extra={"requestBody": body},
+    )
+    async def stylize(request: Request, wait: bool = True) -> Response:
+        """Repaint a photo; answers with the picture, or with wait=false at once with the job that makes it."""
+        studio.queue.check_room()
+        order = await _read_order(request, Wishes, PICTURE_FILES, studio.limits.max_pictures)
+        job = await run_in_threadpool(studio.stylize, order)
+        if not wait:
+            return JSONResponse(_describe(studio, job), 202, {"Location": f"/v1/jobs/{job.id}"})
+        await _finish(studio, job, request)
+        try:
+            return _send(job)
+        finally:
+            studio.queue.forget(job)
+
+    card = body_schema(CardWishes, CARD_FILES)
+    created = {"description": "the card", "content": {"application/json": {"schema": {"type": "object"}}}}
+
+    both = {201: created, **POSTING}
+
+    @app.post("/v1/styles", status_code=201, responses=both, openapi_extra={"requestBody": card})
+    async def make_card(request: Request) -> Response:
+        """Make a style card of a painting; its id can be used as a style, and its file can be fetched."""
+        studio.queue.check_room()
+        order = await _read_order(request, CardWishes, CARD_FILES, studio.limits.max_pictures)
+        job = await run_in_threadpool(studio.extract, order)
+        await _finish(studio, job, request)
+        try:
+            about = job.outcome().about
+        finally:
+            studio.queue.forget(job)
+        return JSONResponse({**about, "card": f"/v1/styles/{about['id']}/card"}, 201)
+
+
+JOB_REF = {"$ref": "#/components/schemas/Job"}
+JOB_SCHEMA = {
+    "type": "object",
+    "required": ["id", "state", "step", "steps", "waiting", "seconds", "error", "about"],
+    "properties": {
+        "id": {"type": "string"},
+        "state": {"enum": ["waiting", "running", "done", "failed", "cancelled"]},
+        "step": {"type": "integer"},
+        "steps": {"type": "integer", "description": "steps in all; 0 as long as they are not known"},
+        "waiting": {"type": "integer", "description": "jobs that come before it"},
+        "device": {"type": "string"},
+        "seconds": {"type": ["number", "null"], "description": "since it started"},
+        "error": {"type": ["string", "null"]},
+        "about": {"type": ["object", "null"], "description": "size, losses and the record of the run, once it is done"},
+        "result": {"type": "string", "description": "where the picture is"},
+    },
+}
+
+
+def _add_jobs(app: FastAPI, studio: Studio) -> None:
+    told = {200: {"description": "the job", "content": {"application/json": {"schema": JOB_REF}}}, **_problems(404)}
+
+    @app.get("/v1/jobs/{job}", responses=told)
+    async def show_job(job: str) -> Response:
+        """How far a job is."""
+        return JSONResponse(_describe(studio, studio.queue.find(job)))
+
+    events = {"description": "progress", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+
+    @app.get("/v1/jobs/{job}/events", responses={200: events, **_problems(404)}, response_class=StreamingResponse)
+    async def follow_job(job: str) -> Response:
+        """The job as server-sent events: ``progress`` whenever something changes, ``end`` as the last one."""
+        return StreamingResponse(_follow(studio, studio.queue.find(job)), media_type="text/event-stream")
+
+    @app.post("/v1/jobs/{job}/cancel", responses=told)
+    async def cancel_job(job: str) -> Response:
+        """End a job early: an optimisation keeps its best picture, which is the result then."""
+        found = studio.queue.find(job)
+        studio.queue.cancel(found)
+        return JSONResponse(_describe(studio, found))
+
+    @app.delete("/v1/jobs/{job}", status_code=204, responses=_problems(404))
+    async def delete_job(job: str) -> Response:
+        """End a job and forget its result."""
+        studio.queue.forget(studio.queue.find(job))
+        return Response(status_code=204)
+
+    file = {200: {"description": "the picture", "content": PICTURES}, **_problems(404, 409, 413, 422)}
+
+    @app.get("/v1/jobs/{job}/result", responses=file, response_class=Response)
+    async def fetch_result(job: str) -> Response:
+        """The picture that a job made."""
+        return _send(studio.queue.find(job))
+
+    small = {200: {"description": "a small picture", "content": {"image/jpeg": {}}}, **_problems(404, 409)}
+
+    @app.get("/v1/jobs/{job}/preview", responses=small, response_class=Response)
+    async def fetch_preview(job: str) -> Response:
+        """The picture of a running optimisation as it is now; asking for it makes newer ones."""
+        data = studio.queue.find(job).preview()
+        if data is None:
+            raise NotReady("there is no preview yet; only optimisations have one, while they run")
+        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+
+def _add_lists(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
+    refusals = _problems()
+
+    @app.get("/v1/methods", responses=refusals)
+    async def list_methods() -> list[dict[str, Any]]:
+        """The methods with their presets and the JSON schema of their options."""
+        return studio.methods()
+
+    @app.get("/v1/styles", responses=refusals)
+    def list_styles() -> list[dict[str, Any]]:
+        """The built-in styles."""
+        return [{**about, "picture": f"/v1/styles/{about['name']}/picture"} for about in studio.styles()]
+
+    shown = {200: {"description": "a small picture", "content": {"image/jpeg": {}}}, **_problems(404)}
+
+    @app.get("/v1/styles/{style}/picture", responses=shown, response_class=Response)
+    def show_style(style: str) -> Response:
+        """A small landscape of our own in that built-in style."""
+        return Response(gallery.picture(style), media_type="image/jpeg")
+
+    card = {200: {"description": "the card", "content": {CARD_TYPE: {}}}, **_problems(404)}
+
+    @app.get("/v1/styles/{style}/card", responses=card, response_class=Response)
+    def fetch_card(style: str) -> Response:
+        """A style card, a safetensors file."""
+        headers = {"Content-Disposition": 'attachment; filename="style.safetensors"'}
+        return Response(studio.card(style).data, media_type=CARD_TYPE, headers=headers)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    waiting: dict[int | str, dict[str, Any]] = {503: {"description": "no work is done", "content": PROBLEM}}
+
+    @app.get("/ready", responses=waiting)
+    async def ready() -> Response:
+        """Whether work is done: every device has its worker."""
+        return JSONResponse({"status": "ready"}) if studio.queue.alive else refuse(503, "no work is done here")
+
+
+def _document(app: FastAPI) -> None:
+    """Let the OpenAPI document hold what the routes refer to, and nothing of the framework's own errors."""
+    build: Callable[[], dict[str, Any]] = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = build()
+            schema["components"] = {"schemas": {"Problem": PROBLEM_SCHEMA, "Job": JOB_SCHEMA}}
+            for operation in (one for path in schema["paths"].values() for one in path.values()):
+                if "HTTPValidationError" in json.dumps(operation["responses"].get("422", {})):
+                    del operation["responses"]["422"]
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+async def _read_order(request: Request, kind: type[Choice], names: tuple[str, ...], most: int) -> Order:
+    """The body of a request, multipart or JSON; raises Malformed, OptionError or an HTTPException."""
+    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media == "application/json":
+        body = await request.body()
+        return await run_in_threadpool(_parse_body, body, kind, names)
+    if media != "multipart/form-data":
+        raise HTTPException(415, "send multipart/form-data or application/json")
+    async with request.form(max_files=2 * most + 1, max_fields=MOST_FIELDS, max_part_size=100_000) as form:
+        values: dict[str, Any] = {}
+        files: dict[str, tuple[bytes, ...]] = {}
+        for name in form:
+            parts = form.getlist(name)
+            if name in names:
+                if not all(isinstance(part, UploadFile) for part in parts):
+                    raise Malformed(f"{name}: send a file, as in curl -F {name}=@photo.jpg")
+                files[name] = tuple([await part.read() for part in parts if isinstance(part, UploadFile)])
+            elif any(isinstance(part, UploadFile) for part in parts):
+                raise Malformed(f"there is no file called {name!r}; there are: {', '.join(names)}")
+            else:
+                values[name] = parts if len(parts) > 1 or name == "styles" else parts[0]
+    _check_single(files)
+    return make_order(kind, values, files)
+
+
+def _parse_body(body: bytes, kind: type[Choice], names: tuple[str, ...]) -> Order:
+    values = parse_json(body, "the request")
+    files = {name: _decode_files(name, values.pop(name)) for name in names if values.get(name) is not None}
+    _check_single(files)
+    return make_order(kind, {name: value for name, value in values.items() if name not in names}, files)
+
+
+def _decode_files(name: str, value: Any) -> tuple[bytes, ...]:
+    given = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in given):
+        raise Malformed(f"{name}: base64 text is needed")
+    try:
+        return tuple(base64.b64decode(text, validate=True) for text in given)
+    except (binascii.Error, ValueError):
+        raise Malformed(f"{name}: this is no base64") from None
+
+
+def _check_single(files: dict[str, tuple[bytes, ...]]) -> None:
+    for name in SINGLE:
+        if len(files.get(name, ())) > 1:
+            raise Malformed(f"{name}: send one")
+
+
+async def _finish(studio: Studio, job: Job, request: Request) -> None:
+    """Wait for `job`; cancel it if whoever asked has gone."""
+    done = asyncio.wrap_future(job.finished)
+    try:
+        while not (await asyncio.wait({done}, timeout=LOOK_EVERY))[0]:
+            if await request.is_disconnected():
+                break
+    finally:
+        if not done.done():
+            studio.queue.forget(job)
+
+
+def _send(job: Job) -> Response:
+    outcome = job.outcome()
+    about = {"X-Impasto-Seconds": str(outcome.about.get("seconds")), "Cache-Control": "no-store"}
+    return Response(outcome.data, media_type=outcome.media_type, headers=about)
+
+
+def _describe(studio: Studio, job: Job) -> dict[str, Any]:
+    return {**job.describe(), "waiting": studio.queue.place(job), "result": f"/v1/jobs/{job.id}/result"}
+
+
+async def _follow(studio: Studio, job: Job) -> AsyncIterator[str]:
+    last: dict[str, Any] = {}
+    while job.state not in ENDED:
+        now = _describe(studio, job)
+        if any(now[name] != last.get(name) for name in ("state", "step", "waiting")):
+            yield _event("progress", now)
+            last = now
+        await asyncio.wait({asyncio.wrap_future(job.finished)}, timeout=LOOK_EVERY)
+    yield _event("end", _describe(studio, job))
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data, default=str)}\n\n"
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 422)
+    if not isinstance(error, ImpastoError):
+        status = 500
+    headers = {"Retry-After": "3"} if status == 429 else {}
+    return refuse(status, tell(error), **headers)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refuse(error.status_code, str(error.detail), **(dict(error.headers or {})))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return refuse(422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")

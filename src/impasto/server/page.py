@@ -1,0 +1,261 @@
+"""The page for people: a photo, a style, a few knobs, and the result beside the photo (extra: ui)."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import gradio as gr
+from fastapi import FastAPI
+from pydantic.fields import FieldInfo
+
+from impasto.color import COLOR_MODES
+from impasto.errors import ImpastoError
+from impasto.image import fit, resize
+from impasto.server.guard import NoAddresses
+from impasto.server.page_work import FILES, Knobs, Painter, shown
+from impasto.server.schema import served_options
+from impasto.server.studio import Studio
+from impasto.server.words import translations
+from impasto.styles import built_in_styles
+from impasto.stylizer import DEFAULT_METHOD, list_methods
+
+FIRST_STYLE = "starry-night"
+MASK_SIDE = 768
+MOST_EVENTS = 32
+CHOOSE = """
+element.addEventListener('click', event => {
+  const tile = event.target.closest('[data-style]');
+  if (tile) trigger('click', {style: tile.dataset.style});
+});
+"""
+CSS = """
+.gradio-container {max-width: 1200px !important; margin: auto}
+#gallery .prose {display: grid; grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)); gap: 6px}
+#gallery button {padding: 0; border-radius: 6px; overflow: hidden}
+#gallery span {display: block; font-size: 11px; line-height: 1.6; white-space: nowrap; overflow: hidden}
+#gallery img {width: 100%; margin: 0; display: block; aspect-ratio: 4 / 3; background: #8883}
+@media (max-width: 640px) {.gradio-container {padding: 6px !important} #columns {flex-direction: column}
+  #columns > * {width: 100% !important; flex: none !important}}
+footer {display: none !important}
+"""
+
+
+def _path_only(payload: Any) -> Any:
+    """The path of what was uploaded; nothing but our own checks decodes it."""
+    return None if payload is None else payload.path
+
+
+def _upload(**options: Any) -> Any:
+    """A place to put a picture; its value is a path."""
+    picture: Any = gr.Image(type="filepath", sources=["upload", "clipboard"], buttons=[], **options)
+    picture.preprocess = _path_only
+    return picture
+
+
+def _brush() -> Any:
+    """A place to brush on a picture; its value are pictures, as bytes, whose alpha is what was brushed."""
+    brush: Any = gr.ImageEditor(
+        sources=[],
+        layers=False,
+        transforms=[],
+        format="png",
+        show_label=False,
+        buttons=[],
+        brush=gr.Brush(default_size=40, colors=["#ff3b30"], color_mode="fixed"),
+        elem_id="brush",
+    )
+
+    sent = brush.blob_storage = _Few()
+
+    def read_layers(payload: Any) -> list[bytes]:
+        if payload is None:
+            return []
+        if payload.id in sent:
+            return [layer for layer in sent.pop(payload.id).layers if layer]
+        return [Path(layer.path).read_bytes() for layer in payload.layers or []]
+
+    brush.preprocess = read_layers
+    return brush
+
+
+class _Few(OrderedDict[str, Any]):
+    """What browsers send ahead of their requests: only so many at a time, for some are never asked for."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        while len(self) > MOST_EVENTS:
+            self.popitem(last=False)
+
+
+def add_page(app: FastAPI, studio: Studio) -> None:
+    """Put the page at the root of `app`, behind all routes that are there."""
+    words = gr.I18n(**translations())
+    page = build_page(studio, words)
+    page.queue(max_size=MOST_EVENTS, default_concurrency_limit=MOST_EVENTS, api_open=False)
+    gr.mount_gradio_app(
+        app,
+        page,
+        "/",
+        allowed_paths=[],
+        max_file_size=studio.limits.max_bytes,
+        i18n=words,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        show_error=True,
+        footer_links=[],
+        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=CSS,
+    )
+    mounted: Any = app.routes[-1]
+    mounted.app = NoAddresses(mounted.app, studio.limits)
+
+
+def build_page(studio: Studio, words: Any) -> Any:
+    """The page's components and what they do."""
+    knobs = Knobs()
+    with gr.Blocks(title="Impasto", analytics_enabled=False, delete_cache=(60, 900)) as page:
+        gr.HTML("<h2 style='margin: 0'>Impasto</h2>", padding=False)
+        with gr.Row(elem_id="columns"):
+            with gr.Column(scale=1, min_width=300):
+                _build_inputs(knobs, studio, words)
+            with gr.Column(scale=1, min_width=300):
+                with gr.Row():
+                    paint = gr.Button(words("paint"), variant="primary", elem_id="paint")
+                    stop = gr.Button(words("stop"), variant="stop", interactive=False, elem_id="stop")
+                told = gr.HTML("", elem_id="told", padding=False)
+                slider = gr.ImageSlider(
+                    label=words("result"),
+                    type="filepath",
+                    interactive=False,
+                    elem_id="result",
+                    max_height=700,
+                    buttons=["fullscreen"],
+                )
+                with gr.Row():
+                    files = [
+                        gr.DownloadButton(words(f"get_{name}"), interactive=False, size="sm", elem_id=f"get_{name}")
+                        for name in FILES
+                    ]
+        current = gr.State("")
+        painter = Painter(studio, knobs)
+        paint.click(
+            painter.paint,
+            knobs.components,
+            [current, told, slider, stop, paint, *files],
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        stop.click(painter.stop, [current], None, api_visibility="private", queue=False)
+    return page
+
+
+def _build_inputs(knobs: Knobs, studio: Studio, words: Any) -> None:
+    plain = knobs.plain
+    plain["photo"] = _upload(label=words("photo"), height=300, elem_id="photo")
+    source = gr.State("built_in")
+    with gr.Tabs(elem_id="style"):
+        with gr.Tab(words("built_in"), id="built_in") as tab:
+            _build_gallery(plain, words)
+        tab.select(lambda: "built_in", None, source, api_visibility="private")
+        for name, make in (("painting", _painting_upload), ("card", _card_upload)):
+            with gr.Tab(words(name), id=name, elem_id=f"tab_{name}") as tab:
+                plain[name] = make(words)
+            tab.select(functools.partial(str, name), None, source, api_visibility="private")
+    plain["source"] = source
+    plain["strength"] = gr.Slider(
+        0, 1, 1, step=0.05, label=words("strength"), info=words("strength_info"), elem_id="strength"
+    )
+    with gr.Row():
+        modes = list(COLOR_MODES)
+        plain["method"] = gr.Dropdown(list_methods(), value=DEFAULT_METHOD, label=words("method"), elem_id="method")
+        plain["keep_color"] = gr.Dropdown(modes, value="off", label=words("keep_color"), elem_id="keep_color")
+    plain["size"] = gr.Textbox("", max_length=20, label=words("size"), info=words("size_info"), elem_id="size")
+    with gr.Accordion(words("mask"), open=False, elem_id="mask"):
+        gr.HTML(f"<small>{words('mask_info')}</small>", padding=False)
+        plain["mask"] = brush = _brush()
+    plain["photo"].change(
+        functools.partial(_mask_background, studio),
+        plain["photo"],
+        brush,
+        api_visibility="private",
+        show_progress="hidden",
+    )
+    with gr.Accordion(words("options"), open=False, elem_id="options"):
+        plain["seed"] = gr.Number(0, precision=0, minimum=0, label=words("seed"), info=words("seed_info"))
+        groups = [_build_options(knobs, method, words) for method in list_methods()]
+    plain["method"].change(
+        lambda chosen: [gr.update(visible=method == chosen) for method in list_methods()],
+        plain["method"],
+        groups,
+        api_visibility="private",
+        show_progress="hidden",
+    )
+
+
+def _mask_background(studio: Studio, photo: str | None) -> Any:
+    """The photo, small, to brush on; nothing if it can't be read, which is told when it is to be painted."""
+    if photo is None:
+        return None
+    try:
+        color = studio.decode(Path(photo).read_bytes(), "content").color
+    except ImpastoError:
+        return None
+    height, width = fit(color.shape[-2], color.shape[-1], MASK_SIDE)
+    return resize(color, height, width)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+
+
+def _build_gallery(plain: dict[str, Any], words: Any) -> None:
+    """A list of the built-in styles, and their pictures to click on, which are fetched as they come into sight."""
+    names = list(built_in_styles())
+    chosen = gr.Dropdown(names, value=FIRST_STYLE, label=words("choose"), elem_id="built_in")
+    tiles = gr.HTML("".join(map(_tile, names)), elem_id="gallery", padding=False, js_on_load=CHOOSE)
+    tiles.click(_read_choice, None, chosen, api_visibility="private", show_progress="hidden")
+    plain["built_in"] = chosen
+
+
+def _tile(name: str) -> str:
+    title = name.replace("-", " ")
+    picture = f"<img loading='lazy' alt='{title}' src='/v1/styles/{name}/picture'>"
+    return f"<button type='button' data-style='{name}' title='{title}'>{picture}<span>{title}</span></button>"
+
+
+def _read_choice(event: gr.EventData) -> Any:
+    name = getattr(event, "style", None)
+    return name if name in built_in_styles() else gr.skip()
+
+
+def _painting_upload(words: Any) -> Any:
+    return _upload(label=words("painting"), height=220, elem_id="painting")
+
+
+def _card_upload(words: Any) -> Any:
+    return gr.File(label=words("card"), file_types=[".safetensors"], type="filepath", height=120, elem_id="card")
+
+
+def _build_options(knobs: Knobs, method: str, words: Any) -> Any:
+    """A group with a component for each of the method's options."""
+    with gr.Group(visible=method == DEFAULT_METHOD) as group:
+        for name, option in served_options(method).model_fields.items():
+            label = name.replace("_", " ")
+            knobs.options[method, name] = _component(option, label, words(f"{method}.{name}"), f"{method}-{name}")
+    return group
+
+
+def _component(option: FieldInfo, label: str, info: Any, identity: str) -> Any:
+    """What an option is set by, as its type and range ask for."""
+    value = shown(option.default)
+    common: dict[str, Any] = {"label": label, "info": info, "elem_id": identity}
+    limits = {key: getattr(item, key) for item in option.metadata for key in ("ge", "le") if hasattr(item, key)}
+    if option.annotation is bool:
+        return gr.Checkbox(value, **common)
+    if get_origin(option.annotation) is Literal:
+        return gr.Dropdown([str(choice) for choice in option.annotation.__args__], value=value, **common)  # type: ignore[union-attr]
+    if option.annotation in (int, float):
+        precision = 0 if option.annotation is int else None
+        return gr.Number(value, minimum=limits.get("ge"), maximum=limits.get("le"), precision=precision, **common)
+    return gr.Textbox(value, max_length=200, **common)

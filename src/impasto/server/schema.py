@@ -1,0 +1,177 @@
+"""What a request may say, made from the methods' own `Options`: the same models check requests and document them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BeforeValidator, Field, create_model
+from pydantic.fields import FieldInfo
+
+from impasto.color import COLOR_MODES
+from impasto.options import Options
+from impasto.run_record import Recipe
+from impasto.server.limits import Malformed
+from impasto.stylizer import DEFAULT_METHOD, Stylizer, find_method, list_methods
+
+FILES = {
+    "content": "the photo: JPEG, PNG or WebP",
+    "paintings": "paintings whose style is taken: JPEG, PNG or WebP",
+    "cards": "style cards, as POST /v1/styles makes them",
+    "masks": "where the picture is white it is repainted; one for all styles, or one a style",
+    "painting": "the painting: JPEG, PNG or WebP",
+}
+"""What a request can hold beside plain values, and what it is."""
+
+SINGLE = ("content", "painting")
+FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
+NUMBERS = (bool, int, float)
+
+
+def is_served(name: str, field: FieldInfo) -> bool:
+    """Whether an option may be set by a request: free text may not, for it could name a file or a download."""
+    parts = [part for part in (get_args(field.annotation) or (field.annotation,)) if part not in (Ellipsis, type(None))]
+    if get_origin(field.annotation) is Literal:
+        return True
+    if get_origin(field.annotation) is tuple and parts == [str]:
+        return name.endswith("_layers")
+    return all(part in NUMBERS for part in parts)
+
+
+@functools.cache
+def served_options(method: str) -> type[Options]:
+    """The options of `method` that a request may set; raises OptionError if there is no such method."""
+    fields: dict[str, Any] = {
+        name: (field.annotation, field)
+        for name, field in find_method(method).Options.model_fields.items()
+        if is_served(name, field)
+    }
+    return create_model(f"{method}_options", __base__=Options, **fields)
+
+
+def served_presets(method: type[Stylizer]) -> list[str]:
+    """The presets that set nothing but what a request may set."""
+    allowed = served_options(method.name).model_fields.keys()
+    return [name for name, values in method.presets.items() if values.keys() <= allowed]
+
+
+def _of_recipe(name: str, description: str) -> Any:
+    """The field of a `Recipe`, with a description."""
+    field = copy.copy(Recipe.model_fields[name])
+    field.description = description
+    return field
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Size = Annotated[str | None, BeforeValidator(_as_text, json_schema_input_type=int | str | None)]
+
+
+class Choice(Options):
+    """How to paint: the method, its preset and options."""
+
+    method: str = DEFAULT_METHOD
+    preset: str = "default"
+    options: dict[str, Any] = Field(default={}, description="the method's own options")
+
+
+class Wishes(Choice):
+    """What a request for a picture says beside its files."""
+
+    styles: tuple[str, ...] = Field((), description="built-in styles by name, or ids of cards from POST /v1/styles")
+    style_weights: tuple[float, ...] | None = _of_recipe(
+        "style_weights", "shares of the styles, then paintings, then cards; none: all equal"
+    )
+    size: Size = _of_recipe("size", "longer side of the result, or WIDTHxHEIGHT; none: the photo's own")
+    style_size: int | None = _of_recipe("style_size", "longer side at which paintings are looked at")
+    strength: float = _of_recipe("strength", "how much of the style")
+    keep_color: str = Field(
+        "off", description="how to keep the photo's colours", json_schema_extra={"enum": list(COLOR_MODES)}
+    )
+    seed: int = _of_recipe("seed", "same seed, same picture")
+    format: Literal["png", "jpeg", "webp"] = Field("png", description="kind of file that comes back")
+
+
+class CardWishes(Choice):
+    """What a request for a style card says beside the painting."""
+
+    size: int | None = Field(None, ge=16, le=100_000, description="longer side at which the painting is looked at")
+    title: str = Field("", max_length=200, description="the painting's title")
+    artist: str = Field("", max_length=200, description="who painted it")
+    year: str = Field("", max_length=40, description="when")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request, read: plain values, checked, and files by the names of `FILES`."""
+
+    wishes: Any
+    files: Mapping[str, tuple[bytes, ...]]
+
+
+def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str, tuple[bytes, ...]]) -> Order:
+    """Check what a request says; raises OptionError or Malformed in one line."""
+    values = dict(values)
+    if isinstance(values.get("options"), str):
+        values["options"] = parse_json(values["options"].encode(), "options")
+    wishes = kind.parse(values, "the request")
+    served_options(wishes.method).parse(wishes.options, wishes.method)
+    presets = served_presets(find_method(wishes.method))
+    if wishes.preset not in presets:
+        raise Malformed(f"{wishes.method} has no preset {wishes.preset!r} here; it has: {', '.join(presets)}")
+    return Order(wishes, files)
+
+
+def parse_json(data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object; raises Malformed."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        raise Malformed(f"{what}: this is no JSON that can be read") from None
+    if not isinstance(found, dict):
+        raise Malformed(f"{what}: a JSON object is needed")
+    return found
+
+
+def body_schema(kind: type[Choice], names: tuple[str, ...]) -> dict[str, Any]:
+    """The request body of OpenAPI: multipart, and JSON with base64; names: the files that it can hold."""
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _any_method(kind, names, {"type": "string", "format": "binary"})},
+            "application/json": {"schema": _any_method(kind, names, {"type": "string", "contentEncoding": "base64"})},
+        },
+    }
+
+
+def _any_method(kind: type[Choice], names: tuple[str, ...], file: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [_with_method(kind, names, file, find_method(name)) for name in list_methods()]}
+
+
+def _with_method(
+    kind: type[Choice], names: tuple[str, ...], file: dict[str, Any], method: type[Stylizer]
+) -> dict[str, Any]:
+    schema = kind.model_json_schema()
+    properties = schema["properties"]
+    properties["method"] = {"const": method.name}
+    properties["preset"] = {"enum": served_presets(method), "default": "default"}
+    properties["options"] = served_options(method.name).model_json_schema() | {"default": {}}
+    for name in names:
+        one = {**file, "description": FILES[name]}
+        properties[name] = one if name in SINGLE else {"type": "array", "items": one}
+    required = [name for name in names if name in SINGLE] + (["method"] if method.name != DEFAULT_METHOD else [])
+    return schema | {"title": f"{kind.__name__} for {method.name}", "required": required}
+
+
+def describe_method(name: str) -> dict[str, Any]:
+    """A method as GET /v1/methods tells of it."""
+    method = find_method(name)
+    summary = (method.__doc__ or "").strip().split("\n")[0]
+    found = {"name": name, "summary": summary, "one_pass": method.one_pass, "default": name == DEFAULT_METHOD}
+    return found | {"presets": served_presets(method), "options": served_options(name).model_json_schema()}
