@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from impasto.layers import Conv, count_parameters, wrap_edges
 from impasto.losses import CovarianceLoss
 from impasto.statistics import moments
 from impasto.texture_training import TextureTraining, introduced
-from impasto.textures import PyramidGenerator, TextureGenerator
-from impasto.weights import save_weights
+from impasto.textures import NAME, PyramidGenerator, TextureGenerator
+from impasto.weights import manifest, save_weights
 from reference import textures as reference
 from tiny import narrow_slim, painting
 
+ROOT = Path(__file__).parent.parent
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
 
 
@@ -177,6 +179,21 @@ def test_a_file_is_the_generator(tmp_path: Path) -> None:
     save_weights(network.state_dict(), path, {**config, "textures": ["a"]})
     with pytest.raises(WeightsError, match="does not hold this network"):
         TextureGenerator.load(path)
+
+
+def test_the_shipped_generator() -> None:
+    entry = manifest()[NAME]
+    table = tomllib.loads((ROOT / "tools" / "textures.toml").read_text(encoding="utf-8"))
+    generator = TextureGenerator.load()
+    assert generator.names == tuple(table) == tuple(entry["works"])
+    assert all(table[name]["artist"] in work and table[name]["title"] in work for name, work in entry["works"].items())
+    assert all(int(work["years"].split("–")[1]) < 1955 for work in table.values())
+    assert entry["bytes"] < 1_000_000
+    for number in range(len(table)):
+        pictures = generator.sample(number, 96, 128, count=2, precision="fp32")
+        assert float(pictures[0].std()) > 0.03
+        assert float((pictures[0] - pictures[1]).abs().mean()) > 0.02
+        assert 0.6 < reference.border_ratio(pictures[0].double().numpy()) < 1.6
 
 
 # --- learning
