@@ -180,7 +180,7 @@ def test_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--stepps", "3"], "train backbone has no option --stepps; did you mean --steps"),
         (["--steps", "0"], "steps: .*greater than or equal to 1"),
         (["--precision", "fp4"], "precision: "),
-        (["--content", "nowhere"], "nowhere is no folder"),
+        (["--content", "nowhere"], "nowhere is not there"),
         (["extra"], "'extra' is too much"),
         (["--teacher", "nowhere"], "--teacher is a folder or vgg19; there is no folder nowhere"),
         (["--teacher-weights", "x.safetensors"], "is for --teacher vgg19"),

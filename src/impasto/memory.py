@@ -16,7 +16,7 @@ from impasto.receptive import leaves, widest
 from impasto.stages import IMAGE, Stage, map_strides, needed_later
 from impasto.tiling import Tiling, whole_halo
 
-CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1280 << 20, 2560 << 20
+CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1024 << 20, 2560 << 20
 """What a CPU spends at most on features: tiles beyond that are no faster, only larger."""
 
 ASSUMED_FREE = 2 << 30
