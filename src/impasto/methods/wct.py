@@ -31,7 +31,7 @@ DEEPEST = 5
 LAYERS = {level: f"relu{level}_1" for level in range(1, DEEPEST + 1)}
 
 
-USUAL = {5: 1.0, 4: 1.3, 3: 1.3, 2: 1.2, 1: 0.8}
+USUAL = {5: 1.0, 4: 1.3, 3: 1.3, 2: 1.2, 1: 1.0}
 """Strength by level: deep features are exaggerated, as the photo's own are blended in below them."""
 
 
@@ -42,10 +42,10 @@ class WCTOptions(Options):
         (4, 3, 2, 1), min_length=1, description="levels at which colours and textures change"
     )
     level_strengths: tuple[float, ...] = Field(
-        (), description="strength at each level, 0 to 2, above 1 exaggerates; empty: 1.3, 1.3, 1.2, 0.8 from level 4 down"
+        (), description="strength at each level, 0 to 2, above 1 exaggerates; empty: 1.3, 1.3, 1.2, 1 from level 4 down"
     )
     detail: tuple[float, ...] = Field(
-        (0.428,),
+        (0.45,),
         description="share of the photo's own features at each level below the deepest; one for all, or one a level",
     )
     transform: Transform = Field(
