@@ -27,9 +27,10 @@ def main() -> None:
     parser.add_argument("--yardstick-side", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
     arguments = parser.parse_args()
     about = surroundings(arguments.threads)
-    models, missing = load_models(arguments.methods)
+    models, missing = load_models(arguments.methods, precision=arguments.precision)
     works = {f"{name} {side}": stylizing(model, side) for name, model in models.items() for side in arguments.sides}
     measure = yardstick("relu4_1", arguments.yardstick_side)
     found = time_interleaved({YARDSTICK: measure, **works}, arguments.rounds)
@@ -40,7 +41,7 @@ def main() -> None:
         print(f"\nno {name}: {reason}")
 
 
-def load_models(names: list[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
+def load_models(names: list[str] | None, **options: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The methods by name, and why some of them can't be had."""
     import impasto
     from impasto.stylizer import find_method
@@ -49,15 +50,20 @@ def load_models(names: list[str] | None) -> tuple[dict[str, Any], dict[str, str]
     missing: dict[str, str] = {}
     for name in names or [name for name in impasto.list_methods() if find_method(name).one_pass]:
         try:
-            models[name] = impasto.load(name)
+            model = impasto.load(name, **options)
+            if getattr(model, "learned", None) == {}:
+                raise impasto.ImpastoError("it paints in what `impasto adapt` makes")
+            models[name] = model
         except impasto.ImpastoError as error:
             missing[name] = str(error)
     return models, missing
 
 
 def stylizing(model: Any, side: int) -> Callable[[], object]:
-    photo, painting = make_picture(side, side), make_picture(side, side, seed=1)
-    return lambda: model.stylize(photo, painting)
+    """A painting to look at, or, where a method knows no others, a style that it has learned."""
+    photo = make_picture(side, side)
+    style = next(iter(model.learned.values())) if hasattr(model, "learned") else make_picture(side, side, seed=1)
+    return lambda: model.stylize(photo, style)
 
 
 def row(label: str, seconds: list[float], yardstick_seconds: list[float]) -> dict[str, Any]:
