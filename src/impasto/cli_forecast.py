@@ -7,11 +7,13 @@ import time
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from impasto.cli_job import Job
 from impasto.layers import inference
 from impasto.memory import choose_tiling, estimate, free_memory
 from impasto.one_pass import OnePass
+from impasto.styles import Style
 from impasto.stylizer import Stylizer
 
 PROBE = 256
@@ -27,8 +29,11 @@ def forecast(job: Job) -> dict[str, Any]:
     model = job.model
     if not isinstance(model, OnePass):
         return {}
+    given = job.inputs.styles[0]
+    looked_at = torch.rand(1, 3, 64, 64) if isinstance(given, Tensor) else given
+    (style,) = model.encode_styles([looked_at], 64)
     with inference(model.device, "fp32"):
-        stages = model.stages(model.encode_style(torch.rand(1, 3, 64, 64)), size=job.size)
+        stages = model.stages(style, size=job.size)
     cut = choose_tiling(stages, job.size, model.device, model.element)
     pixels = math.prod(job.size)
     held = PROCESS + pixels * (BYTES_HELD if job.by_windows else FLOATS_HELD)
@@ -38,14 +43,14 @@ def forecast(job: Job) -> dict[str, Any]:
         "memory": held + worked if on_cpu else worked,
         "free_memory": free_memory(model.device),
         "tile": None if cut is None else cut.tile,
-        "seconds": round(_seconds_a_pixel(model) * pixels * (1 if cut is None else 1.3), 1),
+        "seconds": round(_seconds_a_pixel(model, given) * pixels * (1 if cut is None else 1.3), 1),
     }
 
 
-def _seconds_a_pixel(model: Stylizer) -> float:
+def _seconds_a_pixel(model: Stylizer, given: Tensor | Style) -> float:
     """Measured on a small picture, after a first one that warms up."""
     photo = torch.rand(1, 3, PROBE, PROBE)
-    style = model.encode_style(photo)
+    (style,) = model.encode_styles([photo if isinstance(given, Tensor) else given], PROBE)
     taken = []
     for _ in range(3):
         start = time.perf_counter()
