@@ -22,9 +22,10 @@ from impasto import __version__
 from impasto.color import COLOR_MODES
 from impasto.errors import ImpastoError, OptionError
 from impasto.image import parse_size, read_metadata, write_image
+from impasto.learned import LearnedStyles
 from impasto.options import Options
 from impasto.styles import built_in_styles, find_card
-from impasto.stylizer import DEFAULT_METHOD, Stylizer
+from impasto.stylizer import DEFAULT_METHOD, Stylizer, find_method, list_methods
 from impasto.weights.resolve import write_atomically
 
 KEY = "impasto"
@@ -166,7 +167,7 @@ def read_recipe(path: Path) -> Recipe:
         sources = [sources] if name == "content" and sources else sources
         if not isinstance(sources, list):
             raise ImpastoError(f"{path}: {name} is no list of files")
-        found = tuple(_find(source, path) for source in sources)
+        found = tuple(_find(source, path, learned=_has_learned(record)) for source in sources)
         given[name] = (found[0] if found else None) if name == "content" else found
     return Recipe.parse(given, str(path))
 
@@ -200,7 +201,13 @@ def _read_text(path: Path) -> str:
     return data.decode()
 
 
-def _find(source: Any, record: Path) -> Path:
+def _has_learned(record: Mapping[str, Any]) -> bool:
+    """Whether the recorded method has styles of its own."""
+    name = record.get("method")
+    return name in list_methods() and issubclass(find_method(name), LearnedStyles)
+
+
+def _find(source: Any, record: Path, *, learned: bool) -> Path:
     """The file that a record names: beside the record or here. A file that is gone is told of when it is read."""
     source = {"file": source} if isinstance(source, str) else source
     if not isinstance(source, dict) or not isinstance(source.get("file", source.get("style")), str):
@@ -209,7 +216,7 @@ def _find(source: Any, record: Path) -> Path:
         near, here = record.parent / source["file"], Path(Path(source["file"]).name)
         path = here if here.is_file() and not near.is_file() else near
     else:
-        path = built_in_styles().get(source["style"]) or find_style(source["style"], learned=True)
+        path = built_in_styles().get(source["style"]) or find_style(source["style"], learned=learned)
     if source.get("sha256") and path.is_file() and digest(path) != source["sha256"]:
         log.warning("%s has changed since %s was made", source.get("style", path), record.name)
     return path
