@@ -180,7 +180,7 @@ def finetune(mode: str, **changes: Any) -> FinetuneTask:
 
 def examples(folder: Path) -> tuple[Examples, Labels]:
     found = read_examples(ClassFolders.find(folder).samples, 36, silent)
-    return found, Labels(found.items, [], found.labels)
+    return found, Labels(found.items, labels=found.labels)
 
 
 def body_weights(task: FinetuneTask) -> dict[str, Tensor]:
@@ -308,7 +308,7 @@ def test_a_file_alone_gives_the_classifier(mode: str, folder: Path, tmp_path: Pa
     if mode == "features":
         pictures = FeatureStore(body, "relu2_1", 2, 32, tmp_path / "f").compute(samples, silent)
         task = LinearTask(header, torch.stack([item[0] for item in pictures.items]), 0.01)
-        pair = pictures, Labels([], [], pictures.labels)
+        pair = pictures, Labels([], labels=pictures.labels)
     else:
         task = FinetuneTask(header, attach_head(body, "relu2_1", Head(32, 3, 2)), options)
         pair = examples(folder)
@@ -358,7 +358,7 @@ def test_digits(tmp_path: Path) -> None:
     known = FeatureExamples([torch.stack([f, f]) for f in features[:750]], labels=tuple(labels[:750]))
     options = fit_options(grid=4, steps=200, batch=64, learning_rate=0.003)
     task = LinearTask(make_header(options, body, "relu3_1", tuple("0123456789")), features[:750], 0.3)
-    train(task, known, Labels([], [], known.labels), options, tmp_path)
+    train(task, known, Labels([], labels=known.labels), options, tmp_path)
     model = load_classifier(str(tmp_path / "classifier.safetensors"))
     right = model.logits(large[750:]).argmax(1) == torch.tensor(labels[750:])
     assert float(right.float().mean()) > 0.9
