@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -88,13 +88,7 @@ class NetworkStyles(LearnedStyles):
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
         """Each network of the style, then the mixture of what they paint and of the photo."""
-        rows: list[Stage] = []
-        shares: dict[str, float] = {}
-        for number, (share, part) in enumerate(parts(style)):
-            network, outcome = self._build(part), f"{number}.painted"
-            rows += network_stages(network, network.norms, outcome, f"{number}.")
-            shares[outcome] = share
-        return (*rows, blend_stage(shares, strength))
+        return mixture_stages(style, self._build, strength)
 
     def _build(self, style: Style) -> TransformationNetwork:
         """The network of which `style` is the weights; raises OptionError if they don't fit."""
@@ -110,6 +104,20 @@ class NetworkStyles(LearnedStyles):
         freeze(network).to(self.device).to(memory_format=torch.channels_last)
         self._built = {id(style): (style, network)}
         return network
+
+
+def mixture_stages(style: Style, build: Callable[[Style], PictureNetwork], strength: float) -> tuple[Stage, ...]:
+    """The networks that `build` makes of the parts of `style`, one after the other, then what they paint mixed.
+
+    strength: what is left over up to 1 is the photo.
+    """
+    rows: list[Stage] = []
+    shares: dict[str, float] = {}
+    for number, (share, part) in enumerate(parts(style)):
+        network, outcome = build(part), f"{number}.painted"
+        rows += network_stages(network, network.norms, outcome, f"{number}.")
+        shares[outcome] = share
+    return (*rows, blend_stage(shares, strength))
 
 
 def named_style(name: str) -> Style:

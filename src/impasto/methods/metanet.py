@@ -18,15 +18,14 @@ from impasto.backbones import SLIM, SLIM_WIDTHS, Backbone, load_backbone
 from impasto.errors import OptionError, WeightsError
 from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
 from impasto.layers import freeze
-from impasto.learned import network_kind, network_style
+from impasto.learned import mixture_stages, network_kind, network_style
 from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, stack_rows
 from impasto.stages import IMAGE, Flow, Known, MomentsOf, Stage
 from impasto.statistics import Moments, moments
-from impasto.styles import Style, moments_kind, parts, recall
+from impasto.styles import Style, moments_kind, recall
 from impasto.stylizer import LEAST_SIDE
-from impasto.transformation import blend_stage, network_stages
 from impasto.weights import load_weights, resolve
 
 LAYERS = tuple(f"relu{level}_1" for level in range(1, 6))
@@ -141,13 +140,7 @@ class MetaNet(OnePass):
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
         """The network made for the style, or each one of those mixed; then the mixture with the photo."""
-        rows: list[Stage] = []
-        shares: dict[str, float] = {}
-        for number, (share, part) in enumerate(parts(style)):
-            network, outcome = self._build(part), f"{number}.painted"
-            rows += network_stages(network, network.norms, outcome, f"{number}.")
-            shares[outcome] = share
-        return (*rows, blend_stage(shares, strength))
+        return mixture_stages(style, self._build, strength)
 
     def _build(self, style: Style) -> GeneratedNetwork:
         """The network for `style`, made once for as long as no other one is asked for; raises OptionError."""
