@@ -146,10 +146,22 @@ def check_new(path: str, before: Sequence[Mapping[str, Any]], infos: Sequence[Ma
         raise ImpastoError(f"{path} knows {', '.join(sorted(taken))} already: rename the picture")
 
 
-def check_count(path: str, known: int, count: int) -> None:
-    """Raise ImpastoError unless there are as many paintings as the file knows styles."""
-    if known != count:
-        raise ImpastoError(f"{path} knows {known} styles, not {count}: use --add to add some")
+def fill_styles(
+    network: conditional_norm.ConditionalNetwork | stylebank.StyleBankNetwork,
+    file: Weights,
+    options: ConditionalNormOptions,
+    known: int,
+    count: int,
+) -> None:
+    """Fill `network` with the `known` styles of `file`, and make room for `count` more if they are to be added.
+
+    Raises ImpastoError if they are not, and the file knows another number of styles.
+    """
+    file.fill(network)
+    if options.add:
+        network.grow(count)
+    elif known != count:
+        raise ImpastoError(f"{options.from_} knows {known} styles, not {count}: use --add to add some")
 
 
 def start_styles(
@@ -164,11 +176,7 @@ def start_styles(
     before = list(file.config.get("styles", []))
     shape = _shape(file)
     network = conditional_norm.ConditionalNetwork(len(before), shape["width"], shape["residuals"])
-    file.fill(network)
-    if options.add:
-        network.grow(count)
-    else:
-        check_count(options.from_, len(before), count)
+    fill_styles(network, file, options, len(before), count)
     return network, before
 
 
@@ -216,11 +224,7 @@ def start_banks(options: StyleBankOptions, count: int) -> tuple[stylebank.StyleB
         raise WeightsError(f"{file.path} was not made by `impasto train stylebank`")
     before = list(file.config.get("styles", []))
     network = stylebank.slim_network(len(before), **_shape(file))
-    file.fill(network)
-    if options.add:
-        network.grow(count)
-    else:
-        check_count(options.from_, len(before), count)
+    fill_styles(network, file, options, len(before), count)
     return network, before
 
 
