@@ -33,9 +33,19 @@ LEVELS = [
     }
     | {"video", "flow", "procedural"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
-    {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
+    {"losses", "roots", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"tiling", "tiled_objective", "memory", "runtimes"},
-    {"optimize", "parameterizations", "styles", "stylizer", "one_pass", "learned", "temporal", "pretrained"},
+    {
+        "optimize",
+        "parameterizations",
+        "styles",
+        "stylizer",
+        "one_pass",
+        "moment_styles",
+        "learned",
+        "temporal",
+        "pretrained",
+    },
     {"methods", "recipes", "textures"},
     {"training", "distillation", "texture_training", "transfer", "evaluation", "export", "run_record"}
     | {"job", "server"},

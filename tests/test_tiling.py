@@ -145,7 +145,8 @@ def test_one_pixel_less_halo_is_wrong(name: str, photo: Tensor, monkeypatch: pyt
     whole = method.transfer(photo, style)
     assert (tiled(method, 48, 0, photo, style) - whole).abs().max() <= 1e-4
 
-    missing = 4 if name in LEARNING else 1  # what a stride of 2 leaves over hides less, as does where tiles may begin
+    missing = 1  # but what a stride of 2 leaves over hides less, as does where tiles may begin
+    missing = {"swift": 8}.get(name, 4 if name in LEARNING else missing)
 
     def less(*args: Any) -> Any:
         return dataclasses.replace(plan := plan_pass(*args), halo=plan.halo - missing)

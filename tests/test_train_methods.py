@@ -47,7 +47,7 @@ def train(data: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outco
     return run
 
 
-@pytest.mark.parametrize("name", [*METHODS, "metanet"])
+@pytest.mark.parametrize("name", [*METHODS, "swift", "metanet"])
 def test_a_trained_file_paints_and_a_resumed_run_gives_the_same_bits(
     name: str, train: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,11 +73,18 @@ def test_a_trained_file_paints_and_a_resumed_run_gives_the_same_bits(
     assert all(torch.equal(tensor, parts[key]) for key, tensor in load_weights(path).tensors.items())
 
 
+@pytest.mark.parametrize("name", [*METHODS, "swift", "metanet"])
+def test_training_in_half_precision(name: str, train: Callable[..., Outcome], tmp_path: Path) -> None:
+    train(name, tmp_path, "--precision", "bf16", "--steps", "1").good()
+    assert all(bool(own.isfinite().all()) for own in load_weights(tmp_path / f"{name}.safetensors").tensors.values())
+
+
 def test_each_goes_on_from_its_own_and_from_the_decoders_that_fit(
     train: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    files = {name: tmp_path / name / f"{name}.safetensors" for name in METHODS}
+    files = {name: tmp_path / name / f"{name}.safetensors" for name in (*METHODS, "swift")}
     starts = (("wct", None), ("wct", "wct"), ("adain", "wct"), ("adain", "adain"), ("sanet", "adain"), ("sanet", "wct"))
+    starts += (("swift", "wct"), ("swift", "swift"))
     for name, start in (*starts, ("sanet", "sanet")):
         words = () if start is None else ("--from", str(files[start]))
         train(name, tmp_path / name, "--steps", "1", "--force", *words).good()

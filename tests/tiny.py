@@ -73,6 +73,13 @@ def tiny_sanet() -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=random_slim(), network=network)
 
 
+def tiny_swift() -> Stylizer:
+    """swift over the slim encoder, with a network that never learned anything."""
+    from impasto.methods.swift import Swift, SwiftNetwork, SwiftOptions
+
+    return Swift(SwiftOptions(precision="fp32"), backbone=random_slim(), network=lively(SwiftNetwork()))
+
+
 def tiny_johnson() -> Stylizer:
     """Two transformation networks that never learned anything."""
     from impasto.methods.johnson import Johnson, JohnsonOptions
@@ -142,6 +149,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     from impasto.layers import StepDecoder
     from impasto.methods.adain import AdaIN, AdaINOptions
     from impasto.methods.sanet import SANet, SANetOptions, SANetwork
+    from impasto.methods.swift import Swift, SwiftNetwork, SwiftOptions
     from impasto.methods.wct import WCT, WCTOptions
 
     if name in (*LEARNING, "metanet"):
@@ -149,7 +157,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     backbone, widths = narrow_slim(), NARROW_WIDTHS if name == "wct" else NARROW_WIDTHS[:4]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
-        network = lively(SANetwork(widths) if name == "sanet" else StepDecoder(widths))
+        network = lively({"sanet": SANetwork, "swift": SwiftNetwork}.get(name, StepDecoder)(widths))
     if name == "sanet":
         _calm(network)
     if double:
@@ -157,6 +165,8 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
         network.double()
     if name == "adain":
         return AdaIN(AdaINOptions(precision="fp32"), backbone=backbone, decoder=network)
+    if name == "swift":
+        return Swift(SwiftOptions(precision="fp32"), backbone=backbone, network=network)
     if name == "wct":
         return WCT(WCTOptions(precision="fp32"), backbone=backbone, decoder=network)
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
@@ -185,6 +195,7 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "metastyle": tiny_metastyle,
     "sanet": tiny_sanet,
     "stylebank": tiny_stylebank,
+    "swift": tiny_swift,
     "wct": tiny_wct,
 }
 

@@ -38,6 +38,12 @@ def _sanet() -> Recipe:
     return SANET
 
 
+def _swift() -> Recipe:
+    from impasto.cli_train_methods import SWIFT
+
+    return SWIFT
+
+
 def _johnson() -> Recipe:
     from impasto.cli_train_styles import JOHNSON
 
@@ -79,6 +85,7 @@ TASKS: dict[str, Callable[[], Recipe]] = {
     "wct": _wct,
     "adain": _adain,
     "sanet": _sanet,
+    "swift": _swift,
     "johnson": _johnson,
     "conditional_norm": _conditional_norm,
     "metastyle": _metastyle,

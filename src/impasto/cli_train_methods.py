@@ -1,4 +1,4 @@
-"""`impasto train wct`, `adain`, `sanet` and `metanet`: their options, and their tasks."""
+"""`impasto train wct`, `adain`, `sanet`, `swift` and `metanet`: their options, and their tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from impasto.backbones import HEADS, SLIM, SLIM_WIDTHS, load_backbone
 from impasto.cli_training import Recipe
 from impasto.layers import StepDecoder
-from impasto.methods import adain, metanet, sanet, wct
+from impasto.methods import adain, metanet, sanet, swift, wct
 from impasto.normalised_vgg import NormalisedVGG
 from impasto.perceptual import CONTENT_LAYERS, PerceptualLoss
 from impasto.training import MethodTask, Pictures, Task, TrainOptions
@@ -30,12 +30,13 @@ class MethodOptions(TrainOptions):
         "", description="folder with a normalised VGG-19 to judge by; empty: vgg19-slim with its heads"
     )
     from_: str = Field(
-        "", description="weights file to go on from; for adain also wct's, for sanet also theirs, whose decoders fit"
+        "", description="weights file to go on from; adain and swift begin with wct's decoder, too, sanet with theirs"
     )
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(4.0, ge=0, description="weight of the style; 0 for wct: only learn to rebuild")
     tv_weight: float = Field(0.0, ge=0, description="weight of total variation")
     gram_weight: float = Field(0.0, ge=0, description="weight of Gram matrices beside means and deviations")
+    structure_weight: float = Field(0.0, ge=0, description="weight of structural similarity to the photo (SSIM)")
     content_layers: tuple[str, ...] = Field(
         CONTENT_LAYERS, min_length=1, description="layers at which the content is compared"
     )
@@ -52,6 +53,20 @@ class SANetOptions(MethodOptions):
 
     identity_weight: float = Field(50.0, ge=0, description="weight of pictures painted in their own style: pixels")
     features_weight: float = Field(1.0, ge=0, description="weight of pictures painted in their own style: features")
+
+
+class SwiftOptions(MethodOptions):
+    """What the training of swift can be told besides."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
+    style_weight: float = Field(
+        10.0, ge=0, description="weight of the style; 0: only learn to rebuild, and to see what vgg19-slim sees"
+    )
+    structure_weight: float = Field(1.0, ge=0, description="weight of structural similarity to the photo (SSIM)")
+    content_layers: tuple[str, ...] = Field(
+        ("relu4_1",), min_length=1, description="layers at which the content is compared"
+    )
+    rebuild_weight: float = Field(0.2, ge=0, description="weight of rebuilding pictures, beside painting them")
 
 
 class MetaNetOptions(MethodOptions):
@@ -89,6 +104,7 @@ def judge(options: MethodOptions) -> PerceptualLoss:
         style_weight=options.style_weight,
         tv_weight=options.tv_weight,
         gram_weight=options.gram_weight,
+        structure_weight=options.structure_weight,
         content_layers=options.content_layers,
     )
 
@@ -137,6 +153,22 @@ def build_sanet(options: TrainOptions, contents: Pictures, styles: Pictures) -> 
     return MethodTask("sanet", learner).to(memory_format=torch.channels_last)
 
 
+def build_swift(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """swift's network, from random weights, with WCT's decoder, or from `from_`."""
+    options = cast(SwiftOptions, options)
+    torch.manual_seed(options.seed)
+    network = swift.SwiftNetwork()
+    if options.from_:
+        file = load_weights(options.from_)
+        if file.config.get("method") == "swift":
+            file.fill(network)
+        else:
+            start_decoder(network.decoder, options.from_)
+    loss = judge(options) if options.style_weight else None
+    learner = swift.SwiftTraining(load_backbone(SLIM), network, loss, rebuild_weight=options.rebuild_weight)
+    return MethodTask("swift", learner).to(memory_format=torch.channels_last)
+
+
 def build_metanet(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     """The hyper network over vgg19-slim, from random weights, scaled by what the artworks are like, or from `from_`."""
     options = cast(MetaNetOptions, options)
@@ -168,4 +200,5 @@ def start_decoder(decoder: StepDecoder, path: str) -> None:
 WCT = Recipe(WCTOptions, build_wct)
 ADAIN = Recipe(MethodOptions, build_adain)
 SANET = Recipe(SANetOptions, build_sanet)
+SWIFT = Recipe(SwiftOptions, build_swift)
 METANET = Recipe(MetaNetOptions, build_metanet)

@@ -16,12 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.statistics import Moments, moments
+from impasto.statistics import Moments, moments, precise
 
 Loss = Callable[[Tensor], Tensor]
 ContentForm = Literal["mean", "half-sum", "relative"]
 GramForm = Literal["gatys", "leongatys", "neural-style", "magenta", "mailcorahul", "relative"]
 VariationForm = Literal["l1-mean", "l1-sum", "l2-mean", "nine-point", "power"]
+SIMILARITY_WINDOW = 7
+LUMA = (0.299, 0.587, 0.114)
+"""ITU-R 601's weights of red, green and blue."""
 
 
 class ContentLoss:
@@ -266,6 +269,32 @@ def _nine_point(x: Tensor) -> Tensor:
     falling, rising = x[..., 1:, 1:] - x[..., :-1, :-1], x[..., 1:, :-1] - x[..., :-1, 1:]
     straight = (right.square().mean() + down.square().mean()) / 3
     return 2 * (straight + (falling.square().mean() + rising.square().mean()) / 12)
+
+
+def similarity_map(x: Tensor, y: Tensor, reach: float = 1.0) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of every 7x7 window of two grey pictures, (B, 1, H, W) each.
+
+    reach: the distance from black to white. All positions of a window count alike, with the sample's covariance, as in
+    scikit-image's defaults. Returns (B, 1, H - 6, W - 6).
+    """
+    count = SIMILARITY_WINDOW**2
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
+        F.avg_pool2d(values, SIMILARITY_WINDOW, stride=1) for values in (x, y, x * x, y * y, x * y)
+    )
+    spread = (mean_xx - mean_x * mean_x + mean_yy - mean_y * mean_y) * count / (count - 1)
+    covariance = (mean_xy - mean_x * mean_y) * count / (count - 1)
+    calm, calmer = (0.01 * reach) ** 2, (0.03 * reach) ** 2  # what keeps flat windows from dividing by 0
+    similarity = (2 * mean_x * mean_y + calm) * (2 * covariance + calmer)
+    return similarity / ((mean_x * mean_x + mean_y * mean_y + calm) * (spread + calmer))
+
+
+def structure_gap(found: Tensor, wanted: Tensor) -> Tensor:
+    """1 - SSIM of two pictures, (B, 3, H, W) in [0, 1], seen in grey: their contours and shades, not their colours."""
+    x, y = (
+        torch.einsum("bchw,c->bhw", precise(image), image.new_tensor(LUMA).float())[:, None]
+        for image in (found, wanted)
+    )
+    return 1 - similarity_map(x, y).mean()
 
 
 def fit_mask(mask: Tensor | None, features: Tensor) -> Tensor | None:

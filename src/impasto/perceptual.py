@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.losses import TotalVariation
+from impasto.losses import TotalVariation, structure_gap
 from impasto.statistics import Moments, moments, normalize, precise
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -24,7 +24,8 @@ class PerceptualLoss:
     network: a frozen callable ``(image, layers) -> features``, a VGG-19 in the normalisation of mean activation 1; the
     content is compared after normalising every channel, so that it holds shapes and no colours (as in SANet's training,
     Park & Lee 2019); the style is means and deviations (Huang & Belongie 2017), averaged over the layers. gram_weight:
-    adds to it so much of the Gram matrices' squared difference, relative to the painting's.
+    adds to it so much of the Gram matrices' squared difference, relative to the painting's. structure_weight: of what
+    the picture lacks of the photo's structural similarity (SSIM).
     """
 
     def __init__(
@@ -35,17 +36,18 @@ class PerceptualLoss:
         style_weight: float = 4.0,
         tv_weight: float = 0.0,
         gram_weight: float = 0.0,
+        structure_weight: float = 0.0,
         content_layers: Sequence[str] = CONTENT_LAYERS,
         style_layers: Sequence[str] = STYLE_LAYERS,
     ) -> None:
         self.network = network
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
-        self.gram_weight = gram_weight
+        self.gram_weight, self.structure_weight = gram_weight, structure_weight
         self.content_layers, self.style_layers = tuple(content_layers), tuple(style_layers)
         self.smoothness = TotalVariation("l2-mean")
 
     def __call__(self, painted: Tensor, contents: Tensor, styles: Tensor) -> dict[str, Tensor]:
-        """Terms ``content``, ``style`` and, with a weight, ``tv``; all pictures (B, 3, H, W)."""
+        """Terms ``content``, ``style`` and, with weights, ``structure`` and ``tv``; all pictures (B, 3, H, W)."""
         return self.terms(painted, contents, self.targets(styles))
 
     @torch.no_grad()
@@ -55,6 +57,7 @@ class PerceptualLoss:
 
     def terms(self, painted: Tensor, contents: Tensor, targets: Targets) -> dict[str, Tensor]:
         """As a call, for styles that are known already, one for all samples or one each."""
+        painted = precise(painted)
         with torch.no_grad():
             shapes = self.network(contents, self.content_layers)
         seen = self.network(painted, {*self.content_layers, *self.style_layers})
@@ -68,8 +71,10 @@ class PerceptualLoss:
             "content": self.content_weight * torch.stack(errors).mean(),
             "style": self.style_weight * torch.stack(gaps).mean(),
         }
+        if self.structure_weight:
+            terms["structure"] = self.structure_weight * structure_gap(painted, contents)
         if self.tv_weight:
-            terms["tv"] = self.tv_weight * self.smoothness(precise(painted))
+            terms["tv"] = self.tv_weight * self.smoothness(painted)
         return terms
 
     def _measure(self, features: Mapping[str, Tensor]) -> dict[str, Moments]:

@@ -201,7 +201,8 @@ class _Writer:
     def _convolution(self, layer: nn.Conv2d, x: str) -> str:
         pads = [] if isinstance(layer.padding, str) else _pair(layer.padding) * 2
         if isinstance(layer, Conv) and layer.edge[0]:
-            edge = self.constant(torch.tensor([0, 0, *layer.edge[:2], 0, 0, *layer.edge[2:]]))
+            left, right, top, bottom = layer.edge
+            edge = self.constant(torch.tensor([0, 0, top, left, 0, 0, bottom, right]))
             x = self.node("Pad", x, edge, mode="reflect" if layer.edge_mode == "reflect" else "edge")
         numbers = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
         return self.node(

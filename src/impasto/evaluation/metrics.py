@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import ImageError
+from impasto.losses import SIMILARITY_WINDOW, similarity_map
 from impasto.statistics import channel_stats, moments
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_1"
 STRUCTURE_LAYER = "relu3_1"
 EPS = 1e-5
-WINDOW = 7
 LUMA = (19595, 38470, 7471)
 """ITU-R 601's weights of red, green and blue in units of 1 / 65536, as JPEG and Pillow take them."""
 
@@ -64,18 +64,9 @@ def ssim(found: Tensor, wanted: Tensor) -> float:
     Every 7x7 window counts alike, with the sample's covariance, as in scikit-image's defaults. Raises ImageError if the
     sizes differ or a side is shorter than the window.
     """
-    if found.shape != wanted.shape or min(found.shape[-2:]) < WINDOW:
-        raise ImageError(f"SSIM needs two pictures of the same size, at least {WINDOW} px a side")
-    x, y = grey(found), grey(wanted)
-    count = WINDOW**2
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
-        F.avg_pool2d(values, WINDOW, stride=1) for values in (x, y, x * x, y * y, x * y)
-    )
-    spread = (mean_xx - mean_x * mean_x + mean_yy - mean_y * mean_y) * count / (count - 1)
-    covariance = (mean_xy - mean_x * mean_y) * count / (count - 1)
-    calm, calmer = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # what keeps flat windows from dividing by 0
-    similarity = (2 * mean_x * mean_y + calm) * (2 * covariance + calmer)
-    similarity /= (mean_x * mean_x + mean_y * mean_y + calm) * (spread + calmer)
+    if found.shape != wanted.shape or min(found.shape[-2:]) < SIMILARITY_WINDOW:
+        raise ImageError(f"SSIM needs two pictures of the same size, at least {SIMILARITY_WINDOW} px a side")
+    similarity = similarity_map(grey(found), grey(wanted), 255)
     return float(moments(similarity, full=False).mean)
 
 
