@@ -129,8 +129,7 @@ class PictureNetwork(LayerRow):
 
     def leave(self, x: Tensor) -> Tensor:
         """What the last layer gives as a picture, in float32 at least."""
-        x = precise(x)
-        return x.sigmoid() if self.shape["output"] == "sigmoid" else x + 0.5
+        return as_picture(x, self.shape["output"])
 
 
 class TransformationNetwork(PictureNetwork):
@@ -175,6 +174,12 @@ def _layers(width: int, residuals: int, norm_last: bool, bias: bool) -> Iterable
 def slim_network(width: int = 16, residuals: int = 5) -> TransformationNetwork:
     """The shipped size; of the form of Dumoulin et al. (2017), so that it can start from a network of many styles."""
     return TransformationNetwork(width, residuals, output="sigmoid", norm_last=True, bias=False)
+
+
+def as_picture(x: Tensor, output: str = "linear") -> Tensor:
+    """What a last layer gives as a picture, in float32 at least; output: ``linear`` or ``sigmoid``."""
+    x = precise(x)
+    return x.sigmoid() if output == "sigmoid" else x + 0.5
 
 
 def leave_as_is(x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ with everything else left bit for bit as it is.
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -17,15 +16,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError
-from impasto.learned import NAMED, LearnedStyles
+from impasto.errors import OptionError
+from impasto.learned import SharedNetworkStyles
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
 from impasto.stages import IMAGE, RESULT, Stage
 from impasto.styles import NETWORK, Style, parts
 from impasto.stylizer import LEAST_SIDE
-from impasto.transformation import Form, LayerRow, TransformLayer, blend_stage, row_stages
-from impasto.weights import load_weights, resolve
+from impasto.transformation import Form, LayerRow, TransformLayer, as_picture, blend_stage, row_stages
 
 SIDE = 4
 """The stride of what the encoder gives, in the photo's pixels."""
@@ -65,7 +63,7 @@ class StyleBankNetwork(nn.Module):
 
     def decode(self, features: Tensor, size: Sequence[int]) -> Tensor:
         """The pictures, of that size, that features stand for."""
-        return leave(self.decoder.run(features, size, SIDE))
+        return as_picture(self.decoder.run(features, size, SIDE))
 
     def bank(self, number: int) -> LayerRow:
         """The bank of the style of that number."""
@@ -157,12 +155,7 @@ def _up(width: int, residuals: int) -> Iterable[TransformLayer]:
     yield TransformLayer(width, 3, 9, Form(norm=False, relu=False), bias=True)
 
 
-def leave(x: Tensor) -> Tensor:
-    """What the decoder gives as a picture, in float32."""
-    return x.float() + 0.5
-
-
-class StyleBank(LearnedStyles):
+class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
     """An encoder, a bank of filters for each style, a decoder (Chen et al. 2017).
 
     A mixture of styles is the weighted sum of what their banks give; strength mixes features, too: 0 is the photo as
@@ -177,49 +170,20 @@ class StyleBank(LearnedStyles):
     name = "stylebank"
     Options = StyleBankOptions
     options: StyleBankOptions
+    prefix = NETWORK
 
-    def __init__(
-        self,
-        options: StyleBankOptions,
-        *,
-        device: str | torch.device = "cpu",
-        preset: str = "default",
-        network: StyleBankNetwork | None = None,
-        infos: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        super().__init__(options, device=device, preset=preset)
-        self._digest = "random"
-        if network is None:
-            file = load_weights(options.weights or resolve(self.name))
-            try:
-                infos = list(file.config["styles"])
-                network = slim_network(len(infos), **file.config["shape"])
-            except (KeyError, TypeError):
-                raise WeightsError(f"{file.path} was not made by `impasto train stylebank`") from None
-            file.fill(network)
-            self._digest = file.digest
-        self.network: StyleBankNetwork = network.eval().requires_grad_(False).to(self.device)
-        self.network.to(memory_format=torch.channels_last)
-        self._kind = f"{NETWORK}stylebank/{digest_shared(self.network)[:12]}"
-        self._learned = {
-            info[NAMED]: Style(dict(network.bank(number).state_dict()), self._kind, info)
-            for number, info in enumerate(infos)
-        }
+    @staticmethod
+    def read_network(config: Mapping[str, Any]) -> StyleBankNetwork:
+        """The network that a file's header tells of."""
+        return slim_network(len(config["styles"]), **config["shape"])
 
-    @property
-    def learned(self) -> Mapping[str, Style]:
-        """Banks by the names of their paintings."""
-        return self._learned
+    def shared(self) -> tuple[nn.Module, ...]:
+        """Encoder and decoder."""
+        return self.network.encoder, self.network.decoder
 
-    @property
-    def style_kind(self) -> str:
-        """Banks between this encoder and decoder."""
-        return self._kind
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """The network."""
-        return {self.name: self._digest}
+    def own(self, number: int) -> dict[str, Tensor]:
+        """The bank."""
+        return dict(self.network.bank(number).state_dict())
 
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
@@ -237,7 +201,7 @@ class StyleBank(LearnedStyles):
             features = "mixed"
             rows.append(blend_stage(shares, strength, rest="encoded", outcome=features))
         decoder = self.network.decoder.row
-        return (*rows, *row_stages(decoder, (), (features, RESULT), "decoder.", side=SIDE, closing=leave))
+        return (*rows, *row_stages(decoder, (), (features, RESULT), "decoder.", side=SIDE, closing=as_picture))
 
     def _build(self, style: Style) -> LayerRow:
         """The bank of which `style` is the weights; raises OptionError if they don't fit."""
@@ -247,15 +211,6 @@ class StyleBank(LearnedStyles):
         except RuntimeError:
             raise OptionError(f"this style card is no bank for {self.name}: {self.advice}") from None
         return bank
-
-
-def digest_shared(network: StyleBankNetwork) -> str:
-    """SHA-256 of encoder and decoder, which stay as they are while styles are added."""
-    found = hashlib.sha256()
-    for row in (network.encoder, network.decoder):
-        for tensor in row.state_dict().values():
-            found.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 class StyleBankTraining(nn.Module):
