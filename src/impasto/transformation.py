@@ -221,13 +221,15 @@ def row_stages(
     side: int = 1,
     opening: Callable[[Tensor], Tensor] = leave_as_is,
     closing: Callable[[Tensor], Tensor] = leave_as_is,
+    mask: Tensor | None = None,
 ) -> tuple[Stage, ...]:
     """Layers as local stages, a barrier at every norm.
 
     ends: the names of the map to begin with, of stride `side`, and of what comes out; opening, closing: what is done
-    to the one before the first layer and after the last one, pixel by pixel; prefix: see `network_stages`.
+    to the one before the first layer and after the last one, pixel by pixel; prefix: see `network_stages`; mask: the
+    region that the norms measure, see `MomentsOf`.
     """
-    return tuple(_Row(tuple(layers), norms, ends, prefix, side, opening, closing).stages())
+    return tuple(_Row(tuple(layers), norms, ends, prefix, side, opening, closing, mask).stages())
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,7 @@ class _Row:
     side: int
     opening: Callable[[Tensor], Tensor]
     closing: Callable[[Tensor], Tensor]
+    mask: Tensor | None
 
     def stages(self) -> Iterable[Stage]:
         side = self.side
@@ -289,7 +292,7 @@ class _Row:
             made = {self._skip(number): x} if layer.form.opens else {}
             return {**made, name: layer(x, (work.height // side, work.width // side))}
 
-        measures = (MomentsOf(name, full=False),) if layer.form.norm else ()
+        measures = (MomentsOf(name, full=False, mask=self.mask),) if layer.form.norm else ()
         return Stage(tuple(flows), run, measures)
 
 

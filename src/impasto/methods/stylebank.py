@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -18,9 +20,11 @@ from torch import Tensor, nn
 
 from impasto.errors import OptionError
 from impasto.learned import SharedNetworkStyles
+from impasto.losses import fit_mask
+from impasto.optimize import OnStep
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
-from impasto.stages import IMAGE, RESULT, Stage
+from impasto.stages import IMAGE, RESULT, Flow, Known, Stage, Work
 from impasto.styles import NETWORK, Style, parts
 from impasto.stylizer import LEAST_SIDE
 from impasto.transformation import Form, LayerRow, TransformLayer, as_picture, blend_stage, row_stages
@@ -155,6 +159,18 @@ def _up(width: int, residuals: int) -> Iterable[TransformLayer]:
     yield TransformLayer(width, 3, 9, Form(norm=False, relu=False), bias=True)
 
 
+@dataclass(frozen=True)
+class Region:
+    """Where a style's banks work: `mask`, whose features the norms measure, and the `share` of it that they get.
+
+    Both (1, 1, H, W) in [0, 1], at the photo's size; None: everywhere.
+    """
+
+    style: Style
+    mask: Tensor | None = None
+    share: Tensor | None = None
+
+
 class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
     """An encoder, a bank of filters for each style, a decoder (Chen et al. 2017).
 
@@ -163,8 +179,8 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
 
     Departs from the paper: encoder and decoder have no norms, the banks' have scale and shift; residual blocks in the
     decoder; upsampling by repetition and a convolution instead of transposed convolutions; mirrored edges; a
-    fraction of the width. Trained as `StyleBankTraining` says. Regions are mixed as pictures, each
-    painted with the region's own statistics, not as features.
+    fraction of the width. Trained as `StyleBankTraining` says. What a bank gives, not what it is given, is cut to its
+    region, so that it sees no edge where its region ends; its norms measure the region alone.
     """
 
     name = "stylebank"
@@ -189,19 +205,51 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
         """The encoder, every bank of the style, the mixture of what these give and of the features, the decoder."""
+        return self._stages((Region(style),), strength, RESULT)
+
+    def _by_region(
+        self,
+        content: Tensor,
+        styles: Sequence[Style],
+        masks: Sequence[Tensor],
+        strength: float,
+        seed: int,
+        on_step: OnStep,
+    ) -> Tensor:
+        """Each style's bank in its region, all in one pass; the content where no mask is white."""
+        self.interrupted = False
+        total = torch.stack(list(masks)).sum(0)
+        covered = total.clamp_min(1)
+        pairs = [(style, mask) for style, mask in zip(styles, masks, strict=True) if float(mask.max()) > 0]
+        regions = tuple(Region(style, mask, mask / covered) for style, mask in pairs)
+        if not regions:
+            return content.clamp(0, 1)
+        plan = partial(self._stages, regions, strength, "painted", (_keep_rest(total.clamp(0, 1)),))
+        return self._run_stages(content, plan, None, on_step)
+
+    def _stages(
+        self, regions: Sequence[Region], strength: float, outcome: str, after: tuple[Stage, ...] = ()
+    ) -> tuple[Stage, ...]:
+        """The encoder, the banks of all regions, the mixture, the decoder that makes `outcome`; then `after`."""
         encoder = self.network.encoder
         rows = [*row_stages(encoder.row, (), (IMAGE, "encoded"), "encoder.", opening=encoder.enter)]
-        shares: dict[str, float] = {}
-        for number, (share, part) in enumerate(parts(style) if strength else ()):
-            bank, outcome = self._build(part), f"{number}.banked"
-            rows += row_stages(bank.row, bank.norms, ("encoded", outcome), f"{number}.", side=SIDE)
-            shares[outcome] = share
+        banked: dict[str, tuple[float, Region]] = {}
+        for region in regions if strength else ():
+            for share, part in parts(region.style):
+                bank, prefix = self._build(part), f"{len(banked)}."
+                ends = "encoded", prefix + "banked"
+                rows += row_stages(bank.row, bank.norms, ends, prefix, side=SIDE, mask=region.mask)
+                banked[ends[1]] = share, region
         features = "encoded"
-        if shares:
+        if banked:
             features = "mixed"
-            rows.append(blend_stage(shares, strength, rest="encoded", outcome=features))
+            shares = {name: share for name, (share, _) in banked.items()}
+            where = {name: region.share for name, (_, region) in banked.items() if region.share is not None}
+            whole = blend_stage(shares, strength, rest="encoded", outcome=features)
+            rows.append(_mix_regions(shares, where, strength, features) if where else whole)
         decoder = self.network.decoder.row
-        return (*rows, *row_stages(decoder, (), (features, RESULT), "decoder.", side=SIDE, closing=as_picture))
+        rows += row_stages(decoder, (), (features, outcome), "decoder.", side=SIDE, closing=as_picture)
+        return *rows, *after
 
     def _build(self, style: Style) -> LayerRow:
         """The bank of which `style` is the weights; raises OptionError if they don't fit."""
@@ -211,6 +259,43 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         except RuntimeError:
             raise OptionError(f"this style card is no bank for {self.name}: {self.advice}") from None
         return bank
+
+
+def _mix_regions(shares: Mapping[str, float], where: Mapping[str, Tensor], strength: float, outcome: str) -> Stage:
+    """The features, and in its region what each bank made of them, by its share.
+
+    where: of every bank's map, (1, 1, H, W) at the picture's size; together at most 1.
+    """
+
+    def run(work: Work) -> Mapping[str, Tensor]:
+        encoded = work.maps["encoded"]
+        mixed = encoded
+        for name, share in shares.items():
+            weights = strength * share * work.here(work.given[name], SIDE)
+            mixed = mixed + weights.to(encoded) * (work.maps[name] - encoded)
+        return {outcome: mixed}
+
+    def fit_once(known: Known) -> dict[str, Tensor]:
+        return {name: _fit(region) for name, region in where.items()}
+
+    return Stage(tuple(Flow(name, outcome) for name in ("encoded", *shares)), run, prepare=fit_once)
+
+
+def _fit(region: Tensor) -> Tensor:
+    """`region`, (1, 1, H, W), averaged down to the size of the encoder's maps."""
+    fitted = fit_mask(region, region.new_empty(1, 0, region.shape[-2] // SIDE, region.shape[-1] // SIDE))
+    assert fitted is not None
+    return fitted
+
+
+def _keep_rest(covered: Tensor) -> Stage:
+    """The last stage of regions: the photo where `covered`, (1, 1, H, W), is 0, what was painted where it is 1."""
+
+    def run(work: Work) -> Mapping[str, Tensor]:
+        painted = work.maps["painted"].clamp(0, 1)
+        return {RESULT: torch.lerp(work.maps[IMAGE].to(painted), painted, work.here(covered).to(painted))}
+
+    return Stage((Flow("painted", RESULT), Flow(IMAGE, RESULT)), run)
 
 
 class StyleBankTraining(nn.Module):
