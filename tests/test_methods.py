@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, WeightsError
 from impasto.learned import LearnedStyles
 from impasto.stages import live_moments
 from impasto.statistics import Moments
 from impasto.styles import Style, load_style, mix, save_style
 from impasto.stylizer import DEFAULT_METHOD, Stylizer, find_method, list_methods, load
+from impasto.weights import save_weights
 from tiny import painting, styles_for, tiny
 
 METHODS = list_methods()
@@ -76,6 +77,13 @@ def test_what_a_method_does_not_know_is_refused_before_any_weights_are_read(name
         load(name, colour_of_my_hat="red")
     with pytest.raises(OptionError, match=rf"{name} has no preset 'nothing'; it has: .*default"):
         load(name, preset="nothing")
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "weights" in find_method(name).Options.model_fields])
+def test_a_file_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
+    save_weights({"a": torch.ones(1)}, tmp_path / "odd.safetensors", {})
+    with pytest.raises(WeightsError, match=f"odd.safetensors was not made by `impasto train {name}`"):
+        load(name, weights=str(tmp_path / "odd.safetensors"))
 
 
 def test_an_unknown_method_is_refused_with_those_that_there_are() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -34,6 +35,7 @@ from impasto.methods.stylebank import (
 from impasto.perceptual import PerceptualLoss
 from impasto.styles import Style, mix
 from impasto.stylizer import load
+from impasto.tiling import Tiling
 from impasto.training import Report
 from impasto.transformation import LayerRow
 from impasto.weights import load_weights, manifest, save_weights
@@ -161,6 +163,77 @@ def test_a_bank_of_another_shape_is_refused(method: StyleBank, picture: Tensor) 
     odd = Style(dict(make_bank(8).state_dict()), method.style_kind)
     with pytest.raises(OptionError, match="is no bank for stylebank: name one of the styles"):
         method.stylize(picture, odd)
+
+
+# --- regions
+
+
+def two_masks() -> list[Tensor]:
+    """Two that overlap, with a part that neither covers, (1, 1, 48, 64)."""
+    first, second = torch.zeros(1, 1, 48, 64), torch.zeros(1, 1, 48, 64)
+    first[..., 8:40, :36], second[..., 20:, 28:60] = 1, 1
+    return [first, second]
+
+
+def run_bank(bank: LayerRow, features: Tensor, weights: Tensor) -> Tensor:
+    """A bank over features by the moments of a region, (1, 1, h, w), written out."""
+    for layer, (scale, shift) in zip(bank.row, bank.norms, strict=True):
+        y = layer(features, features.shape)
+        share = weights / weights.sum()
+        mean = (share * y).sum((2, 3), keepdim=True)
+        variance = (share * (y - mean).square()).sum((2, 3), keepdim=True)
+        normal = (y - mean) / (variance + 1e-5).sqrt()
+        features = (scale[..., None, None] * normal + shift[..., None, None]).relu()
+    return features
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+def test_regions_are_banks_on_parts_of_the_features(
+    method: StyleBank, network: StyleBankNetwork, picture: Tensor, strength: float
+) -> None:
+    masks = two_masks()
+    found = method.stylize(picture, named_style("sea"), named_style("sun"), masks=masks, strength=strength)
+    encoded = network.encode(picture)
+    total = (masks[0] + masks[1]).clamp_min(1)
+    mixed = encoded
+    for number, mask in zip((0, 2), masks, strict=True):
+        small, share = (F.avg_pool2d(region, SIDE) for region in (mask, mask / total))
+        mixed = mixed + strength * share * (run_bank(network.bank(number), encoded, small) - encoded)
+    painted = network.decode(mixed, picture.shape).clamp(0, 1)
+    covered = (masks[0] + masks[1]).clamp(0, 1)
+    assert_close(found, torch.lerp(picture, painted, covered), atol=1e-4, rtol=0)
+
+
+def test_regions_take_one_pass_of_encoder_and_decoder(
+    method: StyleBank, network: StyleBankNetwork, picture: Tensor
+) -> None:
+    passes = []
+    for layer in (network.encoder.row[0], network.decoder.row[-1]):
+        layer.register_forward_hook(lambda module, given, found: passes.append(module))
+    method.stylize(picture, named_style("sea"), named_style("sun"), masks=two_masks())
+    assert len(passes) == 2
+
+
+def test_all_styles_everywhere_is_their_mixture(method: StyleBank, picture: Tensor) -> None:
+    styles, white = (named_style("sea"), named_style("sky")), torch.ones(1, 1, 48, 64)
+    found = method.stylize(picture, *styles, masks=[white, white])
+    assert_close(found, method.stylize(picture, *styles), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("keep", [0, 1 << 30])
+def test_regions_in_tiles_are_the_whole(network: StyleBankNetwork, keep: int) -> None:
+    method = StyleBank(
+        StyleBankOptions(precision="fp32"), network=network.double(), infos=[{"name": name} for name in NAMES]
+    )
+    photo = torch.rand(1, 3, 57, 78)
+    masks = [resize(mask, 57, 78).clamp(0, 1) for mask in two_masks()]
+    results = []
+    for cut in (None, Tiling(16, keep)):
+        method.tiling = cut
+        results.append(method.stylize(photo, named_style("sea"), named_style("sun"), masks=masks))
+        assert method.cut == cut
+    assert (results[1] - results[0]).abs().max() <= 1e-6
+    assert (results[0] - method.stylize(photo, named_style("sea"), masks=masks[:1])).abs().max() > 0.01
 
 
 # --- training

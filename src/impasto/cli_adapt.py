@@ -9,7 +9,6 @@ import typer
 
 from impasto import cli_flags as flags
 from impasto.cli_style import PaintingWord
-from impasto.cli_train import ListFlag
 
 PhotosFlag = Annotated[
     list[Path] | None,
@@ -29,7 +28,7 @@ def adapt(
     title: Annotated[str | None, typer.Option(help="The painting's title.")] = None,
     artist: Annotated[str | None, typer.Option(help="Who painted it.")] = None,
     year: Annotated[str | None, typer.Option(help="When.")] = None,
-    list_options: ListFlag = False,
+    list_options: flags.ListFlag = False,
     force: flags.ForceFlag = False,
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto import cli_flags as flags
-from impasto.cli_train import ListFlag
+from impasto.cli_groups import Looking, spread
 from impasto.cli_transfer import ClassifierFlag, WeightsFlag
 
 PhotoWord = Annotated[str | None, typer.Argument(metavar="PHOTO", help="The picture.")]
@@ -21,26 +21,23 @@ AlsoFlag = Annotated[
 ]
 
 
+@spread
 def attack(
     ctx: typer.Context,
+    *,
     photo: PhotoWord = None,
     target: TargetFlag = None,
     classifier: ClassifierFlag = None,
     backbone_weights: WeightsFlag = None,
     also: AlsoFlag = None,
     output: flags.OutputFlag = None,
-    device: flags.DeviceFlag = "auto",
-    list_options: ListFlag = False,
-    force: flags.ForceFlag = False,
-    json: flags.JsonFlag = False,
-    quiet: flags.QuietFlag = False,
-    record: flags.RecordFlag = True,
+    run: Looking,
 ) -> None:
     """Change a photo a little until a classifier takes it for something else, and say how it went.
 
     [bold]impasto attack elephant.jpg --target giraffe[/bold]; --epsilon 0 sets no limit to the changes.
     """
-    flags.be_quiet(quiet)
+    flags.be_quiet(run.quiet)
     from impasto import cli_methods, cli_recipe
     from impasto.classifiers import CLASSIFIER, load_classifier
     from impasto.cli_job import pick_device
@@ -49,7 +46,7 @@ def attack(
     from impasto.image import read_image
     from impasto.recipes import adversarial
 
-    if list_options:
+    if run.list_options:
         cli_methods.show_options(adversarial.AttackOptions)
         return
     words = [*flags.words(photo, None), *ctx.args]
@@ -57,16 +54,16 @@ def attack(
     path = cli_recipe.one_picture(words, "impasto attack PHOTO --target CLASS")
     if target is None:
         raise OptionError("say what the classifier shall see: --target CLASS")
-    where = pick_device(device)
+    where = pick_device(run.device)
     model = load_classifier(classifier or CLASSIFIER, weights=backbone_weights, device=where)
     others = [load_classifier(name, device=where) for name in also or []]
     wanted = model.find(target)
-    out = cli_recipe.Output.choose(output, _name(path, model.classes[wanted]), record=record, force=force)
+    out = cli_recipe.Output.choose(output, _name(path, model.classes[wanted]), record=run.record, force=run.force)
     if out.target.suffix.lower() != ".png":
         raise OptionError(f"{out.target}: only .png keeps every pixel as it is")
     difference = out.beside("difference")
     image = model.square(read_image(path)).to(where)
-    with progress(f"attacking {model.name}", quiet) as (watch, on_step):
+    with progress(f"attacking {model.name}", run.quiet) as (watch, on_step):
         found = adversarial.attack(model, image, wanted, options, on_step=on_step)
     source, named = model.classes[found.source], model.classes[wanted]
     verdicts = [found.judge(model, source, named)]
@@ -76,7 +73,7 @@ def attack(
     out.write(found.after, made)
     difference.write(found.amplified(), {})
     told = {"output": str(out.target), "difference": str(difference.target), **made, "seconds": watch.seconds}
-    flags.print_json(told) if json else _tell(out.target, facts)
+    flags.print_json(told) if run.json else _tell(out.target, facts)
     cli_recipe.tell_interrupted(found.result.interrupted)
 
 

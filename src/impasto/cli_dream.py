@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto import cli_flags as flags
-from impasto.cli_train import ListFlag
+from impasto.cli_groups import Looking, spread
 from impasto.cli_transfer import ClassifierFlag, WeightsFlag
 
 ClassFlag = Annotated[
@@ -25,8 +25,10 @@ SideFlag = Annotated[
 ]
 
 
+@spread
 def dream(
     ctx: typer.Context,
+    *,
     class_name: ClassFlag = None,
     classifier: ClassifierFlag = None,
     backbone: BackboneFlag = None,
@@ -38,24 +40,19 @@ def dream(
     preset: flags.PresetFlag = None,
     size: SideFlag = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same picture.")] = 0,
-    device: flags.DeviceFlag = "auto",
-    list_options: ListFlag = False,
-    force: flags.ForceFlag = False,
-    json: flags.JsonFlag = False,
-    quiet: flags.QuietFlag = False,
-    record: flags.RecordFlag = True,
+    run: Looking,
 ) -> None:
     """Dream up, from noise, the ideal picture of a class: [bold]impasto dream --class giraffe[/bold].
 
     --preset noise and beginners work in plain pixels, as lessons do; --layer relu4_1 --channel 17 shows a channel.
     """
-    flags.be_quiet(quiet)
+    flags.be_quiet(run.quiet)
     from impasto import cli_methods, cli_recipe
     from impasto.cli_progress import progress
     from impasto.errors import OptionError
     from impasto.recipes import visualization
 
-    if list_options:
+    if run.list_options:
         cli_methods.show_options(visualization.DreamOptions)
         return
     presets = visualization.PRESETS
@@ -65,10 +62,11 @@ def dream(
     words, options = cli_recipe.read_options(ctx, ctx.args, visualization.DreamOptions, "dream", changes)
     if words:
         raise OptionError(f"{words[0]!r} is too much: impasto dream --class NAME")
-    network, model, wish, name = _wish(class_name, classifier, backbone, backbone_weights, layer, channel, unit, device)
-    out = cli_recipe.Output.choose(output, f"dream-{name}.png", record=record, force=force)
+    asked = (class_name, classifier, backbone, backbone_weights, layer, channel, unit)
+    network, model, wish, name = _wish(*asked, device=run.device)
+    out = cli_recipe.Output.choose(output, f"dream-{name}.png", record=run.record, force=run.force)
     side = size or (model.size if model else 224)
-    with progress(f"dreaming of {name} with {network.name}", quiet) as (watch, on_step):
+    with progress(f"dreaming of {name} with {network.name}", run.quiet) as (watch, on_step):
         result = visualization.dream(network, wish, options, size=side, seed=seed, on_step=on_step)
     facts: dict[str, Any] = {"wish": {"layer": wish.layer, "channel": wish.channel, "unit": wish.position}}
     if model is not None and class_name is not None:
@@ -78,7 +76,7 @@ def dream(
     made = cli_recipe.make_record("dream", options, network, **facts)
     out.write(result.image, made)
     found = {"output": str(out.target), **made, "seconds": watch.seconds, "losses": result.losses[-1:]}
-    flags.print_json(found) if json else typer.echo(str(out.target))
+    flags.print_json(found) if run.json else typer.echo(str(out.target))
     cli_recipe.tell_interrupted(result.interrupted)
 
 

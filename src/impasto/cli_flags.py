@@ -76,6 +76,7 @@ ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is ther
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; warnings stay.")]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Check everything and stop before the work.")]
+ListFlag = Annotated[bool, typer.Option("--list-options", help="List the task's options, which are flags, too.")]
 RecordFlag = Annotated[
     bool, typer.Option("--record/--no-record", help="Keep in the picture (or FILE.json) how it was made.")
 ]

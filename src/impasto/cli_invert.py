@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impasto import cli_flags as flags
-from impasto.cli_train import ListFlag
+from impasto.cli_groups import Looking, spread
 from impasto.cli_transfer import WeightsFlag
 
 if TYPE_CHECKING:
@@ -58,8 +58,10 @@ class _Work:
             return invert_style(self.network, image, layers, self.options, seed=self.seed, on_step=on_step)
 
 
+@spread
 def invert(
     ctx: typer.Context,
+    *,
     photo: PhotoWord = None,
     layer: LayerFlag = None,
     style_layers: StyleLayersFlag = None,
@@ -70,23 +72,18 @@ def invert(
     size: LongerFlag = 256,
     output: flags.OutputFlag = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same picture.")] = 0,
-    device: flags.DeviceFlag = "auto",
-    list_options: ListFlag = False,
-    force: flags.ForceFlag = False,
-    json: flags.JsonFlag = False,
-    quiet: flags.QuietFlag = False,
-    record: flags.RecordFlag = True,
+    run: Looking,
 ) -> None:
     """Rebuild a picture from one layer, from noise: [bold]impasto invert photo.jpg --layer relu4_2[/bold].
 
     Without --layer and --style-layers: a labelled sheet, content layer by layer, style from more and more layers.
     """
-    flags.be_quiet(quiet)
+    flags.be_quiet(run.quiet)
     from impasto import cli_methods, cli_recipe
     from impasto.errors import OptionError
     from impasto.recipes.inversion import InversionOptions
 
-    if list_options:
+    if run.list_options:
         cli_methods.show_options(InversionOptions)
         return
     words, options = cli_recipe.read_options(ctx, [*flags.words(photo, None), *ctx.args], InversionOptions, "invert")
@@ -95,12 +92,12 @@ def invert(
         raise OptionError("give --layer or --style-layers; without both there is a sheet of all")
     if painting and (layer or style_layers):
         raise OptionError("--painting is for the sheet: without --layer and --style-layers")
-    network = cli_recipe.open_backbone(backbone, backbone_weights, device, choose_pooling(pooling, backbone))
+    network = cli_recipe.open_backbone(backbone, backbone_weights, run.device, choose_pooling(pooling, backbone))
     styles = [part.strip() for part in style_layers.split(",") if part.strip()] if style_layers else []
     network.check_layers([*styles, *([layer] if layer else [])])
-    out = cli_recipe.Output.choose(output, _name(path, layer, styles), record=record, force=force)
+    out = cli_recipe.Output.choose(output, _name(path, layer, styles), record=run.record, force=run.force)
     image = cli_recipe.read_sized(path, size, network)
-    work = _Work(network, options, seed, quiet)
+    work = _Work(network, options, seed, run.quiet)
     if layer or styles:
         found = [work.content(image, layer) if layer else work.style(image, styles)]
         picture = found[0].image
@@ -111,7 +108,7 @@ def invert(
     facts = {"pictures": files, "backbone": backbone, "size": size, "seed": seed, "inversions": _describe(found)}
     made = cli_recipe.make_record("invert", options, network, **facts)
     out.write(picture, made)
-    flags.print_json({"output": str(out.target), **made}) if json else typer.echo(str(out.target))
+    flags.print_json({"output": str(out.target), **made}) if run.json else typer.echo(str(out.target))
     cli_recipe.tell_interrupted(any(one.result.interrupted for one in found))
 
 

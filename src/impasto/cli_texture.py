@@ -10,7 +10,6 @@ import typer
 
 from impasto import cli_flags as flags
 from impasto.cli_invert import BackboneFlag, PoolingFlag
-from impasto.cli_train import ListFlag
 from impasto.cli_transfer import WeightsFlag
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def texture(
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same picture.")] = 0,
     device: flags.DeviceFlag = "auto",
     list_textures: ListTexturesFlag = False,
-    list_options: ListFlag = False,
+    list_options: flags.ListFlag = False,
     force: flags.ForceFlag = False,
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,

@@ -102,7 +102,6 @@ RunFlag = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="RUNDIR", help="Folder for weights, checkpoint, previews.")
 ]
 ResumeFlag = Annotated[bool, typer.Option("--resume", help="Go on from RUNDIR's checkpoint, with the same bits.")]
-ListFlag = Annotated[bool, typer.Option("--list-options", help="List the task's options, which are flags, too.")]
 
 
 def train(
@@ -113,7 +112,7 @@ def train(
     output: RunFlag = None,
     resume: ResumeFlag = False,
     log: Annotated[bool, typer.Option("--log", help="Write TensorBoard logs into RUNDIR, too.")] = False,
-    list_options: ListFlag = False,
+    list_options: flags.ListFlag = False,
     force: Annotated[bool, typer.Option("--force", help="Start over in a RUNDIR that holds a training.")] = False,
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from pydantic import Field
@@ -124,17 +125,43 @@ def _find(infos: Sequence[Mapping[str, Any]], name: str | None) -> tuple[int, Ma
     return next(((number, info) for number, info in enumerate(infos) if info[NAMED] == name), (0, infos[0]))
 
 
+Shared = TypeVar("Shared", conditional_norm.ConditionalNetwork, stylebank.StyleBankNetwork)
+
+
+@dataclass(frozen=True)
+class Beginning(Generic[Shared]):
+    """What the training of many styles in one network begins with.
+
+    infos: of all styles of the network; fixed: how many of these it knows already and keeps.
+    """
+
+    network: Shared
+    paintings: list[Tensor]
+    infos: list[dict[str, Any]]
+    fixed: int
+
+
+def begin(
+    options: ConditionalNormOptions,
+    styles: Pictures,
+    start: Callable[[Any, int], tuple[Shared, list[dict[str, Any]]]],
+) -> Beginning[Shared]:
+    """The network that `start` makes for that many paintings, and what it is to learn; raises ImpastoError."""
+    known = paintings_of(styles)
+    infos = [info for _, info in known]
+    torch.manual_seed(options.seed)
+    network, before = start(options, len(infos))
+    kept: list[dict[str, Any]] = before if options.add else []
+    check_new(options.from_, kept, infos)
+    return Beginning(network, [painting for painting, _ in known], [*kept, *infos], len(kept))
+
+
 def build_conditional_norm(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     """One network for all paintings, from random weights or from `from_`, or new styles for the one of `from_`."""
     options = cast(ConditionalNormOptions, options)
-    known = paintings_of(styles)
-    paintings, infos = [painting for painting, _ in known], [info for _, info in known]
-    torch.manual_seed(options.seed)
-    network, before = start_styles(options, len(infos))
-    fixed = len(before) if options.add else 0
-    check_new(options.from_, before[:fixed], infos)
+    first = begin(options, styles, start_styles)
     learner = conditional_norm.ConditionalNormTraining(
-        network, judge(options), paintings, [*before[:fixed], *infos], fixed=fixed
+        first.network, judge(options), first.paintings, first.infos, fixed=first.fixed
     )
     return MethodTask("conditional_norm", learner).to(memory_format=torch.channels_last)
 
@@ -195,18 +222,13 @@ class BanksTask(MethodTask):
 def build_stylebank(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     """Encoder, decoder and a bank for every painting, or new banks for the network of `from_`."""
     options = cast(StyleBankOptions, options)
-    known = paintings_of(styles)
-    paintings, infos = [painting for painting, _ in known], [info for _, info in known]
-    torch.manual_seed(options.seed)
-    network, before = start_banks(options, len(infos))
-    fixed = len(before) if options.add else 0
-    check_new(options.from_, before[:fixed], infos)
+    first = begin(options, styles, start_banks)
     learner = stylebank.StyleBankTraining(
-        network,
+        first.network,
         judge(options),
-        paintings,
-        [*before[:fixed], *infos],
-        fixed=fixed,
+        first.paintings,
+        first.infos,
+        fixed=first.fixed,
         cycle=options.cycle,
         balance=options.rebuild_balance,
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto import cli_flags as flags
-from impasto.cli_train import ListFlag, ResumeFlag, RunFlag
+from impasto.cli_train import ResumeFlag, RunFlag
 
 FolderWord = Annotated[str | None, typer.Argument(metavar="FOLDER", help="Holds a folder of pictures for each class.")]
 PictureWords = Annotated[list[str] | None, typer.Argument(metavar="PICTURES", help="Pictures to judge.")]
@@ -33,7 +33,7 @@ def fit(
     output: RunFlag = None,
     resume: ResumeFlag = False,
     log: Annotated[bool, typer.Option("--log", help="Write TensorBoard logs into RUNDIR, too.")] = False,
-    list_options: ListFlag = False,
+    list_options: flags.ListFlag = False,
     device: flags.DeviceFlag = "auto",
     force: Annotated[bool, typer.Option("--force", help="Start over in a RUNDIR that holds a training.")] = False,
     json: flags.JsonFlag = False,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto import cli_flags as flags
+from impasto.cli_groups import Telling, Wishes, spread
 
 VideoWord = Annotated[str | None, typer.Argument(metavar="VIDEO", help="The video.")]
 OutputFlag = Annotated[
@@ -35,46 +36,33 @@ MemoryFlag = Annotated[
 ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is there, and begin anew.")]
 
 
+@spread
 def video(
     ctx: typer.Context,
+    *,
     content: VideoWord = None,
     styles: flags.StyleWords = None,
     output: OutputFlag = None,
     smooth: SmoothFlag = None,
     flow: FlowFlag = None,
-    method: flags.MethodFlag = None,
-    preset: flags.PresetFlag = None,
-    style: flags.StyleFlag = None,
-    style_weights: flags.StyleWeightsFlag = None,
-    size: flags.SizeFlag = None,
-    style_size: flags.StyleSizeFlag = None,
-    strength: flags.StrengthFlag = None,
-    keep_color: flags.KeepColorFlag = None,
-    mask: flags.MaskFlag = None,
-    seed: flags.SeedFlag = None,
+    wishes: Wishes,
     device: flags.DeviceFlag = "auto",
     max_memory: MemoryFlag = None,
     strip: StripFlag = None,
     report: ReportFlag = None,
     force: ForceFlag = False,
-    json: flags.JsonFlag = False,
-    quiet: flags.QuietFlag = False,
-    dry_run: flags.DryRunFlag = False,
-    record: flags.RecordFlag = True,
-    recipe: flags.RecipeFlag = None,
+    told: Telling,
 ) -> None:
     """Repaint a video with its sound: [bold]impasto video clip.mp4 painting.jpg -o painted.mp4 -m wct[/bold].
 
     Finished frames lie in a hidden folder beside the result until it is written, so that the same command goes on after
     an interruption. The method's options are flags, too.
     """
-    given = flags.given(method=method, preset=preset, style=style, style_weights=style_weights, size=size, seed=seed)
-    given |= flags.given(style_size=style_size, strength=strength, keep_color=keep_color, masks=mask)
-    given |= flags.given(smooth=smooth, flow=flow)
-    flags.be_quiet(quiet)
+    flags.be_quiet(told.quiet)
     from impasto import cli_video_run
 
-    asked = cli_video_run.make_recipe(ctx, flags.words(content, styles), recipe, given)
-    work = cli_video_run.plan(asked, output, strip, report, device, max_memory, force=force, record=record)
-    result = cli_video_run.rehearse(work) if dry_run else cli_video_run.paint_video(work, quiet=quiet)
-    flags.print_json(result) if json else typer.echo(result["output"])
+    given = wishes.given(smooth=smooth, flow=flow)
+    asked = cli_video_run.make_recipe(ctx, flags.words(content, styles), told.recipe, given)
+    work = cli_video_run.plan(asked, output, strip, report, device, max_memory, force=force, record=told.record)
+    result = cli_video_run.rehearse(work) if told.dry_run else cli_video_run.paint_video(work, quiet=told.quiet)
+    flags.print_json(result) if told.json else typer.echo(result["output"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from impasto.errors import OptionError
 from impasto.layers import freeze
@@ -18,6 +18,7 @@ from impasto.stages import Known, Stage
 from impasto.styles import NETWORK, Style, built_in_styles, load_style, parts
 from impasto.stylizer import LEAST_SIDE
 from impasto.transformation import PictureNetwork, TransformationNetwork, blend_stage, network_stages
+from impasto.weights import Network, digest_numbers, load_weights, resolve
 
 NAMED = "name"
 TOLD = ("title", "artist")
@@ -65,6 +66,64 @@ class LearnedStyles(OnePass):
         if style.kind == NAMED:
             raise OptionError(f"{self.name} knows no style {style.info.get(NAMED)!r}: {self.advice}")
         return super().adopt(style)
+
+
+class SharedNetworkStyles(LearnedStyles, Generic[Network]):
+    """A one-pass method whose styles are parts of one network; all else in it they share.
+
+    network: instead of that of a weights file; infos: what its styles are, ``name`` at least.
+    """
+
+    prefix = ""
+    """What the kind of its styles begins with, besides the method's name."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        network: Network | None = None,
+        infos: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self._digest = "random"
+        if network is None:
+            file = load_weights(self.options.weights or resolve(self.name))
+            network = file.build(self.read_network, self.name)
+            infos, self._digest = file.config["styles"], file.digest
+        self.network: Network = network.eval().requires_grad_(False).to(self.device)
+        self.network.to(memory_format=torch.channels_last)
+        self._kind = f"{self.prefix}{self.name}/{digest_numbers(self.shared())[:12]}"
+        self._learned = {info[NAMED]: Style(self.own(number), self._kind, info) for number, info in enumerate(infos)}
+
+    @staticmethod
+    @abstractmethod
+    def read_network(config: Mapping[str, Any]) -> Network:
+        """The network that a file's header tells of, without its numbers."""
+
+    @abstractmethod
+    def shared(self) -> Sequence[nn.Module]:
+        """What stays as it is while styles are added."""
+
+    @abstractmethod
+    def own(self, number: int) -> dict[str, Tensor]:
+        """What the style of that number has for itself."""
+
+    @property
+    def learned(self) -> Mapping[str, Style]:
+        """What each style has for itself, by the names of their paintings."""
+        return self._learned
+
+    @property
+    def style_kind(self) -> str:
+        """What fits between these shared layers."""
+        return self._kind
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The network."""
+        return {self.name: self._digest}
 
 
 class NetworkStyles(LearnedStyles):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -106,6 +107,13 @@ class OnePass(Stylizer):
         on_step: OnStep = ignore,
     ) -> Tensor:
         """One pass, or as many as tiles need, with the same result; (1, 3, H, W) to the same size."""
+        size = content.shape[-2], content.shape[-1]
+        return self._run_stages(content, partial(self.stages, style, strength, size), mask, on_step)
+
+    def _run_stages(
+        self, content: Tensor, plan: Callable[[], Sequence[Stage]], mask: Tensor | None, on_step: OnStep
+    ) -> Tensor:
+        """What the stages that `plan` makes paint of `content`, (1, 3, H, W), in one piece or in tiles."""
         target = Floats(content.new_empty(0))
 
         def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
@@ -115,7 +123,7 @@ class OnePass(Stylizer):
             target.image = torch.empty_like(content, device=self.device)
             return target
 
-        found = self._paint(Floats(content), begin, whole, style, strength, mask, on_step)
+        found = self._paint(Floats(content), begin, whole, plan, mask, on_step)
         return target.image if found is None else found
 
     def paint(
@@ -128,7 +136,8 @@ class OnePass(Stylizer):
         def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
             return run_whole(stages, content.read(everything).to(self.device), moments_of=source)
 
-        found = self._paint(content, lambda: target, whole, style, strength, None, on_step)
+        plan = partial(self.stages, style, strength, content.size)
+        found = self._paint(content, lambda: target, whole, plan, None, on_step)
         if found is not None:
             target.write(everything, found)
 
@@ -137,14 +146,13 @@ class OnePass(Stylizer):
         content: Canvas,
         begin: Callable[[], Canvas],
         whole: Callable[[Sequence[Stage], MomentsSource], Tensor],
-        style: Style,
-        strength: float,
+        plan: Callable[[], Sequence[Stage]],
         mask: Tensor | None,
         on_step: OnStep,
     ) -> Tensor | None:
         """The ladder: in one piece if that fits, else in tiles, halved as long as memory runs out."""
         with inference(self.device, self.precision):
-            stages, source = self.stages(style, strength, content.size), ask_once(self.moments_of)
+            stages, source = plan(), ask_once(self.moments_of)
             cut = self.tiling
             if cut == "auto":
                 cut = choose_tiling(stages, content.size, self.device, self.element)

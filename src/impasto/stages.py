@@ -82,11 +82,15 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class MomentsOf:
-    """The moments of a map; full: with all products; layer: the name by which a `MomentsSource` is asked for them."""
+    """The moments of a map; full: with all products; layer: the name by which a `MomentsSource` is asked for them.
+
+    mask: (1, 1, H, W) at the picture's size, the region that is measured, if it is not the run's.
+    """
 
     source: str
     full: bool = True
     layer: str = ""
+    mask: Tensor | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
@@ -181,13 +185,23 @@ class Flow:
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage is given: maps, what its `prepare` returned, the maps that are wanted, the picture's size here."""
+    """What a stage is given: maps, what its `prepare` returned, the maps that are wanted, the picture's size here.
+
+    top, left: where in the whole picture that is, in multiples of every map's stride.
+    """
 
     maps: Mapping[str, Tensor]
     given: Any
     wanted: Collection[str]
     height: int
     width: int
+    top: int = 0
+    left: int = 0
+
+    def here(self, whole: Tensor, stride: int = 1) -> Tensor:
+        """The part of a map of the whole picture, of that stride, that belongs to what is worked on."""
+        top, left = self.top // stride, self.left // stride
+        return whole[..., top : top + self.height // stride, left : left + self.width // stride]
 
 
 def _pass_on(known: Known) -> Known:
@@ -250,7 +264,8 @@ def run_whole(
         for measure in stage.measures:
             features = maps[measure.source]
             if isinstance(measure, MomentsOf):
-                known[measure.key] = moments_of(measure.layer or measure.key, features, mask, full=measure.full)
+                region = mask if measure.mask is None else measure.mask
+                known[measure.key] = moments_of(measure.layer or measure.key, features, region, full=measure.full)
                 continue
             tally = measure.begin(features.shape[-2], features.shape[-1])
             tally.see(features, fit_mask(mask, features), (0, 0))

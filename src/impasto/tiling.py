@@ -130,7 +130,7 @@ class _Run:
         self.known: dict[str, Any] = {}
         self.kept: dict[str, Tensor] = {}
         self.tallies: list[tuple[Measure, Tally]] = []
-        self.masks: dict[int, Tensor | None] = {}
+        self.masks: dict[tuple[int, int], Tensor] = {}
 
     def all(self, on_tile: OnTile | None = None) -> None:
         """Every pass over every tile."""
@@ -168,12 +168,14 @@ class _Run:
         for number, wanted in self.plan.wanted.items():
             if number not in self.given:
                 self.given[number] = self.stages[number].prepare(self.known)
-            maps |= self.stages[number].run(Work(maps, self.given[number], wanted, outer.height, outer.width))
+            maps |= self.stages[number].run(
+                Work(maps, self.given[number], wanted, outer.height, outer.width, outer.top, outer.left)
+            )
         for measure, tally in self.tallies:
             source = measure.source
             rows, columns = tile.at(self.strides[source], self.height, self.width)
             tally.see(
-                self._cut(maps[source], source, tile, outer), self._mask(source, tile), (rows.start, columns.start)
+                self._cut(maps[source], source, tile, outer), self._mask(measure, tile), (rows.start, columns.start)
             )
         if self.chosen is None:
             self._choose(maps)
@@ -211,16 +213,17 @@ class _Run:
         top, left = outer.top // stride, outer.left // stride
         return value[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
-    def _mask(self, name: str, tile: Window) -> Tensor | None:
-        if self.mask is None:
+    def _mask(self, measure: Measure, tile: Window) -> Tensor | None:
+        """The tile's part of the region that counts for `measure`, at its map's size."""
+        mask = measure.mask if isinstance(measure, MomentsOf) and measure.mask is not None else self.mask
+        if mask is None:
             return None
-        stride = self.strides[name]
-        if stride not in self.masks:
-            like = self.mask.new_empty(1, 0, self.height // stride, self.width // stride)
-            self.masks[stride] = fit_mask(self.mask, like)
-        fitted = self.masks[stride]
-        assert fitted is not None
-        return fitted[(..., *tile.at(stride, self.height, self.width))].to(self.device)
+        stride = self.strides[measure.source]
+        if (id(mask), stride) not in self.masks:
+            fitted = fit_mask(mask, mask.new_empty(1, 0, self.height // stride, self.width // stride))
+            assert fitted is not None
+            self.masks[id(mask), stride] = fitted
+        return self.masks[id(mask), stride][(..., *tile.at(stride, self.height, self.width))].to(self.device)
 
     def _choose(self, maps: Mapping[str, Tensor]) -> None:
         """Which maps to keep whole: those that save the most work for their bytes, while there is room."""

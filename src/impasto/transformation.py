@@ -129,8 +129,7 @@ class PictureNetwork(LayerRow):
 
     def leave(self, x: Tensor) -> Tensor:
         """What the last layer gives as a picture, in float32 at least."""
-        x = precise(x)
-        return x.sigmoid() if self.shape["output"] == "sigmoid" else x + 0.5
+        return as_picture(x, self.shape["output"])
 
 
 class TransformationNetwork(PictureNetwork):
@@ -177,6 +176,12 @@ def slim_network(width: int = 16, residuals: int = 5) -> TransformationNetwork:
     return TransformationNetwork(width, residuals, output="sigmoid", norm_last=True, bias=False)
 
 
+def as_picture(x: Tensor, output: str = "linear") -> Tensor:
+    """What a last layer gives as a picture, in float32 at least; output: ``linear`` or ``sigmoid``."""
+    x = precise(x)
+    return x.sigmoid() if output == "sigmoid" else x + 0.5
+
+
 def leave_as_is(x: Tensor) -> Tensor:
     """`x` itself."""
     return x
@@ -216,13 +221,15 @@ def row_stages(
     side: int = 1,
     opening: Callable[[Tensor], Tensor] = leave_as_is,
     closing: Callable[[Tensor], Tensor] = leave_as_is,
+    mask: Tensor | None = None,
 ) -> tuple[Stage, ...]:
     """Layers as local stages, a barrier at every norm.
 
     ends: the names of the map to begin with, of stride `side`, and of what comes out; opening, closing: what is done
-    to the one before the first layer and after the last one, pixel by pixel; prefix: see `network_stages`.
+    to the one before the first layer and after the last one, pixel by pixel; prefix: see `network_stages`; mask: the
+    region that the norms measure, see `MomentsOf`.
     """
-    return tuple(_Row(tuple(layers), norms, ends, prefix, side, opening, closing).stages())
+    return tuple(_Row(tuple(layers), norms, ends, prefix, side, opening, closing, mask).stages())
 
 
 @dataclass(frozen=True)
@@ -234,6 +241,7 @@ class _Row:
     side: int
     opening: Callable[[Tensor], Tensor]
     closing: Callable[[Tensor], Tensor]
+    mask: Tensor | None
 
     def stages(self) -> Iterable[Stage]:
         side = self.side
@@ -284,7 +292,7 @@ class _Row:
             made = {self._skip(number): x} if layer.form.opens else {}
             return {**made, name: layer(x, (work.height // side, work.width // side))}
 
-        measures = (MomentsOf(name, full=False),) if layer.form.norm else ()
+        measures = (MomentsOf(name, full=False, mask=self.mask),) if layer.form.norm else ()
         return Stage(tuple(flows), run, measures)
 
 

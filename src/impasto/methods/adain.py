@@ -75,9 +75,8 @@ class AdaIN(OnePass):
         self.decoder_digest = "random"
         if decoder is None:
             file = load_weights(options.weights or resolve(self.name))
-            decoder, levels = StepDecoder(file.config["widths"]), file.config["levels"]
-            file.fill(decoder)
-            self.decoder_digest = file.digest
+            decoder = file.build(lambda config: StepDecoder(config["widths"]), self.name)
+            levels, self.decoder_digest = file.config.get("levels", LEVELS), file.digest
         self.levels = tuple(levels)
         self.decoder = decoder.eval().requires_grad_(False).to(self.device)
         for module in (self.backbone, self.decoder):

@@ -6,7 +6,6 @@ any weighted mixture of styles is one pass, and a new style is learned by these 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,15 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.errors import WeightsError
-from impasto.learned import NAMED, LearnedStyles
+from impasto.learned import SharedNetworkStyles
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
 from impasto.stages import Stage
 from impasto.styles import Style
 from impasto.stylizer import LEAST_SIDE
 from impasto.transformation import Norms, TransformationNetwork, blend_stage, network_stages
-from impasto.weights import load_weights, resolve
 
 
 class ConditionalNormOptions(Options):
@@ -63,7 +60,7 @@ class ConditionalNetwork(nn.Module):
                 values[number] = nn.Parameter(torch.cat([known.detach(), new.detach()]))
 
 
-class ConditionalNorm(LearnedStyles):
+class ConditionalNorm(SharedNetworkStyles[ConditionalNetwork]):
     """One network, many styles, each the scales and shifts of its norms (Dumoulin et al. 2017).
 
     Departs from the paper: the shipped network has half the width and was trained as `ConditionalNormTraining` says.
@@ -74,53 +71,20 @@ class ConditionalNorm(LearnedStyles):
     Options = ConditionalNormOptions
     options: ConditionalNormOptions
 
-    def __init__(
-        self,
-        options: ConditionalNormOptions,
-        *,
-        device: str | torch.device = "cpu",
-        preset: str = "default",
-        network: ConditionalNetwork | None = None,
-        infos: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        super().__init__(options, device=device, preset=preset)
-        self._digest = "random"
-        if network is None:
-            file = load_weights(options.weights or resolve(self.name))
-            try:
-                infos = list(file.config["styles"])
-                network = ConditionalNetwork(len(infos), file.config["width"], file.config["residuals"])
-            except (KeyError, TypeError):
-                raise WeightsError(f"{file.path} was not made by `impasto train conditional_norm`") from None
-            file.fill(network)
-            self._digest = file.digest
-        self.network = network.eval().requires_grad_(False).to(self.device)
-        self.network.to(memory_format=torch.channels_last)
-        self._kind = f"conditional_norm/{digest_shared(self.network)[:12]}"
-        self._learned = {
-            info[NAMED]: self._style(self.network.norms_of(torch.tensor([number], device=self.device)), info)
-            for number, info in enumerate(infos)
-        }
+    @staticmethod
+    def read_network(config: Mapping[str, Any]) -> ConditionalNetwork:
+        """The network that a file's header tells of."""
+        return ConditionalNetwork(len(config["styles"]), config["width"], config["residuals"])
 
-    def _style(self, norms: Norms, info: Mapping[str, Any]) -> Style:
-        values = {f"{number}.scale": scale[0] for number, (scale, _) in enumerate(norms)}
-        values |= {f"{number}.shift": shift[0] for number, (_, shift) in enumerate(norms)}
-        return Style(values, self._kind, info)
+    def shared(self) -> tuple[nn.Module, ...]:
+        """The convolutions."""
+        return (self.network.shared,)
 
-    @property
-    def learned(self) -> Mapping[str, Style]:
-        """Scales and shifts by the names of their paintings."""
-        return self._learned
-
-    @property
-    def style_kind(self) -> str:
-        """Scales and shifts for these shared convolutions."""
-        return self._kind
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """The network."""
-        return {self.name: self._digest}
+    def own(self, number: int) -> dict[str, Tensor]:
+        """Scales and shifts."""
+        norms = self.network.norms_of(torch.tensor([number], device=self.device))
+        values = {f"{layer}.scale": scale[0] for layer, (scale, _) in enumerate(norms)}
+        return values | {f"{layer}.shift": shift[0] for layer, (_, shift) in enumerate(norms)}
 
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
@@ -129,14 +93,6 @@ class ConditionalNorm(LearnedStyles):
         count = len(self.network.shared.normed)
         norms = [(style[f"{number}.scale"][None], style[f"{number}.shift"][None]) for number in range(count)]
         return *network_stages(self.network.shared, norms, "painted"), blend_stage({"painted": 1.0}, strength)
-
-
-def digest_shared(network: ConditionalNetwork) -> str:
-    """SHA-256 of the shared convolutions, which stay as they are while styles are added."""
-    found = hashlib.sha256()
-    for tensor in network.shared.state_dict().values():
-        found.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 class ConditionalNormTraining(nn.Module):

@@ -7,7 +7,7 @@ all methods of one pass, at the price of a training for each painting; a style h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -60,13 +60,8 @@ class Johnson(NetworkStyles):
         infos: list[dict[str, Any]] = [{NAMED: name} for name in networks or {}]
         if networks is None:
             file = load_weights(options.weights or resolve(self.name))
-            try:
-                infos = list(file.config["networks"])
-                networks = {info[NAMED]: TransformationNetwork(**file.config["shape"]) for info in infos}
-            except (KeyError, TypeError):
-                raise WeightsError(f"{file.path} holds no network that `impasto train johnson` made") from None
-            file.fill(nn.ModuleDict(dict(networks)))
-            self._digest = file.digest
+            networks = cast("dict[str, TransformationNetwork]", dict(file.build(_networks, self.name).items()))
+            infos, self._digest = list(file.config["networks"]), file.digest
         self.shape = next(iter(networks.values())).shape
         self._learned = {info[NAMED]: network_style(networks[info[NAMED]], info) for info in infos}
 
@@ -79,6 +74,11 @@ class Johnson(NetworkStyles):
     def digests(self) -> dict[str, str]:
         """The file of the networks."""
         return {self.name: self._digest}
+
+
+def _networks(config: Mapping[str, Any]) -> nn.ModuleDict:
+    """The networks of a file, by the names of their paintings."""
+    return nn.ModuleDict({info[NAMED]: TransformationNetwork(**config["shape"]) for info in config["networks"]})
 
 
 class JohnsonTraining(nn.Module):

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, Backbone, load_backbone
-from impasto.errors import OptionError, WeightsError
+from impasto.errors import OptionError
 from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
 from impasto.layers import freeze
 from impasto.learned import mixture_stages, network_kind, network_style
@@ -82,11 +82,7 @@ class MetaNet(OnePass):
         self._digest = "random"
         if network is None:
             file = load_weights(options.weights or resolve(self.name))
-            try:
-                network = HyperNetwork(**file.config["shape"])
-            except (KeyError, TypeError):
-                raise WeightsError(f"{file.path} was not made by `impasto train metanet`") from None
-            file.fill(network)
+            network = file.build(lambda config: HyperNetwork(**config["shape"]), self.name)
             self._digest = file.digest
         self.network = network.eval().requires_grad_(False).to(self.device)
         self._built: dict[int, tuple[Style, GeneratedNetwork]] = {}

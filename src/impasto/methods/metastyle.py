@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError
+from impasto.errors import OptionError
 from impasto.learned import NetworkStyles
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows
@@ -88,13 +88,7 @@ class MetaStyle(NetworkStyles):
 
 def load_start(path: Any) -> TransformationNetwork:
     """The initial parameters in the file at `path`; raises WeightsError if it holds none."""
-    file = load_weights(path)
-    try:
-        network = TransformationNetwork(**file.config["shape"])
-    except (KeyError, TypeError):
-        raise WeightsError(f"{path} was not made by `impasto train metastyle`") from None
-    file.fill(network)
-    return network
+    return load_weights(path).build(lambda config: TransformationNetwork(**config["shape"]), MetaStyle.name)
 
 
 class MetaStyleTraining(nn.Module):

@@ -178,8 +178,7 @@ class SANet(OnePass):
         self.network_digest = "random"
         if network is None:
             file = load_weights(options.weights or resolve(self.name))
-            network = SANetwork(file.config["widths"])
-            file.fill(network)
+            network = file.build(lambda config: SANetwork(config["widths"]), self.name)
             self.network_digest = file.digest
         self.network = network.eval().requires_grad_(False).to(self.device)
         for module in (self.backbone, self.network):

@@ -8,8 +8,9 @@ with everything else left bit for bit as it is.
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -17,15 +18,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError
-from impasto.learned import NAMED, LearnedStyles
+from impasto.errors import OptionError
+from impasto.learned import SharedNetworkStyles
+from impasto.losses import fit_mask
+from impasto.optimize import OnStep
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
-from impasto.stages import IMAGE, RESULT, Stage
+from impasto.stages import IMAGE, RESULT, Flow, Known, Stage, Work
 from impasto.styles import NETWORK, Style, parts
 from impasto.stylizer import LEAST_SIDE
-from impasto.transformation import Form, LayerRow, TransformLayer, blend_stage, row_stages
-from impasto.weights import load_weights, resolve
+from impasto.transformation import Form, LayerRow, TransformLayer, as_picture, blend_stage, row_stages
 
 SIDE = 4
 """The stride of what the encoder gives, in the photo's pixels."""
@@ -65,7 +67,7 @@ class StyleBankNetwork(nn.Module):
 
     def decode(self, features: Tensor, size: Sequence[int]) -> Tensor:
         """The pictures, of that size, that features stand for."""
-        return leave(self.decoder.run(features, size, SIDE))
+        return as_picture(self.decoder.run(features, size, SIDE))
 
     def bank(self, number: int) -> LayerRow:
         """The bank of the style of that number."""
@@ -157,12 +159,19 @@ def _up(width: int, residuals: int) -> Iterable[TransformLayer]:
     yield TransformLayer(width, 3, 9, Form(norm=False, relu=False), bias=True)
 
 
-def leave(x: Tensor) -> Tensor:
-    """What the decoder gives as a picture, in float32."""
-    return x.float() + 0.5
+@dataclass(frozen=True)
+class Region:
+    """Where a style's banks work: `mask`, whose features the norms measure, and the `share` of it that they get.
+
+    Both (1, 1, H, W) in [0, 1], at the photo's size; None: everywhere.
+    """
+
+    style: Style
+    mask: Tensor | None = None
+    share: Tensor | None = None
 
 
-class StyleBank(LearnedStyles):
+class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
     """An encoder, a bank of filters for each style, a decoder (Chen et al. 2017).
 
     A mixture of styles is the weighted sum of what their banks give; strength mixes features, too: 0 is the photo as
@@ -170,74 +179,77 @@ class StyleBank(LearnedStyles):
 
     Departs from the paper: encoder and decoder have no norms, the banks' have scale and shift; residual blocks in the
     decoder; upsampling by repetition and a convolution instead of transposed convolutions; mirrored edges; a
-    fraction of the width. Trained as `StyleBankTraining` says. Regions are mixed as pictures, each
-    painted with the region's own statistics, not as features.
+    fraction of the width. Trained as `StyleBankTraining` says. What a bank gives, not what it is given, is cut to its
+    region, so that it sees no edge where its region ends; its norms measure the region alone.
     """
 
     name = "stylebank"
     Options = StyleBankOptions
     options: StyleBankOptions
+    prefix = NETWORK
 
-    def __init__(
-        self,
-        options: StyleBankOptions,
-        *,
-        device: str | torch.device = "cpu",
-        preset: str = "default",
-        network: StyleBankNetwork | None = None,
-        infos: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        super().__init__(options, device=device, preset=preset)
-        self._digest = "random"
-        if network is None:
-            file = load_weights(options.weights or resolve(self.name))
-            try:
-                infos = list(file.config["styles"])
-                network = slim_network(len(infos), **file.config["shape"])
-            except (KeyError, TypeError):
-                raise WeightsError(f"{file.path} was not made by `impasto train stylebank`") from None
-            file.fill(network)
-            self._digest = file.digest
-        self.network: StyleBankNetwork = network.eval().requires_grad_(False).to(self.device)
-        self.network.to(memory_format=torch.channels_last)
-        self._kind = f"{NETWORK}stylebank/{digest_shared(self.network)[:12]}"
-        self._learned = {
-            info[NAMED]: Style(dict(network.bank(number).state_dict()), self._kind, info)
-            for number, info in enumerate(infos)
-        }
+    @staticmethod
+    def read_network(config: Mapping[str, Any]) -> StyleBankNetwork:
+        """The network that a file's header tells of."""
+        return slim_network(len(config["styles"]), **config["shape"])
 
-    @property
-    def learned(self) -> Mapping[str, Style]:
-        """Banks by the names of their paintings."""
-        return self._learned
+    def shared(self) -> tuple[nn.Module, ...]:
+        """Encoder and decoder."""
+        return self.network.encoder, self.network.decoder
 
-    @property
-    def style_kind(self) -> str:
-        """Banks between this encoder and decoder."""
-        return self._kind
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """The network."""
-        return {self.name: self._digest}
+    def own(self, number: int) -> dict[str, Tensor]:
+        """The bank."""
+        return dict(self.network.bank(number).state_dict())
 
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
         """The encoder, every bank of the style, the mixture of what these give and of the features, the decoder."""
+        return self._stages((Region(style),), strength, RESULT)
+
+    def _by_region(
+        self,
+        content: Tensor,
+        styles: Sequence[Style],
+        masks: Sequence[Tensor],
+        strength: float,
+        seed: int,
+        on_step: OnStep,
+    ) -> Tensor:
+        """Each style's bank in its region, all in one pass; the content where no mask is white."""
+        self.interrupted = False
+        total = torch.stack(list(masks)).sum(0)
+        covered = total.clamp_min(1)
+        pairs = [(style, mask) for style, mask in zip(styles, masks, strict=True) if float(mask.max()) > 0]
+        regions = tuple(Region(style, mask, mask / covered) for style, mask in pairs)
+        if not regions:
+            return content.clamp(0, 1)
+        plan = partial(self._stages, regions, strength, "painted", (_keep_rest(total.clamp(0, 1)),))
+        return self._run_stages(content, plan, None, on_step)
+
+    def _stages(
+        self, regions: Sequence[Region], strength: float, outcome: str, after: tuple[Stage, ...] = ()
+    ) -> tuple[Stage, ...]:
+        """The encoder, the banks of all regions, the mixture, the decoder that makes `outcome`; then `after`."""
         encoder = self.network.encoder
         rows = [*row_stages(encoder.row, (), (IMAGE, "encoded"), "encoder.", opening=encoder.enter)]
-        shares: dict[str, float] = {}
-        for number, (share, part) in enumerate(parts(style) if strength else ()):
-            bank, outcome = self._build(part), f"{number}.banked"
-            rows += row_stages(bank.row, bank.norms, ("encoded", outcome), f"{number}.", side=SIDE)
-            shares[outcome] = share
+        banked: dict[str, tuple[float, Region]] = {}
+        for region in regions if strength else ():
+            for share, part in parts(region.style):
+                bank, prefix = self._build(part), f"{len(banked)}."
+                ends = "encoded", prefix + "banked"
+                rows += row_stages(bank.row, bank.norms, ends, prefix, side=SIDE, mask=region.mask)
+                banked[ends[1]] = share, region
         features = "encoded"
-        if shares:
+        if banked:
             features = "mixed"
-            rows.append(blend_stage(shares, strength, rest="encoded", outcome=features))
+            shares = {name: share for name, (share, _) in banked.items()}
+            where = {name: region.share for name, (_, region) in banked.items() if region.share is not None}
+            whole = blend_stage(shares, strength, rest="encoded", outcome=features)
+            rows.append(_mix_regions(shares, where, strength, features) if where else whole)
         decoder = self.network.decoder.row
-        return (*rows, *row_stages(decoder, (), (features, RESULT), "decoder.", side=SIDE, closing=leave))
+        rows += row_stages(decoder, (), (features, outcome), "decoder.", side=SIDE, closing=as_picture)
+        return *rows, *after
 
     def _build(self, style: Style) -> LayerRow:
         """The bank of which `style` is the weights; raises OptionError if they don't fit."""
@@ -249,13 +261,41 @@ class StyleBank(LearnedStyles):
         return bank
 
 
-def digest_shared(network: StyleBankNetwork) -> str:
-    """SHA-256 of encoder and decoder, which stay as they are while styles are added."""
-    found = hashlib.sha256()
-    for row in (network.encoder, network.decoder):
-        for tensor in row.state_dict().values():
-            found.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
-    return found.hexdigest()
+def _mix_regions(shares: Mapping[str, float], where: Mapping[str, Tensor], strength: float, outcome: str) -> Stage:
+    """The features, and in its region what each bank made of them, by its share.
+
+    where: of every bank's map, (1, 1, H, W) at the picture's size; together at most 1.
+    """
+
+    def run(work: Work) -> Mapping[str, Tensor]:
+        encoded = work.maps["encoded"]
+        mixed = encoded
+        for name, share in shares.items():
+            weights = strength * share * work.here(work.given[name], SIDE)
+            mixed = mixed + weights.to(encoded) * (work.maps[name] - encoded)
+        return {outcome: mixed}
+
+    def fit_once(known: Known) -> dict[str, Tensor]:
+        return {name: _fit(region) for name, region in where.items()}
+
+    return Stage(tuple(Flow(name, outcome) for name in ("encoded", *shares)), run, prepare=fit_once)
+
+
+def _fit(region: Tensor) -> Tensor:
+    """`region`, (1, 1, H, W), averaged down to the size of the encoder's maps."""
+    fitted = fit_mask(region, region.new_empty(1, 0, region.shape[-2] // SIDE, region.shape[-1] // SIDE))
+    assert fitted is not None
+    return fitted
+
+
+def _keep_rest(covered: Tensor) -> Stage:
+    """The last stage of regions: the photo where `covered`, (1, 1, H, W), is 0, what was painted where it is 1."""
+
+    def run(work: Work) -> Mapping[str, Tensor]:
+        painted = work.maps["painted"].clamp(0, 1)
+        return {RESULT: torch.lerp(work.maps[IMAGE].to(painted), painted, work.here(covered).to(painted))}
+
+    return Stage((Flow("painted", RESULT), Flow(IMAGE, RESULT)), run)
 
 
 class StyleBankTraining(nn.Module):

@@ -184,8 +184,7 @@ class WCT(MomentStyles):
         self.decoder_digest = "random"
         if decoder is None:
             file = load_weights(options.weights or resolve(self.name))
-            decoder = StepDecoder(file.config["widths"])
-            file.fill(decoder)
+            decoder = file.build(lambda config: StepDecoder(config["widths"]), self.name)
             self.decoder_digest = file.digest
         self.decoder = decoder.eval().requires_grad_(False).to(self.device)
         self.decoder.to(memory_format=torch.channels_last)

@@ -1,5 +1,13 @@
 """Where weights come from: the package, the cache or a download with a checksum; safetensors only."""
 
-from impasto.weights.resolve import Weights, load_weights, manifest, resolve, save_weights
+from impasto.weights.resolve import (
+    Network,
+    Weights,
+    digest_numbers,
+    load_weights,
+    manifest,
+    resolve,
+    save_weights,
+)
 
-__all__ = ["Weights", "load_weights", "manifest", "resolve", "save_weights"]
+__all__ = ["Network", "Weights", "digest_numbers", "load_weights", "manifest", "resolve", "save_weights"]

@@ -8,10 +8,10 @@ import json
 import os
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,7 @@ from impasto.errors import WeightsError
 
 FOLDER = Path(__file__).parent
 HEADER_KEY = "impasto"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,18 @@ class Weights:
                 f"{self.path} does not hold this network: {odd[0]} is missing, left over or of another shape"
             )
         module.load_state_dict({k: v.to(own[k].dtype) for k, v in given.items()})
+
+    def build(self, make: Callable[[dict[str, Any]], Network], maker: str) -> Network:
+        """The network that `make` makes of the configuration, filled.
+
+        maker: whose training writes such files, as `impasto train` knows it. Raises WeightsError if this is none.
+        """
+        try:
+            network = make(self.config)
+        except (KeyError, TypeError):
+            raise WeightsError(f"{self.path} was not made by `impasto train {maker}`") from None
+        self.fill(network)
+        return network
 
 
 @functools.cache
@@ -87,6 +100,15 @@ def load_weights(path: str | Path) -> Weights:
         raise WeightsError(f"{path} is no readable safetensors file: {reason}") from None
     check_finite(tensors, path)
     return Weights(path, tensors, config, hashlib.sha256(blob).hexdigest())
+
+
+def digest_numbers(modules: Iterable[nn.Module]) -> str:
+    """SHA-256 of all that `modules` have learned, as it is kept in files: in half precision."""
+    found = hashlib.sha256()
+    for module in modules:
+        for tensor in module.state_dict().values():
+            found.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
