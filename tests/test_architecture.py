@@ -27,6 +27,7 @@ LEVELS = [
         "sheet",
         "color",
         "statistics",
+        "roots",
         "options",
         "timing",
         "weights",
