@@ -34,7 +34,7 @@ LEVELS = [
     }
     | {"video", "flow", "procedural"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
-    {"losses", "roots", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
+    {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"tiling", "tiled_objective", "memory", "runtimes"},
     {
         "optimize",
@@ -42,8 +42,8 @@ LEVELS = [
         "styles",
         "stylizer",
         "one_pass",
-        "moment_styles",
         "learned",
+        "generated",
         "temporal",
         "pretrained",
     },

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from cli_support import Shell, make_picture, use_one_thread
+from impasto.generated import load_network
 from impasto.image import read_image, write_image
-from impasto.methods.metanet import load_network, slim_network
+from impasto.methods.metanet import slim_network
 from impasto.styles import load_style
 from impasto.weights import save_weights
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
+from impasto.generated import HyperTraining, load_network, read_moments
 from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
 from impasto.layers import DoublingConv, count_parameters
-from impasto.methods.metanet import MetaNet, MetaNetTraining, load_network, read_moments, slim_network
+from impasto.methods.metanet import MetaNet, slim_network
 from impasto.perceptual import PerceptualLoss
 from impasto.receptive import reach, stride_after, widest, work
 from impasto.statistics import moments
@@ -295,7 +296,7 @@ def test_it_learns_a_toy() -> None:
     torch.manual_seed(0)
     backbone = narrow_slim()
     maker = HyperNetwork(2 * 112, 4, 4, output="sigmoid", affine=True)
-    learner = MetaNetTraining(backbone, PerceptualLoss(backbone, gram_weight=0.5), maker)
+    learner = HyperTraining("metanet", backbone, PerceptualLoss(backbone, gram_weight=0.5), maker)
     contents, styles = torch.rand(2, 3, 32, 32), torch.cat([painting(32, 32, 1), painting(32, 32, 2)])
     maker.start_reading(read_moments(backbone, torch.cat([styles, contents])))
     optimizer = torch.optim.Adam(maker.parameters(), lr=5e-3)

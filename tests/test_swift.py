@@ -1,143 +1,156 @@
-"""swift: its transport against float64 written once more, its stages against the network as a whole, what it learns."""
+"""swift: its network is metanet's without the grid and with shortcuts; what it starts from and what it learns."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from impasto.layers import Conv, HalvingConv, count_parameters
-from impasto.losses import similarity_map
-from impasto.methods.swift import (
-    FLOOR,
-    LAYERS,
-    RIDGE,
-    Residual,
-    Swift,
-    SwiftNetwork,
-    SwiftOptions,
-    SwiftTraining,
-    move,
-    transport,
-)
+from impasto.errors import OptionError
+from impasto.generated import SLIM_MOMENTS, HyperTraining, read_moments
+from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, condense, start_doubling
+from impasto.layers import DoublingConv, double
+from impasto.losses import similarity_map, structure_gap
+from impasto.methods.metanet import slim_network
+from impasto.methods.swift import Swift, swift_network
 from impasto.perceptual import PerceptualLoss
-from impasto.statistics import Moments, moments
-from tiny import lively, painting, random_slim, tiny
+from tiny import painting, random_slim, tiny
 
 
-def features(seed: int, channels: int = 5, height: int = 12, width: int = 9, batch: int = 2) -> Tensor:
-    """Correlated features, shifted away from 0, (B, C, H, W)."""
-    generator = torch.Generator().manual_seed(seed)
-    mixing = torch.eye(channels) + 0.4 * torch.randn(batch, channels, channels, generator=generator)
-    plain = torch.randn(batch, channels, height, width, generator=generator)
-    return torch.einsum("bij,bjhw->bihw", mixing, plain) + torch.arange(channels)[:, None, None]
+def made(**shape: bool) -> HyperNetwork:
+    torch.manual_seed(3)
+    network = HyperNetwork(SLIM_MOMENTS, 5, 4, output="sigmoid", affine=True, **shape)
+    network.start_reading(read_moments(random_slim(), torch.rand(6, 3, 16, 16) ** torch.rand(6, 1, 1, 1)))
+    network.last.weight.data *= 4
+    return network
 
 
-def root(matrix: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(matrix)
-    return vectors @ np.diag(np.sqrt(np.clip(values, 0, None))) @ vectors.T
+def vectors() -> Tensor:
+    return read_moments(random_slim(), torch.cat([painting(32, 32, seed=seed) for seed in (1, 2)]))
 
 
-def test_the_map_is_the_formula() -> None:
-    content, style = features(1), features(2)
-    found, offset = transport(moments(content), moments(style))
-    for i in range(2):
-        own, other = (x[i].flatten(1).double().numpy() for x in (content, style))
-        scales = [np.sqrt(x.var(1) + FLOOR**2 * (x**2).mean(1)) for x in (own, other)]
-        correlations = [np.cov(x, bias=True) / np.outer(scale, scale) for x, scale in zip((own, other), scales)]
-        ridge = RIDGE * np.eye(len(own))
-        between = root(correlations[1] + ridge)
-        inside = np.linalg.inv(root(between @ (correlations[0] + ridge) @ between + ridge))
-        wanted = np.diag(scales[1]) @ between @ inside @ between @ np.diag(1 / scales[0])
-        assert np.abs(found[i].numpy() - wanted).max() <= 1e-3 * np.abs(wanted).max()
-        assert_close(offset[i].double(), torch.tensor(other.mean(1) - wanted @ own.mean(1)), atol=0.02, rtol=2e-3)
+def test_a_shortcut_adds_what_had_the_size_on_the_way_down() -> None:
+    """Written once more with hooks: the outputs of layers 1 and 0 join those of layers 13 and 14."""
+    torch.manual_seed(1)
+    network = GeneratedNetwork(4, affine=True, doubling=True, shortcuts=True)
+    x = torch.rand(1, 3, 24, 20)
+    plain = network(x)
+    assert [gain.numel() for gain in network.gains] == [8, 4]
+    seen: dict[int, Tensor] = {}
+
+    def norm(y: Tensor) -> Tensor:
+        return F.instance_norm(y, eps=1e-5)
+
+    y = x - 0.5
+    for number, layer in enumerate(network.row):
+        side = {1: 2, 13: 2, 0: 1, 14: 1, 15: 1}.get(number, 4)
+        kept = y if layer.form.opens else kept if number else y  # noqa: F821
+        y = layer(y, (24 // side, 20 // side))
+        y = norm(y) if layer.form.norm else y
+        y = y.relu() if layer.form.relu else y
+        y = y + kept if layer.form.closes else y
+        seen[number] = y
+        for end, start, gain in ((13, 1, 0.4), (14, 0, -0.2)):
+            y = y + gain * seen[start] if number == end else y
+    with torch.no_grad():
+        network.gains[0].fill_(0.4)
+        network.gains[1].fill_(-0.2)
+    found = network(x)
+    assert_close(found, y + 0.5, atol=1e-4, rtol=1e-4)
+    assert (found - plain).abs().max() > 0.01
 
 
-def test_features_take_on_the_styles_moments() -> None:
-    content, style = features(3), features(4, height=7, width=20)
-    moved = move(content, *transport(moments(content), moments(style)))
-    found, wanted = moments(moved), moments(style)
-    assert_close(found.mean, wanted.mean, atol=1e-3, rtol=0)
-    assert float((found.covariance - wanted.covariance).abs().max()) <= 0.05 * float(wanted.covariance.abs().max())
+def test_without_gains_shortcuts_change_nothing() -> None:
+    plain, other = made(doubling=True), made(doubling=True, shortcuts=True)
+    values = dict(other.state_dict())
+    for name, tensor in plain.state_dict().items():
+        values[name] = torch.cat([tensor, values[name][len(tensor) :] * 0]) if "write_norms" in name else tensor
+    other.load_state_dict(values)
+    images = torch.rand(2, 3, 32, 28)
+    assert_close(other(images, vectors()), plain(images, vectors()))
 
 
-def test_strength_walks_from_nothing_to_all_of_it() -> None:
-    content, style = features(5), features(6)
-    own, other = moments(content), moments(style)
-    nothing, half, all_of_it = (move(content, *transport(own, other, strength)) for strength in (0.0, 0.5, 1.0))
-    assert_close(nothing, content)
-    assert_close(half, (content + all_of_it) / 2, atol=1e-4, rtol=1e-4)
+def test_kernels_that_repetition_can_do_are_taken_over_exactly() -> None:
+    kernel = torch.randn(5, 6, 3, 3)
+    phases = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    wide = (phases @ kernel @ phases.T).permute(1, 0, 2, 3)
+    doubling = DoublingConv(6, 5)
+    doubling.weight.data, doubling.bias = wide.contiguous(), None
+    x = torch.randn(1, 6, 7, 9)
+    inside = (..., slice(2, -2), slice(2, -2))
+    assert_close(doubling(x)[inside], F.conv2d(double(x), kernel, padding=1)[inside], atol=1e-5, rtol=1e-5)
+    before, after = made(), made(doubling=True, shortcuts=True)
+    layer = before.write[12]
+    assert isinstance(layer, nn.Linear)
+    smooth = torch.randn(8, 16, 3, 3)
+    layer.bias.data = (phases @ smooth @ phases.T).permute(1, 0, 2, 3).flatten()
+    start_doubling(after, before)
+    assert_close(after.write[12].bias, smooth.flatten(), atol=1e-4, rtol=1e-4)
 
 
-def test_gradients_run_through_the_transport() -> None:
-    """Of a covariance, against finite differences in the same arithmetic's float32."""
-    style = moments(features(8, 3, batch=1))
+def test_it_begins_nearly_as_the_network_that_it_starts_from_and_without_its_grid() -> None:
+    before, after = made(), made(doubling=True, shortcuts=True)
+    start_doubling(after, before)
+    with torch.no_grad():
+        (numbers,) = after.generate(after.encode(vectors()[:1]))
+    assert all(float(numbers[f"gains.{i}"].abs().max()) == 0 for i in range(2))
+    for name in after.sizes:
+        own = after.template.get_submodule(name.removesuffix(".weight"))
+        if numbers[name].shape[-1] == 3 and own.in_channels > own.out_channels:  # a way up, in the middle of a flat map
+            flat = F.conv2d(torch.ones(1, own.in_channels, 8, 8), numbers[name])
+            assert_close(flat, flat[..., :1, :1].expand_as(flat))
+    images = torch.rand(2, 3, 48, 48)
+    with torch.no_grad():
+        found, wanted = after(images, vectors()), before(images, vectors())
+    assert (found - wanted).square().mean() < 0.25 * wanted.var()
 
-    def moved(x: Tensor) -> Tensor:
-        return (move(x, *transport(moments(x), style)) * probe).sum()
 
-    x, probe = features(7, 3, batch=1), torch.randn(1, 3, 12, 9, generator=torch.Generator().manual_seed(9))
-    leaf = x.clone().requires_grad_()
-    moved(leaf).backward()
-    assert leaf.grad is not None
-    for direction in (torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2, 3)):
-        slope = (moved(x + 1e-2 * direction) - moved(x - 1e-2 * direction)) / 2e-2
-        assert_close((leaf.grad * direction).sum(), slope, atol=0.02, rtol=0.02)
+def test_a_condensed_network_makes_nearly_the_same_networks() -> None:
+    network = made()
+    paintings = read_moments(random_slim(), torch.rand(40, 3, 16, 16) ** torch.rand(40, 1, 1, 1))
+    for layer in network.write:  # two of the five hidden numbers count for little
+        assert isinstance(layer, nn.Linear)
+        layer.weight.data[:, :2] *= 1e-3
+    small = condense(network, 3, paintings)
+    assert small.shape == {**network.shape, "hidden": 3}
+    with torch.no_grad():
+        whole, less = (each.generate(each.encode(paintings[:4])) for each in (network, small))
+    for before, after in zip(whole, less, strict=True):
+        for name in network.sizes:
+            assert_close(after[name], before[name], atol=2e-3 * float(before[name].abs().max()), rtol=0)
+    assert after.keys() == before.keys()
 
 
-def test_the_stages_are_the_network() -> None:
+def test_shortcuts_need_a_group_that_makes_their_gains() -> None:
+    with pytest.raises(OptionError, match="add affine"):
+        HyperNetwork(20, 3, 4, shortcuts=True)
+
+
+def test_the_stages_are_the_network_at_odd_sizes_too() -> None:
     method = tiny("swift")
     assert isinstance(method, Swift)
     for size in ((48, 64), (37, 51)):
         photo, art = torch.rand(1, 3, *size), painting()
-        found = method.transfer(photo, method.encode_style(art))
-        assert_close(found, method.plain(photo, art), atol=2e-4, rtol=0)
-        assert found.std() > 0.02
+        style = method.encode_style(art)
+        whole = method._build(style)(photo).clamp(0, 1)
+        assert_close(method.transfer(photo, style), whole, atol=2e-4, rtol=0)
+        assert whole.std() > 0.02
 
 
-def test_strength_0_is_the_reconstruction_whatever_the_style() -> None:
-    method, photo = tiny("swift"), torch.rand(1, 3, 32, 40)
-    assert isinstance(method, Swift)
-    rebuilt = method.network(photo, {}, 0.0).clamp(0, 1)
-    for seed in (1, 2):
-        assert_close(method.transfer(photo, method.encode_style(painting(seed=seed)), strength=0.0), rebuilt)
+def test_the_shipped_size() -> None:
+    """Counted by hand: the fast network's, with 3x3 instead of 4x4 on the way up, and 24 gains."""
+    network = swift_network()
+    fixed = 3 * 8 * 81 * 2 + 8
+    generated = 9 * (8 * 16 + 16 * 32 + 10 * 32 * 32 + 32 * 16 + 16 * 8)
+    assert sum(size.numel() for size in network.sizes.values()) == generated
+    (numbers,) = network.generate(torch.zeros(1, 15 * 15))
+    norms = 2 * (16 + 32 + 10 * 32 + 16 + 8)
+    assert sum(value.numel() for value in numbers.values()) == fixed + generated + norms + 24
 
 
-def test_cards_of_wct_serve() -> None:
-    wct, swift = tiny("wct"), tiny("swift")
-    assert wct.style_kind == swift.style_kind
-    card, photo = wct.encode_style(painting()), torch.rand(1, 3, 32, 32)
-    assert_close(swift.stylize(photo, card), swift.stylize(photo, swift.encode_style(painting())))
-
-
-def test_a_residual_block_begins_as_nothing() -> None:
-    x = torch.randn(2, 6, 5, 4)
-    assert torch.equal(Residual(6)(x), x)
-
-
-@pytest.mark.parametrize("size", [(8, 8), (9, 12), (7, 5), (2, 3)])
-def test_halving_is_a_strided_convolution_cut_to_half_the_size(size: tuple[int, int]) -> None:
-    halving, plain = HalvingConv(3, 4), Conv(3, 4, stride=2)
-    plain.load_state_dict(halving.state_dict())
-    x = torch.randn(1, 3, *size)
-    found = halving(x)
-    assert found.shape[-2:] == (size[0] // 2, size[1] // 2)
-    assert_close(found, plain(x)[..., : size[0] // 2, : size[1] // 2])
-
-
-def test_the_size_of_the_network() -> None:
-    """Counted by hand: 3x3 convolutions with biases, two residual blocks, shares."""
-    pairs = [(3, 16), (16, 32), (32, 64), (64, 64), (64, 128), (128, 128)]  # the encoder
-    pairs += [(128, 128)] * 2 + [(64, 64)] * 2  # the blocks
-    pairs += [(128, 64)] + [(64, 64)] * 3 + [(64, 32), (32, 32), (32, 16), (16, 16), (16, 3)]  # the decoder
-    count = sum(9 * inputs * outputs + outputs for inputs, outputs in pairs)
-    assert count_parameters(SwiftNetwork()) == count + 16 + 32 + 64
-
-
-class Flat(torch.nn.Module):
+class Flat(nn.Module):
     """Features that are the picture and its square."""
 
     def forward(self, image: Tensor, layers: object) -> dict[str, Tensor]:
@@ -145,41 +158,40 @@ class Flat(torch.nn.Module):
 
 
 def test_all_of_it_learns_to_paint() -> None:
+    network = made(doubling=True, shortcuts=True)
     loss = PerceptualLoss(Flat(), style_weight=10, structure_weight=1, content_layers=("relu4_1",))
-    learner = SwiftTraining(random_slim(), lively(SwiftNetwork()), loss)
-    optimizer = torch.optim.Adam(learner.network.parameters(), lr=2e-3)
+    learner = HyperTraining("swift", random_slim(), loss, network, ramp=False)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     photos, art = torch.rand(2, 3, 32, 32), torch.cat([painting(32, 32, seed=seed) for seed in (1, 2)])
     seen = []
     for _ in range(8):
         terms = learner.training_terms(photos, art, 0.5)
-        assert set(terms) == {"content", "style", "structure", "rebuilt"}
+        assert set(terms) == {"content", "style", "structure"}
         total = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         seen.append(total.item())
     assert seen[-1] < 0.9 * seen[0]
-    quiet = [name for name, own in learner.network.named_parameters() if own.grad is None or not own.grad.any()]
+    quiet = [name for name, own in network.named_parameters() if own.grad is None or not own.grad.any()]
     assert not quiet
 
 
-def test_without_a_loss_the_encoder_learns_to_see_what_the_backbone_sees() -> None:
-    learner = SwiftTraining(random_slim(), lively(SwiftNetwork()), None)
-    terms = learner.training_terms(torch.rand(1, 3, 32, 32), painting(32, 32), 0.0)
-    assert set(terms) == {"level1", "level2", "level3", "level4", "rebuilt"}
-    backbone, image = random_slim(), torch.cat([torch.rand(1, 3, 32, 32), painting(32, 32)])
-    own, wanted = learner.network.encode(image), backbone(image, [LAYERS[4]])[LAYERS[4]]
-    found = learner.imitate(image)["level4"]
-    assert_close(found, F.mse_loss(own[4], wanted) / wanted.var())
+def test_the_styles_share_grows_only_from_nothing() -> None:
+    loss = PerceptualLoss(Flat(), style_weight=10, content_layers=("relu4_1",))
+    photos, art = torch.rand(1, 3, 32, 32), painting(32, 32)
+    network = made(doubling=True, shortcuts=True)
+    from_nothing, going_on = (HyperTraining("swift", random_slim(), loss, network, ramp=ramp) for ramp in (True, False))
+    late = going_on.training_terms(photos, art, 0.0)["style"]
+    assert_close(from_nothing.training_terms(photos, art, 0.0)["style"], 0.1 * late)
+    assert_close(from_nothing.training_terms(photos, art, 0.5)["style"], late)
 
 
-def test_the_moments_of_a_mixture_are_mixed() -> None:
-    first, second = moments(features(1, batch=1)), moments(features(2, batch=1))
-    both = Moments(1.0, (first.mean + second.mean) / 2, (first.second + second.second) / 2)
-    content = features(3, batch=1)
-    moved = moments(move(content, *transport(moments(content), both)))
-    assert_close(moved.mean, both.mean, atol=1e-3, rtol=0)
-    assert float((moved.covariance - both.covariance).abs().max()) <= 0.05 * float(both.covariance.abs().max())
+def test_a_file_tells_its_method() -> None:
+    learner = HyperTraining("swift", random_slim(), PerceptualLoss(Flat()), swift_network(6, 4))
+    assert learner.config()["method"] == "swift"
+    assert HyperNetwork(**learner.config()["shape"]).template.shape == learner.network.template.shape
+    assert slim_network(6, 4).template.shape != learner.network.template.shape
 
 
 def test_structural_similarity_of_windows() -> None:
@@ -190,5 +202,8 @@ def test_structural_similarity_of_windows() -> None:
     assert_close(similarity_map(x, x), torch.ones(1, 1, 6, 6))
 
 
-def test_options() -> None:
-    assert SwiftOptions().precision == "auto"
+def test_structure_sees_no_colours() -> None:
+    image = torch.rand(1, 3, 16, 16)
+    grey = torch.einsum("bchw,c->bhw", image, torch.tensor([0.299, 0.587, 0.114]))[:, None].expand(-1, 3, -1, -1)
+    assert_close(structure_gap(image, grey), torch.tensor(0.0), atol=1e-5, rtol=0)
+    assert structure_gap(image, 1 - image) > 0.5

@@ -82,9 +82,9 @@ def test_training_in_half_precision(name: str, train: Callable[..., Outcome], tm
 def test_each_goes_on_from_its_own_and_from_the_decoders_that_fit(
     train: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    files = {name: tmp_path / name / f"{name}.safetensors" for name in (*METHODS, "swift")}
+    files = {name: tmp_path / name / f"{name}.safetensors" for name in (*METHODS, "metanet", "swift")}
     starts = (("wct", None), ("wct", "wct"), ("adain", "wct"), ("adain", "adain"), ("sanet", "adain"), ("sanet", "wct"))
-    starts += (("swift", "wct"), ("swift", "swift"))
+    starts += (("metanet", None), ("swift", "metanet"), ("swift", "swift"))
     for name, start in (*starts, ("sanet", "sanet")):
         words = () if start is None else ("--from", str(files[start]))
         train(name, tmp_path / name, "--steps", "1", "--force", *words).good()

@@ -74,10 +74,13 @@ def tiny_sanet() -> Stylizer:
 
 
 def tiny_swift() -> Stylizer:
-    """swift over the slim encoder, with a network that never learned anything."""
-    from impasto.methods.swift import Swift, SwiftNetwork, SwiftOptions
+    """A hyper network of swift's that never learned anything, over the slim encoder."""
+    from impasto.methods.swift import Swift, SwiftOptions, swift_network
 
-    return Swift(SwiftOptions(precision="fp32"), backbone=random_slim(), network=lively(SwiftNetwork()))
+    backbone = random_slim()
+    network = _awake(swift_network(6, 4), backbone)
+    torch.nn.init.constant_(network.write_norms[0].bias[-12:], 0.3)  # the shortcuts' gains
+    return Swift(SwiftOptions(precision="fp32"), backbone=backbone, network=network)
 
 
 def tiny_johnson() -> Stylizer:
@@ -118,12 +121,19 @@ def tiny_stylebank() -> Stylizer:
 
 def tiny_metanet() -> Stylizer:
     """A hyper network that never learned anything, over the slim encoder."""
-    from impasto.methods.metanet import MetaNet, MetaNetOptions, read_moments, slim_network
+    from impasto.methods.metanet import MetaNet, MetaNetOptions, slim_network
 
-    backbone, network = random_slim(), slim_network(6, 4)
+    backbone = random_slim()
+    return MetaNet(MetaNetOptions(precision="fp32"), backbone=backbone, network=_awake(slim_network(6, 4), backbone))
+
+
+def _awake(network: Any, backbone: Backbone) -> Any:
+    """A hyper network that has looked at some pictures, and whose own paint strongly."""
+    from impasto.generated import read_moments
+
     network.start_reading(read_moments(backbone, torch.rand(8, 3, 16, 16) ** torch.rand(8, 1, 1, 1)))
     network.last.weight.data *= 4
-    return MetaNet(MetaNetOptions(precision="fp32"), backbone=backbone, network=network)
+    return network
 
 
 def varied(module: Any) -> Any:
@@ -149,15 +159,14 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     from impasto.layers import StepDecoder
     from impasto.methods.adain import AdaIN, AdaINOptions
     from impasto.methods.sanet import SANet, SANetOptions, SANetwork
-    from impasto.methods.swift import Swift, SwiftNetwork, SwiftOptions
     from impasto.methods.wct import WCT, WCTOptions
 
-    if name in (*LEARNING, "metanet"):
+    if name in (*LEARNING, "metanet", "swift"):
         return _double(tiny(name)) if double else tiny(name)
     backbone, widths = narrow_slim(), NARROW_WIDTHS if name == "wct" else NARROW_WIDTHS[:4]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
-        network = lively({"sanet": SANetwork, "swift": SwiftNetwork}.get(name, StepDecoder)(widths))
+        network = lively(SANetwork(widths) if name == "sanet" else StepDecoder(widths))
     if name == "sanet":
         _calm(network)
     if double:
@@ -165,8 +174,6 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
         network.double()
     if name == "adain":
         return AdaIN(AdaINOptions(precision="fp32"), backbone=backbone, decoder=network)
-    if name == "swift":
-        return Swift(SwiftOptions(precision="fp32"), backbone=backbone, network=network)
     if name == "wct":
         return WCT(WCTOptions(precision="fp32"), backbone=backbone, decoder=network)
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)

@@ -31,7 +31,7 @@ def export_style(
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,
 ) -> None:
-    """Write the network that metanet makes for a painting: half a megabyte that paints without the hyper network.
+    """Write the network that metanet or swift makes for a painting: half a megabyte that paints by itself.
 
     [bold]impasto stylize photo.jpg FILE -m metanet[/bold] paints with it.
     """
@@ -39,14 +39,14 @@ def export_style(
     from impasto.cli_job import pick_device, read_style
     from impasto.cli_style import describe_card
     from impasto.errors import ImpastoError
-    from impasto.methods.metanet import MetaNet
+    from impasto.generated import GeneratedNetworks
     from impasto.styles import find_card, save_style
     from impasto.stylizer import find_method, load
 
     found = find_method(method or MAKER)
     words = [*flags.words(painting, None), *ctx.args]
     files, options = flags.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
-    if not issubclass(found, MetaNet):
+    if not issubclass(found, GeneratedNetworks):
         raise ImpastoError(f"{found.name} makes no networks: use -m {MAKER}, or keep a card by `impasto style extract`")
     chosen = [*files, *([str(find_card(style))] if style is not None else [])]
     if len(chosen) != 1:
@@ -55,7 +55,7 @@ def export_style(
     target = flags.check_target(output or Path(f"{stem}.network.safetensors"), force, (".safetensors",))
     given = read_style(Path(chosen[0]))
     model = load(found.name, device=pick_device(device), **options)
-    assert isinstance(model, MetaNet)
+    assert isinstance(model, GeneratedNetworks)
     (known,) = model.encode_styles([given], size or USUAL_SIZE)
     save_style(model.generate(known), target)
     flags.print_json(describe_card(target)) if json else typer.echo(str(target))

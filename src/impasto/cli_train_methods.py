@@ -6,10 +6,12 @@ from typing import cast
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from impasto.backbones import HEADS, SLIM, SLIM_WIDTHS, load_backbone
 from impasto.cli_training import Recipe
+from impasto.generated import HyperTraining, read_moments
+from impasto.hypernetwork import HyperNetwork, condense, start_doubling
 from impasto.layers import StepDecoder
 from impasto.methods import adain, metanet, sanet, swift, wct
 from impasto.normalised_vgg import NormalisedVGG
@@ -30,7 +32,7 @@ class MethodOptions(TrainOptions):
         "", description="folder with a normalised VGG-19 to judge by; empty: vgg19-slim with its heads"
     )
     from_: str = Field(
-        "", description="weights file to go on from; adain and swift begin with wct's decoder, too, sanet with theirs"
+        "", description="weights file to go on from; for adain also wct's, for sanet also theirs, whose decoders fit"
     )
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(4.0, ge=0, description="weight of the style; 0 for wct: only learn to rebuild")
@@ -55,20 +57,6 @@ class SANetOptions(MethodOptions):
     features_weight: float = Field(1.0, ge=0, description="weight of pictures painted in their own style: features")
 
 
-class SwiftOptions(MethodOptions):
-    """What the training of swift can be told besides."""
-
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
-    style_weight: float = Field(
-        10.0, ge=0, description="weight of the style; 0: only learn to rebuild, and to see what vgg19-slim sees"
-    )
-    structure_weight: float = Field(1.0, ge=0, description="weight of structural similarity to the photo (SSIM)")
-    content_layers: tuple[str, ...] = Field(
-        ("relu4_1",), min_length=1, description="layers at which the content is compared"
-    )
-    rebuild_weight: float = Field(0.2, ge=0, description="weight of rebuilding pictures, beside painting them")
-
-
 class MetaNetOptions(MethodOptions):
     """What the training of a network that makes networks can be told besides."""
 
@@ -88,6 +76,22 @@ class MetaNetOptions(MethodOptions):
     def steps_an_artwork(self) -> int:
         """As told."""
         return self.style_every
+
+
+class SwiftOptions(MethodOptions):
+    """What the training of swift can be told besides."""
+
+    learning_rate: float = Field(1.2e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
+    style_weight: float = Field(5.0, ge=0, description="weight of the style")
+    structure_weight: float = Field(0.7, ge=0, description="weight of structural similarity to the photo (SSIM)")
+    gram_weight: float = Field(0.1, ge=0, description="weight of Gram matrices beside means and deviations")
+    tv_weight: float = Field(4.0, ge=0, description="weight of total variation")
+    content_layers: tuple[str, ...] = Field(
+        ("relu4_1",), min_length=1, description="layers at which the content is compared"
+    )
+    from_: str = Field("", description="weights file to go on from: its own, or metanet's of the same width")
+    hidden: int = Field(15, ge=1, le=1024, description="hidden numbers a generated convolution")
+    width: int = Field(8, ge=2, le=64, description="channels at full size")
 
 
 def judging_network(teacher: str) -> nn.Module:
@@ -154,18 +158,22 @@ def build_sanet(options: TrainOptions, contents: Pictures, styles: Pictures) -> 
 
 
 def build_swift(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """swift's network, from random weights, with WCT's decoder, or from `from_`."""
+    """swift's hyper network, from random weights, scaled by what the artworks are like, or from `from_`."""
     options = cast(SwiftOptions, options)
     torch.manual_seed(options.seed)
-    network = swift.SwiftNetwork()
-    if options.from_:
+    backbone, network = load_backbone(SLIM), swift.swift_network(options.hidden, options.width)
+    if not options.from_:
+        network.start_reading(survey(backbone, options, styles))
+    else:
         file = load_weights(options.from_)
-        if file.config.get("method") == "swift":
-            file.fill(network)
+        if file.config.get("method") == "metanet":
+            before = file.build(lambda config: HyperNetwork(**config["shape"]), "metanet")
+            if before.hidden > options.hidden:
+                before = condense(before, options.hidden, survey(backbone, options, styles))
+            start_doubling(network, before)
         else:
-            start_decoder(network.decoder, options.from_)
-    loss = judge(options) if options.style_weight else None
-    learner = swift.SwiftTraining(load_backbone(SLIM), network, loss, rebuild_weight=options.rebuild_weight)
+            file.fill(network)
+    learner = HyperTraining("swift", backbone, judge(options), network, ramp=not options.from_)
     return MethodTask("swift", learner).to(memory_format=torch.channels_last)
 
 
@@ -184,10 +192,15 @@ def build_metanet(options: TrainOptions, contents: Pictures, styles: Pictures) -
     if options.from_:
         load_weights(options.from_).fill(network)
     else:
-        crops = (styles.batch((options.seed, 0, 0, 4 + i), 8, options.crop) for i in range(SURVEYED))
-        network.start_reading(torch.cat([metanet.read_moments(backbone, crop) for crop in crops]))
-    learner = metanet.MetaNetTraining(backbone, judge(options), network)
+        network.start_reading(survey(backbone, options, styles))
+    learner = HyperTraining("metanet", backbone, judge(options), network)
     return MethodTask("metanet", learner).to(memory_format=torch.channels_last)
+
+
+def survey(backbone: nn.Module, options: TrainOptions, styles: Pictures) -> Tensor:
+    """What a hyper network reads of many artworks, (N, moments)."""
+    crops = (styles.batch((options.seed, 0, 0, 4 + i), 8, options.crop) for i in range(SURVEYED))
+    return torch.cat([read_moments(backbone, crop) for crop in crops])
 
 
 def start_decoder(decoder: StepDecoder, path: str) -> None:

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from impasto.errors import OptionError
 from impasto.layers import Conv, DoublingConv
 from impasto.statistics import Moments
 from impasto.transformation import Form, PictureNetwork, TransformLayer
 
 PAPER_MOMENTS = 2 * (64 + 128 + 256 + 512)
 """Means and deviations of VGG-16's relu1_2, relu2_2, relu3_3 and relu4_3."""
+PHASES = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+"""The four numbers of a transposed convolution at stride 2 that does what repetition and a kernel of three do."""
 SMOOTH = (0.25, 0.75, 0.75, 0.25)
 """How a transposed convolution, 4 at stride 2, interpolates linearly."""
 GAIN = 0.1
@@ -24,12 +27,17 @@ DAMPING = 1e-3
 """So much of the strongest component's variance is added to each, so that what is hardly seen is not blown up."""
 
 
+UPS = 11, 13
+"""How many layers back lies the input that a way up adds by its shortcut: what had its size on the way down."""
+
+
 class GeneratedNetwork(PictureNetwork):
     """The transformation network of Meta Networks: 9x9, two down, ten 3x3, two transposed 4x4 up, 9x9.
 
     width: b; of 1 746 144 numbers with the paper's 32, of 112 056 with its fast network's 8. All convolutions but the
     first and the last are normalised and generated. residual: the ten are five residual blocks; output: ``linear``
-    pictures in [0, 1] or ``sigmoid``; affine: the norms have scales and shifts, besides those numbers.
+    pictures in [0, 1] or ``sigmoid``; affine: the norms have scales and shifts, besides those numbers. doubling: the
+    ways up repeat pixels and convolve 3x3; shortcuts: they add what had their size on the way down, times gains.
 
     Departs from the paper: every convolution mirrors the edge of what it reads, instead of one mirror of 40 px around
     the photo and unpadded convolutions, so that tiles give what the whole picture gives.
@@ -42,9 +50,13 @@ class GeneratedNetwork(PictureNetwork):
         residual: bool = True,
         output: Literal["linear", "sigmoid"] = "linear",
         affine: bool = False,
+        doubling: bool = False,
+        shortcuts: bool = False,
     ) -> None:
         shape = {"form": "generated", "width": width, "residual": residual, "output": output, "affine": affine}
-        super().__init__(_layers(width, residual), shape, own_norms=affine)
+        if doubling or shortcuts:
+            shape |= {"doubling": doubling, "shortcuts": shortcuts}
+        super().__init__(_layers(width, residual, doubling, shortcuts), shape, own_norms=affine)
 
     @property
     def generated(self) -> list[str]:
@@ -57,7 +69,7 @@ def build_network(shape: Mapping[str, Any]) -> GeneratedNetwork:
     return GeneratedNetwork(**{key: value for key, value in shape.items() if key != "form"})
 
 
-def _layers(width: int, residual: bool) -> Iterable[TransformLayer]:
+def _layers(width: int, residual: bool, doubling: bool, shortcuts: bool) -> Iterable[TransformLayer]:
     yield TransformLayer(3, width, 9, Form(norm=False), bias=True)
     yield TransformLayer(width, 2 * width, 3, Form(stride=2), bias=False)
     yield TransformLayer(2 * width, 4 * width, 3, Form(stride=2), bias=False)
@@ -65,8 +77,9 @@ def _layers(width: int, residual: bool) -> Iterable[TransformLayer]:
         second = residual and number % 2 == 1
         form = Form(opens=residual and not second, closes=second, relu=not second)
         yield TransformLayer(4 * width, 4 * width, 3, form, bias=False)
-    yield TransformLayer(4 * width, 2 * width, 4, Form(up=True, transposed=True), bias=False)
-    yield TransformLayer(2 * width, width, 4, Form(up=True, transposed=True), bias=False)
+    for inputs, back in zip((4 * width, 2 * width), UPS, strict=True):
+        form = Form(up=True, transposed=not doubling, shortcut=back if shortcuts else 0)
+        yield TransformLayer(inputs, inputs // 2, 3 if doubling else 4, form, bias=False)
     yield TransformLayer(width, 3, 9, Form(norm=False, relu=False), bias=False)
 
 
@@ -75,7 +88,8 @@ class HyperNetwork(nn.Module):
 
     moments: how many numbers go in; hidden: of each of the 14 groups. Of 226 684 672 parameters with the paper's sizes
     and width 32, 17 395 072 with its fast network's 8; the first and the last convolution, which all styles share, are
-    besides. affine: a group more makes the scales and shifts of the norms.
+    besides. affine: a group more makes the scales and shifts of the norms, and the gains of shortcuts; doubling,
+    shortcuts: see `GeneratedNetwork`.
 
     Departs from the paper: the moments are seen on a logarithmic scale and in units of their spread over paintings.
     """
@@ -93,17 +107,24 @@ class HyperNetwork(nn.Module):
         residual: bool = True,
         output: Literal["linear", "sigmoid"] = "linear",
         affine: bool = False,
+        doubling: bool = False,
+        shortcuts: bool = False,
     ) -> None:
         super().__init__()
+        if shortcuts and not affine:
+            raise OptionError("the gains of shortcuts are made with the scales and shifts of norms: add affine")
         with torch.device("meta"):
-            template = GeneratedNetwork(width, residual=residual, output=output, affine=affine)
+            template = GeneratedNetwork(
+                width, residual=residual, output=output, affine=affine, doubling=doubling, shortcuts=shortcuts
+            )
         self._template = (template,)  # in a tuple: it has no numbers of its own
         self.moments, self.hidden = moments, hidden
         self.sizes = {name: template.get_parameter(name).shape for name in template.generated}
         groups = len(self.sizes) + affine
         self.read = nn.Linear(moments, groups * hidden)
         self.write = nn.ModuleList(nn.Linear(hidden, size.numel()) for size in self.sizes.values())
-        self.write_norms = nn.ModuleList([nn.Linear(hidden, 2 * sum(template.normed))] if affine else [])
+        gains = [gain.numel() for gain in template.gains]
+        self.write_norms = nn.ModuleList([nn.Linear(hidden, 2 * sum(template.normed) + sum(gains))] if affine else [])
         self.first, self.last = Conv(3, width, 9), Conv(width, 3, 9)
         self.last.register_parameter("bias", None)
         for name, start in (("unit", 1.0), ("middle", 0.0), ("spread", 1.0)):
@@ -176,10 +197,11 @@ class HyperNetwork(nn.Module):
         sized = zip(self.sizes.items(), self.write, groups[: len(self.sizes)], strict=True)
         made = {name: layer(group).reshape(-1, *size) for (name, size), layer, group in sized}
         for layer in self.write_norms:
-            parts = layer(groups[-1]).split([*self.template.normed, *self.template.normed], 1)
-            count = len(self.template.normed)
-            made |= {f"scales.{number}": part for number, part in enumerate(parts[:count])}
-            made |= {f"shifts.{number}": part for number, part in enumerate(parts[count:])}
+            counts = self.template.normed
+            sizes = {f"scales.{number}": count for number, count in enumerate(counts)}
+            sizes |= {f"shifts.{number}": count for number, count in enumerate(counts)}
+            sizes |= {f"gains.{number}": gain.numel() for number, gain in enumerate(self.template.gains)}
+            made |= dict(zip(sizes, layer(groups[-1]).split(list(sizes.values()), 1), strict=True))
         end = len(self.template.row) - 1
         shared = {f"layers.0.conv.{name}": value for name, value in self.first.named_parameters()}
         shared |= {f"layers.{end}.conv.{name}": value for name, value in self.last.named_parameters()}
@@ -194,6 +216,57 @@ class HyperNetwork(nn.Module):
             for network, image in zip(networks, images, strict=True)
         ]
         return torch.cat(painted)
+
+
+@torch.no_grad()
+def start_doubling(network: HyperNetwork, before: HyperNetwork) -> None:
+    """Let `network`, which doubles and has shortcuts, begin as `before`, whose ways up are transposed convolutions.
+
+    All else is the same. Of kernels 4x4 at stride 2 the nearest that repetition and 3x3 can do is taken (least
+    squares); what is lost is a grid, the difference between odd and even pixels of a flat map. Gains begin at 0.
+    """
+    fit = torch.linalg.pinv(PHASES)
+    values = dict(before.state_dict())
+    sized = zip(before.sizes.items(), before.write, strict=True)
+    for number, ((name, size), layer) in enumerate(sized):
+        if isinstance(before.template.get_submodule(name.removesuffix(".weight")), DoublingConv):
+            for kind, tensor in layer.state_dict().items():
+                kernels = tensor.view(*size, -1).permute(1, 0, 4, 2, 3)  # out, in, hidden, 4, 4
+                kernels = (fit @ kernels @ fit.T).permute(0, 1, 3, 4, 2)
+                values[f"write.{number}.{kind}"] = kernels.reshape(-1, *tensor.shape[1:])
+    for kind, tensor in before.write_norms[0].state_dict().items():
+        added = len(getattr(network.write_norms[0], kind)) - len(tensor)
+        values[f"write_norms.0.{kind}"] = torch.cat([tensor, tensor.new_zeros(added, *tensor.shape[1:])])
+    network.load_state_dict(values)
+
+
+@torch.no_grad()
+def condense(network: HyperNetwork, hidden: int, paintings: Tensor) -> HyperNetwork:
+    """A hyper network of the same form with fewer hidden numbers that makes nearly the same networks.
+
+    paintings: moments of many, (N, moments). Of each group's hidden vectors those components are kept that change most
+    in what is made of them, over these paintings.
+    """
+    small = HyperNetwork(**{**network.shape, "hidden": hidden})
+    values = dict(network.state_dict())
+    vectors = network.encode(paintings).view(len(paintings), -1, network.hidden)
+    rows = values["read.weight"].view(-1, network.hidden, network.moments), values["read.bias"].view(-1, network.hidden)
+    writers = [(f"write.{number}", layer) for number, layer in enumerate(network.write)]
+    writers += [("write_norms.0", layer) for layer in network.write_norms]
+    kept: list[tuple[Tensor, Tensor]] = []
+    for group, (name, layer) in enumerate(writers):
+        weight, middle = layer.state_dict()["weight"], vectors[:, group].mean(0)
+        strengths, axes = torch.linalg.eigh(weight.T @ weight)
+        strengths = strengths.clamp_min(1e-6 * float(strengths.max())).sqrt()
+        root, inverse = axes * strengths @ axes.T, axes / strengths @ axes.T
+        _, _, main = torch.linalg.svd((vectors[:, group] - middle) @ root, full_matrices=False)
+        inwards, outwards = main[:hidden] @ root, inverse @ main[:hidden].T
+        kept.append((inwards @ rows[0][group], inwards @ (rows[1][group] - middle)))
+        values[f"{name}.weight"] = weight @ outwards
+        values[f"{name}.bias"] = values[f"{name}.bias"] + weight @ middle
+    values["read.weight"], values["read.bias"] = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    small.load_state_dict(values)
+    return small
 
 
 def vector_of(found: Sequence[Moments]) -> Tensor:

@@ -31,14 +31,6 @@ class Conv(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, self.stride)
 
 
-class HalvingConv(Conv):
-    """A convolution at stride 2 that halves height and width, rounded down, with the picture's edge repeated."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3, stride=2)
-        self.edge = (1, 0, 1, 0)  # what lies below and to the right is read by nothing
-
-
 class _Wrap(torch.autograd.Function):
     """Circular padding: as ``F.pad(x, ..., mode="circular")``, in a fifth of the time in channels-last format."""
 

@@ -290,10 +290,8 @@ def similarity_map(x: Tensor, y: Tensor, reach: float = 1.0) -> Tensor:
 
 def structure_gap(found: Tensor, wanted: Tensor) -> Tensor:
     """1 - SSIM of two pictures, (B, 3, H, W) in [0, 1], seen in grey: their contours and shades, not their colours."""
-    x, y = (
-        torch.einsum("bchw,c->bhw", precise(image), image.new_tensor(LUMA).float())[:, None]
-        for image in (found, wanted)
-    )
+    luma = precise(found).new_tensor(LUMA)[:, None, None]
+    x, y = ((precise(image) * luma).sum(1, keepdim=True) for image in (found, wanted))
     return 1 - similarity_map(x, y).mean()
 
 

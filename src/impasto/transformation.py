@@ -25,7 +25,11 @@ Norms = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Form:
-    """What a layer does besides its convolution. transposed: it goes up by the convolution itself."""
+    """What a layer does besides its convolution.
+
+    transposed: it goes up by the convolution itself; shortcut: so many layers back lies the one whose input is added to
+    what comes out, every channel times a gain.
+    """
 
     stride: int = 1
     up: bool = False
@@ -34,6 +38,7 @@ class Form:
     relu: bool = True
     opens: bool = False
     closes: bool = False
+    shortcut: int = 0
 
 
 class TransformLayer(nn.Module):
@@ -64,7 +69,7 @@ class TransformLayer(nn.Module):
 
 
 class LayerRow(nn.Module):
-    """Layers one after the other, and the scales and shifts of the norms that follow some of them.
+    """Layers one after the other, the scales and shifts of the norms that follow some of them, the gains of shortcuts.
 
     own_norms: it holds these itself, else they are 1 and 0 unless given. round_up: maps of odd pictures keep the half
     pixel, as convolutions leave it.
@@ -76,6 +81,8 @@ class LayerRow(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.scales = nn.ParameterList([torch.ones(count) for count in self.normed] if own_norms else [])
         self.shifts = nn.ParameterList([torch.zeros(count) for count in self.normed] if own_norms else [])
+        joined = (layer.conv.out_channels for layer in self.row if layer.form.shortcut)
+        self.gains = nn.ParameterList(torch.zeros(count) for count in joined)
 
     @property
     def row(self) -> list[TransformLayer]:
@@ -101,14 +108,18 @@ class LayerRow(nn.Module):
 
     def run(self, x: Tensor, size: Sequence[int], side: int = 1, norms: Norms | None = None) -> Tensor:
         """A map of stride `side` in a picture of `size`, through all layers. norms: instead of the row's own."""
-        given = iter(self.norms if norms is None else norms)
-        kept = x
-        for layer in self.row:
+        given, gains = iter(self.norms if norms is None else norms), iter(self.gains)
+        kept, wanted, inputs = x, shortcut_starts(self.row), dict[int, Tensor]()
+        for number, layer in enumerate(self.row):
             form = layer.form
             kept = x if form.opens else kept
+            if number in wanted:
+                inputs[number] = x
             side = side_after(side, form)
             like = [-(-extent // side) if self.round_up else extent // side for extent in size[-2:]]
             x = settle(layer(x, like), form, next(given) if form.norm else None, None, kept)
+            if form.shortcut:
+                x = add_shortcut(x, inputs[number - form.shortcut], next(gains))
         return x
 
 
@@ -204,12 +215,25 @@ def settle(
     return y + kept if form.closes and kept is not None else y
 
 
+def shortcut_starts(layers: Sequence[TransformLayer]) -> set[int]:
+    """The numbers of the layers whose input is added further on."""
+    return {number - layer.form.shortcut for number, layer in enumerate(layers) if layer.form.shortcut}
+
+
+def add_shortcut(x: Tensor, earlier: Tensor, gain: Tensor) -> Tensor:
+    """`earlier` added to `x`, both (B, C, H, W), every channel times its gain, (C,)."""
+    return torch.addcmul(x, earlier.to(x.dtype), gain[:, None, None].to(x.dtype))
+
+
 def network_stages(network: PictureNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
     """The network as local stages, from the map ``image`` to the map `outcome`: a barrier at every norm.
 
     prefix: what the names of maps in between begin with, so that several networks can stand in one row.
     """
-    return row_stages(network.row, norms, (IMAGE, outcome), prefix, opening=network.enter, closing=network.leave)
+    ends = (IMAGE, outcome)
+    return row_stages(
+        network.row, norms, ends, prefix, opening=network.enter, closing=network.leave, gains=list(network.gains)
+    )
 
 
 def row_stages(
@@ -222,14 +246,15 @@ def row_stages(
     opening: Callable[[Tensor], Tensor] = leave_as_is,
     closing: Callable[[Tensor], Tensor] = leave_as_is,
     mask: Tensor | None = None,
+    gains: Sequence[Tensor] = (),
 ) -> tuple[Stage, ...]:
     """Layers as local stages, a barrier at every norm.
 
     ends: the names of the map to begin with, of stride `side`, and of what comes out; opening, closing: what is done
     to the one before the first layer and after the last one, pixel by pixel; prefix: see `network_stages`; mask: the
-    region that the norms measure, see `MomentsOf`.
+    region that the norms measure, see `MomentsOf`; gains: one for each shortcut.
     """
-    return tuple(_Row(tuple(layers), norms, ends, prefix, side, opening, closing, mask).stages())
+    return tuple(_Row(tuple(layers), norms, ends, prefix, side, opening, closing, mask, gains).stages())
 
 
 @dataclass(frozen=True)
@@ -242,6 +267,7 @@ class _Row:
     opening: Callable[[Tensor], Tensor]
     closing: Callable[[Tensor], Tensor]
     mask: Tensor | None
+    gains: Sequence[Tensor]
 
     def stages(self) -> Iterable[Stage]:
         side = self.side
@@ -259,15 +285,20 @@ class _Row:
         return f"{self.prefix}y{number}"
 
     def _skip(self, number: int) -> str:
-        """The input of the block that layer `number` opens."""
+        """The input of layer `number`, kept for where its block closes or its shortcut ends."""
         return f"{self.prefix}x{number}"
 
     def _sources(self, number: int) -> list[str]:
         """The maps that layer `number`'s input is made of."""
         if not number:
             return [self.ends[0]]
-        before = self.layers[number - 1]
-        return [self._name(number - 1), *([self._skip(number - 2)] if before.form.closes else [])]
+        before = self.layers[number - 1].form
+        kept = [self._skip(number - 2)] if before.closes else []
+        return [self._name(number - 1), *kept, *([self._start(number)] if before.shortcut else [])]
+
+    def _start(self, number: int) -> str:
+        """The map from which the shortcut to layer `number`'s input comes."""
+        return self._skip(number - 1 - self.layers[number - 1].form.shortcut)
 
     def _settled(self, number: int, work: Work) -> Tensor:
         """Layer `number`'s input."""
@@ -279,18 +310,25 @@ class _Row:
             norm = self.norms[sum(layer.form.norm for layer in self.layers[: number - 1])]
             own = work.given[self._name(number - 1)]
         kept = work.maps[self._skip(number - 2)] if form.closes else None
-        return settle(work.maps[self._name(number - 1)], form, norm, own, kept)
+        x = settle(work.maps[self._name(number - 1)], form, norm, own, kept)
+        if not form.shortcut:
+            return x
+        gain = self.gains[sum(layer.form.shortcut > 0 for layer in self.layers[: number - 1])]
+        return add_shortcut(x, work.maps[self._start(number)], gain)
 
     def _stage(self, number: int, layer: TransformLayer, side: int) -> Stage:
         name, sources = self._name(number), self._sources(number)
         flows = [Flow(source, name, (layer,)) for source in sources]
-        if layer.form.opens:
+        keeps = layer.form.opens or number in shortcut_starts(self.layers)
+        if keeps:
             flows += [Flow(source, self._skip(number)) for source in sources]
 
         def run(work: Work) -> Mapping[str, Tensor]:
             x = self._settled(number, work)
-            made = {self._skip(number): x} if layer.form.opens else {}
-            return {**made, name: layer(x, (work.height // side, work.width // side))}
+            made = {self._skip(number): x} if keeps else {}
+            if name in work.wanted:  # what is kept of it already must not be made anew, with less around it
+                made[name] = layer(x, (work.height // side, work.width // side))
+            return made
 
         measures = (MomentsOf(name, full=False, mask=self.mask),) if layer.form.norm else ()
         return Stage(tuple(flows), run, measures)

@@ -7,38 +7,14 @@ can be kept as a file of half a megabyte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from pydantic import Field
-from torch import Tensor, nn
-
-from impasto.backbones import SLIM, SLIM_WIDTHS, Backbone, load_backbone
-from impasto.errors import OptionError
-from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
-from impasto.layers import freeze
-from impasto.learned import mixture_stages, network_kind, network_style
-from impasto.one_pass import OnePass
-from impasto.options import Options
-from impasto.perceptual import PerceptualLoss, stack_rows
-from impasto.stages import IMAGE, Flow, Known, MomentsOf, Stage
-from impasto.statistics import Moments, moments
-from impasto.styles import Style, moments_kind, recall
-from impasto.stylizer import LEAST_SIDE
-from impasto.weights import load_weights, resolve
-
-LAYERS = tuple(f"relu{level}_1" for level in range(1, 6))
-SLIM_MOMENTS = 2 * sum(SLIM_WIDTHS)
-HIDDEN = "hidden"
-ADVICE = "make one with `impasto export-style PAINTING -m metanet -o FILE`"
+from impasto.generated import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions
+from impasto.hypernetwork import HyperNetwork
 
 
-class MetaNetOptions(Options):
+class MetaNetOptions(GeneratedOptions):
     """What can be chosen without training anew."""
-
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
 def slim_network(
@@ -53,156 +29,16 @@ def slim_network(
     return HyperNetwork(SLIM_MOMENTS, hidden, width, residual=residual, output=output, affine=affine)
 
 
-class MetaNet(OnePass):
+class MetaNet(GeneratedNetworks):
     """A network for any painting, written by a hyper network (Shen, Yan & Zeng 2018, "Meta Networks for NST").
 
     Departs from the paper: the moments are those of vgg19-slim, on a logarithmic scale in units of their spread; the
     groups of the hidden vector are smaller; the norms' scales and shifts are generated, too, 784 numbers besides the
     112 056 of the fast network, because without them the colours of a painting can't be met; the output is a sigmoid's;
-    edges are mirrored at every convolution. Trained as `MetaNetTraining` says. strength mixes what is painted with the
-    photo.
+    edges are mirrored at every convolution. The loss is `PerceptualLoss`', normalised content and means and deviations
+    besides the Gram matrices, over VGG-19, and every sample of a batch has a style of its own; the paper's batches are of
+    one style, which stays for 20 of them. strength mixes what is painted with the photo.
     """
 
     name = "metanet"
     Options = MetaNetOptions
-    options: MetaNetOptions
-
-    def __init__(
-        self,
-        options: MetaNetOptions,
-        *,
-        device: str | torch.device = "cpu",
-        preset: str = "default",
-        backbone: Backbone | None = None,
-        network: HyperNetwork | None = None,
-    ) -> None:
-        super().__init__(options, device=device, preset=preset)
-        self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
-        self.backbone.to(memory_format=torch.channels_last)
-        self._digest = "random"
-        if network is None:
-            file = load_weights(options.weights or resolve(self.name))
-            network = file.build(lambda config: HyperNetwork(**config["shape"]), self.name)
-            self._digest = file.digest
-        self.network = network.eval().requires_grad_(False).to(self.device)
-        self._built: dict[int, tuple[Style, GeneratedNetwork]] = {}
-
-    @property
-    def style_kind(self) -> str:
-        """Hidden vectors of this hyper network."""
-        return f"{self.name}/{moments_kind(self.backbone)}/{self._digest[:12]}"
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """Encoder and hyper network."""
-        return {str(self.backbone.name): str(self.backbone.digest), self.name: self._digest}
-
-    def adopt(self, style: Style) -> Style:
-        """Own styles, cards of moments of the same encoder, and whole generated networks."""
-        if style.kind == network_kind(self.network.template.shape):
-            return style
-        if style.kind == moments_kind(self.backbone):
-            return self._style({layer: recall(style, layer) for layer in LAYERS}, style.info)
-        return super().adopt(style)
-
-    def style_stage(self) -> Stage:
-        """The moments of each layer."""
-        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
-        measures = tuple(MomentsOf(layer, full=False) for layer in LAYERS)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS), measures)
-
-    def style_of(self, known: Known) -> Style:
-        """The hidden vector."""
-        return self._style(known, {})
-
-    def _style(self, found: Mapping[str, Moments], info: Mapping[str, Any]) -> Style:
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            vector = vector_of([found[layer] for layer in LAYERS]).to(self.network.unit)
-            return Style({HIDDEN: self.network.encode(vector)[0]}, self.style_kind, info)
-
-    @torch.no_grad()
-    def generate(self, style: Style) -> Style:
-        """The whole network that is made for `style`, as a style that needs no hyper network; raises OptionError."""
-        style = self.adopt(style)
-        if HIDDEN not in style:
-            return style
-        with torch.autocast(self.device.type, enabled=False):
-            (numbers,) = self.network.generate(style[HIDDEN][None].to(self.network.unit))
-        network = build_network(self.network.template.shape).to(self.network.unit)
-        network.load_state_dict(numbers)
-        return network_style(network, {**style.info, "network": network.shape})
-
-    def stages(
-        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
-    ) -> tuple[Stage, ...]:
-        """The network made for the style, or each one of those mixed; then the mixture with the photo."""
-        return mixture_stages(style, self._build, strength)
-
-    def _build(self, style: Style) -> GeneratedNetwork:
-        """The network for `style`, made once for as long as no other one is asked for; raises OptionError."""
-        kept = self._built.get(id(style))
-        if kept is not None and kept[0] is style:
-            return kept[1]
-        network = _fill(self.network.template.shape, self.generate(style)).to(self.device)
-        network.to(memory_format=torch.channels_last)
-        self._built = {id(style): (style, network)}
-        return network
-
-
-def load_network(style: Style) -> GeneratedNetwork:
-    """The network that a generated style is, ready to paint by itself; raises OptionError if it is none."""
-    shape = style.info.get("network")
-    if not isinstance(shape, dict):
-        raise OptionError(f"this style card holds no generated network: {ADVICE}")
-    return _fill(shape, style)
-
-
-def _fill(shape: Mapping[str, Any], style: Style) -> GeneratedNetwork:
-    try:
-        network = build_network(shape).to(next(iter(style.values())).dtype)
-        network.load_state_dict(dict(style))
-    except (RuntimeError, TypeError, StopIteration):
-        raise OptionError(f"this style card holds a damaged network: {ADVICE}") from None
-    freeze(network)
-    return network
-
-
-class MetaNetTraining(nn.Module):
-    """How the hyper network learns, together with the two convolutions that all styles share.
-
-    Each sample of a batch has a style of its own, whose network is made and run by itself.
-
-    Departs from the paper: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
-    matrices, over VGG-19; the paper's batches are of one style, which stays for 20 of them.
-    """
-
-    def __init__(self, backbone: nn.Module, loss: PerceptualLoss, network: HyperNetwork) -> None:
-        super().__init__()
-        self.network = network
-        self._frozen = backbone, loss  # in a tuple: no part of what is saved
-
-    def config(self) -> dict[str, Any]:
-        """The network's shape, for the file's header."""
-        return {"method": "metanet", "backbone": str(self._frozen[0].digest), "shape": self.network.shape}
-
-    def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Stylized pictures, sample by sample, (B, 3, H, W)."""
-        painted: Tensor = self.network(contents, read_moments(self._frozen[0], styles))
-        return painted
-
-    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Content, style and smoothness of what is painted; the style's share grows over the first part."""
-        terms = self._frozen[1](self.paint(contents, styles), contents, styles)
-        return {**terms, "style": terms["style"] * min(1.0, 0.1 + 3 * progress)}
-
-    @torch.no_grad()
-    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
-        return stack_rows((contents, styles, self.paint(contents, styles).clamp(0, 1)))
-
-
-@torch.no_grad()
-def read_moments(backbone: nn.Module, images: Tensor) -> Tensor:
-    """What the hyper network reads of pictures, (B, 3, H, W): (B, moments)."""
-    features = backbone(images, LAYERS)
-    return vector_of([moments(features[layer], full=False) for layer in LAYERS])

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from impasto.backbones import SLIM, Backbone, load_backbone
 from impasto.layers import StepDecoder, fit_edge, size_below
-from impasto.moment_styles import MomentStyles
+from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, stack_rows
 from impasto.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
-from impasto.styles import Style, recall
+from impasto.styles import Style, moments_kind, note, recall
 from impasto.stylizer import LEAST_SIDE
 from impasto.weights import load_weights, resolve
 
@@ -152,7 +152,7 @@ def apply(maps: Affine, features: Tensor) -> Tensor:
     return moved[0] if len(moved) == 1 else torch.cat(moved)
 
 
-class WCT(MomentStyles):
+class WCT(OnePass):
     """Whitening and colouring transforms over vgg19-slim (Li et al. 2017).
 
     Departs from the paper: the picture is encoded once; the decoder of a level gives the next level's features, not a
@@ -190,14 +190,31 @@ class WCT(MomentStyles):
         self.decoder.to(memory_format=torch.channels_last)
 
     @property
-    def style_layers(self) -> list[str]:
-        """One for each chosen level."""
-        return [LAYERS[level] for level in self.options.levels]
+    def style_kind(self) -> str:
+        """Moments over the encoder."""
+        return moments_kind(self.backbone)
 
     @property
     def digests(self) -> dict[str, str]:
         """Encoder and decoder."""
         return {self.backbone.name: self.backbone.digest, self.name: self.decoder_digest}
+
+    def adopt(self, style: Style) -> Style:
+        """Cards of moments of the same encoder, of which the chosen levels are kept, so that all of them mix."""
+        found, layers = super().adopt(style), {LAYERS[level] for level in self.options.levels}
+        kept = {name: tensor for name, tensor in found.items() if name.rpartition(".")[0] in layers}
+        return Style(kept, found.kind, found.info)
+
+    def style_stage(self) -> Stage:
+        """Moments at the chosen levels."""
+        layers = [LAYERS[level] for level in self.options.levels]
+        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers), tuple(map(MomentsOf, layers)))
+
+    def style_of(self, known: Known) -> Style:
+        """Means and second moments."""
+        values = [note(known[LAYERS[level]], LAYERS[level]) for level in self.options.levels]
+        return Style({name: tensor for part in values for name, tensor in part.items()}, self.style_kind)
 
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
