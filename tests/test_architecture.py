@@ -31,7 +31,7 @@ LEVELS = [
         "timing",
         "weights",
     }
-    | {"video", "flow", "procedural"},
+    | {"video", "flow", "procedural", "remote", "png"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"tiling", "tiled_objective", "memory", "runtimes"},
@@ -71,6 +71,8 @@ ONLY_IN = {
     "onnxruntime": {"runtimes"},
     "huggingface_hub": {"weights.hub"},
     "cv2": {"flow"},
+    "fsspec": {"remote"},
+    "ray": {"cli"},
     "argparse": {"cli"},
     "typer": {"cli"},
     "rich": {"cli"},
