@@ -289,8 +289,10 @@ def _to_pixels(image: Tensor, alpha: Tensor | None, bits: int, *, opaque: bool) 
         if cover.shape[1:] != color.shape[1:]:
             raise ImageError("the alpha channel and the image differ in size; resize one of them first")
         color = color * cover + (1 - cover) if opaque else torch.cat([color, cover])
-    levels = color.permute(1, 2, 0).mul(2**bits - 1).round_().numpy()
-    return np.ascontiguousarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)
+    levels = color.mul(2**bits - 1).round_()
+    if bits == 8:
+        return levels.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()  # bytes move sooner than floats
+    return np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), np.uint16)
 
 
 def _checked(image: Tensor, channels: int, what: str) -> Tensor:

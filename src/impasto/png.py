@@ -32,7 +32,7 @@ def encode_png(pixels: NDArray[Any], profile: bytes, text: Mapping[str, str]) ->
     for key, value in text.items():
         chunks.append(_chunk(b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + value.encode()))
     squeeze = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
-    chunks += (_chunk(b"IDAT", squeeze.compress(rows)) for rows in _filter(pixels))
+    chunks += (_chunk(b"IDAT", squeeze.compress(rows.data)) for rows in _filter(pixels))
     return b"".join([*chunks, _chunk(b"IDAT", squeeze.flush()), _chunk(b"IEND", b"")])
 
 
