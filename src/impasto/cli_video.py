@@ -23,6 +23,14 @@ FlowFlag = Annotated[
         metavar="0...1", help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV."
     ),
 ]
+FlowByFlag = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="dis, by OpenCV, or raft, by torchvision: slower, nearer to what moves."),
+]
+FlowWeightsFlag = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="RAFT's weights; default: torchvision's, where torch's cache has them."),
+]
 StripFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Also a picture of some frames and results.")]
 ReportFlag = Annotated[
     Path | None,
@@ -42,6 +50,8 @@ def video(
     output: OutputFlag = None,
     smooth: SmoothFlag = None,
     flow: FlowFlag = None,
+    flow_by: FlowByFlag = None,
+    flow_weights: FlowWeightsFlag = None,
     method: flags.MethodFlag = None,
     preset: flags.PresetFlag = None,
     style: flags.StyleFlag = None,
@@ -70,11 +80,12 @@ def video(
     """
     given = flags.given(method=method, preset=preset, style=style, style_weights=style_weights, size=size, seed=seed)
     given |= flags.given(style_size=style_size, strength=strength, keep_color=keep_color, masks=mask)
-    given |= flags.given(smooth=smooth, flow=flow)
+    given |= flags.given(smooth=smooth, flow=flow, flow_by="raft" if flow_weights and not flow_by else flow_by)
     flags.be_quiet(quiet)
     from impasto import cli_video_run
 
     asked = cli_video_run.make_recipe(ctx, flags.words(content, styles), recipe, given)
-    work = cli_video_run.plan(asked, output, strip, report, device, max_memory, force=force, record=record)
+    places = cli_video_run.Places(output, strip, report, flow_weights)
+    work = cli_video_run.plan(asked, places, device, max_memory, force=force, record=record)
     result = cli_video_run.rehearse(work) if dry_run else cli_video_run.paint_video(work, quiet=quiet)
     flags.print_json(result) if json else typer.echo(result["output"])

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -31,7 +31,7 @@ from impasto.weights.resolve import write_atomically
 
 KEY = "impasto"
 FILES = ("content", "styles", "masks")
-RARE = ("vary", "smooth", "flow")
+RARE = ("vary", "smooth", "flow", "flow_by")
 LARGEST_RECORD = 10_000_000
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class Recipe(Options):
     """What a run is asked for.
 
     size: as `parse_size` reads it; None: what the method works at by itself. weights: the digests of the weights that a
-    recorded run used; vary: the axes of a contact sheet; smooth, flow: a video's, as of `Coherence`.
+    recorded run used; vary: the axes of a contact sheet; smooth, flow, flow_by: a video's, as of
+    `Coherence`, and what measures the flow.
     """
 
     method: str = DEFAULT_METHOD
@@ -59,6 +60,7 @@ class Recipe(Options):
     vary: dict[str, tuple[str, ...]] = Field({})
     smooth: float | None = Field(None, ge=0, lt=1)
     flow: float | None = Field(None, ge=0, lt=1)
+    flow_by: Literal["dis", "raft"] | None = None
     weights: dict[str, str] = Field({})
 
     @field_validator("size", mode="before")
