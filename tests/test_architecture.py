@@ -32,8 +32,8 @@ LEVELS = [
         "timing",
         "weights",
     }
-    | {"video", "flow", "procedural"},
-    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
+    | {"video", "flow", "procedural", "remote", "png"},
+    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers", "raft"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"tiling", "tiled_objective", "memory", "runtimes"},
     {
@@ -74,7 +74,7 @@ PUBLIC = [
 
 ONLY_IN = {
     "PIL": {"decoding", "image", "inputs", "sheet"},
-    "torchvision": {"torchvision_backbones", "weights.download"},
+    "torchvision": {"torchvision_backbones", "raft", "weights.download"},
     "peft": {"transfer"},
     "torchinfo": {"recipes"},
     "av": {"video"},
@@ -82,6 +82,8 @@ ONLY_IN = {
     "onnxruntime": {"runtimes"},
     "huggingface_hub": {"weights.hub"},
     "cv2": {"flow"},
+    "fsspec": {"remote"},
+    "ray": {"cli"},
     "argparse": {"cli"},
     "typer": {"cli"},
     "rich": {"cli"},
@@ -313,7 +315,9 @@ print([m for m in ("torch", "torchvision") if m in sys.modules])
 
 def test_only_torchvisions_own_backbones_load_torchvision() -> None:
     modules = [name_of(path) for path in FILES]
-    wanted = [m for m in modules if m not in (DOOR, "torchvision_backbones") and head(m) not in ("cli", "server")]
+    wanted = [
+        m for m in modules if m not in (DOOR, "torchvision_backbones", "raft") and head(m) not in ("cli", "server")
+    ]
     code = f"""
 import importlib, sys
 for name in {wanted}:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from impasto.cli_job import Job
 from impasto.image import read_image, read_metadata, write_image
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
+SUMMARY = {"status": "summary", "done": 0, "skipped": 0, "failed": 0, "interrupted": False, "seconds": 0}
 FLAGS = ("--backbone-weights", "slim.safetensors", *QUICK)
 
 
@@ -141,6 +143,35 @@ def test_dry_run(shell: Shell) -> None:
     assert shell.names() == before
 
 
+def test_photos_styles_and_results_may_lie_elsewhere(shell: Shell) -> None:
+    elsewhere = fsspec.filesystem("memory")
+    for folder in ("photos", "paintings"):
+        elsewhere.put(folder, "/", recursive=True)
+    Path("one").mkdir()
+    words = ("memory://photos", "memory://paintings/6.png", "--style", "sea.png", "--format", "jpg")
+    batch(shell, words[0], "--style", *words[1:], "-o", "one").good()
+    done = batch(shell, words[0], "--style", *words[1:], "-o", "memory://out/new", "--json").good()
+    names = [f"{photo}-{style}.jpg" for photo in ("4", "5") for style in ("6", "sea")]
+    assert [line.get("output") for line in lines(done)] == [*(f"memory://out/new/{name}" for name in names), None]
+    assert sorted(path.rsplit("/", 1)[1] for path in elsewhere.ls("/out/new", detail=False)) == sorted(
+        name + end for name in names for end in ("", ".json")
+    )
+    for name in names:
+        assert elsewhere.cat(f"/out/new/{name}") == Path("one", name).read_bytes()
+    record = json.loads(elsewhere.cat("/out/new/4-sea.jpg.json"))
+    assert record["content"]["file"] == "memory:///photos/4.png"
+    assert record["styles"][0]["file"] == str(shell.folder / "sea.png")
+    assert record["content"]["sha256"] == json.loads(Path("one/4-sea.jpg.json").read_bytes())["content"]["sha256"]
+    elsewhere.rm_file("/out/new/4-6.jpg.json")
+    elsewhere.pipe_file("/photos/5.png", b"<html>")
+    done = batch(shell, words[0], "--style", *words[1:], "-o", "memory://out/new", "--json").good()
+    assert lines(done)[-1] | {"seconds": 0} == SUMMARY | {"done": 1, "skipped": 3}
+    done = batch(shell, words[0], "sea.png", "-o", "memory://out/other", "--json")
+    (failed,) = [line for line in lines(done) if line["status"] == "failed"]
+    assert failed["error"].startswith("memory:///photos/5.png is a web page")
+    elsewhere.store.clear()
+
+
 # --- what is there, what fails
 
 
@@ -216,6 +247,9 @@ def test_a_result_that_cant_be_written_is_told_of(shell: Shell, monkeypatch: pyt
         (["photos", "sea.png", "-o", "sea.png/out"], "can't be made"),
         (["photos", "sea.png", "-o", "out", "--format", "gif"], "--format is one of png"),
         (["photos", "paintings", "-o", "out", "--pairs", "--watch"], "not with --pairs"),
+        (["memory://none", "sea.png", "-o", "out"], "memory://none does not exist"),
+        (["memory://out", "sea.png", "-o", "memory://out"], "memory://out holds the photos"),
+        (["memory://photos", "sea.png", "-o", "out", "--watch"], "not at URLs"),
         (["photos", "sea.png", "-o", "out", "--stepps", "3"], "did you mean --steps"),
         (["photos", "-o", "out", "--recipe", "photo.png"], "holds no run record"),
         (["photos", "slim.safetensors", "-o", "out", "--keep-color", "histogram"], "recolours the painting"),
@@ -245,14 +279,7 @@ def test_ctrl_c_keeps_what_is_done(shell: Shell, monkeypatch: pytest.MonkeyPatch
     done = batch(shell, "photos", "paintings", "-o", "out", "--json")
     assert done.code == 130
     assert results() == ["4-6.png"]
-    assert lines(done)[-1] | {"seconds": 0} == {
-        "status": "summary",
-        "done": 1,
-        "skipped": 0,
-        "failed": 0,
-        "interrupted": True,
-        "seconds": 0,
-    }
+    assert lines(done)[-1] | {"seconds": 0} == SUMMARY | {"done": 1, "interrupted": True}
 
 
 def test_after_a_kill_nothing_is_lost_or_half_written(shell: Shell) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import http.client
+import io
+import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -17,11 +24,11 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 from cli_support import Shell, make_backbone, open_shell
 from impasto import cli_serve
 from impasto.errors import ImpastoError
-from impasto.image import read_image
+from impasto.image import open_picture, read_image
 from impasto.server.app import create_app
 from impasto.server.limits import Limits
 from impasto.server.studio import Studio
-from server_support import wait_until
+from server_support import picture_bytes, wait_until
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -87,6 +94,44 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     cli_serve._check_extras(page=False)
     with pytest.raises(ImpastoError, match=r"needs gradio: pip install 'impasto\[ui\]' \(or add --no-page\)"):
         cli_serve._check_extras(page=True)
+
+
+# --- a process of its own
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    folder.mkdir()
+    line = [sys.executable, "-m", "impasto", "serve", "--no-page", "--port", "0", *words]
+    surroundings = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=surroundings)
+
+
+def ask(address: str, path: str, order: dict[str, Any] | None = None) -> tuple[int, bytes]:
+    """The answer's status and body."""
+    with contextlib.closing(http.client.HTTPConnection(address, timeout=120)) as connection:
+        body = None if order is None else json.dumps(order)
+        connection.request("GET" if body is None else "POST", path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_a_process_serves_and_ends_well(tmp_path: Path) -> None:
+    with start(tmp_path / "own", "--json") as process:
+        try:
+            assert process.stdout is not None
+            address = json.loads(process.stdout.readline())["url"].removeprefix("http://").rstrip("/")
+            assert list((tmp_path / "own").glob("impasto-serve-*"))
+            assert ask(address, "/health")[0] == 200
+            photo = base64.b64encode(picture_bytes()).decode()
+            status, picture = ask(address, "/v1/stylize", {"content": photo, "styles": ["udnie"], "method": "adain"})
+            assert status == 200
+            assert open_picture(io.BytesIO(picture)).size == (36, 48)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert list((tmp_path / "own").iterdir()) == []
 
 
 # --- the README

@@ -41,7 +41,7 @@ def can_be_rehearsed(command: str) -> bool:
     return (
         verbs[-1:]
         and verbs[-1] in REHEARSING
-        and not re.search("--list-options|--resume|--help|--runtime|train texture", command)
+        and not re.search("--list-options|--resume|--help|--runtime|train texture|://", command)
     )
 
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from impasto import cli_flags as flags
 from impasto.errors import ImpastoError
 
+if TYPE_CHECKING:
+    from impasto.cli_batch_plan import Plan
+    from impasto.cli_batch_run import Engine
+
 FilesWord = Annotated[
     str | None,
-    typer.Argument(metavar="CONTENTS", help="Photos: files, folders or quoted patterns such as 'trip/**/*.jpg'."),
+    typer.Argument(metavar="CONTENTS", help="Photos: files, folders, URLs or quoted patterns such as 'trip/**/*.jpg'."),
 ]
 StylesWord = Annotated[
     list[str] | None,
     typer.Argument(metavar="STYLES", help="The last word, unless --style or --recipe says which: paintings, cards."),
 ]
 FolderFlag = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the results; made if it is not there.")
+    str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the results; made if it is not there.")
 ]
 StyleFlag = Annotated[
     list[str] | None,
@@ -33,6 +39,13 @@ ForceFlag = Annotated[bool, typer.Option("--force", help="Make again what is the
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object a line: each picture, then a summary.")]
 PairsFlag = Annotated[
     bool, typer.Option("--pairs", help="The first photo by the first style, the second by the second.")
+]
+EngineFlag = Annotated[
+    str, typer.Option(metavar="NAME", help="local, or ray: the workers of a Ray cluster, or of this machine.")
+]
+WorkersFlag = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Workers of --engine ray; default: one a GPU, or one for 4 cores."),
 ]
 WatchFlag = Annotated[bool, typer.Option("--watch", help="Then wait for new photos, until Ctrl-C.")]
 
@@ -55,6 +68,8 @@ def batch(
     seed: flags.SeedFlag = None,
     device: flags.DeviceFlag = "auto",
     runtime: flags.RuntimeFlag = "torch",
+    engine: EngineFlag = "local",
+    workers: WorkersFlag = None,
     format: FormatFlag = "png",
     force: ForceFlag = False,
     json: JsonFlag = False,
@@ -72,16 +87,37 @@ def batch(
     given |= flags.given(strength=strength, keep_color=keep_color, masks=mask)
     flags.be_quiet(quiet)
     from impasto import cli_batch_plan, cli_batch_run, cli_job
+    from impasto.remote import to_path
 
+    open_engine = _choose_engine(engine, workers, watch)
+    target = None if output is None else to_path(output)
     base, files = cli_job.merge_flags(ctx, flags.words(contents, styles), recipe, given)
     if base.vary:
         raise ImpastoError(f"{recipe} records a contact sheet, not a picture")
     plan = cli_batch_plan.make_plan(
-        base, files, style or [], output, suffix=f".{format}", pairs=pairs, record=record, force=force, watch=watch
+        base, files, style or [], target, suffix=f".{format}", pairs=pairs, record=record, force=force, watch=watch
     )
     if dry_run:
         code = cli_batch_run.rehearse(plan, json=json)
     else:
-        code = cli_batch_run.run(plan, device, runtime, watch=watch, quiet=quiet, json=json)
+        code = cli_batch_run.run(plan, lambda: open_engine(plan, device, runtime), watch=watch, quiet=quiet, json=json)
     if code:
         raise typer.Exit(code)
+
+
+def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[Plan, str, str], Engine]:
+    """What opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
+    from impasto.cli_batch_run import Here
+    from impasto.errors import OptionError
+
+    if name == "local" and workers is None:
+        return Here
+    if name == "local":
+        raise OptionError("--workers goes with --engine ray")
+    if name != "ray":
+        raise OptionError(f"--engine is local or ray, not {name!r}")
+    if watch:
+        raise OptionError("--watch goes with --engine local")
+    from impasto.cli_batch_ray import open_cluster
+
+    return functools.partial(open_cluster, workers=workers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from impasto.cli_job import CARD, check_recipe
 from impasto.cli_run import LONGEST_STEM
 from impasto.errors import ImpastoError, OptionError
 from impasto.image import WRITABLE
+from impasto.remote import find_remote, has_pattern, is_remote, to_path, url_of
 from impasto.run_record import Recipe, sidecar
 from impasto.styles import built_in_styles
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
-PATTERN = frozenset("*?[")
 
 StyleSet = tuple[Path, ...]
 """What one picture is painted in: one style, or the mixture of a recorded run."""
@@ -35,10 +35,10 @@ class Item:
         assert self.recipe.content is not None
         return self.recipe.content
 
-    def is_there(self, record: bool) -> bool:
-        """Whether the picture has been written, with its record if it is to have one."""
+    def is_in(self, names: Collection[str], record: bool) -> bool:
+        """Whether the picture is among `names`, with its record if it is to have one."""
         beside = sidecar(self.target)
-        return self.target.exists() and (not record or beside is None or beside.exists())
+        return self.target.name in names and (not record or beside is None or beside.name in names)
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,14 @@ def make_plan(
     """
     if output is None:
         raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
-    if output.exists() and not output.is_dir():
+    if not is_remote(output) and output.exists() and not output.is_dir():
         raise ImpastoError(f"{output} is a file; name a folder for the results")
     if suffix.lower() not in WRITABLE:
         raise OptionError(f"--format is one of {', '.join(known[1:] for known in WRITABLE)}, not {suffix[1:]!r}")
     if watch and pairs:
         raise OptionError("--watch goes with every photo by every style, not with --pairs")
+    if watch and any(is_remote(to_path(word)) for word in words):
+        raise OptionError("--watch looks at folders of this machine, not at URLs")
     photos = list(words)
     named = list(named) or ([] if base.styles else [photos.pop()] if photos else [])
     found = _once(path for word in named for path in find_styles(word))
@@ -110,8 +112,8 @@ def make_plan(
         base = base.model_copy(update={"style_weights": None})
     if not photos or not styles[0]:
         raise ImpastoError("name photos and styles: impasto batch photos/ paintings/ -o results")
-    if any(Path(word).resolve() == output.resolve() for word in photos):
-        raise ImpastoError(f"{output} holds the photos; name another folder for the results")
+    if any(to_path(word).resolve() == output.resolve() for word in photos):
+        raise ImpastoError(f"{url_of(output)} holds the photos; name another folder for the results")
     plan = Plan(base, tuple(photos), tuple(styles), output, suffix, pairs, record, force)
     if not plan.items() and not watch:
         raise ImpastoError(f"there is no picture in {', '.join(photos)}")
@@ -122,22 +124,25 @@ def make_plan(
 
 def find_files(word: str, suffixes: Sequence[str]) -> list[Path]:
     """The files that a word stands for: itself, those in a folder, those that fit a pattern. Raises ImpastoError."""
-    path = Path(word)
+    path = to_path(word)
+    if is_remote(path):
+        return find_remote(path, suffixes)
+    word = str(path)
     if path.is_dir():
         return [file for file in sorted(path.iterdir()) if _is_wanted(file, suffixes)]
     if path.is_file():
         return [path]
-    if PATTERN.isdisjoint(word):
+    if not has_pattern(word):
         raise ImpastoError(f"{word} does not exist")
     return [file for file in map(Path, sorted(glob.glob(word, recursive=True))) if _is_wanted(file, suffixes)]
 
 
 def find_styles(word: str) -> list[Path]:
     """The paintings and cards that a word stands for, or the built-in style of that name; raises ImpastoError."""
-    cards = built_in_styles()
-    if word in cards and not Path(word).exists():
+    cards, path = built_in_styles(), to_path(word)
+    if word in cards and not path.exists():
         return [cards[word]]
-    if not Path(word).exists() and PATTERN.isdisjoint(word):
+    if not is_remote(path) and not path.exists() and not has_pattern(word):
         there = f"there are: {', '.join(cards)}" if cards else "none comes with this version"
         raise ImpastoError(f"there is no style {word!r}, neither as a file or folder nor built in ({there})")
     found = find_files(word, (*PICTURES, CARD))
@@ -164,7 +169,7 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
         lambda path: path.stem,
         lambda path: path.name.replace(".", "_"),
         lambda path: f"{path.resolve().parent.name}-{path.stem}",
-        lambda path: "-".join(path.resolve().parts[1:]).replace(".", "_"),
+        lambda path: "-".join(_own_parts(path)).replace(".", "_"),
     ]
     names: dict[Path, str] = {}
     left = list(dict.fromkeys(paths))
@@ -175,11 +180,15 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names | {path: path.stem for path in left}
 
 
+def _own_parts(path: Path) -> Sequence[str]:
+    """The folders and the name by which a file is known on its machine or anywhere."""
+    return [part.rstrip(":") for part in path.parts] if is_remote(path) else path.resolve().parts[1:]
+
+
 def _refuse_same_names(items: Sequence[Item]) -> None:
     taken: dict[str, Item] = {}
     for item in items:
         other = taken.setdefault(item.target.name.casefold(), item)
         if other is not item:
-            raise ImpastoError(
-                f"{item.content} and {other.content} would both give {item.target.name}: rename one of the files"
-            )
+            two = f"{url_of(item.content)} and {url_of(other.content)}"
+            raise ImpastoError(f"{two} would both give {item.target.name}: rename one of the files")

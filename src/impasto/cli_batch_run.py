@@ -1,4 +1,4 @@
-"""The work of `impasto batch`: photos are read and results written beside the painting; what fails is told of."""
+"""The run of `impasto batch`: what is to be made, by which engine, and how it went."""
 
 from __future__ import annotations
 
@@ -6,32 +6,25 @@ import logging
 import os
 import re
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import typer
-from torch import Tensor
 
 from impasto.cli_batch_plan import Item, Plan
+from impasto.cli_batch_work import Outcomes, Work, new_run
 from impasto.cli_flags import print_json
-from impasto.cli_job import Job
 from impasto.cli_painter import Painter
-from impasto.cli_progress import Count, Watch, count
-from impasto.cli_run import outcome
-from impasto.errors import ImpastoError, is_out_of_memory
-from impasto.image import Picture, open_picture
+from impasto.cli_progress import Count, count
+from impasto.errors import ImpastoError
 from impasto.optimize import Step
-from impasto.run_record import make_record, sidecar, write_recorded
+from impasto.remote import clear_remote, is_remote, make_folder, names_in, url_of
+from impasto.run_record import sidecar
 
 FAILED, INTERRUPTED = 1, 130
-AHEAD = 1
-"""Photos read before they are needed, and results that may wait to be written."""
 PAUSE = 1.0
 LEFTOVER = re.compile(r"\.impasto-[0-9a-f]{16}\.tmp")
 
@@ -40,25 +33,45 @@ Signature = tuple[int, int]
 log = logging.getLogger(__name__)
 
 
+class Engine(Protocol):
+    """Who paints. title: by what and on what; run: as of `put_remote`."""
+
+    title: str
+    run: str
+
+    def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
+        """Make all of `items`, those of the same photo in a row, and tell of each."""
+
+
+class Here:
+    """The engine of one process. Raises ImpastoError if weights or masks can't be had."""
+
+    def __init__(self, plan: Plan, device: str, runtime: str) -> None:
+        self.painter, self.record, self.run = Painter(plan.base, device, runtime), plan.record, new_run()
+        self.title = f"with {self.painter.model.name} on {self.painter.model.device.type}"
+
+    def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
+        """Make all of `items`."""
+        with Work(self.painter, outcomes, record=self.record, run=self.run) as work:
+            work.paint_all(items)
+
+
 def rehearse(plan: Plan, *, json: bool) -> int:
     """What --dry-run does: tell which pictures would be made."""
-    items = plan.items()
-    todo = [item for item in items if plan.force or not item.is_there(plan.record)]
+    items, there = plan.items(), names_in(plan.output)
+    todo = [item for item in items if plan.force or not item.is_in(there, plan.record)]
     for item in todo:
         _tell(json, "planned", item)
     typer.echo(f"dry run: {len(todo)} pictures to make, {len(items) - len(todo)} are there already", err=True)
     return 0
 
 
-def run(plan: Plan, device: str, runtime: str, *, watch: bool, quiet: bool, json: bool) -> int:
+def run(plan: Plan, open_engine: Callable[[], Engine], *, watch: bool, quiet: bool, json: bool) -> int:
     """Make what is not there yet, and with `watch` go on with new photos until Ctrl-C. Returns the exit code."""
-    painter = Painter(plan.base, device, runtime)
-    try:
-        plan.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImpastoError(f"{plan.output} can't be made: {error.strerror}") from None
-    session = _Session(plan, painter, quiet, json)
-    with _claimed(plan):
+    engine = open_engine()
+    make_folder(plan.output)
+    session = _Session(plan, engine, quiet, json)
+    with _claimed(plan, engine.run):
         try:
             session.first_round()
             while watch:
@@ -72,30 +85,42 @@ def run(plan: Plan, device: str, runtime: str, *, watch: bool, quiet: bool, json
 def _tell(json: bool, status: str, item: Item, **more: Any) -> None:
     """A line on stdout: of a picture that is there or will be its name alone, unless JSON is asked for."""
     if json:
-        styles = [str(path) for path in item.recipe.styles]
-        line = {"status": status, "output": str(item.target), "content": str(item.content), "styles": styles}
+        styles = [url_of(path) for path in item.recipe.styles]
+        line = {"status": status, "output": url_of(item.target), "content": url_of(item.content), "styles": styles}
         print_json({**line, **more}, line=True)
     elif status in ("done", "planned"):
-        typer.echo(str(item.target))
+        typer.echo(url_of(item.target))
 
 
 @contextmanager
-def _claimed(plan: Plan) -> Iterator[None]:
-    """Hold the folder of the results; whoever holds it alone clears away what a killed run left half-written."""
+def _claimed(plan: Plan, run: str) -> Iterator[None]:
+    """Hold the folder of the results; whoever holds it alone clears away what a killed run left half-written.
+
+    In a folder elsewhere it is only what this `run` left there, as others can't be seen.
+    """
+    if is_remote(plan.output):
+        yield
+        clear_remote(plan.output, run)
+        return
     try:
         import fcntl
     except ImportError:  # Windows: such files stay; they are hidden and never taken for results
         yield
         return
-    handle = os.open(plan.output, os.O_RDONLY)
-    try:
+
+    def clear() -> None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _clear(plan)
             fcntl.flock(handle, fcntl.LOCK_SH)
         except OSError as error:  # another run is at work here, or the file system has no locks
             log.debug("%s is not held alone: %s", plan.output, error)
+
+    handle = os.open(plan.output, os.O_RDONLY)
+    try:
+        clear()
         yield
+        clear()  # what a worker left that was killed meanwhile
     finally:
         os.close(handle)
 
@@ -113,7 +138,7 @@ class _Session:
     """Rounds over the photos that are there, and how all pictures went."""
 
     plan: Plan
-    painter: Painter
+    engine: Engine
     quiet: bool
     json: bool
     done: int = 0
@@ -126,12 +151,14 @@ class _Session:
     """The pictures that failed, by where they would go, and the photos as they were then."""
     seen: dict[Path, Signature] = field(default_factory=dict)
     """The photos as they were when they were last looked for."""
+    shown: Count = field(default_factory=lambda: Count(0))
+    """The progress of a round."""
 
     def first_round(self) -> None:
         """Make all that is not there."""
-        todo = []
+        todo, there = [], names_in(self.plan.output)
         for item in self.plan.items():
-            if not self.plan.force and item.is_there(self.plan.record):
+            if not self.plan.force and item.is_in(there, self.plan.record):
                 self.skipped += 1
                 _tell(self.json, "skipped", item)
             else:
@@ -147,12 +174,12 @@ class _Session:
         except ImpastoError as error:
             log.debug("%s", error)  # a folder that is gone for a while
             return
-        now = {item.content: _sign(item.content) for item in items}
+        now, there = {item.content: _sign(item.content) for item in items}, names_in(self.plan.output)
         todo = [
             item
             for item in items
             if self.seen.get(item.content) == now[item.content] != self.refused.get(item.target)
-            and not item.is_there(self.plan.record)
+            and not item.is_in(there, self.plan.record)
         ]
         self.seen = now
         self._paint(todo)
@@ -161,25 +188,27 @@ class _Session:
         self.idle = not items
         if self.idle:
             return
-        title = f"painting {len(items)} pictures with {self.painter.model.name} on {self.painter.model.device.type}"
-        with count(title, len(items), self.quiet) as shown, _Round(self, shown) as work:
-            work.paint_all(items)
+        with count(f"painting {len(items)} pictures {self.engine.title}", len(items), self.quiet) as self.shown:
+            self.engine.paint(items, self)
         self.idle = True
 
-    def succeed(self, item: Item, report: dict[str, Any], shown: Count) -> None:
+    def succeed(self, item: Item, report: dict[str, Any]) -> None:
         """Tell of a picture that has been written."""
         self.done += 1
         _tell(self.json, "done", item, **report)
-        shown.advance(f"{item.target.name}: {report['seconds']:.1f} s")
+        self.shown.advance(f"{item.target.name}: {report['seconds']:.1f} s")
 
-    def fail(self, item: Item, error: Exception, shown: Count) -> None:
+    def fail(self, item: Item, told: str) -> None:
         """Tell of a picture that could not be made."""
         self.failed += 1
         self.refused[item.target] = _sign(item.content)
-        told = _explain(error)
         log.warning("%s: %s", item.target.name, told)
         _tell(self.json, "failed", item, error=told)
-        shown.advance(f"{item.target.name}: failed")
+        self.shown.advance(f"{item.target.name}: failed")
+
+    def within(self, step: Step) -> None:
+        """Show how far a picture is."""
+        self.shown.within(step)
 
     def close(self) -> int:
         """Tell how it all went; returns the exit code."""
@@ -191,86 +220,6 @@ class _Session:
         cut = "interrupted; the same command goes on: " if self.interrupted else ""
         log.log(logging.WARNING if self.failed else logging.INFO, "%s%s in %.1f s", cut, line, seconds)
         return INTERRUPTED if self.interrupted else FAILED if self.failed else 0
-
-
-class _Round:
-    """One round: a thread reads, this one paints, another writes."""
-
-    def __init__(self, session: _Session, shown: Count) -> None:
-        self.session, self.shown = session, shown
-        self.reader, self.writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
-        self.writing: deque[tuple[Item, Future[dict[str, Any]]]] = deque()
-
-    def __enter__(self) -> _Round:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Wait for what is being written; what was only read is dropped."""
-        self.reader.shutdown(wait=False, cancel_futures=True)
-        self._settle(0)
-        self.writer.shutdown()
-
-    def paint_all(self, items: Sequence[Item]) -> None:
-        """Paint `items`, those of the same photo in a row."""
-        for photo, group in self._read_ahead([list(group) for _, group in groupby(items, lambda i: i.content)]):
-            for item in group:
-                try:
-                    self._paint(item, photo.result())
-                except Exception as error:  # whatever one picture fails of, the others are made
-                    self.session.fail(item, error, self.shown)
-        self._settle(0)
-
-    def _read_ahead(self, groups: Sequence[list[Item]]) -> Iterator[tuple[Future[Picture], list[Item]]]:
-        coming: deque[tuple[Future[Picture], list[Item]]] = deque()
-        for group in groups:
-            coming.append((self.reader.submit(self._read, group[0].content), group))
-            if len(coming) > AHEAD:
-                yield coming.popleft()
-        yield from coming
-
-    def _read(self, path: Path) -> Picture:
-        return self.session.painter.fit(open_picture(path))
-
-    def _paint(self, item: Item, photo: Picture) -> None:
-        painter = self.session.painter
-        job = painter.job(item.recipe, photo, item.recipe.styles)
-        watch = Watch()
-
-        def follow(step: Step) -> None:
-            watch.see(step)
-            self.shown.within(step)
-
-        image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
-        if job.model.interrupted:
-            raise KeyboardInterrupt  # a picture that is half done has no place among the results
-        self._settle(AHEAD)
-        self.writing.append((item, self.writer.submit(self._write, item, job, image, outcome(job, watch))))
-
-    def _write(self, item: Item, job: Job, image: Tensor, report: dict[str, Any]) -> dict[str, Any]:
-        made = make_record(item.recipe, job.model, job.size, item.target.parent)
-        record = made if self.session.plan.record else None
-        write_recorded(image, item.target, record, alpha=job.alpha, overwrite=True)
-        return {"record": made, **report}
-
-    def _settle(self, most: int) -> None:
-        """Wait until no more than `most` results are to be written."""
-        while len(self.writing) > most:
-            item, future = self.writing[0]
-            try:
-                report = future.result()
-            except Exception as error:
-                self.session.fail(item, error, self.shown)
-            else:
-                self.session.succeed(item, report, self.shown)
-            self.writing.popleft()
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, ImpastoError):
-        return str(error)
-    if is_out_of_memory(error):
-        return "not enough memory for this: try a smaller --size"
-    return " ".join(f"this should not have happened: {type(error).__name__}: {error}".split())
 
 
 def _sign(path: Path) -> Signature:

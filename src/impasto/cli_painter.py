@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -11,20 +14,31 @@ from torch import Tensor
 from impasto.cli_job import Inputs, Job, load_model, note_size, note_weights, pick_device, read_masks, read_style
 from impasto.cli_job import working_size as find_working_size
 from impasto.color import MATCHING_MODES
+from impasto.errors import ImpastoError
 from impasto.image import Picture, resize
-from impasto.run_record import Recipe
+from impasto.remote import is_remote, read_remote, url_of
+from impasto.run_record import Recipe, digest, is_bare
 from impasto.styles import Style
 
 MOST_STYLE_BYTES = 500_000_000
 
 
 class Painter:
-    """A recipe's model with its masks and styles. Raises ImpastoError if weights or masks can't be had."""
+    """A recipe's model with its masks and styles. Raises ImpastoError if weights or masks can't be had.
 
-    def __init__(self, recipe: Recipe, device: str, runtime: str = "torch") -> None:
+    sent: the bytes of files that may not be on this machine, by the paths that the recipes name.
+    """
+
+    def __init__(
+        self, recipe: Recipe, device: str, runtime: str = "torch", sent: Mapping[Path, bytes] | None = None
+    ) -> None:
         self.recipe = recipe
         self.model = load_model(recipe, pick_device(device, runtime), runtime)
-        self.masks = read_masks(recipe)
+        self.digests: dict[Path, str] = {}
+        """The SHA-256 of styles and masks that have been looked at."""
+        self._sent = sent or {}
+        self._copies: Path | None = None
+        self.masks = read_masks(recipe.model_copy(update={"masks": tuple(map(self._at_hand, recipe.masks))}))
         self._styles: OrderedDict[tuple[Path, int], Style] = OrderedDict()
         self._noted = False
         note_weights(recipe, self.model)
@@ -49,18 +63,44 @@ class Painter:
         """A run over a photo as `fit` gave it; reads and encodes the styles if need be. Raises ImpastoError."""
         longer = recipe.style_size or max(photo.size)
         matching = recipe.keep_color in MATCHING_MODES  # the painting takes on the photo's colours, each time anew
-        found = tuple(read_style(path) if matching else self._encoded(path, longer) for path in styles)
+        found = tuple(self._read(path) if matching else self._encoded(path, longer) for path in styles)
         return Job(recipe, self.model, photo.size, Inputs(photo, found, self.masks))
 
     def _encoded(self, path: Path, longer: int) -> Style:
         known = self._styles.pop((path, longer), None)
         if known is None:
-            style = read_style(path)
+            style = self._read(path)
             known = self.model.adopt(style) if isinstance(style, Style) else self._encode(style, longer)
         self._styles[path, longer] = known
         while len(self._styles) > 1 and sum(map(_size, self._styles.values())) > MOST_STYLE_BYTES:
             self._styles.popitem(last=False)
         return known
+
+    def _read(self, path: Path) -> Tensor | Style:
+        copy = self._at_hand(path)
+        try:
+            return read_style(copy)
+        except ImpastoError as error:
+            raise ImpastoError(str(error).replace(str(copy), url_of(path))) from None
+
+    def _at_hand(self, path: Path) -> Path:
+        """Where a style or a mask can be read, whose digest is known from then on; raises ImpastoError."""
+        if is_bare(path):
+            return path
+        copy = path
+        if path in self._sent or is_remote(path):
+            data = self._sent[path] if path in self._sent else read_remote(path)
+            copy = self._folder() / f"{len(self.digests)}{path.suffix}"
+            copy.write_bytes(data)
+        self.digests[path] = digest(copy)
+        return copy
+
+    def _folder(self) -> Path:
+        """Where copies lie for as long as this painter is there."""
+        if self._copies is None:
+            self._copies = Path(tempfile.mkdtemp(prefix="impasto-"))
+            weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
+        return self._copies
 
     def _encode(self, painting: Tensor, longer: int) -> Style:
         return self.model.encode_style(self.model.fit_style(painting, longer))

@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +27,7 @@ MOST_CONNECTIONS = 256
 log = logging.getLogger(__name__)
 
 HostFlag = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen at; 0.0.0.0: all, with a token.")]
-PortFlag = Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Port to listen at.")]
+PortFlag = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0: any that is free.")]
 TokenFlag = Annotated[
     str | None,
     typer.Option(metavar="TEXT", envvar="IMPASTO_TOKEN", help="What clients must know; made up if one is needed."),
@@ -66,8 +70,18 @@ def serve(
     limits = Limits.parse(values, "serve")
     secret = _choose_token(host, token)
     devices = list(dict.fromkeys(pick_device(name) for name in device or ["auto"]))
-    with tempfile.TemporaryDirectory(prefix="impasto-serve-") as folder:
+    with _ending_well(), tempfile.TemporaryDirectory(prefix="impasto-serve-") as folder:
         _run(devices, limits, Path(folder), host, port, secret, page, json)
+
+
+@contextmanager
+def _ending_well() -> Iterator[None]:
+    """SIGTERM ends the program as Ctrl-C does: nothing of users stays on disk."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_extras(page: bool) -> None:
@@ -116,7 +130,7 @@ def _run(
 
         add_page(app, studio)
     studio.warm_up()
-    shown = f"http://{f'[{host}]' if ':' in host else host}:{port}/" + (f"?token={token}" if token else "")
+    place, secret = f"[{host}]" if ":" in host else host, f"?token={token}" if token else ""
 
     class Server(uvicorn.Server):
         """Tells where it is once it listens."""
@@ -124,6 +138,7 @@ def _run(
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
+                shown = f"http://{place}:{self.servers[0].sockets[0].getsockname()[1]}/{secret}"
                 flags.print_json({"url": shown, "devices": devices}, line=True) if json else typer.echo(shown)
 
     config = uvicorn.Config(

@@ -24,6 +24,14 @@ FlowFlag = Annotated[
         metavar="0...1", help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV."
     ),
 ]
+FlowByFlag = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="dis, by OpenCV, or raft, by torchvision: slower, nearer to what moves."),
+]
+FlowWeightsFlag = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="RAFT's weights; default: torchvision's, where torch's cache has them."),
+]
 StripFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Also a picture of some frames and results.")]
 ReportFlag = Annotated[
     Path | None,
@@ -45,6 +53,8 @@ def video(
     output: OutputFlag = None,
     smooth: SmoothFlag = None,
     flow: FlowFlag = None,
+    flow_by: FlowByFlag = None,
+    flow_weights: FlowWeightsFlag = None,
     wishes: Wishes,
     device: flags.DeviceFlag = "auto",
     max_memory: MemoryFlag = None,
@@ -61,8 +71,10 @@ def video(
     flags.be_quiet(told.quiet)
     from impasto import cli_video_run
 
-    given = wishes.given(smooth=smooth, flow=flow)
+    by = "raft" if flow_weights and not flow_by else flow_by
+    given = wishes.given(smooth=smooth, flow=flow, flow_by=by)
     asked = cli_video_run.make_recipe(ctx, flags.words(content, styles), told.recipe, given)
-    work = cli_video_run.plan(asked, output, strip, report, device, max_memory, force=force, record=told.record)
+    places = cli_video_run.Places(output, strip, report, flow_weights)
+    work = cli_video_run.plan(asked, places, device, max_memory, force=force, record=told.record)
     result = cli_video_run.rehearse(work) if told.dry_run else cli_video_run.paint_video(work, quiet=told.quiet)
     flags.print_json(result) if told.json else typer.echo(result["output"])

@@ -10,20 +10,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from torch import Tensor
 
 from impasto import cli_run
 from impasto.cli_flags import check_target
+from impasto.cli_job import pick_device
 from impasto.cli_memory import find_fitting, limit_memory
 from impasto.cli_painter import Painter
 from impasto.cli_progress import Count, count
 from impasto.cli_video_report import measure, paint_strip
 from impasto.color import MATCHING_MODES
 from impasto.errors import ImpastoError, OptionError
-from impasto.flow import has_flow
+from impasto.flow import estimate_flow, has_flow
 from impasto.image import WRITABLE, Picture, read_image, resize, write_image
 from impasto.optimize import Step
 from impasto.run_record import Recipe, make_record, sidecar
@@ -32,6 +33,9 @@ from impasto.video import ENCODERS, Frame, VideoInfo, probe_video, read_frames, 
 from impasto.video import check_target as check_video
 from impasto.weights import load_weights, save_weights
 from impasto.weights.resolve import write_atomically
+
+if TYPE_CHECKING:
+    from impasto.raft import Raft
 
 SMOOTH, FLOW = 0.9, 0.22
 STATE, IDENTITY = "state.safetensors", "run.json"
@@ -50,7 +54,7 @@ def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags
             f"--keep-color {made.keep_color} recolours the painting for every frame: use luminance or lab for a video"
         )
     smooth, flow = made.smooth, made.flow
-    if flow is None and not has_flow():
+    if flow is None and made.flow_by != "raft" and not has_flow():
         log.info("optical flow would make it flicker less: pip install 'impasto[flow]'")
         flow = 0.0
     smooth = SMOOTH if smooth is None else smooth
@@ -70,6 +74,7 @@ class Work:
     info: VideoInfo
     painter: Painter
     size: tuple[int, int]
+    raft: Raft | None = None
 
     @property
     def source(self) -> Path:
@@ -88,7 +93,8 @@ class Work:
 
     def make_record(self) -> dict[str, Any]:
         """The run record."""
-        return make_record(self.recipe, self.painter.model, self.size, self.target.parent)
+        made = make_record(self.recipe, self.painter.model, self.size, self.target.parent)
+        return made if self.raft is None else made | {"weights": made["weights"] | {"raft": self.raft.digest}}
 
     def results(self, total: int) -> Iterator[Tensor]:
         """All finished frames, (1, 3, H, W) each."""
@@ -99,11 +105,19 @@ def _folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.frames")
 
 
+@dataclass(frozen=True)
+class Places:
+    """The files of a run besides those of its recipe, as they were named."""
+
+    output: Path | None
+    strip: Path | None
+    report: Path | None
+    flow_weights: Path | None
+
+
 def plan(
     recipe: Recipe,
-    output: Path | None,
-    strip: Path | None,
-    report: Path | None,
+    places: Places,
     device: str,
     max_memory: float | None = None,
     *,
@@ -111,11 +125,11 @@ def plan(
     record: bool,
 ) -> Work:
     """Check everything and load the model; raises ImpastoError before any work is done."""
-    source = recipe.content
+    source, strip, report = recipe.content, places.strip, places.report
     assert source is not None
     info = probe_video(source)
     stems = "-".join(path.stem for path in (source, *recipe.styles))[: cli_run.LONGEST_STEM]
-    target = check_target(output or Path(f"{stems}.mp4"), force, tuple(ENCODERS))
+    target = check_target(places.output or Path(f"{stems}.mp4"), force, tuple(ENCODERS))
     if target.resolve() == source.resolve():
         raise ImpastoError(f"{target} is the video itself; give -o another name")
     check_video(source, target)
@@ -124,7 +138,8 @@ def plan(
     for path, endings in ((strip, WRITABLE), (report, (".json",)), (beside, (".json",))):
         if path is not None:
             check_target(path, force or resumed, endings)
-    if (recipe.flow or report) and not has_flow():
+    raft = _open_raft(recipe, places.flow_weights, device)
+    if ((recipe.flow and raft is None) or report) and not has_flow():
         raise ImpastoError("--flow and --report need OpenCV: pip install 'impasto[flow]'")
     painter = Painter(recipe, device)
     first = next(read_frames(source), None)
@@ -140,7 +155,20 @@ def plan(
         raise ImpastoError(
             f"{info.frames} frames may need {needed / 1e9:.1f} GB in {target.parent}: write elsewhere with -o"
         )
-    return Work(recipe, target, strip, report, record, force, info, painter, size)
+    return Work(recipe, target, strip, report, record, force, info, painter, size, raft)
+
+
+def _open_raft(recipe: Recipe, weights: Path | None, device: str) -> Raft | None:
+    """What measures the flow, if it is not OpenCV; raises ImpastoError."""
+    if recipe.flow_by != "raft":
+        if weights is not None:
+            raise OptionError("--flow-weights goes with --flow-by raft")
+        return None
+    if not recipe.flow:
+        return None
+    from impasto.raft import Raft
+
+    return Raft(weights, pick_device(device))
 
 
 def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
@@ -218,7 +246,7 @@ def _claim(work: Work, record: Mapping[str, Any]) -> int:
 def _paint_frames(work: Work, done: int, quiet: bool) -> list[Frame]:
     """Paint all frames but the first `done`; returns the times of all."""
     memory, carried = work.recipe.smooth or 0.0, work.recipe.flow or 0.0
-    coherence = Coherence(work.painter.model, memory=memory, carried=carried)
+    coherence = Coherence(work.painter.model, memory=memory, carried=carried, estimate=work.raft or estimate_flow)
     times: list[Frame] = []
     if done:
         log.info("%d frames are there already", done)

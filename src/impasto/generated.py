@@ -37,7 +37,7 @@ class GeneratedOptions(Options):
 
 
 class GeneratedNetworks(OnePass):
-    """A method that makes a network for each painting and paints with it. strength mixes what is painted with the photo."""
+    """A method that makes a network for each painting and paints with it; strength mixes in the photo."""
 
     options: GeneratedOptions
 

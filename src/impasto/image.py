@@ -6,10 +6,8 @@ import io
 import os
 import re
 import secrets
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from torch.nn import functional
 
 from impasto.decoding import Floats, decode, srgb
 from impasto.errors import ImageError
+from impasto.png import encode_png
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 TRUSTED = ("JPEG", "PNG", "WEBP")
@@ -33,9 +32,6 @@ TRUSTED = ("JPEG", "PNG", "WEBP")
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = 200_000_000
 MOST_SCANS = 100
-QUICK = 1
-"""How hard zlib tries for pictures that somebody waits for."""
-
 MINIMUM_SIDE = 16
 
 _KINDS = {".jpg": "JPEG", ".tif": "TIFF"}
@@ -70,14 +66,15 @@ class Picture:
         return self.stored.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def open_picture(path: Location, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a picture upright, in sRGB, with its transparency; of an animation the first frame.
+def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, name: str = "") -> Picture:
+    """Read a picture, a file or its bytes, upright, in sRGB, with its transparency; of an animation the first frame.
 
     JPEG, PNG, WebP, TIFF, GIF and BMP are read, whatever the file's name says. 16-bit grey keeps its precision, 16-bit
     colour is read with 8 bits; floats are taken as [0, 1]. The size is checked before anything is decoded.
-    Raises ImageError if there is no such picture, if it is damaged or if it has more than max_pixels.
+    name: what errors call it. Raises ImageError if there is no such picture, if it is damaged or if it has more than
+    max_pixels.
     """
-    with _opened(path, max_pixels) as image:
+    with _opened(path, max_pixels, name) as image:
         return _to_picture(image)
 
 
@@ -155,7 +152,7 @@ def write_image(
 
 
 def encode_picture(image: Tensor, kind: str, *, alpha: Tensor | None = None, quality: int = 95) -> bytes:
-    """The bytes of a file of `kind`, JPEG, PNG or WEBP, as `write_image` writes it; of PNG's larger, but sooner there.
+    """The bytes of a file of `kind`, JPEG, PNG or WEBP, as `write_image` writes it.
 
     Raises ImageError if the values are not finite or a side is too long for `kind`.
     """
@@ -163,7 +160,7 @@ def encode_picture(image: Tensor, kind: str, *, alpha: Tensor | None = None, qua
     longest = _LONGEST_SIDE.get(kind, max(pixels.shape))
     if max(pixels.shape) > longest:
         raise ImageError(f"{kind} holds at most {longest} pixels a side, not {max(pixels.shape)}; take PNG")
-    return _encode(pixels, kind, quality, {}, effort=QUICK)
+    return _encode(pixels, kind, quality, {})
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -292,8 +289,10 @@ def _to_pixels(image: Tensor, alpha: Tensor | None, bits: int, *, opaque: bool) 
         if cover.shape[1:] != color.shape[1:]:
             raise ImageError("the alpha channel and the image differ in size; resize one of them first")
         color = color * cover + (1 - cover) if opaque else torch.cat([color, cover])
-    levels = color.permute(1, 2, 0).mul(2**bits - 1).round_().numpy()
-    return np.ascontiguousarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)
+    levels = color.mul(2**bits - 1).round_()
+    if bits == 8:
+        return levels.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()  # bytes move sooner than floats
+    return np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), np.uint16)
 
 
 def _checked(image: Tensor, channels: int, what: str) -> Tensor:
@@ -322,39 +321,17 @@ def _check_target(target: Path, kind: str, side: int, overwrite: bool) -> None:
         raise FileExistsError
 
 
-def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str, str], *, effort: int = 6) -> bytes:
+def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str, str]) -> bytes:
     """The bytes of a file of the given kind."""
-    text = PngImagePlugin.PngInfo()
-    for key, value in metadata.items():
-        text.add_itxt(key, value)
-    if pixels.dtype == np.uint16:
-        return _encode_png16(pixels, text)
+    if kind == "PNG":
+        return encode_png(pixels, srgb().tobytes(), metadata)
     options: dict[str, dict[str, Any]] = {
-        "PNG": {"pnginfo": text, "compress_level": effort},
         "JPEG": {"quality": quality, "subsampling": "4:4:4", "optimize": True},
         "WEBP": {"quality": quality, "lossless": quality == 100, "exact": True},
         "TIFF": {"compression": "tiff_adobe_deflate"},
     }
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, icc_profile=srgb().tobytes(), **options.get(kind, {}))
-    return buffer.getvalue()
-
-
-def _encode_png16(pixels: NDArray[Any], text: PngImagePlugin.PngInfo) -> bytes:
-    """A 16-bit RGB or RGBA PNG, which Pillow can't write, of (H, W, 3 or 4) uint16: each row less the one above."""
-    height, width, channels = pixels.shape
-    rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
-    filtered = np.full((height, rows.shape[1] + 1), 2, np.uint8)
-    filtered[:, 1:] = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
-    buffer = io.BytesIO()
-    buffer.write(b"\x89PNG\r\n\x1a\n")
-    header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
-    PngImagePlugin.putchunk(buffer, b"IHDR", header)
-    PngImagePlugin.putchunk(buffer, b"iCCP", b"sRGB\0\0", zlib.compress(srgb().tobytes()))
-    for chunk, data, *_ in text.chunks:
-        PngImagePlugin.putchunk(buffer, chunk, data)
-    PngImagePlugin.putchunk(buffer, b"IDAT", zlib.compress(filtered.tobytes()))
-    PngImagePlugin.putchunk(buffer, b"IEND")
     return buffer.getvalue()
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -24,13 +24,14 @@ from impasto.errors import ImpastoError, OptionError
 from impasto.image import parse_size, read_metadata, write_image
 from impasto.learned import LearnedStyles
 from impasto.options import Options
+from impasto.remote import is_remote, url_of
 from impasto.styles import built_in_styles, find_card
 from impasto.stylizer import DEFAULT_METHOD, Stylizer, find_method, list_methods
 from impasto.weights.resolve import write_atomically
 
 KEY = "impasto"
 FILES = ("content", "styles", "masks")
-RARE = ("vary", "smooth", "flow")
+RARE = ("vary", "smooth", "flow", "flow_by")
 LARGEST_RECORD = 10_000_000
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class Recipe(Options):
     """What a run is asked for.
 
     size: as `parse_size` reads it; None: what the method works at by itself. weights: the digests of the weights that a
-    recorded run used; vary: the axes of a contact sheet; smooth, flow: a video's, as of `Coherence`.
+    recorded run used; vary: the axes of a contact sheet; smooth, flow, flow_by: a video's, as of
+    `Coherence`, and what measures the flow.
     """
 
     method: str = DEFAULT_METHOD
@@ -58,6 +60,7 @@ class Recipe(Options):
     vary: dict[str, tuple[str, ...]] = Field({})
     smooth: float | None = Field(None, ge=0, lt=1)
     flow: float | None = Field(None, ge=0, lt=1)
+    flow_by: Literal["dis", "raft"] | None = None
     weights: dict[str, str] = Field({})
 
     @field_validator("size", mode="before")
@@ -97,16 +100,22 @@ def is_bare(path: Path) -> bool:
     return not path.suffix and path == Path(path.name) and not path.exists()
 
 
-def make_record(recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path) -> dict[str, Any]:
-    """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`."""
+def make_record(
+    recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path, known: Mapping[Path, str] | None = None
+) -> dict[str, Any]:
+    """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`.
+
+    known: digests of files that need not be read for it once more, or can't be read here.
+    """
+    known = known or {}
     record = recipe.model_dump(mode="json", exclude={*FILES, *RARE, "weights"})
     cut = model.cut
     record |= {
         "options": model.options.model_dump(mode="json"),
         "size": recipe.size or _implied_size(model, size),
-        "content": None if recipe.content is None else _describe(recipe.content, folder),
-        "styles": [_describe(path, folder) for path in recipe.styles],
-        "masks": [_describe(path, folder) for path in recipe.masks],
+        "content": None if recipe.content is None else _describe(recipe.content, folder, known),
+        "styles": [_describe(path, folder, known) for path in recipe.styles],
+        "masks": [_describe(path, folder, known) for path in recipe.masks],
         "width": size[1],
         "height": size[0],
         "weights": model.digests,
@@ -126,16 +135,19 @@ def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
     return None if model.one_pass or own else str(max(size))
 
 
-def _describe(path: Path, folder: Path) -> dict[str, str]:
-    if built_in_styles().get(path.stem) == path:
-        return {"style": path.stem, "sha256": digest(path)}
+def _describe(path: Path, folder: Path, known: Mapping[Path, str]) -> dict[str, str]:
     if is_bare(path):
         return {"style": path.name}
+    sha256 = known.get(path) or digest(path)
+    if built_in_styles().get(path.stem) == path:
+        return {"style": path.stem, "sha256": sha256}
+    if is_remote(path):
+        return {"file": url_of(path), "sha256": sha256}
     try:
-        file = Path(os.path.relpath(path.resolve(), folder.resolve()))
+        file = path.resolve() if is_remote(folder) else Path(os.path.relpath(path.resolve(), folder.resolve()))
     except ValueError:  # on another drive
         file = path.resolve()
-    return {"file": file.as_posix(), "sha256": digest(path)}
+    return {"file": file.as_posix(), "sha256": sha256}
 
 
 def digest(path: Path) -> str:
@@ -145,6 +157,11 @@ def digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ImpastoError(f"{path} can't be read: {error.strerror}") from None
+
+
+def digest_of(data: bytes) -> str:
+    """The SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def write_recorded(

@@ -56,11 +56,18 @@ class Coherence:
 
     memory: that of `SmoothedMoments`. carried: the share of the last result, moved along the flow, where the flow can
     be trusted (0: no flow is measured); a method that optimises starts from it as well (Ruder et al. 2016). Both begin
-    anew at cuts.
+    anew at cuts. estimate: what measures the flow.
     """
 
-    def __init__(self, model: Stylizer, *, memory: float = 0.9, carried: float = 0.0) -> None:
-        self.model, self.carried = model, carried
+    def __init__(
+        self,
+        model: Stylizer,
+        *,
+        memory: float = 0.9,
+        carried: float = 0.0,
+        estimate: Callable[[Tensor, Tensor], Tensor] = estimate_flow,
+    ) -> None:
+        self.model, self.carried, self.estimate = model, carried, estimate
         self.moments = SmoothedMoments(memory)
         self.usual = USUAL
         self.last: tuple[Tensor, Tensor] | None = None
@@ -93,7 +100,7 @@ class Coherence:
         if self.last is None:
             return None
         earlier, result = self.last
-        flow, back = estimate_flow(frame, earlier), estimate_flow(earlier, frame)
+        flow, back = self.estimate(frame, earlier), self.estimate(earlier, frame)
         return warp(result, flow, sharp=True).clamp(0, 1), trusted(flow, back)
 
     def _is_cut(self, before: Tensor, after: Tensor) -> bool:

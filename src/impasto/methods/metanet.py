@@ -36,8 +36,8 @@ class MetaNet(GeneratedNetworks):
     groups of the hidden vector are smaller; the norms' scales and shifts are generated, too, 784 numbers besides the
     112 056 of the fast network, because without them the colours of a painting can't be met; the output is a sigmoid's;
     edges are mirrored at every convolution. The loss is `PerceptualLoss`', normalised content and means and deviations
-    besides the Gram matrices, over VGG-19, and every sample of a batch has a style of its own; the paper's batches are of
-    one style, which stays for 20 of them. strength mixes what is painted with the photo.
+    besides the Gram matrices, over VGG-19, and every sample of a batch has a style of its own; the paper's batches are
+    of one style, which stays for 20 of them. strength mixes what is painted with the photo.
     """
 
     name = "metanet"

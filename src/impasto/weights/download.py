@@ -28,6 +28,9 @@ OFFICIAL = {
 }
 """Which of torchvision's weights each backbone takes."""
 
+RAFT = {"raft_large": "C_T_SKHT_V2", "raft_small": "C_T_V2"}
+"""Which of torchvision's weights for optical flow are taken, best first."""
+
 log = logging.getLogger(__name__)
 
 
@@ -45,11 +48,26 @@ def official(name: str) -> Path:
 
 def load_official(name: str) -> Weights:
     """torchvision's own weights for the backbone `name`; raises WeightsError if they can't be had or are damaged."""
-    path = official(name)
+    return _checked(official(name))
+
+
+def _checked(path: Path) -> Weights:
     weights = read_state_dict(path)
     if not weights.digest.startswith(_hash_prefix(path.name)):
         raise WeightsError(f"{path} is damaged: its checksum is {weights.digest[:8]}...; delete it and try again")
     return weights
+
+
+def load_raft() -> Weights:
+    """torchvision's weights for RAFT if torch's cache holds some; nothing is downloaded. Raises WeightsError."""
+    from torchvision import models
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    names = [str(models.get_model_weights(name)[kind].url).rsplit("/", 1)[1] for name, kind in RAFT.items()]
+    for path in (folder / name for name in names):
+        if path.is_file():
+            return _checked(path)
+    raise WeightsError(f"RAFT's weights are not at hand: put {names[-1]} into {folder}, or name a file of them")
 
 
 def read_state_dict(path: str | Path) -> Weights:
