@@ -33,7 +33,7 @@ LEVELS = [
         "weights",
     }
     | {"video", "flow", "procedural"},
-    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
+    {"shortcuts", "layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"tiling", "tiled_objective", "memory", "runtimes"},
     {"optimize", "parameterizations", "styles", "stylizer", "one_pass", "learned", "temporal", "pretrained"},
