@@ -1,4 +1,4 @@
-"""Shortcuts: the bits of what they stand for, in every precision, format and size, and gradients where they are asked."""
+"""Shortcuts: the bits of what they stand for, in every precision, format and size; gradients where they are asked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def x(request: pytest.FixtureRequest, dtype: torch.dtype, layout: torch.memory_f
 @pytest.mark.parametrize("edge", [1, 4])
 def test_edges_are_torchs(x: Tensor, mode: str, edge: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if mode == "reflect" and min(x.shape[-2:]) <= edge:
-        with pytest.raises(RuntimeError, match="[Pp]adding size"):
+        with pytest.raises(RuntimeError, match=r"[Pp]adding size"):
             pad_edges(x, (edge,) * 4, mode)
         return
     monkeypatch.setattr(shortcuts, "LARGE", 0)
@@ -91,7 +91,7 @@ def test_where_onednn_is_missing_it_is_done_in_two_steps(monkeypatch: pytest.Mon
 
 def test_pooling_is_torchs(x: Tensor) -> None:
     if min(x.shape[-2:]) < 2:
-        with pytest.raises(RuntimeError, match="[Oo]utput size"):
+        with pytest.raises(RuntimeError, match=r"[Oo]utput size"):
             halve(x)
         return
     assert torch.equal(halve(x), F.max_pool2d(x, 2))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from impasto import cli_runtime
 from impasto.cli_job import Inputs, Job, load_model, note_size, note_weights, pick_device, read_masks, read_style
 from impasto.cli_job import working_size as find_working_size
 from impasto.color import MATCHING_MODES
@@ -23,7 +24,9 @@ class Painter:
 
     def __init__(self, recipe: Recipe, device: str, runtime: str = "torch") -> None:
         self.recipe = recipe
-        self.model = load_model(recipe, pick_device(device, runtime), runtime)
+        named = cli_runtime.named(runtime)
+        self.model = load_model(recipe, pick_device(device, named), named)
+        cli_runtime.use(self.model, runtime)
         self.masks = read_masks(recipe)
         self._styles: OrderedDict[tuple[Path, int], Style] = OrderedDict()
         self._noted = False

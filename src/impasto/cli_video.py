@@ -53,6 +53,7 @@ def video(
     mask: flags.MaskFlag = None,
     seed: flags.SeedFlag = None,
     device: flags.DeviceFlag = "auto",
+    runtime: flags.RuntimeFlag = "torch",
     max_memory: MemoryFlag = None,
     strip: StripFlag = None,
     report: ReportFlag = None,
@@ -75,6 +76,6 @@ def video(
     from impasto import cli_video_run
 
     asked = cli_video_run.make_recipe(ctx, flags.words(content, styles), recipe, given)
-    work = cli_video_run.plan(asked, output, strip, report, device, max_memory, force=force, record=record)
+    work = cli_video_run.plan(asked, output, strip, report, device, runtime, max_memory, force=force, record=record)
     result = cli_video_run.rehearse(work) if dry_run else cli_video_run.paint_video(work, quiet=quiet)
     flags.print_json(result) if json else typer.echo(result["output"])

@@ -105,6 +105,7 @@ def plan(
     strip: Path | None,
     report: Path | None,
     device: str,
+    runtime: str = "torch",
     max_memory: float | None = None,
     *,
     force: bool,
@@ -126,7 +127,7 @@ def plan(
             check_target(path, force or resumed, endings)
     if (recipe.flow or report) and not has_flow():
         raise ImpastoError("--flow and --report need OpenCV: pip install 'impasto[flow]'")
-    painter = Painter(recipe, device)
+    painter = Painter(recipe, device, runtime)
     first = next(read_frames(source), None)
     if first is None:
         raise ImpastoError(f"{source} holds no frame")
