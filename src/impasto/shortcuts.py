@@ -28,7 +28,7 @@ def device_of(x: Tensor) -> str:
 
 def _traced() -> bool:
     """Whether what runs is being written down."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def _is_free(*tensors: Tensor | None) -> bool:
