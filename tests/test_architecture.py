@@ -33,7 +33,8 @@ LEVELS = [
         "weights",
     }
     | {"video", "flow", "procedural", "remote", "png"},
-    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers", "raft"},
+    {"shortcuts", "layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"}
+    | {"raft"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"tiling", "tiled_objective", "memory", "runtimes"},
     {

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cli_support import Shell, make_backbone, open_shell, use_one_thread
-from impasto import cli_doctor
+from impasto import cli_runtime
 from impasto.evaluation import bench
 from impasto.layers import StepDecoder
 from impasto.timing import summarize, time_interleaved, to_markdown
@@ -54,9 +54,12 @@ def test_what_can_not_be_timed_is_told(shell: Shell) -> None:
 
 
 def test_doctor_names_what_is_missing_and_how_to_get_it(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_doctor, "PROBE", 32)
+    monkeypatch.setattr(cli_runtime, "PROBE", 32)
+    monkeypatch.setattr(cli_runtime, "installed", lambda name: name == "torch")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shell.folder / "cache"))
     done = shell.run("doctor").good()
-    assert "wct at 32x32: torch" in done.out
+    assert "at 32x32, in ratio to the quickest: torch" in done.out
+    assert {name.split()[0] for name in cli_runtime.recall()} == {"torch"}
     for word in ("software", "processor", "bfloat16", "GPU", "memory", "method gatys", "onnxruntime", "openvino"):
         assert word in done.out
     findings = shell.run("doctor", "--json").good().json

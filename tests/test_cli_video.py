@@ -91,6 +91,16 @@ def test_a_video_keeps_sound_times_and_size(shell: Shell) -> None:
         assert (before - after).abs().mean() > 0.02
 
 
+def test_a_runtime_is_named_as_for_photos(shell: Shell) -> None:
+    done = video(shell, "clip.mp4", "sea.png", "--runtime", "magic")
+    assert (done.code, "there is no runtime 'magic'" in done.err) == (2, True)
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    words = ("clip.mp4", "sea.png", "-o", "out.mp4", "--flow", "0", "--json")
+    assert video(shell, *words, "--runtime", "onnxruntime", "--dry-run").good().json["runtime"] == "onnxruntime"
+    assert video(shell, *words, "--runtime", "onnxruntime").good().json["runtime"] == "onnxruntime"
+
+
 def test_without_smoothing_it_is_stylize_frame_by_frame(shell: Shell) -> None:
     video(shell, "clip.mp4", "sea.png", "-o", "out.mkv", "--smooth", "0", "--flow", "0", "--no-record").good()
     assert not Path("out.mkv.json").exists()

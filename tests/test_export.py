@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,46 @@ def test_without_onnx_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.
     assert not list(tmp_path.iterdir())
 
 
-def test_wct_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = narrow("wct")
+def decibels(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Peak signal to noise."""
+    return -10 * math.log10(float((found - wanted).square().mean()))
+
+
+@pytest.mark.parametrize("weights", ["random", "shipped"])
+def test_wcts_plain_way_needs_no_eigenvectors(weights: str) -> None:
+    model = narrow("wct") if weights == "random" else load("wct", precision="fp32")
+    assert isinstance(model, OnePass)
+    style = painting(70, 90)
+    known = model.encode_style(style)
+    for size in ((48, 64), (61, 97), (128, 80)):  # in the smallest one there are fewer positions than channels
+        content = painting(*size, seed=2)
+        with torch.no_grad():
+            found = model.plain(content, style)
+        assert decibels(found, model.transfer(content, known)) > 40
+
+
+@pytest.mark.slow
+def test_wct_by_onnx_runtime_is_all_but_the_same_picture(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = load("wct", precision="fp32")
+    assert isinstance(model, OnePass)
+    export_onnx(model, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
+    for size in ((48, 64), (97, 131), (133, 80)):
+        content, style = painting(*size, seed=2), painting(50, 70)
+        (found,) = session.run(["picture"], {"content": content.numpy(), "style": style.numpy()})
+        wanted = model.transfer(content, model.encode_style(style))
+        assert decibels(torch.from_numpy(found), wanted) > 40
+
+
+def test_wcts_other_transform_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load("wct", transform="zca")
     assert isinstance(model, OnePass)
     monkeypatch.setattr(export, "find_spec", lambda name: sys)
-    with pytest.raises(ImpastoError, match="wct can't be exported as one file: it needs eigenvectors"):
+    with pytest.raises(ImpastoError, match="zca needs eigenvectors"):
         export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -7,7 +7,7 @@ torchvision's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.layers import Conv, freeze, run_in_full
+from impasto.layers import Conv, MaxPool, freeze, run_in_full
 from impasto.weights import Weights, load_weights, resolve
 
 SLIM = "vgg19-slim"
@@ -89,11 +89,17 @@ class Backbone(nn.Module):
         self.check_layers(wanted)
         self.check_size(image)
         found = {"image": image} if "image" in wanted else {}
-        x = (image - self.mean) / self.std
-        for number, (name, step) in enumerate(self.steps.items()):
+        x, rectified = (image - self.mean) / self.std, False
+        steps = list(self.steps.items())
+        for number, (name, step) in enumerate(steps):
             if len(found) == len(wanted):
                 break
-            x = step(x) if number else run_in_full(step, x)
+            if not rectified:  # else the convolution before this ReLU has done its work
+                rectified = name not in wanted and _rectifies(step, steps[number + 1 : number + 2])
+                settings = {"relu": True} if rectified else {}
+                x = step(x, **settings) if number else run_in_full(step, x, **settings)
+            else:
+                rectified = False
             if name in wanted:
                 found[name] = self.heads[name](x) if name in self.heads else x
         return found
@@ -114,6 +120,11 @@ class Backbone(nn.Module):
             )
 
 
+def _rectifies(step: nn.Module, following: Sequence[tuple[str, nn.Module]]) -> bool:
+    """Whether `step` is a convolution that can do the work of the ReLU after it."""
+    return isinstance(step, Conv) and bool(following) and type(following[0][1]) is nn.ReLU
+
+
 def vgg_steps(blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "max") -> dict[str, nn.Module]:
     """The named steps of a VGG body with repeated edges: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
     steps: dict[str, nn.Module] = {}
@@ -131,7 +142,7 @@ def vgg_steps(blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "
 def pool(kind: str) -> nn.Module:
     """The 2x2 pooling named `kind`, ``max`` or ``average``; raises OptionError otherwise."""
     if kind == "max":
-        return nn.MaxPool2d(2)
+        return MaxPool()
     if kind == "average":
         return nn.AvgPool2d(2)
     raise OptionError(f"pooling is max or average, not {kind!r}")

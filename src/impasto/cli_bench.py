@@ -14,7 +14,7 @@ ManyMethods = Annotated[
 ]
 SizesFlag = Annotated[str, typer.Option(metavar="N1,N2,...", help="Sides of the squares.")]
 PrecisionsFlag = Annotated[str, typer.Option(metavar="P1,P2,...", help="fp32, bf16, auto.")]
-RuntimesFlag = Annotated[str, typer.Option(metavar="R1,R2,...", help="torch, onnxruntime, openvino.")]
+RuntimesFlag = Annotated[str, typer.Option(metavar="R1,R2,...", help="torch, onnxruntime, openvino, auto.")]
 RoundsFlag = Annotated[int, typer.Option(metavar="N", min=1, help="Medians are over so many rounds.")]
 ThreadsFlag = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of torch; default: as it likes.")]
 MarkdownFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table there, too.")]
@@ -35,6 +35,7 @@ def bench(
     json: flags.JsonFlag = False,
 ) -> None:
     """Time the methods, in ratio to one pass of VGG-19 to relu4_1 in fp32 at 512x512."""
+    from impasto import cli_runtime
     from impasto.cli_job import pick_device
     from impasto.errors import OptionError
     from impasto.evaluation import bench as benching
@@ -48,12 +49,14 @@ def bench(
     if markdown is not None:
         flags.check_target(markdown, force)
     benching.surroundings(threads)
+    best = cli_runtime.quickest(cli_runtime.recall())
+    chosen = list(dict.fromkeys(best if name == cli_runtime.AUTO else name for name in runtimes.split(",")))
     found = benching.bench(
         names,
         [int(size) for size in sizes.split(",")],
         precisions.split(","),
-        device=pick_device(device, runtimes),
-        runtimes=runtimes.split(","),
+        device=pick_device(device, ",".join(chosen)),
+        runtimes=chosen,
         rounds=rounds,
         options={"weights": weights} if weights else {},
     )

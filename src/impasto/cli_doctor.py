@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -11,14 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
-from impasto import __version__
+from impasto import __version__, cli_runtime
 from impasto.errors import ImpastoError
-from impasto.evaluation.bench import make_picture
 from impasto.layers import in_half
 from impasto.memory import budget, free_memory
-from impasto.runtimes import RUNTIMES, installed
-from impasto.stylizer import find_method, list_methods, load
-from impasto.timing import time_interleaved
+from impasto.stylizer import find_method, list_methods
 from impasto.weights.resolve import resolve
 
 EXTRAS = {
@@ -28,9 +24,6 @@ EXTRAS = {
     "gradio": ("impasto serve", "pip install 'impasto[ui]'"),
     "accelerate": ("training on several GPUs", "pip install 'impasto[train]'"),
 }
-
-
-PROBE, ROUNDS = 512, 3
 
 
 @dataclass(frozen=True)
@@ -114,17 +107,14 @@ def _extras() -> list[Finding]:
 
 
 def _runtimes() -> list[Finding]:
-    """Which runtime is quickest with the default method, the painting's encoding included."""
-    photo, painting = make_picture(PROBE, PROBE), make_picture(PROBE, PROBE, seed=1)
-    models = {}
-    for name in filter(installed, RUNTIMES):
-        try:
-            models[name] = load(runtime=name)
-        except ImpastoError as error:
-            return [Finding(False, "runtimes", "not measured", str(error))]
-    works = {name: functools.partial(model.stylize, photo, painting) for name, model in models.items()}
-    seconds = {name: min(found) for name, found in time_interleaved(works, ROUNDS).items()}
-    best = min(seconds, key=lambda name: seconds[name])
-    times = ", ".join(f"{name} {1000 * taken:.0f} ms" for name, taken in seconds.items())
-    advice = "" if best == "torch" else f"on this CPU --runtime {best} is the quickest"
-    return [Finding(True, "runtimes", f"{next(iter(models.values())).name} at {PROBE}x{PROBE}: {times}", advice)]
+    """Which runtime is quickest with a slim encoder and decoder; kept for ``--runtime auto``."""
+    try:
+        seconds = cli_runtime.measure()
+    except ImpastoError as error:
+        return [Finding(False, "runtimes", "not measured", str(error))]
+    cli_runtime.store(seconds)
+    best, least = cli_runtime.quickest(seconds), min(seconds.values())
+    times = ", ".join(f"{name} {1000 * taken:.0f} ms ({taken / least:.1f})" for name, taken in seconds.items())
+    advice = "" if best == "torch" else f"on this CPU --runtime {best} is the quickest; --runtime auto takes it"
+    size = f"{cli_runtime.PROBE}x{cli_runtime.PROBE}"
+    return [Finding(True, "runtimes", f"at {size}, in ratio to the quickest: {times}", advice)]

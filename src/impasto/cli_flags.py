@@ -69,7 +69,8 @@ DeviceFlag = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda o
 RuntimeFlag = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="torch, onnxruntime or openvino; `impasto doctor` measures which is quickest here."
+        metavar="NAME",
+        help="torch, onnxruntime or openvino, or auto: the quickest that `impasto doctor` has measured here.",
     ),
 ]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from impasto import cli_runtime
 from impasto.cli_job import Inputs, Job, load_model, note_size, note_weights, pick_device, read_masks, read_style
 from impasto.cli_job import working_size as find_working_size
 from impasto.color import MATCHING_MODES
@@ -33,7 +34,9 @@ class Painter:
         self, recipe: Recipe, device: str, runtime: str = "torch", sent: Mapping[Path, bytes] | None = None
     ) -> None:
         self.recipe = recipe
-        self.model = load_model(recipe, pick_device(device, runtime), runtime)
+        named = cli_runtime.named(runtime)
+        self.model = load_model(recipe, pick_device(device, named), named)
+        cli_runtime.use(self.model, runtime)
         self.digests: dict[Path, str] = {}
         """The SHA-256 of styles and masks that have been looked at."""
         self._sent = sent or {}

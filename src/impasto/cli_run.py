@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from torch import Tensor
 
-from impasto import cli_job
+from impasto import cli_job, cli_runtime
 from impasto.checkpoints import Checkpoint
 from impasto.cli_flags import check_target
 from impasto.cli_forecast import forecast, tell
@@ -48,8 +48,9 @@ def choose_target(recipe: Recipe, output: Path | None, *, force: bool, record: b
 
 def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
     """Read the files and load the model; raises ImpastoError."""
-    device = pick_device(device, runtime)
-    job = prepare(recipe, read_inputs(recipe), device, runtime)
+    device = pick_device(device, cli_runtime.named(runtime))
+    job = prepare(recipe, read_inputs(recipe), device, cli_runtime.named(runtime))
+    cli_runtime.use(job.model, runtime)
     note_size(recipe, job.model, job.photo_size, job.size)
     note_weights(recipe, job.model)
     return job

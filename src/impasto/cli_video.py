@@ -57,6 +57,7 @@ def video(
     flow_weights: FlowWeightsFlag = None,
     wishes: Wishes,
     device: flags.DeviceFlag = "auto",
+    runtime: flags.RuntimeFlag = "torch",
     max_memory: MemoryFlag = None,
     strip: StripFlag = None,
     report: ReportFlag = None,
@@ -75,6 +76,6 @@ def video(
     given = wishes.given(smooth=smooth, flow=flow, flow_by=by)
     asked = cli_video_run.make_recipe(ctx, flags.words(content, styles), told.recipe, given)
     places = cli_video_run.Places(output, strip, report, flow_weights)
-    work = cli_video_run.plan(asked, places, device, max_memory, force=force, record=told.record)
+    work = cli_video_run.plan(asked, places, device, runtime, max_memory, force=force, record=told.record)
     result = cli_video_run.rehearse(work) if told.dry_run else cli_video_run.paint_video(work, quiet=told.quiet)
     flags.print_json(result) if told.json else typer.echo(result["output"])

@@ -119,6 +119,7 @@ def plan(
     recipe: Recipe,
     places: Places,
     device: str,
+    runtime: str = "torch",
     max_memory: float | None = None,
     *,
     force: bool,
@@ -141,7 +142,7 @@ def plan(
     raft = _open_raft(recipe, places.flow_weights, device)
     if ((recipe.flow and raft is None) or report) and not has_flow():
         raise ImpastoError("--flow and --report need OpenCV: pip install 'impasto[flow]'")
-    painter = Painter(recipe, device)
+    painter = Painter(recipe, device, runtime)
     first = next(read_frames(source), None)
     if first is None:
         raise ImpastoError(f"{source} holds no frame")

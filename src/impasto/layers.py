@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CIRCULAR: Final = "circular"
+from impasto.shortcuts import CIRCULAR, convolve_and_rectify, device_of, halve, pad_edges
 
 
 class Conv(nn.Conv2d):
@@ -24,46 +24,23 @@ class Conv(nn.Conv2d):
         self.edge = (kernel // 2,) * 4
         self.edge_mode = "reflect" if mirror else "replicate"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride); relu: with the ReLU that follows it."""
         if self.edge[0]:
-            x = _pad(x, self.edge, self.edge_mode)
-        return F.conv2d(x, self.weight, self.bias, self.stride)
+            x = pad_edges(x, self.edge, self.edge_mode)
+        convolve = convolve_and_rectify if relu else F.conv2d
+        return convolve(x, self.weight, self.bias, self.stride)
 
 
-class _Wrap(torch.autograd.Function):
-    """Circular padding: as ``F.pad(x, ..., mode="circular")``, in a fifth of the time in channels-last format."""
+class MaxPool(nn.MaxPool2d):
+    """The largest of 2x2 pixels."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, edge: int) -> Tensor:
-        ctx.edge = edge
-        height, width = x.shape[-2:]
-        if min(height, width) < edge:
-            raise RuntimeError(f"a map of {width}x{height} does not reach round an edge of {edge}")
-        size = (*x.shape[:2], height + 2 * edge, width + 2 * edge)
-        y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_format(x))
-        y[..., edge:-edge, edge:-edge] = x
-        y[..., :edge, edge:-edge] = x[..., height - edge :, :]
-        y[..., -edge:, edge:-edge] = x[..., :edge, :]
-        y[..., :edge] = y[..., width : width + edge]
-        y[..., -edge:] = y[..., edge : 2 * edge]
-        return y
+    def __init__(self) -> None:
+        super().__init__(2)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (by_y,), edge = gradients, ctx.edge
-        rows = by_y[..., edge:-edge].clone(memory_format=_format(by_y))
-        rows[..., -edge:] += by_y[..., :edge]
-        rows[..., :edge] += by_y[..., -edge:]
-        x = rows[..., edge:-edge, :].clone(memory_format=_format(by_y))
-        x[..., -edge:, :] += rows[..., :edge, :]
-        x[..., :edge, :] += rows[..., -edge:, :]
-        return x, None
-
-
-def _format(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
+        return halve(x)
 
 
 def wrap_edges(module: nn.Module) -> nn.Module:
@@ -88,30 +65,17 @@ class DoublingConv(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
-        return F.conv_transpose2d(_pad(x, (1, 1, 1, 1), "reflect"), self.weight, self.bias, 2, 3)
+        return F.conv_transpose2d(pad_edges(x, (1, 1, 1, 1), "reflect"), self.weight, self.bias, 2, 3)
 
 
-def _pad(x: Tensor, edge: tuple[int, ...], mode: str) -> Tensor:
-    with torch.autocast(device_of(x), enabled=False):  # which would pad in float32
-        if mode == CIRCULAR:
-            padded: Tensor = _Wrap.apply(x, edge[0])
-            return padded
-        return F.pad(x, edge, mode=mode)
-
-
-def device_of(x: Tensor) -> str:
-    """The kind of device whose autocast counts for `x`: tensors without values have none of their own."""
-    return "cpu" if x.is_meta else x.device.type
-
-
-def run_in_full(module: nn.Module, x: Tensor) -> Tensor:
-    """`module` in the precision of `x`, rounded afterwards if autocast asks for it.
+def run_in_full(module: nn.Module, x: Tensor, **settings: Any) -> Tensor:
+    """`module`, with `settings`, in the precision of `x`, rounded afterwards if autocast asks for it.
 
     For a network's first layer: pixels that are rounded to bfloat16 cost 2 to 5 dB of the result.
     """
     device = device_of(x)
     with torch.autocast(device, enabled=False):
-        found: Tensor = module(x)
+        found: Tensor = module(x, **settings)
     rounds = torch.is_autocast_enabled(device) and found.dtype == torch.float32
     return found.to(torch.get_autocast_dtype(device)) if rounds else found
 
@@ -138,12 +102,12 @@ class Step(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
-        x = self.first(x)
         if not self.after:
-            return x
-        x = double(F.relu(x))
+            last: Tensor = self.first(x)
+            return last
+        x = double(self.first(x, relu=True))
         for conv in self.after:
-            x = F.relu(conv(x))
+            x = conv(x, relu=True)
         return x
 
     def path(self) -> list[nn.Module]:

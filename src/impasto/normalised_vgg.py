@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from impasto.backbones import VGG19_BLOCKS, Backbone
 from impasto.errors import WeightsError
-from impasto.layers import Conv, freeze
+from impasto.layers import Conv, MaxPool, freeze
 from impasto.weights import Weights, load_weights
 
 NAME = re.compile(r"(?:conv0|(?:conv|head)[1-5]_[1-4])\.(?:weight|bias)")
@@ -64,7 +64,7 @@ def _build(file: Weights) -> Backbone:
         if f"{name}.weight" not in file.tensors:
             break
         if name.endswith("_1") and name != "conv1_1":
-            steps[f"pool{int(name[4]) - 1}"] = nn.MaxPool2d(2)
+            steps[f"pool{int(name[4]) - 1}"] = MaxPool()
         outputs, inputs = file.tensors[f"{name}.weight"].shape[:2]
         steps[name] = Conv(inputs, outputs, mirror=True)
         steps[name.replace("conv", "relu")] = nn.ReLU()

@@ -80,10 +80,7 @@ class OnePass(Stylizer):
 
     def plain(self, content: Tensor, painting: Tensor) -> Tensor:
         """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
-        raise OptionError(
-            f"{self.name} can't be exported as one file: it needs eigenvectors between its stages, which ONNX has no "
-            "operator for; --runtime onnxruntime runs it all the same, adain and sanet can be exported"
-        )
+        raise OptionError(f"{self.name} can't be exported as one file; wct, adain and sanet can")
 
     @property
     def dtype(self) -> torch.dtype:
