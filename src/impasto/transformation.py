@@ -7,6 +7,7 @@ adapts.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -112,7 +113,20 @@ class LayerRow(nn.Module):
         return x
 
 
-class PictureNetwork(LayerRow):
+class StagedNetwork(nn.Module, ABC):
+    """A network from picture to picture that also runs as stages; shape: all that tells it from others of its class."""
+
+    shape: dict[str, Any]
+
+    @abstractmethod
+    def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
+        """The network, by its own norms, as local stages from the map ``image`` to the map `outcome`.
+
+        prefix: what the names of maps in between begin with, so that several networks can stand in one row.
+        """
+
+
+class PictureNetwork(LayerRow, StagedNetwork):
     """Layers from picture to picture: what all transformation networks are.
 
     shape: all that tells it from others of its class, ``output`` at least: ``linear`` pictures in [0, 1], or
@@ -126,6 +140,10 @@ class PictureNetwork(LayerRow):
     def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
         return self.leave(self.run(self.enter(images), images.shape, norms=norms))
+
+    def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
+        """See `StagedNetwork`."""
+        return network_stages(self, self.norms, outcome, prefix)
 
     def leave(self, x: Tensor) -> Tensor:
         """What the last layer gives as a picture, in float32 at least."""
@@ -207,7 +225,7 @@ def settle(
 def network_stages(network: PictureNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
     """The network as local stages, from the map ``image`` to the map `outcome`: a barrier at every norm.
 
-    prefix: what the names of maps in between begin with, so that several networks can stand in one row.
+    prefix: see `StagedNetwork.stages`.
     """
     return row_stages(network.row, norms, (IMAGE, outcome), prefix, opening=network.enter, closing=network.leave)
 
