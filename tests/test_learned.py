@@ -94,7 +94,7 @@ def test_without_a_style_a_network_learns_to_give_the_photo_back(picture: Tensor
         optimizer.zero_grad()
         content.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert contents[-1] < 0.2 * contents[0]
+    assert contents[-1] < 0.4 * contents[0]
 
 
 def test_residual_sums_are_not_rectified() -> None:

@@ -160,10 +160,10 @@ class NetworkStyles(LearnedStyles):
         kept = self._built.get(id(style))
         if kept is not None and kept[0] is style:
             return kept[1]
-        network = self.make_network(self.shape)
-        network.to(next(iter(style.values())).dtype)
+        with torch.device("meta"):  # random numbers would take longer than all the rest
+            network = self.make_network(self.shape)
         try:
-            network.load_state_dict(dict(style))
+            network.load_state_dict(dict(style), assign=True)
         except RuntimeError:
             raise OptionError(f"this style card is no whole network for {self.name}: {self.advice}") from None
         freeze(network).to(self.device).to(memory_format=torch.channels_last)

@@ -214,12 +214,13 @@ def settle(
     y: Tensor, form: Form, norm: tuple[Tensor, Tensor] | None, own: Moments | None, kept: Tensor | None
 ) -> Tensor:
     """What follows a convolution: its norm, by `own` moments or those of `y`, ReLU, the block's input added."""
-    if norm is not None:
-        scale, shift = norm
-        y = adaptive_instance_norm(y, shift, scale, own)
-    if form.relu:
-        y = y.relu()
-    return y + kept if form.closes and kept is not None else y
+    if norm is None:
+        y = y.relu() if form.relu else y
+        return y + kept if form.closes and kept is not None else y
+    scale, shift = norm
+    y = adaptive_instance_norm(y, shift, scale, own)  # nobody else's: what follows can be done in its place
+    y = y.relu_() if form.relu else y
+    return y.add_(kept) if form.closes and kept is not None else y
 
 
 def network_stages(network: PictureNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
