@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from impasto.backbones import SLIM, load_backbone
+from impasto.backbones import HEADS, SLIM, load_backbone
 from impasto.errors import OptionError
 from impasto.instance_norm import adaptive_instance_norm
 from impasto.layers import count_parameters
@@ -22,7 +22,9 @@ from impasto.methods.metastyle import (
     paper_network,
 )
 from impasto.perceptual import PerceptualLoss
+from impasto.procedural import dead_leaves
 from impasto.statistics import moments
+from impasto.textures import TextureGenerator
 from impasto.transformation import TransformationNetwork, slim_network
 from impasto.weights import manifest, resolve
 from tiny import narrow_slim, painting, varied
@@ -195,9 +197,10 @@ def test_the_preview_shows_photos_artworks_and_both_paintings() -> None:
 
 def adapted(network: TransformationNetwork, steps: int) -> float:
     """The loss on photos that it does not see after so many steps of all parameters on others, for one painting."""
-    loss = PerceptualLoss(load_backbone(SLIM), style_weight=8, tv_weight=1, gram_weight=0.5)
-    task = PaintingTraining("metastyle", network.requires_grad_(), loss, painting(64, 64), {"name": "a"})
-    photos = torch.cat([painting(64, 64, seed=20 + number) for number in range(4)])
+    loss = PerceptualLoss(load_backbone(SLIM + HEADS), style_weight=8, tv_weight=1)
+    work = TextureGenerator.load().sample("irises", 64, 64, precision="fp32")
+    task = PaintingTraining("metastyle", network.requires_grad_(), loss, work, {"name": "irises"})
+    photos = torch.stack([dead_leaves(20 + number, 64, 64) for number in range(4)])
     optimizer = torch.optim.Adam(task.parameters(), lr=1e-3)
     for step in range(steps):
         one = photos[step % 3 : step % 3 + 1]
