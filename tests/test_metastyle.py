@@ -8,25 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from impasto.backbones import HEADS, SLIM, load_backbone
 from impasto.errors import OptionError
 from impasto.instance_norm import adaptive_instance_norm
 from impasto.layers import count_parameters
-from impasto.learned import PaintingTraining
 from impasto.methods.metastyle import (
     MetaStyle,
     MetaStyleOptions,
     MetaStyleTraining,
     clip_each,
-    load_start,
     paper_network,
 )
 from impasto.perceptual import PerceptualLoss
-from impasto.procedural import dead_leaves
 from impasto.statistics import moments
-from impasto.textures import TextureGenerator
 from impasto.transformation import TransformationNetwork, slim_network
-from impasto.weights import manifest, resolve
 from tiny import narrow_slim, painting, varied
 
 DOUBLE = torch.float64
@@ -190,32 +184,3 @@ def test_the_preview_shows_photos_artworks_and_both_paintings() -> None:
     learner = toy().float()
     learner._frozen[0].network.float()
     assert learner.preview(pictures().float(), pictures().float()).shape == (1, 3, 64, 32)
-
-
-# --- what ships
-
-
-def adapted(network: TransformationNetwork, steps: int) -> float:
-    """The loss on photos that it does not see after so many steps of all parameters on others, for one painting."""
-    loss = PerceptualLoss(load_backbone(SLIM + HEADS), style_weight=8, tv_weight=1)
-    work = TextureGenerator.load().sample("irises", 64, 64, precision="fp32")
-    task = PaintingTraining("metastyle", network.requires_grad_(), loss, work, {"name": "irises"})
-    photos = torch.stack([dead_leaves(20 + number, 64, 64) for number in range(4)])
-    optimizer = torch.optim.Adam(task.parameters(), lr=1e-3)
-    for step in range(steps):
-        one = photos[step % 3 : step % 3 + 1]
-        optimizer.zero_grad()
-        torch.stack(list(task.training_terms(one, one, 0.0).values())).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    with torch.no_grad():
-        return float(torch.stack(list(task.training_terms(photos[3:], photos[3:], 0.0).values())).sum())
-
-
-@pytest.mark.skipif("metastyle" not in manifest(), reason="no weights are shipped yet")
-def test_a_few_steps_from_the_shipped_parameters_do_more_than_five_times_as_many_from_random_ones() -> None:
-    start = load_start(resolve("metastyle"))
-    begun = adapted(start, 0)
-    few = adapted(start, 6)
-    many = adapted(TransformationNetwork(**start.shape), 30)
-    assert few < begun
-    assert few < many
