@@ -183,7 +183,7 @@ def begin(
 ) -> Beginning[Shared]:
     """The network that `start` makes for that many paintings, and what it is to learn; raises ImpastoError."""
     known = paintings_of(styles)
-    infos = [info for _, info in known]
+    infos: list[dict[str, Any]] = [info for _, info in known]
     torch.manual_seed(options.seed)
     network, before = start(options, len(infos))
     kept: list[dict[str, Any]] = before if options.add else []

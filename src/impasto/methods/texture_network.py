@@ -77,7 +77,7 @@ class PyramidNetwork(StagedNetwork):
 
     def see(self, small: Tensor, noise: Tensor) -> Tensor:
         """What a branch is given: the photo at its size, and noise."""
-        like = cast(Tensor, self.last.row[0].conv.weight)
+        like = self.last.row[0].conv.weight
         return torch.cat([small.to(like.dtype) - 0.5, noise.to(like.dtype)], 1)
 
     def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
