@@ -6,18 +6,24 @@
 Times are in ratio to one forward pass of torchvision's VGG-19 (random weights) to relu4_1, in fp32, at 512x512, in the
 same process; photo and painting are squares of the side. Every round times the yardstick and then each method at each
 side. Medians, fastest and slowest. Goals at 512: wct 0.20, adain 0.10, sanet 0.25; beyond, time grows as the pixels do.
-A method whose weights are not there is told of, not timed.
+A method whose weights are not there is told of, not timed. switch_ms: for methods with learned styles, the time from
+one style to another. --clock cpu counts the time of the processor alone, for machines on which others work.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
+import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 from measuring import make_picture, show, summarize, surroundings, time_interleaved, yardstick
 
 YARDSTICK = "yardstick"
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main() -> None:
@@ -28,13 +34,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     arguments = parser.parse_args()
     about = surroundings(arguments.threads)
     models, missing = load_models(arguments.methods, precision=arguments.precision)
     works = {f"{name} {side}": stylizing(model, side) for name, model in models.items() for side in arguments.sides}
     measure = yardstick("relu4_1", arguments.yardstick_side)
-    found = time_interleaved({YARDSTICK: measure, **works}, arguments.rounds)
+    clock = CLOCKS[arguments.clock]
+    found = time_interleaved({YARDSTICK: measure, **works}, arguments.rounds, clock=clock)
     rows = [row(label, seconds, found[YARDSTICK]) for label, seconds in found.items() if label != YARDSTICK]
+    switches = {name: switching(model) for name, model in models.items() if hasattr(model, "learned")}
+    times = time_interleaved(switches, 50, clock=clock) if switches else {}
+    rows = [{**own, "switch_ms": 1000 * median(times.get(own["method"], [math.nan]))} for own in rows]
     result = {"benchmark": "one_pass", "surroundings": about, YARDSTICK: summarize(found[YARDSTICK])}
     show({**result, "methods": rows, "missing": missing}, rows)
     for name, reason in missing.items():
@@ -64,6 +75,12 @@ def stylizing(model: Any, side: int) -> Callable[[], object]:
     photo = make_picture(side, side)
     style = next(iter(model.learned.values())) if hasattr(model, "learned") else make_picture(side, side, seed=1)
     return lambda: model.stylize(photo, style)
+
+
+def switching(model: Any) -> Callable[[], object]:
+    """The network made ready for the next one of its styles, at a size of 512 px."""
+    styles = itertools.cycle(model.learned.values())
+    return lambda: model.stages(model.adopt(next(styles)), 1.0, (512, 512))
 
 
 def row(label: str, seconds: list[float], yardstick_seconds: list[float]) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from impasto.cli import main
 from impasto.errors import OptionError
 from impasto.image import write_image
 from impasto.layers import count_parameters
+from impasto.learned import PaintingTraining
 from impasto.methods.conditional_norm import ConditionalNetwork, ConditionalNorm
 from impasto.methods.johnson import Johnson, join, paper_network
 from impasto.perceptual import PerceptualLoss, gram_gap, pick_targets, stack_targets
 from impasto.stages import run_whole
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, load_style, mix, save_style
-from impasto.transformation import TransformationNetwork
+from impasto.transformation import TransformationNetwork, slim_network
 from impasto.weights import digest_numbers, load_weights, save_weights
 from tiny import narrow_slim, painting, tiny, varied
 
@@ -72,6 +73,28 @@ def test_brightness_and_contrast_of_what_is_normalised_do_not_matter() -> None:
     wanted = network(photo)
     network.layers[0].conv.weight.data *= 3
     assert ((network(photo) - wanted).norm() / wanted.norm()) < 1e-3
+
+
+@pytest.mark.parametrize(("contrast", "brightness"), [(0.6, 0.3), (1.5, -0.2)])
+def test_brightness_and_contrast_of_the_photo_do_not_matter_either(contrast: float, brightness: float) -> None:
+    network = varied(TransformationNetwork(4, 2, bias=False)).double()
+    photo = torch.rand(1, 3, 32, 32, dtype=torch.float64)
+    wanted = network(photo)
+    assert ((network(contrast * photo + brightness) - wanted).norm() / wanted.norm()) < 1e-3
+
+
+def test_without_a_style_a_network_learns_to_give_the_photo_back(picture: Tensor) -> None:
+    loss = PerceptualLoss(narrow_slim(), style_weight=0.0)
+    task = PaintingTraining("johnson", slim_network(8, 1), loss, painting(), {"name": "none"})
+    optimizer = torch.optim.Adam(task.parameters(), lr=1e-2)
+    contents = []
+    for _ in range(60):
+        content = task.training_terms(picture, picture, 0.0)["content"]
+        contents.append(float(content.detach()))
+        optimizer.zero_grad()
+        content.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert contents[-1] < 0.4 * contents[0]
 
 
 def test_residual_sums_are_not_rectified() -> None:

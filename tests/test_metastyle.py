@@ -11,7 +11,13 @@ from torch import Tensor
 from impasto.errors import OptionError
 from impasto.instance_norm import adaptive_instance_norm
 from impasto.layers import count_parameters
-from impasto.methods.metastyle import MetaStyle, MetaStyleOptions, MetaStyleTraining, clip_each, paper_network
+from impasto.methods.metastyle import (
+    MetaStyle,
+    MetaStyleOptions,
+    MetaStyleTraining,
+    clip_each,
+    paper_network,
+)
 from impasto.perceptual import PerceptualLoss
 from impasto.statistics import moments
 from impasto.transformation import TransformationNetwork, slim_network

@@ -91,6 +91,14 @@ def tiny_johnson() -> Stylizer:
     return Johnson(JohnsonOptions(precision="fp32"), networks=networks)
 
 
+def tiny_texture_network() -> Stylizer:
+    """Two pyramid networks that never learned anything."""
+    from impasto.methods.texture_network import PyramidNetwork, TextureNetwork, TextureNetworkOptions
+
+    networks = {name: varied(PyramidNetwork(5, 3)) for name in LEARNED}
+    return TextureNetwork(TextureNetworkOptions(precision="fp32"), networks=networks)
+
+
 def tiny_conditional_norm() -> Stylizer:
     """A network that never learned the two styles that it has."""
     from impasto.methods.conditional_norm import ConditionalNetwork, ConditionalNorm, ConditionalNormOptions
@@ -179,7 +187,7 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
 
 
-LEARNING = ("conditional_norm", "johnson", "metastyle", "stylebank")
+LEARNING = ("conditional_norm", "johnson", "metastyle", "stylebank", "texture_network")
 """The methods that know only the styles that they have learned."""
 
 
@@ -203,6 +211,7 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "sanet": tiny_sanet,
     "stylebank": tiny_stylebank,
     "swift": tiny_swift,
+    "texture_network": tiny_texture_network,
     "wct": tiny_wct,
 }
 

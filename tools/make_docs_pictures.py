@@ -55,6 +55,16 @@ def make_inputs(table: dict[str, dict[str, Any]]) -> None:
             write_image(run(command, ""), f"{name}.png")
 
 
+def make_cards(cards: dict[str, str], commands: list[str]) -> None:
+    """Put those style cards into the current folder that one of the commands names."""
+    for name, command in cards.items():
+        file = f"{name}.safetensors"
+        if any(file in shlex.split(other) for other in commands) and not Path(file).exists():
+            _, *words = shlex.split(command)
+            if run_impasto([*words, "-o", file, "--quiet"]):
+                raise SystemExit(f"{command} failed")
+
+
 def run(command: str, take: str) -> Tensor:
     """What `command` writes, or what it writes besides under a name that ends in `take`; or the picture it names."""
     verb, *words = shlex.split(command)
@@ -92,6 +102,7 @@ def main() -> None:
         make_inputs(table) if todo else None
         for name in todo:
             entry = wanted[name]
+            make_cards(table["cards"], entry["commands"])
             pictures = [run(command, entry.get("take", "")) for command in entry["commands"]]
             targets[name].parent.mkdir(parents=True, exist_ok=True)
             joined = join(pictures, entry.get("height", HEIGHTS.get(name.split("/")[0])))

@@ -209,10 +209,18 @@ def method_page(name: str, language: str) -> str:
     return "\n".join(parts)
 
 
+def commands_of(entry: dict[str, Any]) -> list[str]:
+    """The commands that make a picture, with those that make the style cards in them."""
+    commands = [command for command in entry["commands"] if command.startswith("impasto ")]
+    cards = {f"{name}.safetensors": command for name, command in PICTURES["cards"].items()}
+    made = [f"{command} -o {file}" for file, command in cards.items() if any(file in other for other in commands)]
+    return [*made, *commands]
+
+
 def _use(name: str, entry: dict[str, Any] | None, language: str) -> str:
     code = f'import impasto\n\nmodel = impasto.load("{name}")'
     if entry or name in USES:
-        commands = entry["commands"] if entry else USES[name]
+        commands = commands_of(entry) if entry else USES[name]
     elif hasattr(find_method(name), "learned") and not shipped(name):
         commands = [
             f"impasto train {name} --content photos/ --style painting.jpg -o run",
@@ -254,7 +262,7 @@ def gallery(language: str) -> str:
     """Every picture of the gallery over the command that made it."""
     parts = []
     for name, entry in PICTURES["gallery"].items():
-        block = "\n".join(entry["commands"])
+        block = "\n".join(commands_of(entry))
         parts.append(f"![{name}](../pictures/gallery/{name}.jpg)\n\n```sh\n{block}\n```\n")
     return "\n".join(parts)
 

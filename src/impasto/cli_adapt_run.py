@@ -20,8 +20,7 @@ from impasto.cli_train_methods import judge
 from impasto.cli_train_styles import PaintingOptions, paintings_of, start_network
 from impasto.errors import ImpastoError
 from impasto.image import WRITABLE, write_image
-from impasto.learned import NAMED, network_style
-from impasto.methods.johnson import JohnsonTraining
+from impasto.learned import NAMED, PaintingTraining, network_style
 from impasto.procedural import dead_leaves
 from impasto.styles import save_style
 from impasto.training import Enough, MethodTask, Pictures, Report, Task, TrainOptions
@@ -110,7 +109,7 @@ def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     network = start_network(start, None)
     for layer in network.row:
         layer.requires_grad_(not options.only_norms)
-    learner = JohnsonTraining(network, judge(options), painting, {NAMED: info[NAMED]})
+    learner = PaintingTraining("johnson", network, judge(options), painting, {NAMED: info[NAMED]})
     return MethodTask("johnson", learner).to(memory_format=torch.channels_last)
 
 
@@ -140,7 +139,7 @@ def run(plan: Plan) -> dict[str, Any]:
 
 
 def _write(plan: Plan, watch: _Watch) -> None:
-    learner = cast(JohnsonTraining, cast(MethodTask, plan.task).learner)
+    learner = cast(PaintingTraining, cast(MethodTask, plan.task).learner)
     height, width = plan.painting.items[0].shape[-2:]
     sizes = {"width": width, "height": height}
     name = {NAMED: plan.painting.names[0]}

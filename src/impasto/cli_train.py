@@ -50,6 +50,12 @@ def _johnson() -> Recipe:
     return JOHNSON
 
 
+def _texture_network() -> Recipe:
+    from impasto.cli_train_styles import TEXTURE_NETWORK
+
+    return TEXTURE_NETWORK
+
+
 def _conditional_norm() -> Recipe:
     from impasto.cli_train_styles import CONDITIONAL_NORM
 
@@ -92,6 +98,7 @@ TASKS: dict[str, Callable[[], Recipe]] = {
     "stylebank": _stylebank,
     "metanet": _metanet,
     "texture": _texture,
+    "texture_network": _texture_network,
 }
 """What can be trained: its options, and how its task is built from them."""
 

@@ -1,4 +1,4 @@
-"""`impasto train johnson`, `conditional_norm`, `stylebank`: networks that learn the very paintings they are given."""
+"""`impasto train johnson`, `texture_network`, `conditional_norm`, `stylebank`: for the very paintings given."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from impasto.cli_train_methods import MethodOptions, judge
 from impasto.cli_training import Recipe
 from impasto.errors import ImpastoError, WeightsError
-from impasto.learned import NAMED, describe_style
-from impasto.methods import conditional_norm, johnson, stylebank
+from impasto.learned import NAMED, PaintingTraining, describe_style
+from impasto.methods import conditional_norm, stylebank, texture_network
 from impasto.training import MethodTask, Pictures, Task, TrainOptions
 from impasto.transformation import TransformationNetwork, slim_network
 from impasto.weights import Weights, load_weights
@@ -44,6 +44,15 @@ class StylesOptions(PaintingOptions):
     from_: str = Field("", description="weights file to go on from; for johnson also conditional_norm's")
 
 
+class TextureNetworkOptions(PaintingOptions):
+    """What the training of a pyramid network can be told besides."""
+
+    levels: int = Field(texture_network.LEVELS, ge=1, le=5, description="sizes of the photo, each half of the next")
+    branch: int = Field(texture_network.BRANCH, ge=1, le=256, description="channels of each size's own path")
+    noise: int = Field(texture_network.NOISE, ge=0, le=64, description="channels of noise beside the photo")
+    from_: str = Field("", description="weights file of the same shape to go on from")
+
+
 class ConditionalNormOptions(StylesOptions):
     """What the training of many styles in one network can be told besides."""
 
@@ -68,13 +77,39 @@ def paintings_of(styles: Pictures) -> list[tuple[Tensor, dict[str, Any]]]:
 def build_johnson(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     """The network of one painting, from random weights or from `from_`."""
     options = cast(StylesOptions, options)
-    if len(styles.items) != 1:
-        raise ImpastoError(f"johnson learns one painting: --style PAINTING, not {len(styles.items)}")
-    painting, info = paintings_of(styles)[0]
+    painting, info = only_painting(styles, "johnson")
     torch.manual_seed(options.seed)
     network = start_network(options, info[NAMED], (options.width, options.residuals))
-    learner = johnson.JohnsonTraining(network, judge(options), painting, info)
+    learner = PaintingTraining("johnson", network, judge(options), painting, info)
     return MethodTask("johnson", learner).to(memory_format=torch.channels_last)
+
+
+def build_texture_network(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """The pyramid network of one painting, from random weights or from `from_`."""
+    options = cast(TextureNetworkOptions, options)
+    painting, info = only_painting(styles, texture_network.NAME)
+    torch.manual_seed(options.seed)
+    network = start_pyramid(options, info[NAMED])
+    learner = PaintingTraining(texture_network.NAME, network, judge(options), painting, info)
+    return MethodTask(texture_network.NAME, learner).to(memory_format=torch.channels_last)
+
+
+def start_pyramid(options: TextureNetworkOptions, name: str) -> texture_network.PyramidNetwork:
+    """A pyramid for the style called `name`: random, or the one of that name, or the first one, of `from_`."""
+    if not options.from_:
+        return texture_network.PyramidNetwork(options.levels, options.branch, options.noise)
+    file = load_weights(options.from_)
+    if file.config.get("method") != texture_network.NAME:
+        raise WeightsError(f"{file.path} was not made by `impasto train {texture_network.NAME}`")
+    own = Weights(file.path, _tensors_of(file, name), file.config, file.digest)
+    return own.build(lambda config: texture_network.make_pyramid(config["shape"]), texture_network.NAME)
+
+
+def only_painting(styles: Pictures, task: str) -> tuple[Tensor, dict[str, Any]]:
+    """The one painting that there is, and what is known of it; raises ImpastoError if there are several."""
+    if len(styles.items) != 1:
+        raise ImpastoError(f"{task} learns one painting: --style PAINTING, not {len(styles.items)}")
+    return paintings_of(styles)[0]
 
 
 def start_network(options: MethodOptions, name: str | None, shape: Sequence[int] = ()) -> TransformationNetwork:
@@ -100,7 +135,7 @@ def _tensors_of(file: Weights, name: str | None) -> dict[str, Tensor]:
     method = file.config.get("method")
     if method == "metastyle":
         return dict(file.tensors)
-    if method == "johnson":
+    if method in ("johnson", texture_network.NAME):
         own = f"{_find(file.config['networks'], name)[1][NAMED]}."
         return {key.removeprefix(own): value for key, value in file.tensors.items() if key.startswith(own)}
     number, _ = _find(file.config.get("styles", []), name)
@@ -148,7 +183,7 @@ def begin(
 ) -> Beginning[Shared]:
     """The network that `start` makes for that many paintings, and what it is to learn; raises ImpastoError."""
     known = paintings_of(styles)
-    infos = [info for _, info in known]
+    infos: list[dict[str, Any]] = [info for _, info in known]
     torch.manual_seed(options.seed)
     network, before = start(options, len(infos))
     kept: list[dict[str, Any]] = before if options.add else []
@@ -251,5 +286,6 @@ def start_banks(options: StyleBankOptions, count: int) -> tuple[stylebank.StyleB
 
 
 JOHNSON = Recipe(StylesOptions, build_johnson)
+TEXTURE_NETWORK = Recipe(TextureNetworkOptions, build_texture_network)
 CONDITIONAL_NORM = Recipe(ConditionalNormOptions, build_conditional_norm)
 STYLEBANK = Recipe(StyleBankOptions, build_stylebank)

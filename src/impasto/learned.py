@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NoReturn
+from typing import Any, Generic, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,11 @@ from impasto.errors import OptionError
 from impasto.layers import freeze
 from impasto.one_pass import OnePass
 from impasto.options import Options
+from impasto.perceptual import PerceptualLoss, Targets, stack_rows
 from impasto.stages import Known, Stage
 from impasto.styles import NETWORK, Style, built_in_styles, load_style, parts
 from impasto.stylizer import LEAST_SIDE
-from impasto.transformation import PictureNetwork, TransformationNetwork, blend_stage, network_stages
+from impasto.transformation import StagedNetwork, TransformationNetwork, blend_stage
 from impasto.weights import Network, digest_numbers, load_weights, resolve
 
 NAMED = "name"
@@ -127,16 +128,21 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
 
 
 class NetworkStyles(LearnedStyles):
-    """A one-pass method whose styles are whole transformation networks of one shape.
+    """A one-pass method whose styles are whole networks of one shape.
 
-    shape: what `TransformationNetwork` is made with.
+    shape: what `make_network` makes one of.
     """
 
     shape: Mapping[str, Any]
 
     def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         super().__init__(options, device=device, preset=preset)
-        self._built: dict[int, tuple[Style, TransformationNetwork]] = {}
+        self._built: dict[int, tuple[Style, StagedNetwork]] = {}
+
+    @staticmethod
+    def make_network(shape: Mapping[str, Any]) -> StagedNetwork:
+        """A network of that shape, without its numbers."""
+        return TransformationNetwork(**shape)
 
     @property
     def style_kind(self) -> str:
@@ -149,15 +155,15 @@ class NetworkStyles(LearnedStyles):
         """Each network of the style, then the mixture of what they paint and of the photo."""
         return mixture_stages(style, self._build, strength)
 
-    def _build(self, style: Style) -> TransformationNetwork:
+    def _build(self, style: Style) -> StagedNetwork:
         """The network of which `style` is the weights; raises OptionError if they don't fit."""
         kept = self._built.get(id(style))
         if kept is not None and kept[0] is style:
             return kept[1]
-        network = TransformationNetwork(**self.shape)
-        network.to(next(iter(style.values())).dtype)
+        with torch.device("meta"):  # random numbers would take longer than all the rest
+            network = self.make_network(self.shape)
         try:
-            network.load_state_dict(dict(style))
+            network.load_state_dict(dict(style), assign=True)
         except RuntimeError:
             raise OptionError(f"this style card is no whole network for {self.name}: {self.advice}") from None
         freeze(network).to(self.device).to(memory_format=torch.channels_last)
@@ -165,7 +171,85 @@ class NetworkStyles(LearnedStyles):
         return network
 
 
-def mixture_stages(style: Style, build: Callable[[Style], PictureNetwork], strength: float) -> tuple[Stage, ...]:
+class PaintingNetworks(NetworkStyles):
+    """A one-pass method with a network for each painting; a file holds one or more of them.
+
+    networks: instead of those of a weights file, by the names of their paintings.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        networks: Mapping[str, StagedNetwork] | None = None,
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self._digest = "random"
+        infos: list[dict[str, Any]] = [{NAMED: name} for name in networks or {}]
+        if networks is None:
+            file = load_weights(self.options.weights or resolve(self.name))
+            networks = cast("dict[str, StagedNetwork]", dict(file.build(self._read, self.name).items()))
+            infos, self._digest = list(file.config["networks"]), file.digest
+        self.shape = next(iter(networks.values())).shape
+        self._learned = {info[NAMED]: network_style(networks[info[NAMED]], info) for info in infos}
+
+    def _read(self, config: Mapping[str, Any]) -> nn.ModuleDict:
+        return nn.ModuleDict({info[NAMED]: self.make_network(config["shape"]) for info in config["networks"]})
+
+    @property
+    def learned(self) -> Mapping[str, Style]:
+        """The networks by the names of their paintings."""
+        return self._learned
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The file of the networks."""
+        return {self.name: self._digest}
+
+
+class PaintingTraining(nn.Module):
+    """How the network of one painting learns.
+
+    method: whose networks these are; painting: (1, 3, H, W); info: what it is, ``name`` at least.
+
+    Departs from the papers: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
+    matrices, over VGG-19; the painting is measured once, as a whole.
+    """
+
+    def __init__(
+        self, method: str, network: StagedNetwork, loss: PerceptualLoss, painting: Tensor, info: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.network = nn.ModuleDict({str(info[NAMED]): network})
+        self.method, self.info = method, dict(info)
+        self._frozen = loss, painting
+        self._targets: Targets | None = None
+
+    @property
+    def painter(self) -> StagedNetwork:
+        """The network itself."""
+        return cast(StagedNetwork, self.network[str(self.info[NAMED])])
+
+    def config(self) -> dict[str, Any]:
+        """The network's shape and whose style it has, for the file's header."""
+        return {"method": self.method, "shape": self.painter.shape, "networks": [self.info]}
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Content, style and smoothness of what is painted; `styles` are not looked at."""
+        loss, painting = self._frozen
+        if self._targets is None:
+            self._targets = loss.targets(painting.to(contents.device))
+        return loss.terms(self.painter(contents), contents, self._targets)
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Photographs and what is painted, (1, 3, 2 H, B W)."""
+        return stack_rows((contents, self.painter(contents).clamp(0, 1)))
+
+
+def mixture_stages(style: Style, build: Callable[[Style], StagedNetwork], strength: float) -> tuple[Stage, ...]:
     """The networks that `build` makes of the parts of `style`, one after the other, then what they paint mixed.
 
     strength: what is left over up to 1 is the photo.
@@ -174,7 +258,7 @@ def mixture_stages(style: Style, build: Callable[[Style], PictureNetwork], stren
     shares: dict[str, float] = {}
     for number, (share, part) in enumerate(parts(style)):
         network, outcome = build(part), f"{number}.painted"
-        rows += network_stages(network, network.norms, outcome, f"{number}.")
+        rows += network.stages(outcome, f"{number}.")
         shares[outcome] = share
     return (*rows, blend_stage(shares, strength))
 
@@ -195,7 +279,7 @@ def network_kind(shape: Mapping[str, Any]) -> str:
     return NETWORK + "-".join(str(value) for value in shape.values())
 
 
-def network_style(network: PictureNetwork, info: Mapping[str, Any]) -> Style:
+def network_style(network: StagedNetwork, info: Mapping[str, Any]) -> Style:
     """The network's weights as a style."""
     values = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     return Style(values, network_kind(network.shape), info)

@@ -163,7 +163,8 @@ class _Run:
 
     def work(self, tile: Window) -> None:
         """One tile: run, measure, keep, write."""
-        outer = tile.grown(self.plan.halo, self.align, self.height, self.width)
+        sliver = min(tile.height, tile.width) < self.align  # without a neighbour the deepest maps would be empty there
+        outer = tile.grown(max(self.plan.halo, int(sliver)), self.align, self.height, self.width)
         maps = {name: self._read(name, outer) for name in self.plan.sources}
         for number, wanted in self.plan.wanted.items():
             if number not in self.given:

@@ -7,6 +7,7 @@ adapts.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -123,7 +124,20 @@ class LayerRow(nn.Module):
         return x
 
 
-class PictureNetwork(LayerRow):
+class StagedNetwork(nn.Module, ABC):
+    """A network from picture to picture that also runs as stages; shape: all that tells it from others of its class."""
+
+    shape: dict[str, Any]
+
+    @abstractmethod
+    def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
+        """The network, by its own norms, as local stages from the map ``image`` to the map `outcome`.
+
+        prefix: what the names of maps in between begin with, so that several networks can stand in one row.
+        """
+
+
+class PictureNetwork(LayerRow, StagedNetwork):
     """Layers from picture to picture: what all transformation networks are.
 
     shape: all that tells it from others of its class, ``output`` at least: ``linear`` pictures in [0, 1], or
@@ -137,6 +151,10 @@ class PictureNetwork(LayerRow):
     def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
         return self.leave(self.run(self.enter(images), images.shape, norms=norms))
+
+    def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
+        """See `StagedNetwork`."""
+        return network_stages(self, self.norms, outcome, prefix)
 
     def leave(self, x: Tensor) -> Tensor:
         """What the last layer gives as a picture, in float32 at least."""
@@ -207,12 +225,13 @@ def settle(
     y: Tensor, form: Form, norm: tuple[Tensor, Tensor] | None, own: Moments | None, kept: Tensor | None
 ) -> Tensor:
     """What follows a convolution: its norm, by `own` moments or those of `y`, ReLU, the block's input added."""
-    if norm is not None:
-        scale, shift = norm
-        y = adaptive_instance_norm(y, shift, scale, own)
-    if form.relu:
-        y = y.relu()
-    return y + kept if form.closes and kept is not None else y
+    if norm is None:
+        y = y.relu() if form.relu else y
+        return y + kept if form.closes and kept is not None else y
+    scale, shift = norm
+    y = adaptive_instance_norm(y, shift, scale, own)  # nobody else's: what follows can be done in its place
+    y = y.relu_() if form.relu else y
+    return y.add_(kept) if form.closes and kept is not None else y
 
 
 def shortcut_starts(layers: Sequence[TransformLayer]) -> set[int]:
@@ -228,7 +247,7 @@ def add_shortcut(x: Tensor, earlier: Tensor, gain: Tensor) -> Tensor:
 def network_stages(network: PictureNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
     """The network as local stages, from the map ``image`` to the map `outcome`: a barrier at every norm.
 
-    prefix: what the names of maps in between begin with, so that several networks can stand in one row.
+    prefix: see `StagedNetwork.stages`.
     """
     ends = (IMAGE, outcome)
     return row_stages(

@@ -1,0 +1,190 @@
+"""One style in one pass by a pyramid: a photo at several sizes, joined from coarse to fine (Ulyanov et al. 2016, 2017).
+
+Each size of the photo, with noise beside it, goes through three convolutions of its own and is joined with what came
+from the coarser sizes. A few channels see far, because the coarse paths are cheap: the smallest network that paints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from impasto.instance_norm import adaptive_instance_norm
+from impasto.layers import DOUBLING, Conv, double, fit_edge
+from impasto.learned import PaintingNetworks
+from impasto.options import Options
+from impasto.stages import IMAGE, Flow, MomentsOf, Stage, Work
+from impasto.statistics import Moments
+from impasto.styles import Style
+from impasto.transformation import Form, LayerRow, StagedNetwork, TransformLayer, as_picture, row_stages
+
+NAME = "texture_network"
+LEVELS, BRANCH, NOISE = 5, 8, 3
+MASK = 0xFFFFFFFF
+
+
+class TextureNetworkOptions(Options):
+    """What can be chosen without training anew."""
+
+    weights: str = Field("", description="local file of one or more trained networks; none is shipped")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+    noise_seed: int = Field(0, ge=0, lt=1 << 31, description="which noise the network is given beside the photo")
+
+
+class PyramidNetwork(StagedNetwork):
+    """The generator of Ulyanov et al. (2016), sec. 3.3, with the photo at every size and instance norms (2017).
+
+    levels: how many sizes, each half of the next; branch: channels of each size's own path; noise: channels of noise
+    beside the photo, at every size.
+    """
+
+    def __init__(self, levels: int = LEVELS, branch: int = BRANCH, noise: int = NOISE) -> None:
+        super().__init__()
+        self.shape = {"form": "pyramid", "levels": levels, "branch": branch, "noise": noise}
+        self.noise, self.seed = noise, 0
+        self.ratios = [1 << level for level in reversed(range(levels))]
+        self.branches = nn.ModuleList(_block(3 + noise, branch) for _ in self.ratios)
+        self.joins = nn.ModuleList(_Join(branch * level, branch) for level in range(1, levels))
+        self.last = LayerRow([TransformLayer(branch * levels, 3, 1, Form(norm=False, relu=False), bias=True)])
+        for conv in self.modules():
+            if isinstance(conv, Conv):
+                conv.edge_mode = "replicate"  # the coarsest maps of a small photo are too small to mirror
+
+    @property
+    def blocks(self) -> list[tuple[LayerRow, _Join | None]]:
+        """Coarse to fine: a size's own path, and where it is joined with the coarser ones."""
+        return list(zip(cast(Iterable[LayerRow], self.branches), (None, *cast(Any, self.joins)), strict=True))
+
+    def forward(self, images: Tensor, noises: Sequence[Tensor] | None = None) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to the same size; not clamped.
+
+        noises: coarse to fine, (B, noise, H / ratio, W / ratio) in [0, 1]; default: random.
+        """
+        x = images[:, :0]
+        for number, (ratio, (branch, join)) in enumerate(zip(self.ratios, self.blocks, strict=True)):
+            small = shrink(images, ratio)
+            size = len(small), self.noise, *small.shape[-2:]
+            noise = noises[number] if noises is not None else torch.rand(size, device=small.device)
+            own = branch.run(self.see(small, noise), images.shape, ratio)
+            x = own if join is None else join.block.run(join(x, own), images.shape, ratio)
+        return as_picture(self.last.run(x, images.shape))
+
+    def see(self, small: Tensor, noise: Tensor) -> Tensor:
+        """What a branch is given: the photo at its size, and noise."""
+        like = self.last.row[0].conv.weight
+        return torch.cat([small.to(like.dtype) - 0.5, noise.to(like.dtype)], 1)
+
+    def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
+        """The network as local stages, with the noise of `seed`; see `StagedNetwork`."""
+        rows: list[Stage] = []
+        x = ""
+        for number, (ratio, (branch, join)) in enumerate(zip(self.ratios, self.blocks, strict=True)):
+            names = [f"{prefix}{kind}{number}" for kind in ("seen", "own", "joined", "x")]
+            rows += self._branch(number, ratio, branch, (names[0], names[1]), f"{prefix}{number}.")
+            if join is not None:
+                rows.append(join.stage(x, names[1], names[2], ratio))
+                rows += row_stages(join.block.row, join.block.norms, (names[2], names[3]), f"{names[2]}.", side=ratio)
+            x = names[1] if join is None else names[3]
+            if ratio > 1:
+                rows[-1] = replace(rows[-1], measures=(MomentsOf(x, full=False),))
+        return *rows, *row_stages(self.last.row, (), (x, outcome), f"{prefix}last.", closing=as_picture)
+
+    def _branch(self, number: int, ratio: int, branch: LayerRow, ends: tuple[str, str], prefix: str) -> Iterable[Stage]:
+        """One size's own path, from the photo to what is joined, which is measured."""
+
+        def run(work: Work) -> Mapping[str, Tensor]:
+            small = shrink(work.maps[IMAGE], ratio)
+            corner = work.top // ratio, work.left // ratio
+            noise = place_noise(corner, small.shape[-2:], self.noise, (self.seed, number))
+            return {ends[0]: self.see(small, noise.to(small.device).expand(len(small), -1, -1, -1))}
+
+        yield Stage((Flow(IMAGE, ends[0], (nn.AvgPool2d(ratio),) if ratio > 1 else ()),), run)
+        *rows, end = row_stages(branch.row, branch.norms, ends, prefix, side=ratio)
+        yield from rows
+        yield replace(end, measures=(MomentsOf(ends[1], full=False),))
+
+
+def make_pyramid(shape: Mapping[str, Any]) -> PyramidNetwork:
+    """The network of that `shape`, as `PyramidNetwork.shape` tells it."""
+    return PyramidNetwork(**{key: value for key, value in shape.items() if key != "form"})
+
+
+class _Join(nn.Module):
+    """The coarser path, doubled, beside a finer branch, both normalised first; then a block."""
+
+    def __init__(self, coarse: int, fine: int) -> None:
+        super().__init__()
+        counts = (coarse, fine)
+        self.scales = nn.ParameterList([torch.ones(count) for count in counts])
+        self.shifts = nn.ParameterList([torch.zeros(count) for count in counts])
+        self.block = _block(coarse + fine, coarse + fine)
+
+    def forward(self, x: Tensor, own: Tensor, known: Sequence[Moments | None] = (None, None)) -> Tensor:
+        """(B, coarse, H / 2, W / 2) and (B, fine, H, W) to (B, coarse + fine, H, W); known: moments of the whole."""
+        norms = zip((x, own), self.shifts, self.scales, known, strict=True)
+        coarse, fine = (adaptive_instance_norm(y, shift[None], scale[None], k) for y, shift, scale, k in norms)
+        return torch.cat([fit_edge(double(coarse), own.shape), fine], 1)
+
+    def stage(self, x: str, own: str, outcome: str, ratio: int) -> Stage:
+        """The join of these maps, without the block."""
+
+        def run(work: Work) -> Mapping[str, Tensor]:
+            return {outcome: self(work.maps[x], work.maps[own], (work.given[x], work.given[own]))}
+
+        return Stage((Flow(x, outcome, (DOUBLING,)), Flow(own, outcome)), run)
+
+
+def _block(inputs: int, width: int) -> LayerRow:
+    """Two 3x3 convolutions and a 1x1 one, each normalised and rectified."""
+    shapes = ((inputs, width, 3), (width, width, 3), (width, width, 1))
+    return LayerRow(TransformLayer(*shape, Form(), bias=False) for shape in shapes)
+
+
+def shrink(images: Tensor, ratio: int) -> Tensor:
+    """(B, 3, H, W) averaged down to (B, 3, H / ratio, W / ratio)."""
+    return F.avg_pool2d(images, ratio) if ratio > 1 else images
+
+
+def place_noise(corner: tuple[int, int], size: Sequence[int], channels: int, seeds: Iterable[int]) -> Tensor:
+    """Noise, uniform in [0, 1), that hangs on its place alone, (1, channels, *size): a tile has the whole's.
+
+    corner: row and column of the first value; seeds: numbers that choose the noise.
+    """
+    axes = [torch.arange(channels)[:, None, None]]
+    axes.append(torch.arange(corner[0], corner[0] + size[0])[:, None])
+    axes.append(torch.arange(corner[1], corner[1] + size[1]))
+    value: Tensor = torch.zeros(1, dtype=torch.int64)
+    for number in (*map(torch.tensor, seeds), *axes):  # each is mixed in so that neighbours have nothing in common
+        value = (value * 0x9E3779B1 + number + 1) & MASK
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+            value = ((value ^ (value >> shift)) * factor) & MASK
+    return (value >> 8).float()[None] / (1 << 24)
+
+
+class TextureNetwork(PaintingNetworks):
+    """A pyramid network for each style (Ulyanov et al. 2016, "Texture Networks"; 2017, "Improved Texture Networks").
+
+    Departs from the papers: five sizes, not six, so that photos from 16 px have a coarsest one; repeated edges; the
+    loss is `PaintingTraining`'s. The noise of a place is the same in every picture. strength mixes what is painted
+    with the photo.
+    """
+
+    name = NAME
+    Options = TextureNetworkOptions
+    options: TextureNetworkOptions
+
+    @staticmethod
+    def make_network(shape: Mapping[str, Any]) -> StagedNetwork:
+        """A pyramid of that shape."""
+        return make_pyramid(shape)
+
+    def _build(self, style: Style) -> StagedNetwork:
+        network = cast(PyramidNetwork, super()._build(style))
+        network.seed = self.options.noise_seed
+        return network
