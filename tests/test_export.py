@@ -20,7 +20,7 @@ from tiny import narrow, painting
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adain", "sanet"])
+@pytest.mark.parametrize("name", ["adain", "sanet", "metanet"])
 def test_onnx_runtime_gives_the_same_picture_at_any_size(name: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -35,7 +35,7 @@ def test_onnx_runtime_gives_the_same_picture_at_any_size(name: str, tmp_path: Pa
         assert (torch.from_numpy(found) - wanted).abs().max() <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["adain", "sanet"])
+@pytest.mark.parametrize("name", ["adain", "sanet", "metanet", "swift"])
 def test_the_plain_way_is_the_methods(name: str) -> None:
     model = narrow(name, double=True)
     assert isinstance(model, OnePass)

@@ -38,7 +38,7 @@ ROUNDS = 4
 MOST_TRIES = 4
 """Of a task whose workers die; Ray itself would try for ever."""
 BUILT_IN = "built-in "
-WRITTEN_BEFORE = {"record": None, "seconds": 0.0, "losses": {}, "interrupted": False}
+WRITTEN_BEFORE: dict[str, Any] = {"record": None, "seconds": 0.0, "losses": {}, "interrupted": False}
 DIED = "every worker that tried it died, most likely for lack of memory: try fewer --workers or a smaller --size"
 
 

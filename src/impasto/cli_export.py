@@ -33,7 +33,7 @@ def export(
         raise OptionError("name one file to write: impasto export -m adain out.onnx")
     target = flags.check_target(Path(files[0]), force, (".onnx",))
     if not issubclass(found, OnePass):
-        raise OptionError(f"{found.name} optimises, which ONNX can't hold; export wct, adain or sanet")
+        raise OptionError(f"{found.name} optimises, which ONNX can't hold; export swift, wct, adain, sanet or metanet")
     model = load(found.name, preset=preset or "default", **options)
     assert isinstance(model, OnePass)
     export_onnx(model, target)

@@ -94,6 +94,11 @@ class GeneratedNetworks(OnePass):
             vector = vector_of([found[layer] for layer in LAYERS]).to(self.network.unit)
             return Style({HIDDEN: self.network.encode(vector)[0]}, self.style_kind, info)
 
+    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+        """One pass from photo and painting."""
+        painted: Tensor = self.network(content, read_moments(self.backbone, painting))
+        return painted.clamp(0, 1)
+
     @torch.no_grad()
     def generate(self, style: Style) -> Style:
         """The whole network that is made for `style`, as a style that needs no hyper network; raises OptionError."""

@@ -210,7 +210,7 @@ class HyperNetwork(nn.Module):
     def forward(self, images: Tensor, vectors: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], each painted in the style of its moments, (B, moments); not clamped."""
         with torch.autocast(images.device.type, enabled=False):
-            networks = self.generate(self.encode(vectors.float()))
+            networks = self.generate(self.encode(vectors.to(self.unit.dtype)))
         painted = [
             functional_call(self.template, network, (image[None],))
             for network, image in zip(networks, images, strict=True)

@@ -80,7 +80,7 @@ class OnePass(Stylizer):
 
     def plain(self, content: Tensor, painting: Tensor) -> Tensor:
         """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
-        raise OptionError(f"{self.name} can't be exported as one file; wct, adain and sanet can")
+        raise OptionError(f"{self.name} can't be exported as one file; swift, wct, adain, sanet and metanet can")
 
     @property
     def dtype(self) -> torch.dtype:

@@ -268,7 +268,8 @@ class WCT(OnePass):
                 matrix = transport_by_products(covariance, target)[0, :, :, None, None]
                 x = torch.lerp(x, F.conv2d(x - mean, matrix) + wanted, strengths[level])
             x = self.decoder.step(level, x, size_below(level, content.shape))
-        return x.clamp(0, 1)
+        painted: Tensor = x.clamp(0, 1)
+        return painted
 
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
