@@ -121,8 +121,11 @@ class Backbone(nn.Module):
 
 
 def _rectifies(step: nn.Module, following: Sequence[tuple[str, nn.Module]]) -> bool:
-    """Whether `step` is a convolution that can do the work of the ReLU after it."""
-    return isinstance(step, Conv) and bool(following) and type(following[0][1]) is nn.ReLU
+    """Whether `step` is a convolution that can do the work of the ReLU after it, at which nobody looks by a hook."""
+    if not isinstance(step, Conv) or not following:
+        return False
+    after = following[0][1]
+    return type(after) is nn.ReLU and not after._forward_hooks
 
 
 def vgg_steps(blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "max") -> dict[str, nn.Module]:
