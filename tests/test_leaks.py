@@ -23,7 +23,7 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="only Linux tells a process how large it is")
-@pytest.mark.parametrize("name", ["wct"])
+@pytest.mark.parametrize("name", ["swift", "wct"])
 def test_fifty_pictures_leave_nothing_behind(name: str) -> None:
     model = load(name)
     photos = [painting(*size, seed=3) for size in ((112, 144), (128, 112))]

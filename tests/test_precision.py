@@ -17,7 +17,7 @@ def signal_to_noise(found: Tensor, wanted: Tensor) -> float:
     return float(-10 * (found - wanted).square().mean().log10())
 
 
-@pytest.mark.parametrize("name", ["wct", "adain", "sanet"])
+@pytest.mark.parametrize("name", ["swift", "metanet", "wct", "adain", "sanet"])
 def test_shipped_weights_in_bfloat16(name: str) -> None:
     half, full = load(name, precision="bf16"), load(name, precision="fp32")
     photo = painting(120, 160, seed=3)

@@ -17,7 +17,7 @@ from impasto.stylizer import load
 from impasto.tiling import Tiling, plan_pass
 from tiny import painting
 
-SHIPPED = ["wct", "adain", "sanet"]
+SHIPPED = ["swift", "metanet", "wct", "adain", "sanet"]
 MOST = 1e-4
 SEAM = 1.02
 ALIGN = 16

@@ -26,7 +26,7 @@ from impasto.stages import MomentsSource, live_moments
 from impasto.styles import Style, check_weights, mix
 from impasto.tiling import Tiling
 
-DEFAULT_METHOD = "wct"
+DEFAULT_METHOD = "swift"
 LEAST_SIDE = 16
 
 log = logging.getLogger(__name__)
