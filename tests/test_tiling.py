@@ -20,7 +20,7 @@ from impasto.layers import Conv
 from impasto.methods.wct import WCT, WCTOptions
 from impasto.one_pass import OnePass
 from impasto.receptive import reach, stride_after, work
-from impasto.stages import RESULT, Stage, Thinned, Work, pick, thin_grid
+from impasto.stages import IMAGE, RESULT, Stage, Thinned, Work, pick, thin_grid
 from impasto.styles import Style
 from impasto.stylizer import find_method, list_methods
 from impasto.tiling import Tiling, plan_pass
@@ -153,6 +153,24 @@ def test_one_pixel_less_halo_is_wrong(name: str, photo: Tensor, monkeypatch: pyt
 
     monkeypatch.setattr(tiling, "plan_pass", less)
     assert (tiled(method, 48, 0, photo, style) - whole).abs().max() > 1e-4
+
+
+def test_a_stage_makes_what_is_wanted_of_it_and_nothing_else(method: OnePass, photo: Tensor) -> None:
+    """What it made besides would take the place of what is kept, with less around it."""
+    maps: dict[str, Tensor] = {IMAGE: photo}
+    known: dict[str, Any] = {}
+    for stage in method.stages(style_for(method), 1.0, (101, 179)):
+        given = stage.prepare(known)
+        found = {}
+        for name in stage.outcomes:
+            made = stage.run(Work(maps, given, {name}, 101, 179))
+            assert set(made) == {name}
+            found |= made
+        maps |= found
+        for measure in stage.measures:
+            tally = measure.begin(*maps[measure.source].shape[-2:])
+            tally.see(maps[measure.source], None, (0, 0))
+            known[measure.key] = tally.value
 
 
 def test_the_halo_is_how_far_the_network_looks(method: OnePass) -> None:

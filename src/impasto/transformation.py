@@ -338,14 +338,13 @@ class _Row:
     def _stage(self, number: int, layer: TransformLayer, side: int) -> Stage:
         name, sources = self._name(number), self._sources(number)
         flows = [Flow(source, name, (layer,)) for source in sources]
-        keeps = layer.form.opens or number in shortcut_starts(self.layers)
-        if keeps:
+        if layer.form.opens or number in shortcut_starts(self.layers):
             flows += [Flow(source, self._skip(number)) for source in sources]
 
         def run(work: Work) -> Mapping[str, Tensor]:
             x = self._settled(number, work)
-            made = {self._skip(number): x} if keeps else {}
-            if name in work.wanted:  # what is kept of it already must not be made anew, with less around it
+            made = {self._skip(number): x} if self._skip(number) in work.wanted else {}
+            if name in work.wanted:  # what is kept already must not be made anew, with less around it
                 made[name] = layer(x, (work.height // side, work.width // side))
             return made
 
