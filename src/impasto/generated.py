@@ -13,7 +13,7 @@ from impasto.backbones import SLIM, SLIM_WIDTHS, Backbone, load_backbone
 from impasto.errors import OptionError
 from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
 from impasto.layers import freeze
-from impasto.learned import mixture_stages, network_kind, network_style
+from impasto.learned import mixture_stages, network_kind
 from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, stack_rows
@@ -107,9 +107,8 @@ class GeneratedNetworks(OnePass):
             return style
         with torch.autocast(self.device.type, enabled=False):
             (numbers,) = self.network.generate(style[HIDDEN][None].to(self.network.unit))
-        network = build_network(self.network.template.shape).to(self.network.unit)
-        network.load_state_dict(numbers)
-        return network_style(network, {**style.info, "network": network.shape})
+        shape = self.network.template.shape
+        return Style(numbers, network_kind(shape), {**style.info, "network": shape})
 
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
