@@ -207,3 +207,10 @@ def test_structure_sees_no_colours() -> None:
     grey = torch.einsum("bchw,c->bhw", image, torch.tensor([0.299, 0.587, 0.114]))[:, None].expand(-1, 3, -1, -1)
     assert_close(structure_gap(image, grey), torch.tensor(0.0), atol=1e-5, rtol=0)
     assert structure_gap(image, 1 - image) > 0.5
+
+
+def test_structure_is_seen_in_full_precision_in_a_training_of_half() -> None:
+    first, second = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = structure_gap(first, second)
+    assert torch.equal(found, structure_gap(first, second))

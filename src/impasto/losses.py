@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from impasto.color import luma
 from impasto.errors import OptionError
 from impasto.statistics import Moments, moments, precise
 
@@ -23,8 +24,6 @@ ContentForm = Literal["mean", "half-sum", "relative"]
 GramForm = Literal["gatys", "leongatys", "neural-style", "magenta", "mailcorahul", "relative"]
 VariationForm = Literal["l1-mean", "l1-sum", "l2-mean", "nine-point", "power"]
 SIMILARITY_WINDOW = 7
-LUMA = (0.299, 0.587, 0.114)
-"""ITU-R 601's weights of red, green and blue."""
 
 
 class ContentLoss:
@@ -290,9 +289,8 @@ def similarity_map(x: Tensor, y: Tensor, reach: float = 1.0) -> Tensor:
 
 def structure_gap(found: Tensor, wanted: Tensor) -> Tensor:
     """1 - SSIM of two pictures, (B, 3, H, W) in [0, 1], seen in grey: their contours and shades, not their colours."""
-    luma = precise(found).new_tensor(LUMA)[:, None, None]
-    x, y = ((precise(image) * luma).sum(1, keepdim=True) for image in (found, wanted))
-    return 1 - similarity_map(x, y).mean()
+    with torch.autocast(found.device.type, enabled=False):  # variances of half precision would be noise
+        return 1 - similarity_map(luma(precise(found)), luma(precise(wanted))).mean()
 
 
 def fit_mask(mask: Tensor | None, features: Tensor) -> Tensor | None:
