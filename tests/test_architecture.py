@@ -32,11 +32,11 @@ LEVELS = [
         "timing",
         "weights",
     }
-    | {"video", "flow", "procedural", "remote", "png"},
-    {"shortcuts", "layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"}
+    | {"video", "flow", "procedural", "remote", "png", "shortcuts"},
+    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"}
     | {"raft"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
-    | {"tiling", "tiled_objective", "memory", "runtimes"},
+    | {"schedule", "tiling", "tiled_objective", "memory", "runtimes"},
     {
         "optimize",
         "parameterizations",

@@ -10,7 +10,7 @@ from torch import Tensor
 from impasto import shortcuts
 from impasto.backbones import slim_backbone
 from impasto.layers import Conv, MaxPool, StepDecoder, run_in_full
-from impasto.shortcuts import convolve_and_rectify, halve, pad_edges
+from impasto.shortcuts import convolve_and_rectify, halve, pad_edges, scale_channels, sum_channels
 
 DTYPES = [torch.float32, torch.bfloat16]
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -142,3 +142,65 @@ def test_a_decoder_gives_the_same_picture_with_and_without_gradients() -> None:
 
 def test_pooling_of_a_backbone_is_short() -> None:
     assert isinstance(slim_backbone().steps["pool1"], MaxPool)
+
+
+# --- channels
+
+
+@pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
+@pytest.mark.parametrize("added", [False, True], ids=["", "added"])
+def test_channels_are_scaled_shifted_rectified_and_added_to(x: Tensor, relu: bool, added: bool) -> None:
+    scale, shift = torch.randn(1, x.shape[1]), torch.randn(1, x.shape[1])
+    plus = torch.randn(x.shape).to(x) if added else None
+    rounded = (part.to(x.dtype).double()[..., None, None] for part in (scale, shift))
+    own = x.double() * next(rounded) + next(rounded)
+    own = own.clamp_min(0) if relu else own
+    own = own + plus.double() if plus is not None else own
+    before = x.clone()
+    found = scale_channels(x, scale, shift, relu=relu, plus=plus)
+    assert found.dtype == x.dtype
+    most = 0.02 if x.dtype == torch.bfloat16 else 1e-5
+    assert (found.double() - own).abs().max() <= most * own.abs().max().clamp_min(1)
+    assert torch.equal(x, before)
+
+
+def test_each_sample_has_its_own_scale() -> None:
+    x = torch.randn(2, 3, 5, 4).bfloat16()
+    scale = torch.tensor([[1.0, 2, 3], [4, 5, 6]])
+    assert torch.equal(scale_channels(x, scale), x * scale.bfloat16()[..., None, None])
+
+
+def test_scaled_channels_have_gradients() -> None:
+    x = torch.randn(1, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    scale, shift = (torch.randn(1, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    plus = torch.randn(1, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    run = lambda *given: scale_channels(*given[:3], relu=True, plus=given[3])  # noqa: E731
+    assert torch.autograd.gradcheck(run, (x, scale, shift, plus))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 16, 100, 300])
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (150, 149)], ids=lambda size: "x".join(map(str, size)))
+def test_channels_are_summed(channels: int, size: tuple[int, int], dtype: torch.dtype) -> None:
+    x = (torch.randn(1, channels, *size) * torch.linspace(0.1, 3, channels)[:, None, None] + 0.7).to(dtype)
+    x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+    found = sum_channels(x)
+    assert found is not None
+    exact = x.double()
+    for own, expected in zip(found, (exact.sum((2, 3)), exact.square().sum((2, 3))), strict=True):
+        assert own.dtype == torch.float64
+        torch.testing.assert_close(own, expected, rtol=3e-6, atol=1e-5 * size[0] * size[1])
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(2, 4, 3, 3).to(memory_format=torch.channels_last),
+        torch.zeros(1, 4, 3, 3),
+        torch.zeros(1, 4, 3, 3, dtype=torch.float64).to(memory_format=torch.channels_last),
+        torch.zeros(1, 4, 3, 3).to(memory_format=torch.channels_last).requires_grad_(True),
+        torch.zeros(1, 4, 3, 3, device="meta").to(memory_format=torch.channels_last),
+    ],
+    ids=["batch", "contiguous", "float64", "gradients", "no values"],
+)
+def test_other_maps_are_not_summed_by_this_shortcut(x: Tensor) -> None:
+    assert sum_channels(x) is None

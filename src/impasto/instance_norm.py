@@ -5,33 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.layers import StepDecoder, size_below
+from impasto.shortcuts import scale_channels
 from impasto.stages import RESULT, Flow, MomentsOf, Stage, Work
-from impasto.statistics import HALF, Moments, moments
+from impasto.statistics import Moments, moments
 
 Targets = Mapping[int, tuple[Tensor, Tensor]]
 """By level, means and deviations, each (1 or B, C)."""
 
 
-def adaptive_instance_norm(content: Tensor, mean: Tensor, deviation: Tensor, own: Moments | None = None) -> Tensor:
+def adaptive_instance_norm(
+    content: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
+    own: Moments | None = None,
+    *,
+    relu: bool = False,
+    plus: Tensor | None = None,
+) -> Tensor:
     """Give content features a style's channel means and deviations (Huang & Belongie 2017, sec. 5).
 
     content: (B, C, H, W); mean, deviation: (1 or B, C), of the style's features; own: the content's moments, if they
-    are not those of all of `content`. Returns (B, C, H, W).
+    are not those of all of `content`; relu: of the outcome; plus: what is added to it then. Returns (B, C, H, W).
 
     Departs from the paper: nothing.
     """
     own = own or moments(content, full=False)
     scale = deviation / own.deviation()
-    shift = mean - own.mean * scale
-    scale, shift = scale.to(content.dtype), shift.to(content.dtype)
-    if len(scale) == 1 and content.dtype in HALF and content.device.type == "cpu":
-        # the quickest there; in float32 on one thread such a convolution takes ten times as long as the line below
-        return F.conv2d(content, scale[0, :, None, None, None], shift[0], groups=content.shape[1])
-    return torch.addcmul(shift[:, :, None, None], content, scale[:, :, None, None])
+    return scale_channels(content, scale, mean - own.mean * scale, relu=relu, plus=plus)
 
 
 def decode_normalised(decoder: StepDecoder, x: Tensor, targets: Targets, shape: Sequence[int]) -> Tensor:

@@ -13,11 +13,18 @@ from torch import nn
 
 from impasto.errors import ImpastoError
 from impasto.receptive import leaves, widest
+from impasto.schedule import whole_halo
 from impasto.stages import IMAGE, Stage, map_strides, needed_later
-from impasto.tiling import Tiling, whole_halo
+from impasto.tiling import Tiling
 
-CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1024 << 20, 2560 << 20
-"""What a CPU spends at most on features: tiles beyond that are no faster, only larger."""
+CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1600 << 20, 2560 << 20
+"""What a CPU spends at most on features."""
+
+KEEP_LEAST, KEEP_EACH = 512 << 20, 20
+"""What maps that are kept may always take of a CPU's memory, and for each pixel of a large picture."""
+
+CPU_TILE = 160 << 20
+"""What a CPU spends on a tile: its maps stay below 32 MB each, which the C library gives anew without the system."""
 
 ASSUMED_FREE = 2 << 30
 SMALLEST_TILE = 64
@@ -57,18 +64,20 @@ def _left_in_group() -> int | None:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes for what is worked on at a time, and for maps that are kept between passes."""
+    """Bytes for what is worked on in one piece, for maps that are kept between passes, for a tile."""
 
     work: int
     keep: int
+    tile: int
 
 
 def budget(device: torch.device) -> Budget:
     """What a run may take on `device`."""
     free = free_memory(device)
     if device.type == "cpu":
-        return Budget(min(CPU_WORK, free // 4), min(CPU_KEEP, free // 4))
-    return Budget(free // 2, free // 4)
+        work = min(CPU_WORK, free // 4)
+        return Budget(work, min(CPU_KEEP, free // 4), min(CPU_TILE, work))
+    return Budget(free // 2, free // 4, free // 2)
 
 
 def backwards_room(device: torch.device) -> int:
@@ -109,9 +118,10 @@ def choose_tiling(
         return None
     align = max(map_strides(stages).values())
     halo = whole_halo(stages)
-    tile = int((room.work / each) ** 0.5) - 2 * halo
+    tile = int((room.tile / each) ** 0.5) - 2 * halo
     tile = max(SMALLEST_TILE, tile // align * align)
-    return Tiling(min(tile, most) if most else tile, room.keep)
+    keep = min(room.keep, max(KEEP_LEAST, KEEP_EACH * height * width)) if device.type == "cpu" else room.keep
+    return Tiling(min(tile, most) if most else tile, keep)
 
 
 def free(device: torch.device) -> None:

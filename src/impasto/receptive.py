@@ -109,3 +109,14 @@ def work(path: Iterable[nn.Module], stride: int = 1) -> float:
             kernel = layer.kernel_size[0] * layer.kernel_size[1]
             total += layer.in_channels * layer.out_channels * kernel / layer.groups / at**2
     return total
+
+
+def numbers_after(path: Iterable[nn.Module], stride: int = 1) -> float:
+    """Numbers that the convolutions of `path` write for each pixel of the picture."""
+    total = 0.0
+    for layer, at in strides(path, stride):
+        if isinstance(layer, nn.Conv2d):
+            total += layer.out_channels / (at * layer.stride[0]) ** 2
+        elif isinstance(layer, nn.ConvTranspose2d):
+            total += layer.out_channels * factor(layer) ** 2 / at**2
+    return total

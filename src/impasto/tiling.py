@@ -7,6 +7,7 @@ Tiles begin at multiples of the deepest map's stride and carry as many pixels of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from impasto.canvas import Canvas, Window, windows
 from impasto.losses import fit_mask
-from impasto.receptive import reach, work
+from impasto.schedule import Shelf, choose_kept, plan_pass
 from impasto.stages import (
     IMAGE,
     RESULT,
@@ -71,43 +72,6 @@ def measure_tiles(stages: Sequence[Stage], content: Canvas, tiling: Tiling | Non
     return run.known
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """One pass: the stages that run and what each makes, the maps it starts from, how far around a tile they reach.
-
-    needs: for every map, in its own pixels, how much of it beyond a tile's edge has to be right.
-    """
-
-    wanted: dict[int, set[str]]
-    sources: set[str]
-    needs: dict[str, int]
-    halo: int
-
-
-def plan_pass(stages: Sequence[Stage], outcomes: set[str], kept: Mapping[str, Any] | set[str]) -> _Plan:
-    """How to make `outcomes` from the picture and the maps that were `kept`."""
-    needs = dict.fromkeys(outcomes, 0)
-    wanted: dict[int, set[str]] = {}
-    sources: set[str] = set()
-    for number in range(len(stages) - 1, -1, -1):
-        own = {name for name in stages[number].outcomes if name in needs and name not in sources}
-        for flow in stages[number].flows if own else ():
-            if flow.outcome in own:
-                needs[flow.source] = max(needs.get(flow.source, 0), reach(flow.path, needs[flow.outcome]))
-                if flow.source == IMAGE or flow.source in kept:
-                    sources.add(flow.source)
-        if own:
-            wanted[number] = own
-    at = map_strides(stages)
-    halo = max(needs[name] * at[name] for name in sources)
-    return _Plan(dict(sorted(wanted.items())), sources, needs, halo)
-
-
-def whole_halo(stages: Sequence[Stage]) -> int:
-    """How far around a tile counts if all that `stages` make at last is made from the picture in one go."""
-    return plan_pass(stages, {RESULT} & set(stages[-1].outcomes) or set(stages[-1].outcomes), set()).halo
-
-
 class _Run:
     """The passes over one picture, and what is known and kept between them."""
 
@@ -152,7 +116,7 @@ class _Run:
         self.must = measured | ({RESULT} & set(self.stages[barrier].outcomes))
         new = {name for stage in self.stages[first : barrier + 1] for name in stage.outcomes}
         self.candidates = new & needed_later(self.stages[barrier + 1 :])
-        self.chosen: set[str] | None = None
+        self.chosen: set[str] | None = None  # not yet
         self.store: dict[str, Tensor] = {}
         self.given: dict[int, Any] = {}
         self.tallies = []
@@ -180,7 +144,7 @@ class _Run:
             )
         if self.chosen is None:
             self._choose(maps)
-        for name in self.chosen or ():
+        for name in self.store:
             rows, columns = tile.at(self.strides[name], self.height, self.width)
             self.store[name][..., rows, columns] = self._cut(maps[name], name, tile, outer)
         if self.target is not None and RESULT in self.must:
@@ -193,12 +157,7 @@ class _Run:
             if isinstance(measure, MomentsOf):
                 found = self.moments_of(measure.layer or measure.key, found, None, full=measure.full)
             self.known[measure.key] = found
-        self.kept |= self.store
-        later = self.stages[self.barrier + 1 :]
-        live: set[str] = set()
-        if later:
-            live = plan_pass(self.stages, {RESULT}, self.kept).sources
-        self.kept = {name: value for name, value in self.kept.items() if name in live}
+        self.kept = {name: value for name, value in (self.kept | self.store).items() if name in (self.chosen or ())}
         self.store = {}
 
     def _read(self, name: str, outer: Window) -> Tensor:
@@ -227,30 +186,36 @@ class _Run:
         return self.masks[id(mask), stride][(..., *tile.at(stride, self.height, self.width))].to(self.device)
 
     def _choose(self, maps: Mapping[str, Tensor]) -> None:
-        """Which maps to keep whole: those that save the most work for their bytes, while there is room."""
-        self.chosen = set()
-        room = self.tiling.keep - sum(value.numel() * value.element_size() for value in self.kept.values())
-        for name in sorted(self.candidates, key=lambda name: self._gain(name, maps[name]), reverse=True):
-            shape = (*maps[name].shape[:2], self.height // self.strides[name], self.width // self.strides[name])
-            size = shape[0] * shape[1] * shape[2] * shape[3] * maps[name].element_size()
-            place = self._place_for(name, shape, maps[name].dtype)
-            if place is None and size <= room:
-                room -= size
-                place = torch.empty(
-                    shape, dtype=maps[name].dtype, device=self.device, memory_format=torch.channels_last
+        """Which maps to keep whole, now that their sizes are known; the others' memory is let go."""
+        shapes = {
+            name: (*maps[name].shape[:2], self.height // self.strides[name], self.width // self.strides[name])
+            for name in self.candidates
+        }
+        places = {name: self._place_for(name, shape, maps[name].dtype) for name, shape in shapes.items()}
+        shelf = Shelf(
+            self.must,
+            self.stages[self.barrier + 1 :],
+            {name: value.nbytes for name, value in self.kept.items()},
+            {name: math.prod(shape) * maps[name].element_size() for name, shape in shapes.items()},
+            {name: place for name, place in places.items() if place is not None},
+            self.tiling.keep,
+        )
+        self.chosen = choose_kept(self.stages, shelf, self.tiling.tile)
+        new = self.chosen & self.candidates
+        self.plan = plan_pass(self.stages, self.must | new, self.kept)
+        self.kept = {name: value for name, value in self.kept.items() if name in self.chosen | self.plan.sources}
+        for name in new:
+            place = places[name]
+            self.store[name] = (
+                self.kept[place]
+                if place is not None
+                else torch.empty(
+                    shapes[name], dtype=maps[name].dtype, device=self.device, memory_format=torch.channels_last
                 )
-            if place is not None:
-                self.store[name] = place
-                self.chosen.add(name)
-        self.plan = plan_pass(self.stages, self.must | self.chosen, self.kept)
+            )
 
-    def _gain(self, name: str, value: Tensor) -> float:
-        flows = [flow for stage in self.stages for flow in stage.flows if flow.outcome == name]
-        saved = sum(work(flow.path, self.strides[flow.source]) for flow in flows)
-        return saved / (value.shape[1] * value.element_size() / self.strides[name] ** 2)
-
-    def _place_for(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-        """The memory of a kept map that this one takes the place of.
+    def _place_for(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
+        """The kept map whose memory this one can have.
 
         It must be read pixel by pixel only, for this map alone: then no other tile misses what is overwritten.
         """
@@ -261,7 +226,7 @@ class _Run:
                 if flow.outcome != name or old is None or not alone or self.plan.needs[flow.source]:
                     continue
                 if old.shape == shape and old.dtype == dtype:
-                    return old
+                    return flow.source
         return None
 
 

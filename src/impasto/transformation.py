@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from impasto.instance_norm import adaptive_instance_norm
 from impasto.layers import DOUBLING, Conv, DoublingConv, double, fit_edge
+from impasto.shortcuts import scale_channels
 from impasto.stages import IMAGE, RESULT, Flow, MomentsOf, Stage, Work
 from impasto.statistics import Moments, precise
 
@@ -229,9 +230,7 @@ def settle(
         y = y.relu() if form.relu else y
         return y + kept if form.closes and kept is not None else y
     scale, shift = norm
-    y = adaptive_instance_norm(y, shift, scale, own)  # nobody else's: what follows can be done in its place
-    y = y.relu_() if form.relu else y
-    return y.add_(kept) if form.closes and kept is not None else y
+    return adaptive_instance_norm(y, shift, scale, own, relu=form.relu, plus=kept if form.closes else None)
 
 
 def shortcut_starts(layers: Sequence[TransformLayer]) -> set[int]:
@@ -241,7 +240,7 @@ def shortcut_starts(layers: Sequence[TransformLayer]) -> set[int]:
 
 def add_shortcut(x: Tensor, earlier: Tensor, gain: Tensor) -> Tensor:
     """`earlier` added to `x`, both (B, C, H, W), every channel times its gain, (C,)."""
-    return torch.addcmul(x, earlier.to(x.dtype), gain[:, None, None].to(x.dtype))
+    return scale_channels(earlier.to(x.dtype), gain[None], plus=x)
 
 
 def network_stages(network: PictureNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:

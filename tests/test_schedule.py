@@ -1,0 +1,77 @@
+"""What is kept between the passes of a run in tiles: enough for the least work, never more than there is room for."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from impasto.layers import Conv
+from impasto.schedule import Shelf, choose_kept, effort, plan_pass
+from impasto.stages import IMAGE, RESULT, Flow, MomentsOf, Stage
+
+TILE = 100
+LENGTH = 6
+
+
+def chain(shortcut: bool = False) -> list[Stage]:
+    """A row of 3x3 convolutions of four channels with a barrier after each; shortcut: the first map comes back last."""
+    names = [IMAGE, *(f"y{number}" for number in range(LENGTH))]
+    stages = [
+        Stage((Flow(source, name, (Conv(3 if source == IMAGE else 4, 4),)),), dict, (MomentsOf(name),))
+        for source, name in itertools.pairwise(names)
+    ]
+    last = (Flow(names[-1], RESULT, (Conv(4, 3),)), *((Flow("y0", RESULT),) if shortcut else ()))
+    return [*stages, Stage(last, dict)]
+
+
+def shelf_after(stages: list[Stage], number: int, kept: dict[str, int], room: int) -> Shelf:
+    return Shelf({f"y{number}"}, stages[number + 1 :], kept, {f"y{number}": 10}, {}, room)
+
+
+def run(stages: list[Stage], room: int) -> tuple[list[set[str]], float]:
+    """What is kept after each pass, and the effort of all of them."""
+    kept: dict[str, int] = {}
+    found, total = [], 0.0
+    for number in range(LENGTH):
+        shelf = shelf_after(stages, number, kept, room)
+        chosen = choose_kept(stages, shelf, TILE)
+        plan = plan_pass(stages, shelf.must | (chosen & shelf.new.keys()), kept)
+        beside = {name for name in plan.sources & kept.keys() if name not in chosen}
+        assert 10 * len(chosen | beside) <= room
+        total += effort(stages, plan, TILE)
+        kept = dict.fromkeys(chosen, 10)
+        found.append(chosen)
+    return found, total + effort(stages, plan_pass(stages, {RESULT}, kept), TILE)
+
+
+def test_with_room_each_pass_makes_one_map() -> None:
+    found, total = run(chain(), 1000)
+    assert found == [{f"y{number}"} for number in range(LENGTH)]
+    first, other, last = 3 * 4 * 9 + 400, 4 * 4 * 9 + 400, 4 * 3 * 9 + 300
+    assert total == pytest.approx((first + (LENGTH - 1) * other + last) * 1.02**2)
+
+
+def test_without_room_everything_is_made_anew() -> None:
+    assert run(chain(), 5)[0] == [set()] * LENGTH
+
+
+def test_with_room_for_two_the_row_goes_on_and_a_shortcut_is_made_anew() -> None:
+    found, _ = run(chain(shortcut=True), 20)
+    assert found[1:] == [{"y0", "y1"}, *({f"y{number}"} for number in range(2, LENGTH))]
+    assert run(chain(shortcut=True), 1000)[0][-1] == {"y0", f"y{LENGTH - 1}"}
+
+
+def test_more_room_is_never_more_work() -> None:
+    efforts = [run(chain(shortcut=True), room)[1] for room in (5, 20, 30, 1000)]
+    assert efforts == sorted(efforts, reverse=True)
+    assert efforts[0] > 2 * efforts[-1]
+
+
+def test_an_heir_takes_no_room_of_its_own_and_never_stands_beside_what_it_overwrites() -> None:
+    stages = chain()
+    shelf = Shelf({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {"y1": "y0"}, 10)
+    assert choose_kept(stages, shelf, TILE) == {"y1"}
+    assert all(chosen != {"y0", "y1"} for chosen, _ in shelf.choices())
+    alone = Shelf({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {}, 10)
+    assert choose_kept(stages, alone, TILE) == {"y0"}  # without room for both, what is there stays
