@@ -33,8 +33,7 @@ LEVELS = [
         "weights",
     }
     | {"video", "flow", "procedural", "remote", "png", "shortcuts"},
-    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"}
-    | {"raft"},
+    {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"} | {"raft"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"schedule", "tiling", "tiled_objective", "memory", "runtimes"},
     {

@@ -9,8 +9,16 @@ from torch import Tensor
 
 from impasto import shortcuts
 from impasto.backbones import slim_backbone
-from impasto.layers import Conv, MaxPool, StepDecoder, run_in_full
-from impasto.shortcuts import convolve_and_rectify, halve, pad_edges, scale_channels, sum_channels
+from impasto.layers import Conv, MaxPool, StepDecoder, double, run_in_full, wrap_edges
+from impasto.shortcuts import (
+    convolve,
+    convolve_and_rectify,
+    convolve_doubled,
+    halve,
+    pad_edges,
+    scale_channels,
+    sum_channels,
+)
 
 DTYPES = [torch.float32, torch.bfloat16]
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -142,6 +150,59 @@ def test_a_decoder_gives_the_same_picture_with_and_without_gradients() -> None:
 
 def test_pooling_of_a_backbone_is_short() -> None:
     assert isinstance(slim_backbone().steps["pool1"], MaxPool)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 9), (20, 31), (40, 36)], ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize("shape", [(3, 8, 9, 9), (1, 3, 5, 7), (4, 2, 8, 8), (5, 8, 9, 9), (3, 8, 3, 3)], ids=str)
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+def test_few_outputs_at_once(
+    size: tuple[int, int], shape: tuple[int, ...], bias: bool, layout: torch.memory_format
+) -> None:
+    x = torch.randn(2, shape[1], size[0] + shape[2] - 1, size[1] + shape[3] - 1).to(memory_format=layout)
+    weight, added = torch.randn(shape), torch.randn(shape[0]) if bias else None
+    found = convolve(x, weight, added, (1, 1))
+    expected = F.conv2d(x.double(), weight.double(), None if added is None else added.double())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(convolve(x, weight, added, (2, 2)), F.conv2d(x, weight, added, 2))
+
+
+def test_four_neighbours_come_of_one_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    plain = F.conv2d
+
+    def note(x: Tensor, weight: Tensor, *others: object) -> Tensor:
+        seen.append(tuple(weight.shape))
+        return plain(x, weight, *others)
+
+    monkeypatch.setattr(F, "conv2d", note)
+    last, learning = (torch.randn(3, 8, 9, 9, requires_grad=wanted) for wanted in (False, True))
+    for weight in (last, learning):
+        convolve(torch.randn(1, 8, 40, 40), weight, None, (1, 1))
+    assert seen == [(12, 8, 10, 10), (3, 8, 9, 9)]
+
+
+@pytest.mark.parametrize("edge", ["mirror", "repeat", "wrap"])
+@pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
+@pytest.mark.parametrize("size", [(1, 1), (5, 8), (16, 7)], ids=lambda size: "x".join(map(str, size)))
+def test_a_map_is_convolved_before_it_is_doubled(
+    edge: str, relu: bool, size: tuple[int, int], layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortcuts, "ENOUGH", 0)
+    conv = Conv(6, 5, mirror=edge == "mirror").requires_grad_(False)
+    if edge == "wrap":
+        wrap_edges(conv)
+    x = torch.randn(2, 6, *size).to(memory_format=layout)
+    found, expected = conv(x, relu=relu, doubled=True), conv(double(x), relu=relu)
+    assert found.shape == (2, 5, 2 * size[0], 2 * size[1])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_learns_and_what_is_small_is_doubled_first() -> None:
+    x, weight = torch.zeros(1, 16, 256, 256), torch.zeros(8, 16, 3, 3)
+    assert convolve_doubled(x, weight, None) is not None
+    assert convolve_doubled(x[..., :100], weight, None) is None
+    assert convolve_doubled(x, torch.zeros(8, 16, 5, 5), None) is None
+    assert convolve_doubled(x, weight.requires_grad_(True), None) is None
 
 
 # --- channels

@@ -137,9 +137,9 @@ def load_network(style: Style) -> GeneratedNetwork:
 
 def _fill(shape: Mapping[str, Any], style: Style) -> GeneratedNetwork:
     try:
-        network = build_network(shape).to(next(iter(style.values())).dtype)
-        network.load_state_dict(dict(style))
-    except (RuntimeError, TypeError, StopIteration):
+        network = build_network(shape)
+        network.load_state_dict(dict(style), assign=True)  # in its own precision
+    except (RuntimeError, TypeError):
         raise OptionError(f"this style card holds a damaged network: {ADVICE}") from None
     freeze(network)
     return network

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.shortcuts import CIRCULAR, convolve_and_rectify, device_of, halve, pad_edges
+from impasto.shortcuts import CIRCULAR, convolve, convolve_and_rectify, convolve_doubled, device_of, halve, pad_edges
 
 
 class Conv(nn.Conv2d):
@@ -24,12 +24,25 @@ class Conv(nn.Conv2d):
         self.edge = (kernel // 2,) * 4
         self.edge_mode = "reflect" if mirror else "replicate"
 
-    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride); relu: with the ReLU that follows it."""
+    def forward(self, x: Tensor, *, relu: bool = False, doubled: bool = False) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride); relu: with the ReLU that follows it.
+
+        doubled: `x` is doubled first, as `double` does.
+        """
+        if doubled:
+            found = self._after_doubling(x, relu=relu)
+            if found is not None:
+                return found
+            x = double(x)
         if self.edge[0]:
             x = pad_edges(x, self.edge, self.edge_mode)
-        convolve = convolve_and_rectify if relu else F.conv2d
-        return convolve(x, self.weight, self.bias, self.stride)
+        run = convolve_and_rectify if relu else convolve
+        return run(x, self.weight, self.bias, self.stride)
+
+    def _after_doubling(self, x: Tensor, *, relu: bool) -> Tensor | None:
+        if tuple(self.stride) != (1, 1):
+            return None
+        return convolve_doubled(x, self.weight, self.bias, relu=relu, mode=self.edge_mode)
 
 
 class MaxPool(nn.MaxPool2d):
@@ -105,9 +118,9 @@ class Step(nn.Module):
         if not self.after:
             last: Tensor = self.first(x)
             return last
-        x = double(self.first(x, relu=True))
-        for conv in self.after:
-            x = conv(x, relu=True)
+        x = self.first(x, relu=True)
+        for number, conv in enumerate(self.after):
+            x = conv(x, relu=True, doubled=number == 0)
         return x
 
     def path(self) -> list[nn.Module]:

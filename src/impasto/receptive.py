@@ -14,18 +14,19 @@ from impasto.errors import ImpastoError
 from impasto.layers import Conv
 
 POINTWISE = (nn.ReLU, nn.LeakyReLU, nn.Identity, nn.BatchNorm2d, nn.Dropout, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU)
+LOCAL = (nn.Conv2d, *POINTWISE, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.Upsample)
 
 
 def leaves(path: Iterable[nn.Module]) -> Iterator[nn.Module]:
     """The layers of `path` one by one; raises ImpastoError at a module that is not known to be local."""
     for module in path:
-        own = getattr(module, "path", None)
-        if callable(own):
-            yield from leaves(own())
+        own = getattr(type(module), "path", None)
+        if own is not None:
+            yield from leaves(own(module))
+        elif isinstance(module, LOCAL):
+            yield module
         elif isinstance(module, nn.Sequential | nn.ModuleList):
             yield from leaves(module)
-        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.Upsample, *POINTWISE)):
-            yield module
         else:
             raise ImpastoError(f"{type(module).__name__} may look at the whole picture: it can't be run tile by tile")
 

@@ -21,6 +21,13 @@ LARGE = 1 << 20
 COLUMNS, ROWS = 256, 4096
 """Numbers side by side in which channels-last maps are summed, and rows of them whose sums are kept in float32."""
 
+PHASES = (0, 0), (0, 1), (1, 0), (1, 1)
+ENOUGH = 1 << 20
+"""Numbers from which on a map is convolved before it is doubled."""
+
+FEW, WIDE = 4, 5
+"""Outputs up to which, and sides of a kernel from which on, a convolution makes four neighbours at once."""
+
 SMALL = 20480
 """Numbers up to which torch convolves in float32 by another library than oneDNN, whose last bits differ."""
 
@@ -149,36 +156,82 @@ def _kind_of(x: Tensor) -> torch.dtype | None:
     return kind if known and hasattr(library, "_convolution_pointwise") else None
 
 
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
+    """``conv2d(x, weight, bias, stride)``, (B, C, H, W) to (B, D, h, w).
+
+    A wide kernel with `FEW` outputs makes four neighbours at once, by the same sums: oneDNN reckons with at least 16.
+    """
+    outputs, channels, *kernel = weight.shape
+    height, width = (side - extent + 1 for side, extent in zip(x.shape[-2:], kernel, strict=True))
+    wide = outputs <= FEW and min(kernel) >= WIDE and tuple(stride) == (1, 1)
+    if not wide or height % 2 or width % 2 or min(height, width) < 2 or not _is_free(x, weight, bias):
+        return F.conv2d(x, weight, bias, tuple(stride))
+    four = weight.new_zeros(2, 2, outputs, channels, kernel[0] + 1, kernel[1] + 1)
+    for row, column in PHASES:
+        four[row, column, :, :, row : row + kernel[0], column : column + kernel[1]] = weight
+    return _spread(F.conv2d(x, _as_kernel(four), None if bias is None else bias.repeat(4), 2))
+
+
+def convolve_doubled(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False, mode: str = "replicate"
+) -> Tensor | None:
+    """``conv2d`` with a kernel 3x3 over `x`, (B, C, H, W), doubled and padded by one pixel, to (B, D, 2 H, 2 W).
+
+    The four neighbours that come of a pixel are made at once, by a convolution over `x` itself: no large map but the
+    outcome. mode: of the edge, as `pad_edges` takes it; what is doubled mirrors as it repeats. None: not here.
+    """
+    if x.numel() < ENOUGH or tuple(weight.shape[-2:]) != (3, 3) or not _is_free(x, weight, bias):
+        return None
+    spread = weight.new_tensor([[[1.0, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
+    four = torch.einsum("ayi,bxj,ocij->abocyx", spread, spread, weight)
+    padded = pad_edges(x, (1, 1, 1, 1), mode if mode == CIRCULAR else "replicate")
+    run = convolve_and_rectify if relu else convolve
+    return _spread(run(padded, _as_kernel(four), None if bias is None else bias.repeat(4), (1, 1)))
+
+
+def _as_kernel(four: Tensor) -> Tensor:
+    """(2, 2, D, C, h, w) to (4 D, C, h, w)."""
+    return four.flatten(0, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Four neighbours beside each other among the channels, (B, 4 D, H, W), to (B, D, 2 H, 2 W)."""
+    batch, channels, height, width = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, channels // 2).transpose(2, 3)
+    return rows.reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
+
+
 def scale_channels(
     x: Tensor, scale: Tensor, shift: Tensor | None = None, *, relu: bool = False, plus: Tensor | None = None
 ) -> Tensor:
     """``x * scale + shift``, its ReLU if `relu`, and then `plus` added, all (B, C, H, W).
 
-    scale, shift: (1 or B, C). A convolution of each channel by itself is the quickest in bfloat16; in float32, on one
-    thread, it takes ten times as long as plain products.
+    scale, shift: (1 or B, C). By oneDNN it is a convolution of each channel by itself, with its ReLU in one pass.
     """
     scale = scale.to(x.dtype)
     shift = torch.zeros_like(scale) if shift is None else shift.to(x.dtype)
-    if len(scale) > 1 or x.dtype not in HALF or x.device.type != "cpu":
+    y = _scale_by_convolution(x, scale, shift, relu) if len(scale) == 1 else None
+    if y is None:
         y = torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
-    else:
-        kernel, whole = scale[0, :, None, None, None], ([0, 0], [1, 1], [1, 1], x.shape[1])
-        fused = _kind_of(x) == x.dtype and _last(x) and _is_free(x, scale, shift, plus)
-        if fused and plus is None:
-            plain: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                x, kernel, shift[0], *whole, "relu" if relu else "none", [], ""
-            )
-            return plain
-        if fused and plus is not None and not relu:
-            summed: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-                x, plus.to(x.dtype), kernel, shift[0], *whole, "add", 1.0, None, [], None
-            )
-            return summed
-        y = F.conv2d(x, kernel, shift[0], groups=x.shape[1])
-    if relu:
-        y = F.relu_(y)
-        return y if plus is None else y + plus  # not in its place: the ReLU's gradient needs it
-    return y if plus is None else y.add_(plus)
+        y = F.relu_(y) if relu else y
+    return y if plus is None else y + plus if relu and y.requires_grad else y.add_(plus)
+
+
+def _scale_by_convolution(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor | None:
+    """`scale_channels` where that is quicker so; None: elsewhere. torch's own such convolution is slow in float32."""
+    if x.device.type != "cpu" or not (x.dtype in HALF or relu):
+        return None
+    kernel, channels = scale[0, :, None, None, None], x.shape[1]
+    if _kind_of(x) == x.dtype and _last(x) and _is_free(x, scale, shift):
+        name = "relu" if relu else "none"
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, kernel, shift[0], [0, 0], [1, 1], [1, 1], channels, name, [], ""
+        )
+        return y
+    if x.dtype not in HALF:
+        return None
+    y = F.conv2d(x, kernel, shift[0], groups=channels)
+    return F.relu_(y) if relu else y
 
 
 # --- pooling

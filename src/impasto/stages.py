@@ -256,6 +256,19 @@ def run_whole(
 
     mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: asked for the moments of every map.
     """
+    maps, _ = _run_all(stages, image, mask, moments_of)
+    return maps[RESULT].float().clamp(0, 1)
+
+
+def measure_whole(stages: Sequence[Stage], image: Tensor) -> Known:
+    """What is known of the whole `image`, (B, 3, H, W), after `stages`, none of which paints."""
+    return _run_all(stages, image, None, live_moments)[1]
+
+
+def _run_all(
+    stages: Sequence[Stage], image: Tensor, mask: Tensor | None, moments_of: MomentsSource
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The maps that are left in the end, and all that was measured."""
     maps: dict[str, Tensor] = {IMAGE: image}
     known: dict[str, Any] = {}
     for number, stage in enumerate(stages):
@@ -272,4 +285,4 @@ def run_whole(
             known[measure.key] = tally.value
         live = {RESULT, *needed_later(stages[number + 1 :])}
         maps = {name: value for name, value in maps.items() if name in live}
-    return maps[RESULT].float().clamp(0, 1)
+    return maps, known

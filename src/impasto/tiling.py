@@ -31,6 +31,7 @@ from impasto.stages import (
     Work,
     live_moments,
     map_strides,
+    measure_whole,
     needed_later,
 )
 
@@ -66,8 +67,10 @@ def paint_tiles(
 
 
 def measure_tiles(stages: Sequence[Stage], content: Canvas, tiling: Tiling | None, *, device: torch.device) -> Known:
-    """What is known of `content` after `stages`, none of which paints; without a tiling it is one tile."""
-    run = _Run(stages, content, None, tiling or Tiling(max(content.size)), device, None)
+    """What is known of `content` after `stages`, none of which paints; without a tiling in one piece."""
+    if tiling is None:
+        return measure_whole(stages, content.read(Window(0, 0, *content.size)).to(device))
+    run = _Run(stages, content, None, tiling, device, None)
     run.all()
     return run.known
 

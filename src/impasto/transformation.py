@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.instance_norm import adaptive_instance_norm
-from impasto.layers import DOUBLING, Conv, DoublingConv, double, fit_edge
+from impasto.layers import DOUBLING, Conv, DoublingConv, fit_edge
 from impasto.shortcuts import scale_channels
 from impasto.stages import IMAGE, RESULT, Flow, MomentsOf, Stage, Work
 from impasto.statistics import Moments, precise
@@ -59,7 +59,7 @@ class TransformLayer(nn.Module):
 
     def forward(self, x: Tensor, like: Sequence[int]) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, *like)."""
-        return fit_edge(self.conv(double(x) if self._doubles else x), like)
+        return fit_edge(self.conv(x, doubled=True) if self._doubles else self.conv(x), like)
 
     @property
     def _doubles(self) -> bool:
