@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.layers import Conv, MaxPool, freeze, run_in_full
+from impasto.layers import Conv, MaxPool, freeze, in_last, run_in_full
 from impasto.weights import Weights, load_weights, resolve
 
 SLIM = "vgg19-slim"
@@ -83,8 +83,11 @@ class Backbone(nn.Module):
             if layer not in self.layers:
                 raise OptionError(f"{self.name} has no layer {layer!r}; it has: {', '.join(self.layers)}")
 
-    def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`; stops at the deepest one."""
+    def forward(self, image: Tensor, layers: Iterable[str], *, rounded: bool = False) -> dict[str, Tensor]:
+        """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`; stops at the deepest one.
+
+        rounded: in half precision the pixels are rounded, too, which is quicker and nothing to what is summed over all.
+        """
         wanted = set(layers)
         self.check_layers(wanted)
         self.check_size(image)
@@ -97,7 +100,10 @@ class Backbone(nn.Module):
             if not rectified:  # else the convolution before this ReLU has done its work
                 rectified = name not in wanted and _rectifies(step, steps[number + 1 : number + 2])
                 settings = {"relu": True} if rectified else {}
-                x = step(x, **settings) if number else run_in_full(step, x, **settings)
+                if number or rounded:
+                    x = step(x if number else in_last(x), **settings)
+                else:
+                    x = run_in_full(step, x, **settings)
             else:
                 rectified = False
             if name in wanted:

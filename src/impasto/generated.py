@@ -83,7 +83,7 @@ class GeneratedNetworks(OnePass):
         """The moments of each layer."""
         ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
         measures = tuple(MomentsOf(layer, full=False) for layer in LAYERS)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS), measures)
+        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """The hidden vector."""

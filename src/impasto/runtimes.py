@@ -77,7 +77,7 @@ class ChainBackbone(Backbone):
         self.runtime, self.half_precision = runtime, half
         self.sessions: dict[tuple[str, ...], Session] = {}
 
-    def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, layers: Iterable[str], *, rounded: bool = False) -> dict[str, Tensor]:
         """As every backbone, in float32."""
         wanted = set(layers)
         self.check_layers(wanted)

@@ -103,7 +103,7 @@ class AdaIN(OnePass):
         layers = [LAYERS[level] for level in self.levels]
         ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(MomentsOf(layer, full=False) for layer in layers)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers), measures)
+        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """Means and deviations, the quantities in which the method is linear."""

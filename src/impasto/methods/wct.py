@@ -229,7 +229,8 @@ class WCT(OnePass):
         """Moments at the chosen levels."""
         layers = [LAYERS[level] for level in self.options.levels]
         ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers), tuple(map(MomentsOf, layers)))
+        measures = tuple(map(MomentsOf, layers))
+        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """Means and second moments."""
