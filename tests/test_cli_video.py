@@ -229,6 +229,8 @@ def test_gatys_is_held_near_the_last_result(shell: Shell, encoded: dict[str, lis
     assert json.loads(Path("1e5.mp4.json").read_text())["temporal_weight"] == 1e5
     shell.run("video", "--recipe", "1e5.mp4.json", "-o", "again.mp4").good()
     assert are_the_same(encoded["again.mp4"], held)
+    other = video(shell, "--recipe", "1e5.mp4.json", "-o", "other.mp4", "--json", "--dry-run").good()
+    assert "temporal_weight" not in other.json
 
 
 @pytest.mark.parametrize(
