@@ -214,13 +214,50 @@ def test_gatys_starts_each_frame_from_the_last(shell: Shell) -> None:
     assert len(frames("out.mp4")) == 2
 
 
+QUICK = ("-m", "gatys", "--steps", "2", "--octaves", "0")
+
+
+def test_gatys_is_held_near_the_last_result(shell: Shell, encoded: dict[str, list[Tensor]]) -> None:
+    pytest.importorskip("cv2")
+    write_clip(pan(painting(32, 64), 3, 32, 48), Path("short.mp4"))
+    words = ("video", "short.mp4", "sea.png", *QUICK, "--flow", "0", "--temporal-weight")
+    for weight in ("0", "1e5"):
+        shell.run(*words, weight, "-o", f"{weight}.mp4").good()
+    free, held = encoded["0.mp4"], encoded["1e5.mp4"]
+    assert torch.equal(free[0], held[0])
+    assert not torch.equal(free[1], held[1])
+    assert json.loads(Path("1e5.mp4.json").read_text())["temporal_weight"] == 1e5
+    shell.run("video", "--recipe", "1e5.mp4.json", "-o", "again.mp4").good()
+    assert are_the_same(encoded["again.mp4"], held)
+    other = video(shell, "--recipe", "1e5.mp4.json", "-o", "other.mp4", "--json", "--dry-run").good()
+    assert "temporal_weight" not in other.json
+
+
+@pytest.mark.parametrize(
+    ("words", "weight"),
+    [
+        ((), cli_video_run.TEMPORAL),
+        (("--flow", "0"), 0),
+        (("--flow", "0", "--temporal-weight", "3"), 3),
+        (("--preset", "gatys", "--backbone", "vgg19-slim", "--content-layers", "relu4_1"), 0),
+    ],
+)
+def test_the_default_of_the_temporal_weight(shell: Shell, words: tuple[str, ...], weight: float) -> None:
+    pytest.importorskip("cv2")
+    done = shell.run("video", "clip.mp4", "sea.png", "-o", "out.mp4", *QUICK, *words, "--json", "--dry-run").good()
+    assert done.json["temporal_weight"] == weight
+
+
 def test_without_opencv_there_is_no_flow(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     done = video(shell, "clip.mp4", "sea.png", "-o", "out.mp4", "--json", "--dry-run").good()
     assert done.json["flow"] == 0
     assert "impasto[flow]" in done.err
-    for words in (("--flow", "0.5"), ("--report", "r.json")):
-        done = video(shell, "clip.mp4", "sea.png", "-o", "out.mp4", *words)
+    done = shell.run("video", "clip.mp4", "sea.png", "-o", "out.mp4", *QUICK, "--json", "--dry-run").good()
+    assert (done.json["flow"], done.json["temporal_weight"]) == (0, 0)
+    held = (*QUICK, "--temporal-weight", "5")
+    for words in ((*FLAGS, "--flow", "0.5"), (*FLAGS, "--report", "r.json"), held):
+        done = shell.run("video", "clip.mp4", "sea.png", "-o", "out.mp4", *words)
         assert (done.code, done.out) == (2, "")
         assert "impasto[flow]" in done.err
 
@@ -283,6 +320,8 @@ def test_dry_run(shell: Shell) -> None:
         (["clip.mp4", "sea.png", "-o", "out.webm"], "can't hold sound in aac"),
         (["clip.mp4", "sea.png", "--smooth", "1"], "smooth: "),
         (["clip.mp4", "sea.png", "--keep-color", "histogram"], "use luminance or lab"),
+        (["clip.mp4", "sea.png", "--temporal-weight", "5"], "--temporal-weight is for methods that optimise"),
+        (["clip.mp4", "sea.png", "--temporal-weight", "-1"], "temporal-weight: "),
         (["clip.mp4", "sea.png", "-o", "out.mp4", "--strip", "sea.png"], "sea.png exists already"),
         (["clip.mp4"], "name a painting"),
     ],

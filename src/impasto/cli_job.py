@@ -71,7 +71,7 @@ def merge_flags(
     changed = method.name != base.method or flags.get("preset", base.preset) != base.preset
     files, options = take_flags(ctx, words, method.Options, method.name, f"impasto methods {method.name}")
     known = base.model_dump() | {"method": method.name}
-    known |= {"options": {}, "preset": "default", "weights": {}} if changed else {}
+    known |= {"options": {}, "preset": "default", "weights": {}, "temporal_weight": None} if changed else {}
     known |= {**flags, "options": {**known["options"], **options}}
     return Recipe.parse(known, ctx.command.name or "impasto"), files
 

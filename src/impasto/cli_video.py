@@ -32,6 +32,14 @@ FlowWeightsFlag = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="RAFT's weights; default: torchvision's, where torch's cache has them."),
 ]
+TemporalWeightFlag = Annotated[
+    float | None,
+    typer.Option(
+        metavar="W",
+        help="Weight of the difference from the last result moved along the flow, for gatys; default: 40, but 0 in its "
+        "other presets and without flow.",
+    ),
+]
 StripFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Also a picture of some frames and results.")]
 ReportFlag = Annotated[
     Path | None,
@@ -55,6 +63,7 @@ def video(
     flow: FlowFlag = None,
     flow_by: FlowByFlag = None,
     flow_weights: FlowWeightsFlag = None,
+    temporal_weight: TemporalWeightFlag = None,
     wishes: Wishes,
     device: flags.DeviceFlag = "auto",
     runtime: flags.RuntimeFlag = "torch",
@@ -73,7 +82,7 @@ def video(
     from impasto import cli_video_run
 
     by = "raft" if flow_weights and not flow_by else flow_by
-    given = wishes.given(smooth=smooth, flow=flow, flow_by=by)
+    given = wishes.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
     asked = cli_video_run.make_recipe(ctx, flags.words(content, styles), told.recipe, given)
     places = cli_video_run.Places(output, strip, report, flow_weights)
     work = cli_video_run.plan(asked, places, device, runtime, max_memory, force=force, record=told.record)

@@ -28,6 +28,7 @@ from impasto.flow import estimate_flow, has_flow
 from impasto.image import WRITABLE, Picture, read_image, resize, write_image
 from impasto.optimize import Step
 from impasto.run_record import Recipe, make_record, sidecar
+from impasto.stylizer import find_method
 from impasto.temporal import Coherence
 from impasto.video import ENCODERS, Frame, VideoInfo, probe_video, read_frames, write_video
 from impasto.video import check_target as check_video
@@ -37,7 +38,7 @@ from impasto.weights.resolve import write_atomically
 if TYPE_CHECKING:
     from impasto.raft import Raft
 
-SMOOTH, FLOW = 0.9, 0.22
+SMOOTH, FLOW, TEMPORAL = 0.9, 0.22, 40.0
 STATE, IDENTITY = "state.safetensors", "run.json"
 MOST_BYTES_A_PIXEL = 2.5
 """What a frame needs on disk while it waits: a PNG of much texture."""
@@ -57,8 +58,24 @@ def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags
     if flow is None and made.flow_by != "raft" and not has_flow():
         log.info("optical flow would make it flicker less: pip install 'impasto[flow]'")
         flow = 0.0
+    flow = FLOW if flow is None else flow
     smooth = SMOOTH if smooth is None else smooth
-    return made.model_copy(update={"smooth": smooth, "flow": FLOW if flow is None else flow})
+    return made.model_copy(update={"smooth": smooth, "flow": flow, "temporal_weight": _temporal_weight(made, flow)})
+
+
+def _temporal_weight(recipe: Recipe, flow: float) -> float | None:
+    """How strongly an optimisation is held near the last result; None for a method of one pass. Raises OptionError.
+
+    Other presets weigh content and style by other forms, so that the default of ``default`` means nothing there.
+    """
+    given = recipe.temporal_weight
+    if find_method(recipe.method).one_pass:
+        if given is not None:
+            raise OptionError(
+                f"{recipe.method} paints in one pass: --temporal-weight is for methods that optimise, like gatys"
+            )
+        return None
+    return (TEMPORAL if flow and recipe.preset == "default" else 0.0) if given is None else given
 
 
 @dataclass(frozen=True)
@@ -140,8 +157,8 @@ def plan(
         if path is not None:
             check_target(path, force or resumed, endings)
     raft = _open_raft(recipe, places.flow_weights, device)
-    if ((recipe.flow and raft is None) or report) and not has_flow():
-        raise ImpastoError("--flow and --report need OpenCV: pip install 'impasto[flow]'")
+    if ((_needs_flow(recipe) and raft is None) or report) and not has_flow():
+        raise ImpastoError("--flow, --temporal-weight and --report need OpenCV: pip install 'impasto[flow]'")
     painter = Painter(recipe, device, runtime)
     first = next(read_frames(source), None)
     if first is None:
@@ -159,13 +176,17 @@ def plan(
     return Work(recipe, target, strip, report, record, force, info, painter, size, raft)
 
 
+def _needs_flow(recipe: Recipe) -> bool:
+    return bool(recipe.flow or recipe.temporal_weight)
+
+
 def _open_raft(recipe: Recipe, weights: Path | None, device: str) -> Raft | None:
     """What measures the flow, if it is not OpenCV; raises ImpastoError."""
     if recipe.flow_by != "raft":
         if weights is not None:
             raise OptionError("--flow-weights goes with --flow-by raft")
         return None
-    if not recipe.flow:
+    if not _needs_flow(recipe):
         return None
     from impasto.raft import Raft
 
@@ -246,8 +267,9 @@ def _claim(work: Work, record: Mapping[str, Any]) -> int:
 
 def _paint_frames(work: Work, done: int, quiet: bool) -> list[Frame]:
     """Paint all frames but the first `done`; returns the times of all."""
-    memory, carried = work.recipe.smooth or 0.0, work.recipe.flow or 0.0
-    coherence = Coherence(work.painter.model, memory=memory, carried=carried, estimate=work.raft or estimate_flow)
+    recipe, estimate = work.recipe, work.raft or estimate_flow
+    memory, carried, held = recipe.smooth or 0.0, recipe.flow or 0.0, recipe.temporal_weight or 0.0
+    coherence = Coherence(work.painter.model, memory=memory, carried=carried, held=held, estimate=estimate)
     times: list[Frame] = []
     if done:
         log.info("%d frames are there already", done)

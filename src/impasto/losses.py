@@ -234,6 +234,23 @@ class ActivationLoss:
         return -features[:, self.channel, row, column].mean()
 
 
+class TemporalLoss:
+    """How far a frame x is from the last result w, moved to where things are now (Ruder et al. 2016, sec. 4.2).
+
+    That is the sum of c (x - w)^2 over the number of values; on the layer ``image``. target: w, (B, 3, H, W); mask: c,
+    (B, 1, H, W) in [0, 1]: 0 where something has come into view, and at the edges of what moves.
+
+    Departs from the paper: pixels are in [0, 1].
+    """
+
+    def __init__(self, target: Tensor, mask: Tensor) -> None:
+        self.target, self.mask = target.detach(), mask.detach()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """The loss of `image`, of the target's shape."""
+        return (self.mask * (image - self.target).square()).sum() / image.numel()
+
+
 class TotalVariation:
     """How much neighbouring pixels differ; on the layer ``image``.
 

@@ -31,7 +31,7 @@ from impasto.weights.resolve import write_atomically
 
 KEY = "impasto"
 FILES = ("content", "styles", "masks")
-RARE = ("vary", "smooth", "flow", "flow_by")
+RARE = ("vary", "smooth", "flow", "flow_by", "temporal_weight")
 LARGEST_RECORD = 10_000_000
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class Recipe(Options):
     """What a run is asked for.
 
     size: as `parse_size` reads it; None: what the method works at by itself. weights: the digests of the weights that a
-    recorded run used; vary: the axes of a contact sheet; smooth, flow, flow_by: a video's, as of
-    `Coherence`, and what measures the flow.
+    recorded run used; vary: the axes of a contact sheet; smooth, flow, flow_by,
+    temporal_weight: a video's, as of `Coherence`, whose `held` is the last one, and what measures the flow.
     """
 
     method: str = DEFAULT_METHOD
@@ -61,6 +61,7 @@ class Recipe(Options):
     smooth: float | None = Field(None, ge=0, lt=1)
     flow: float | None = Field(None, ge=0, lt=1)
     flow_by: Literal["dis", "raft"] | None = None
+    temporal_weight: float | None = Field(None, ge=0)
     weights: dict[str, str] = Field({})
 
     @field_validator("size", mode="before")

@@ -20,6 +20,7 @@ from impasto.checkpoints import Checkpoint
 from impasto.errors import OptionError
 from impasto.image import fit, resize
 from impasto.inputs import check_image, check_mask
+from impasto.losses import Term
 from impasto.optimize import OnStep, ignore
 from impasto.options import Options as BaseOptions
 from impasto.stages import MomentsSource, live_moments
@@ -57,6 +58,8 @@ class Stylizer(ABC):
         self.checkpoint: Checkpoint | None = None  # where a method that optimises keeps its state
         self.start_from: Tensor | None = None
         """A picture near the result, (1, 3, H, W), for a method that optimises: it then skips the coarse sizes."""
+        self.more_terms: tuple[Term, ...] = ()
+        """What a method that optimises minimises besides, at the full size: losses on the layer ``image``."""
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from impasto.flow import estimate_flow, trusted, warp
 from impasto.image import resize
+from impasto.losses import TemporalLoss, Term
 from impasto.stages import live_moments
 from impasto.statistics import Moments
 from impasto.stylizer import Stylizer
@@ -55,8 +56,9 @@ class Coherence:
     """Paints frames one after the other so that they don't flicker.
 
     memory: that of `SmoothedMoments`. carried: the share of the last result, moved along the flow, where the flow can
-    be trusted (0: no flow is measured); a method that optimises starts from it as well (Ruder et al. 2016). Both begin
-    anew at cuts. estimate: what measures the flow.
+    be trusted; a method that optimises starts from it as well. held: the weight of `TemporalLoss`, by which such a
+    method stays near it (both by Ruder et al. 2016, sec. 4). Where both are 0, no flow is measured. All begins anew at
+    cuts. estimate: what measures the flow.
     """
 
     def __init__(
@@ -65,9 +67,10 @@ class Coherence:
         *,
         memory: float = 0.9,
         carried: float = 0.0,
+        held: float = 0.0,
         estimate: Callable[[Tensor, Tensor], Tensor] = estimate_flow,
     ) -> None:
-        self.model, self.carried, self.estimate = model, carried, estimate
+        self.model, self.carried, self.held, self.estimate = model, carried, held, estimate
         self.moments = SmoothedMoments(memory)
         self.usual = USUAL
         self.last: tuple[Tensor, Tensor] | None = None
@@ -79,16 +82,18 @@ class Coherence:
             self.cuts += 1
             self.moments.forget()
             self.last = None
-        moved = self._moved(frame) if self.carried else None
+        moved = self._moved(frame) if self.carried or self.held else None
         self.moments.begin()
-        before = self.model.moments_of, self.model.start_from
+        before = self.model.moments_of, self.model.start_from, self.model.more_terms
         self.model.moments_of = self.moments
         if moved is not None:
             self.model.start_from = torch.lerp(frame, moved[0], moved[1])
+            loss = TemporalLoss(*(part.to(self.model.device) for part in moved))
+            self.model.more_terms = (*before[2], Term("temporal", "image", loss, self.held))
         try:
             result = paint()
         finally:
-            self.model.moments_of, self.model.start_from = before
+            self.model.moments_of, self.model.start_from, self.model.more_terms = before
         if moved is not None:
             result = torch.lerp(result, moved[0], self.carried * moved[1])
         result = result.mul(255).round().div(255)

@@ -377,7 +377,7 @@ class Gatys(Stylizer):
             terms.append(Term("style", layer, self._style_loss(target, mask), options.style_weight * share))
         std = self.backbone.std if options.normalised_pixels else 1.0
         terms.append(Term("tv", "image", TotalVariation(options.tv_form, std), options.tv_weight))
-        return terms
+        return terms if coarse else [*terms, *self.more_terms]
 
     def _layer_weights(self) -> tuple[float, ...]:
         count = len(self.options.style_layers)
