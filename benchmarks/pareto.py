@@ -5,9 +5,9 @@
     python benchmarks/pareto.py ... --pairs 120 --methods swift wct --strengths 0.6 1
 
 Photo number i of the sorted folder meets the paintings i, i + 13 and i + 26, all at 512x512; of these pairs so many
-are taken, evenly. Style loss, content loss and SSIM are those of `impasto evaluate`, their network in bfloat16 where the
-processor has it. Writes pareto.json and pareto.png, and with --sheet sheet.jpg: photographs that come with scikit-image
-by built-in styles, method beside method.
+are taken, evenly. Style loss, content loss and SSIM are those of `impasto evaluate`, their network in bfloat16 where
+the processor has it. Writes pareto.json and pareto.png, and with --sheet sheet.jpg: photographs that come with
+scikit-image by built-in styles, method beside method.
 """
 
 from __future__ import annotations
