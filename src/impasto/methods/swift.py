@@ -9,6 +9,10 @@ What was tried instead, on 24 of the protocol's pairs (style loss, content loss,
 their own around optimal transports of correlations at four scales, as in `wct` but learning through them: 0.250, 0.721,
 0.592 after 35 minutes on one core, at 1.4 times the time; `metanet`'s own form after 50 minutes: 0.139, 0.713, 0.475 at
 full strength and 0.174, 0.657, 0.530 at 0.9, with a weave of two pixels over flat parts.
+
+What the loss's weights are worth, on all 120 pairs: structure 1 for 57 minutes gives 0.201, 0.617, 0.634; 0.3 for
+eleven more, with 1.15 for the content, 0.184, 0.640, 0.608; the mean of both networks 0.190, 0.627, 0.621; 92 minutes
+from there with structure 0.2 and content 1.4: 0.164, 0.592, 0.604.
 """
 
 from __future__ import annotations
