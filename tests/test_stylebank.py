@@ -293,8 +293,14 @@ def test_training_learns_to_rebuild_and_to_paint(network: StyleBankNetwork, pict
     assert after[1] < 0.85 * before[1]
 
 
+@torch.no_grad()
+def paint_all(network: StyleBankNetwork, picture: Tensor) -> list[Tensor]:
+    """The picture by each of the first three banks."""
+    return [network(picture, [number]) for number in range(3)]
+
+
 def test_added_styles_leave_all_else_bit_for_bit(network: StyleBankNetwork, picture: Tensor) -> None:
-    before, outputs = copy.deepcopy(network.state_dict()), [network(picture, [number]) for number in range(3)]
+    before, outputs = copy.deepcopy(network.state_dict()), paint_all(network, picture)
     network.grow(1)
     new = copy.deepcopy(network.bank(3).state_dict())
     task = learner(network, fixed=3)
@@ -307,7 +313,7 @@ def test_added_styles_leave_all_else_bit_for_bit(network: StyleBankNetwork, pict
     after = network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert all(not torch.equal(tensor, new[name]) for name, tensor in network.bank(3).state_dict().items())
-    assert all(torch.equal(network(picture, [number]), output) for number, output in enumerate(outputs))
+    assert all(map(torch.equal, paint_all(network, picture), outputs))
 
 
 def test_the_header_says_what_makes_the_network(network: StyleBankNetwork) -> None:
