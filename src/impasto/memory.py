@@ -23,7 +23,7 @@ CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1600 << 20, 2560 << 20
 KEEP_LEAST, KEEP_EACH = 512 << 20, 20
 """What maps that are kept may always take of a CPU's memory, and for each pixel of a large picture."""
 
-CPU_TILE = 160 << 20
+CPU_TILE = 208 << 20
 """What a CPU spends on a tile: its maps stay below 32 MB each, which the C library gives anew without the system."""
 
 ASSUMED_FREE = 2 << 30

@@ -255,7 +255,8 @@ def sum_channels(x: Tensor) -> tuple[Tensor, Tensor] | None:
     As many positions as fill `COLUMNS` are read side by side, each `ROWS` rows in float32 around their own means.
     """
     channels = x.shape[1]
-    if not (_last(x) and len(x) == 1 and x.dtype in (torch.float32, torch.bfloat16) and _is_free(x)):
+    last = channels == 1 or x.stride(1) == 1  # a part of a channels-last map is none itself
+    if not (last and len(x) == 1 and x.dtype in (torch.float32, torch.bfloat16) and _is_free(x)):
         return None
     together = max(1, COLUMNS // channels)
     positions = x.permute(0, 2, 3, 1).reshape(-1, channels)

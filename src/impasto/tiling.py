@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from impasto.canvas import Canvas, Window, windows
+from impasto.layers import in_last
 from impasto.losses import fit_mask
 from impasto.schedule import Shelf, choose_kept, plan_pass
 from impasto.stages import (
@@ -167,7 +168,7 @@ class _Run:
         if name == IMAGE:
             return self.content.read(outer).to(self.device)
         rows, columns = outer.at(self.strides[name], self.height, self.width)
-        return self.kept[name][..., rows, columns]
+        return in_last(self.kept[name][..., rows, columns])  # else all that follows goes the slow way
 
     def _cut(self, value: Tensor, name: str, tile: Window, outer: Window) -> Tensor:
         """The tile's own part of a map that was made of `outer`."""
