@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from impasto import generated
 from impasto.errors import OptionError
 from impasto.generated import SLIM_MOMENTS, HyperTraining, read_moments
 from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, condense, start_doubling
@@ -16,6 +20,8 @@ from impasto.losses import similarity_map, structure_gap
 from impasto.methods.metanet import slim_network
 from impasto.methods.swift import Swift, swift_network
 from impasto.perceptual import PerceptualLoss
+from impasto.styles import Style, load_style
+from impasto.stylizer import load
 from tiny import painting, random_slim, tiny
 
 
@@ -214,3 +220,22 @@ def test_structure_is_seen_in_full_precision_in_a_training_of_half() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = structure_gap(first, second)
     assert torch.equal(found, structure_gap(first, second))
+
+
+def test_a_style_is_made_into_a_network_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_of: list[object] = []
+    fill = generated._fill
+
+    def note(shape: Mapping[str, Any], style: Style) -> GeneratedNetwork:
+        made_of.append(style)
+        return fill(shape, style)
+
+    monkeypatch.setattr(generated, "_fill", note)
+    model, card = load("swift"), load_style("starry-night")
+    first = [model.stylize(painting(32, 40, seed=seed), card) for seed in (1, 2, 1)]
+    assert len(made_of) == 1
+    assert torch.equal(first[0], first[2])
+    model.stylize(painting(32, 40), load_style("udnie"))
+    assert len(made_of) == 2
+    assert torch.equal(model.stylize(painting(32, 40, seed=1), card), first[0])
+    assert len(made_of) == 3

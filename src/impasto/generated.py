@@ -59,7 +59,8 @@ class GeneratedNetworks(OnePass):
             network = file.build(lambda config: HyperNetwork(**config["shape"]), self.name)
             self._digest = file.digest
         self.network = network.eval().requires_grad_(False).to(self.device)
-        self._built: dict[int, tuple[Style, GeneratedNetwork]] = {}
+        self._adopted: tuple[Style, Style] | None = None
+        self._built: tuple[Style, GeneratedNetwork] | None = None
 
     @property
     def style_kind(self) -> str:
@@ -76,7 +77,9 @@ class GeneratedNetworks(OnePass):
         if style.kind == network_kind(self.network.template.shape):
             return style
         if style.kind == moments_kind(self.backbone):
-            return self._style({layer: recall(style, layer) for layer in LAYERS}, style.info)
+            if self._adopted is None or self._adopted[0] is not style:
+                self._adopted = style, self._style({layer: recall(style, layer) for layer in LAYERS}, style.info)
+            return self._adopted[1]
         return super().adopt(style)
 
     def style_stage(self) -> Stage:
@@ -118,12 +121,11 @@ class GeneratedNetworks(OnePass):
 
     def _build(self, style: Style) -> GeneratedNetwork:
         """The network for `style`, made once for as long as no other one is asked for; raises OptionError."""
-        kept = self._built.get(id(style))
-        if kept is not None and kept[0] is style:
-            return kept[1]
+        if self._built is not None and self._built[0] is style:
+            return self._built[1]
         network = _fill(self.network.template.shape, self.generate(style)).to(self.device)
         network.to(memory_format=torch.channels_last)
-        self._built = {id(style): (style, network)}
+        self._built = style, network
         return network
 
 

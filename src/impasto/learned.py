@@ -137,7 +137,7 @@ class NetworkStyles(LearnedStyles):
 
     def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         super().__init__(options, device=device, preset=preset)
-        self._built: dict[int, tuple[Style, StagedNetwork]] = {}
+        self._built: tuple[Style, StagedNetwork] | None = None
 
     @staticmethod
     def make_network(shape: Mapping[str, Any]) -> StagedNetwork:
@@ -157,9 +157,8 @@ class NetworkStyles(LearnedStyles):
 
     def _build(self, style: Style) -> StagedNetwork:
         """The network of which `style` is the weights; raises OptionError if they don't fit."""
-        kept = self._built.get(id(style))
-        if kept is not None and kept[0] is style:
-            return kept[1]
+        if self._built is not None and self._built[0] is style:
+            return self._built[1]
         with torch.device("meta"):  # random numbers would take longer than all the rest
             network = self.make_network(self.shape)
         try:
@@ -167,7 +166,7 @@ class NetworkStyles(LearnedStyles):
         except RuntimeError:
             raise OptionError(f"this style card is no whole network for {self.name}: {self.advice}") from None
         freeze(network).to(self.device).to(memory_format=torch.channels_last)
-        self._built = {id(style): (style, network)}
+        self._built = style, network
         return network
 
 

@@ -191,7 +191,13 @@ class Stylizer(ABC):
         known = [
             self.adopt(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer)) for s in styles
         ]
-        return [Style({k: v.to(self.device) for k, v in style.items()}, style.kind, style.info) for style in known]
+        return [self._moved(style) for style in known]
+
+    def _moved(self, style: Style) -> Style:
+        """`style` on this device: itself, if it is there."""
+        values = {name: value.to(self.device) for name, value in style.items()}
+        there = all(values[name] is value for name, value in style.items())
+        return style if there else Style(values, style.kind, style.info)
 
     def _by_region(
         self,
