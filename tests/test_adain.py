@@ -8,6 +8,7 @@ from impasto.backbones import VGG19_BLOCKS, VGG19_WIDTHS, Backbone, vgg_steps
 from impasto.instance_norm import adaptive_instance_norm
 from impasto.layers import Conv, count_parameters, freeze
 from impasto.methods.adain import (
+    LAYERS,
     AdaIN,
     AdaINOptions,
     AdaINTraining,
@@ -51,12 +52,20 @@ def test_the_paper_sized_network_paints() -> None:
     assert model.stylize(torch.rand(1, 3, 37, 50), torch.rand(1, 3, 32, 48)).shape == (1, 3, 37, 50)
 
 
-def test_strength_0_is_the_decoders_reconstruction(picture: torch.Tensor) -> None:
+def test_strength_0_paints_the_photo_in_its_own_style(picture: torch.Tensor) -> None:
     model = tiny("adain")
     assert isinstance(model, AdaIN)
     with torch.no_grad():
-        rebuilt = model.decoder(model.backbone(picture, ["relu4_1"])["relu4_1"], 4).clamp(0, 1)
-    assert torch.allclose(model.stylize(picture, painting(), strength=0), rebuilt, atol=1e-5)
+        own = model.backbone(picture, LAYERS.values())
+        x = own["relu4_1"]
+        for level in (4, 3, 2, 1):
+            if level in model.levels:
+                (theirs, mean), (mine, middle) = (
+                    torch.var_mean(seen, (2, 3), correction=0, keepdim=True) for seen in (own[f"relu{level}_1"], x)
+                )
+                x = (x - middle) * ((theirs + 1e-5) / (mine + 1e-5)).sqrt() + mean
+            x = model.decoder.step(level, x, [side // 2 ** max(level - 2, 0) for side in picture.shape[-2:]])
+    assert torch.allclose(model.stylize(picture, painting(), strength=0), x.clamp(0, 1), atol=2e-3)
 
 
 def test_a_card_of_the_same_encoders_moments_serves_as_well(picture: torch.Tensor) -> None:

@@ -46,13 +46,22 @@ def decode_normalised(decoder: StepDecoder, x: Tensor, targets: Targets, shape: 
     return x
 
 
-def decoding_stages(decoder: StepDecoder, targets: Targets, strength: float = 1.0) -> tuple[Stage, ...]:
+def decoding_stages(
+    decoder: StepDecoder, targets: Targets, strength: float = 1.0, own: Mapping[int, str] | None = None
+) -> tuple[Stage, ...]:
     """As `decode_normalised`, step by step from the map ``x4``, which has to be measured by then, to the result.
 
-    strength: from 0, no normalisation, to 1.
+    strength: from 0, means and deviations of the photo itself, to 1, those of `targets`; own: by level, the map that
+    shows the photo there, measured by then, too; below 1 it is needed. A decoder that learned with normalised maps can
+    do nothing with others.
     """
-    targets = targets if strength else {}
-    return tuple(_step_down(decoder, level, targets, strength) for level in range(len(decoder.steps), 0, -1))
+    own = {} if own is None else own
+    return tuple(_step_down(decoder, level, targets, strength, own) for level in range(len(decoder.steps), 0, -1))
+
+
+def measure_photo(maps: Mapping[int, str]) -> tuple[MomentsOf, ...]:
+    """What has to be known of the photo's own maps, by level."""
+    return tuple(MomentsOf(name, full=False, layer=f"photo.relu{level}_1") for level, name in maps.items())
 
 
 def measure_level(level: int, targets: Targets) -> tuple[MomentsOf, ...]:
@@ -60,14 +69,18 @@ def measure_level(level: int, targets: Targets) -> tuple[MomentsOf, ...]:
     return (MomentsOf(f"x{level}", full=False, layer=f"relu{level}_1"),) if level in targets else ()
 
 
-def _step_down(decoder: StepDecoder, level: int, targets: Targets, strength: float) -> Stage:
+def _step_down(decoder: StepDecoder, level: int, targets: Targets, strength: float, own: Mapping[int, str]) -> Stage:
     above, below = f"x{level}", f"x{level - 1}" if level > 1 else RESULT
 
     def run(work: Work) -> dict[str, Tensor]:
         x = work.maps[above]
         if level in targets:
-            normalised = adaptive_instance_norm(x, *targets[level], work.given[above])
-            x = normalised if strength == 1 else torch.lerp(x, normalised, strength)
+            mean, deviation = targets[level]
+            if strength < 1:
+                photo = work.given[own[level]]
+                mean = torch.lerp(photo.mean.to(mean), mean, strength)
+                deviation = torch.lerp(photo.deviation().to(deviation), deviation, strength)
+            x = adaptive_instance_norm(x, mean, deviation, work.given[above])
         return {below: decoder.step(level, x, size_below(level, (work.height, work.width)))}
 
     return Stage((Flow(above, below, (decoder.steps[level - 1],)),), run, measure_level(level - 1, targets))

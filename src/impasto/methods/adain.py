@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
-from impasto.instance_norm import decode_normalised, decoding_stages, measure_level
+from impasto.instance_norm import decode_normalised, decoding_stages, measure_level, measure_photo
 from impasto.layers import StepDecoder
 from impasto.one_pass import OnePass
 from impasto.options import Options
@@ -126,17 +126,20 @@ class AdaIN(OnePass):
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """Encode; then normalise and decode. Strength 0 is the decoder's reconstruction. Nothing is random."""
+        """Encode; then normalise and decode. Strength 0 paints the photo in its own style. Nothing is random."""
         names = {level: (f"{LAYERS[level]}.mean", f"{LAYERS[level]}.deviation") for level in self.levels}
         targets = {level: (style[mean][None], style[deviation][None]) for level, (mean, deviation) in names.items()}
-        deepest, outcome = LAYERS[DEEPEST], f"x{DEEPEST}"
+        deepest = f"x{DEEPEST}"
+        own = {level: f"own{level}" for level in self.levels if level != DEEPEST} if strength < 1 else {}
+        encoded = {deepest: LAYERS[DEEPEST], **{name: LAYERS[level] for level, name in own.items()}}
 
         def encode(work: Work) -> dict[str, Tensor]:
-            return {outcome: self.backbone(work.maps[IMAGE], [deepest])[deepest]}
+            found = self.backbone(work.maps[IMAGE], {encoded[name] for name in work.wanted})
+            return {name: found[encoded[name]] for name in work.wanted}
 
-        way = Flow(IMAGE, outcome, tuple(self.backbone.path(deepest)))
-        first = Stage((way,), encode, measure_level(DEEPEST, targets))
-        return first, *decoding_stages(self.decoder, targets, strength)
+        ways = tuple(Flow(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
+        first = Stage(ways, encode, (*measure_level(DEEPEST, targets), *measure_photo(own)))
+        return first, *decoding_stages(self.decoder, targets, strength, {**own, DEEPEST: deepest})
 
 
 class AdaINTraining(nn.Module):

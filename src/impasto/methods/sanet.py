@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
-from impasto.instance_norm import Targets, decode_normalised, decoding_stages
+from impasto.instance_norm import Targets, decode_normalised, decoding_stages, measure_photo
 from impasto.layers import DOUBLING, Conv, StepDecoder
 from impasto.one_pass import OnePass
 from impasto.options import Options
@@ -235,11 +235,12 @@ class SANet(OnePass):
             return {"x4": torch.stack(blended).sum(0)}
 
         measures: list[Measure] = [MomentsOf(layer, full=False, layer=layer) for layer in LAYERS]
-        measures += [Thinned(layer, self.options.positions) for layer in LAYERS] if strength < 1 else []
+        if strength < 1:
+            measures += [*(Thinned(layer, self.options.positions) for layer in LAYERS), *measure_photo(FINE)]
         enlarged = (DOUBLING, SHIFT) if any(odd) else (DOUBLING,)
         ways = Flow(SHALLOW, "x4", (self.network.merge,)), Flow(DEEP, "x4", (*enlarged, self.network.merge))
         middle = Stage(ways, blend)
-        decoding = decoding_stages(self.network.decoder, fine_targets(mixed), strength)
+        decoding = decoding_stages(self.network.decoder, fine_targets(mixed), strength, FINE)
         return self._encoding(measures), middle, *decoding
 
 
