@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from impasto.layers import Conv
-from impasto.schedule import Shelf, choose_kept, effort, plan_pass
-from impasto.stages import IMAGE, RESULT, Flow, MomentsOf, Stage
+from impasto.schedule import MOST_WEIGHED, Shelf, choose_kept, effort, flow_efforts, plan_pass
+from impasto.stages import IMAGE, RESULT, Flow, MomentsOf, Stage, map_strides
 
 TILE = 100
 LENGTH = 6
@@ -33,16 +33,17 @@ def run(stages: list[Stage], room: int) -> tuple[list[set[str]], float]:
     """What is kept after each pass, and the effort of all of them."""
     kept: dict[str, int] = {}
     found, total = [], 0.0
+    efforts = flow_efforts(stages, map_strides(stages))
     for number in range(LENGTH):
         shelf = shelf_after(stages, number, kept, room)
         chosen = choose_kept(stages, shelf, TILE)
         plan = plan_pass(stages, shelf.must | (chosen & shelf.new.keys()), kept)
         beside = {name for name in plan.sources & kept.keys() if name not in chosen}
         assert 10 * len(chosen | beside) <= room
-        total += effort(stages, plan, TILE)
+        total += effort(efforts, plan, TILE)
         kept = dict.fromkeys(chosen, 10)
         found.append(chosen)
-    return found, total + effort(stages, plan_pass(stages, {RESULT}, kept), TILE)
+    return found, total + effort(efforts, plan_pass(stages, {RESULT}, kept), TILE)
 
 
 def test_with_room_each_pass_makes_one_map() -> None:
@@ -75,3 +76,10 @@ def test_an_heir_takes_no_room_of_its_own_and_never_stands_beside_what_it_overwr
     assert all(chosen != {"y0", "y1"} for chosen, _ in shelf.choices())
     alone = Shelf({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {}, 10)
     assert choose_kept(stages, alone, TILE) == {"y0"}  # without room for both, what is there stays
+
+
+def test_of_many_maps_not_every_combination_is_weighed() -> None:
+    many = {f"y{number}": 10 + number for number in range(40)}
+    found = list(Shelf(set(), [], many, {}, {}, 10**6).choices())
+    assert len(found) == 2**MOST_WEIGHED
+    assert set().union(*(chosen for chosen, _ in found)) == {f"y{number}" for number in range(MOST_WEIGHED)}

@@ -17,6 +17,10 @@ NUMBER = 100.0
 """To write a number and read it again takes as long as so many multiplications."""
 
 
+MOST_WEIGHED = 8
+"""Of more maps the smallest are weighed against each other: every combination is looked at."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """One pass: the stages that run and what each makes, the maps it starts from, how far around a tile they reach.
@@ -30,8 +34,10 @@ class Plan:
     halo: int
 
 
-def plan_pass(stages: Sequence[Stage], outcomes: Collection[str], kept: Collection[str]) -> Plan:
-    """How to make `outcomes` from the picture and the maps that were `kept`."""
+def plan_pass(
+    stages: Sequence[Stage], outcomes: Collection[str], kept: Collection[str], at: Mapping[str, int] | None = None
+) -> Plan:
+    """How to make `outcomes` from the picture and the maps that were `kept`; at: the maps' strides, if known."""
     needs = dict.fromkeys(outcomes, 0)
     wanted: dict[int, set[str]] = {}
     sources: set[str] = set()
@@ -44,7 +50,7 @@ def plan_pass(stages: Sequence[Stage], outcomes: Collection[str], kept: Collecti
                     sources.add(flow.source)
         if own:
             wanted[number] = own
-    at = map_strides(stages)
+    at = at or map_strides(stages)
     halo = max((needs[name] * at[name] for name in sources), default=0)
     return Plan(dict(sorted(wanted.items())), sources, needs, halo)
 
@@ -59,13 +65,19 @@ def whole_halo(stages: Sequence[Stage]) -> int:
     return plan_pass(stages, aims(stages), set()).halo
 
 
-def effort(stages: Sequence[Stage], plan: Plan, tile: int) -> float:
-    """What a pass costs for each pixel of the picture, in multiplications, what tiles of that side overlap included."""
-    at, total = map_strides(stages), 0.0
-    for number, wanted in plan.wanted.items():
-        for flow in stages[number].flows:
-            if flow.outcome in wanted:
-                total += work(flow.path, at[flow.source]) + NUMBER * numbers_after(flow.path, at[flow.source])
+def flow_efforts(stages: Sequence[Stage], at: Mapping[str, int]) -> list[dict[str, float]]:
+    """What each stage's outcomes cost for each pixel of the picture, in multiplications; at: the maps' strides."""
+    found: list[dict[str, float]] = [dict.fromkeys(stage.outcomes, 0.0) for stage in stages]
+    for own, stage in zip(found, stages, strict=True):
+        for flow in stage.flows:
+            side = at[flow.source]
+            own[flow.outcome] += work(flow.path, side) + NUMBER * numbers_after(flow.path, side)
+    return found
+
+
+def effort(efforts: Sequence[Mapping[str, float]], plan: Plan, tile: int) -> float:
+    """What a pass costs by `flow_efforts`, with what tiles of that side overlap."""
+    total = sum(efforts[number][name] for number, wanted in plan.wanted.items() for name in sorted(wanted))
     return total * (1 + 2 * plan.halo / tile) ** 2
 
 
@@ -86,9 +98,10 @@ class Shelf:
 
     def choices(self) -> Iterator[tuple[set[str], int]]:
         """All sets of maps that there is room for, with their bytes; no map stands beside its heir."""
-        names = [*self.kept, *self.new]
+        sizes = {**self.kept, **self.new}
+        names = sorted(sizes, key=lambda name: sizes[name])[:MOST_WEIGHED] if len(sizes) > MOST_WEIGHED else [*sizes]
         for own in chain.from_iterable(combinations(names, count) for count in range(len(names) + 1)):
-            size = sum(self.kept.get(name) or self.new[name] for name in own)
+            size = sum(sizes[name] for name in own)
             if size <= self.room and not any(self.heirs.get(name) in own for name in own):
                 yield set(own), size
 
@@ -110,14 +123,19 @@ def choose_kept(stages: Sequence[Stage], shelf: Shelf, tile: int) -> set[str]:
     coming = next((stage for stage in shelf.rest if stage.measures), stages[-1])
     target = {measure.source for measure in coming.measures} or aims(stages)
     turns = sum(bool(stage.measures) for stage in shelf.rest) + 1
+    at = map_strides(stages)
+    efforts = flow_efforts(stages, at)
+
+    def cost_of(outcomes: Collection[str], kept: Collection[str]) -> float:
+        return effort(efforts, plan_pass(stages, outcomes, kept, at), tile)
+
     best: tuple[float, int] | None = None
     found: set[str] = set()
     for chosen, size in shelf.choices():
-        now = plan_pass(stages, shelf.must | (chosen & shelf.new.keys()), shelf.kept)
+        now = plan_pass(stages, shelf.must | (chosen & shelf.new.keys()), shelf.kept, at)
         if size + shelf.beside(chosen, now.sources) > shelf.room:
             continue
-        following, ending = plan_pass(stages, target, chosen), plan_pass(stages, aims(stages), chosen)
-        cost = effort(stages, now, tile) + turns * effort(stages, following, tile) + effort(stages, ending, tile)
+        cost = effort(efforts, now, tile) + turns * cost_of(target, chosen) + cost_of(aims(stages), chosen)
         if best is None or (cost, size) < best:
             best, found = (cost, size), chosen
     return found

@@ -88,6 +88,7 @@ class Coherence:
         self.model.moments_of = self.moments
         if moved is not None:
             self.model.start_from = torch.lerp(frame, moved[0], moved[1])
+        if moved is not None and self.held:
             loss = TemporalLoss(*(part.to(self.model.device) for part in moved))
             self.model.more_terms = (*before[2], Term("temporal", "image", loss, self.held))
         try:
