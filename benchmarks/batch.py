@@ -60,8 +60,8 @@ def write_photos(folder: Path, count: int, side: int) -> Path:
 
 def measure_here(arguments: argparse.Namespace, photos: Path, out: Path) -> dict[str, Any]:
     """Milliseconds a picture: the model's alone, and with all that `impasto batch` does."""
+    from impasto.cli_batch_here import Here
     from impasto.cli_batch_plan import make_plan
-    from impasto.cli_batch_run import Here
     from impasto.image import read_image
     from impasto.run_record import Recipe
     from impasto.styles import load_style
@@ -70,7 +70,7 @@ def measure_here(arguments: argparse.Namespace, photos: Path, out: Path) -> dict
     plan = make_plan(base, [str(photos)], [arguments.style], out, suffix=f".{arguments.format}", force=True)
     out.mkdir()
     engine, items = Here(plan, "auto", "torch"), plan.items()
-    model = engine.painter.model
+    model = engine.painters[0].model
     tensors = [read_image(item.content) for item in items]
     style = model.adopt(load_style(arguments.style))
     taken = alternate(

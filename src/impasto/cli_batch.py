@@ -107,7 +107,7 @@ def batch(
 
 def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[Plan, str, str], Engine]:
     """What opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
-    from impasto.cli_batch_run import Here
+    from impasto.cli_batch_here import Here
     from impasto.errors import OptionError
 
     if name == "local" and workers is None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from impasto.cli_batch_plan import Item, Plan
-from impasto.cli_batch_work import Outcomes, Work, explain, new_run
+from impasto.cli_batch_work import Outcomes, Work, by_photo, explain, new_run
 from impasto.cli_painter import Painter
 from impasto.errors import ImpastoError
 from impasto.optimize import Step
@@ -148,7 +148,7 @@ class Worker:
                 todo.append(item)
         if todo:
             with Work(self.painter, reports, record=self.order.record, run=self.order.run) as work:
-                work.paint_all(todo)
+                work.paint_all(by_photo(todo))
         return reports.found
 
 

@@ -15,9 +15,8 @@ from typing import Any, Protocol
 import typer
 
 from impasto.cli_batch_plan import Item, Plan
-from impasto.cli_batch_work import Outcomes, Work, new_run
+from impasto.cli_batch_work import Outcomes
 from impasto.cli_flags import print_json
-from impasto.cli_painter import Painter
 from impasto.cli_progress import Count, count
 from impasto.errors import ImpastoError
 from impasto.optimize import Step
@@ -41,19 +40,6 @@ class Engine(Protocol):
 
     def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
         """Make all of `items`, those of the same photo in a row, and tell of each."""
-
-
-class Here:
-    """The engine of one process. Raises ImpastoError if weights or masks can't be had."""
-
-    def __init__(self, plan: Plan, device: str, runtime: str) -> None:
-        self.painter, self.record, self.run = Painter(plan.base, device, runtime), plan.record, new_run()
-        self.title = f"with {self.painter.model.name} on {self.painter.model.device.type}"
-
-    def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
-        """Make all of `items`."""
-        with Work(self.painter, outcomes, record=self.record, run=self.run) as work:
-            work.paint_all(items)
 
 
 def rehearse(plan: Plan, *, json: bool) -> int:

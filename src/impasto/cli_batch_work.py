@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import secrets
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +23,7 @@ from impasto.cli_progress import Watch
 from impasto.cli_run import outcome
 from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.image import Picture, open_picture
+from impasto.job import MOST_FLOATS
 from impasto.optimize import Step
 from impasto.remote import is_remote, put_remote, read_remote, url_of
 from impasto.run_record import digest, digest_of, make_record, sidecar, write_recorded
@@ -48,11 +51,21 @@ class Outcomes(Protocol):
 class Work:
     """A thread reads, this one paints, another writes. Use it as a context, which ends once all is written.
 
-    record: whether pictures keep how they were made; run: as of `put_remote`.
+    record: whether pictures keep how they were made; run: as of `put_remote`; alone: what is held while a large picture
+    is painted. Once `halted` is set it begins no more pictures.
     """
 
-    def __init__(self, painter: Painter, outcomes: Outcomes, *, record: bool, run: str = "") -> None:
+    def __init__(
+        self,
+        painter: Painter,
+        outcomes: Outcomes,
+        *,
+        record: bool,
+        run: str = "",
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.painter, self.outcomes, self.record = painter, outcomes, record
+        self.alone, self.halted = alone, False
         self.run = run or new_run()
         self.reader, self.writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
         self.writing: deque[tuple[Item, Future[dict[str, Any]]]] = deque()
@@ -66,17 +79,19 @@ class Work:
         self._settle(0)
         self.writer.shutdown()
 
-    def paint_all(self, items: Sequence[Item]) -> None:
-        """Paint `items`, those of the same photo in a row."""
-        for photo, group in self._read_ahead([list(group) for _, group in groupby(items, lambda i: i.content)]):
+    def paint_all(self, groups: Iterable[list[Item]]) -> None:
+        """Paint all `groups`, as of `by_photo`."""
+        for photo, group in self._read_ahead(groups):
             for item in group:
+                if self.halted:
+                    return
                 try:
                     self._paint(item, *photo.result())
                 except Exception as error:  # whatever one picture fails of, the others are made
                     self.outcomes.fail(item, explain(error))
         self._settle(0)
 
-    def _read_ahead(self, groups: Sequence[list[Item]]) -> Iterator[tuple[Future[Photo], list[Item]]]:
+    def _read_ahead(self, groups: Iterable[list[Item]]) -> Iterator[tuple[Future[Photo], list[Item]]]:
         coming: deque[tuple[Future[Photo], list[Item]]] = deque()
         for group in groups:
             coming.append((self.reader.submit(self._read, group[0].content), group))
@@ -98,7 +113,8 @@ class Work:
             watch.see(step)
             self.outcomes.within(step)
 
-        image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
+        with self.alone() if math.prod(job.size) > MOST_FLOATS else nullcontext():
+            image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
         if job.model.interrupted:
             raise KeyboardInterrupt  # a picture that is half done has no place among the results
         self._settle(AHEAD)
@@ -135,6 +151,11 @@ class Work:
             else:
                 self.outcomes.succeed(item, report)
             self.writing.popleft()
+
+
+def by_photo(items: Iterable[Item]) -> list[list[Item]]:
+    """Pictures of the same photo together, if they stand in a row."""
+    return [list(group) for _, group in groupby(items, lambda item: item.content)]
 
 
 def new_run() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 import weakref
@@ -20,6 +21,7 @@ from impasto.image import Picture, resize
 from impasto.remote import is_remote, read_remote, url_of
 from impasto.run_record import Recipe, digest, is_bare
 from impasto.styles import Style
+from impasto.stylizer import Stylizer
 
 MOST_STYLE_BYTES = 500_000_000
 
@@ -34,9 +36,8 @@ class Painter:
         self, recipe: Recipe, device: str, runtime: str = "torch", sent: Mapping[Path, bytes] | None = None
     ) -> None:
         self.recipe = recipe
-        named = cli_runtime.named(runtime)
-        self.model = load_model(recipe, pick_device(device, named), named)
-        cli_runtime.use(self.model, runtime)
+        self._way = device, runtime
+        self.model = self._load()
         self.digests: dict[Path, str] = {}
         """The SHA-256 of styles and masks that have been looked at."""
         self._sent = sent or {}
@@ -45,6 +46,20 @@ class Painter:
         self._styles: OrderedDict[tuple[Path, int], Style] = OrderedDict()
         self._noted = False
         note_weights(recipe, self.model)
+
+    def _load(self) -> Stylizer:
+        device, runtime = self._way
+        named = cli_runtime.named(runtime)
+        model = load_model(self.recipe, pick_device(device, named), named)
+        cli_runtime.use(model, runtime)
+        return model
+
+    def twin(self) -> Painter:
+        """A painter to work beside this one, on another thread: it has a model and styles of its own, and is quiet."""
+        twin = copy.copy(self)
+        twin.model, twin.digests, twin._copies, twin._styles = self._load(), {**self.digests}, None, OrderedDict()
+        twin._noted = True
+        return twin
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """The size, (height, width), at which a photo of height x width is worked on; raises ImageError."""

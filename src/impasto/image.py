@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import secrets
@@ -303,7 +304,7 @@ def _checked(image: Tensor, channels: int, what: str) -> Tensor:
         shape = "x".join(map(str, image.shape))
         raise ImageError(f"{what} must be floats of shape 1x{channels}xHxW, not {image.dtype} of {shape}")
     image = image.detach().to("cpu", torch.float32)
-    if not bool(image.isfinite().all()):
+    if not all(map(math.isfinite, map(float, torch.aminmax(image)))):
         raise ImageError(f"{what} has values that are not finite (NaN or infinity), so nothing was written")
     return image.clamp(0, 1)
 
