@@ -11,6 +11,7 @@ from impasto import shortcuts
 from impasto.backbones import slim_backbone
 from impasto.layers import Conv, MaxPool, StepDecoder, double, run_in_full, wrap_edges
 from impasto.shortcuts import (
+    add_scaled,
     convolve,
     convolve_and_rectify,
     convolve_doubled,
@@ -145,7 +146,7 @@ def test_a_decoder_gives_the_same_picture_with_and_without_gradients() -> None:
     wanted = decoder(x)
     assert wanted.requires_grad
     with torch.no_grad():
-        assert torch.equal(decoder(x), wanted)
+        torch.testing.assert_close(decoder(x), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_pooling_of_a_backbone_is_short() -> None:
@@ -163,10 +164,49 @@ def test_few_outputs_at_once(
     found = convolve(x, weight, added, (1, 1))
     expected = F.conv2d(x.double(), weight.double(), None if added is None else added.double())
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    positive = convolve_and_rectify(x, weight, added, (1, 1))
+    torch.testing.assert_close(positive.double(), expected.relu(), rtol=1e-4, atol=1e-4)
     assert torch.equal(convolve(x, weight, added, (2, 2)), F.conv2d(x, weight, added, 2))
 
 
-def test_four_neighbours_come_of_one_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("shape", "width", "full", "half"),
+    [
+        ((3, 8, 9, 9), 40, (12, 12, 4), (12, 12, 4)),
+        ((3, 8, 9, 9), 42, (6, 10, 2), (6, 10, 2)),
+        ((3, 8, 9, 9), 41, (3, 9, 1), (3, 9, 1)),
+        ((8, 3, 9, 9), 40, (16, 10, 2), (32, 12, 4)),
+        ((3, 16, 3, 3), 40, (12, 6, 4), (6, 4, 2)),
+        ((3, 32, 3, 3), 40, (12, 6, 4), (3, 3, 1)),
+        ((8, 16, 3, 3), 40, (8, 3, 1), (8, 3, 1)),
+        ((16, 3, 9, 9), 40, (16, 9, 1), (16, 9, 1)),
+    ],
+    ids=str,
+)
+def test_neighbours_in_a_row_come_of_one_convolution(
+    shape: tuple[int, ...],
+    width: int,
+    full: tuple[int, ...],
+    half: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """outputs, width and stride of the kernel that is run, in float32 and in bfloat16."""
+    seen: list[tuple[int, ...]] = []
+    plain = F.conv2d
+
+    def note(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> Tensor:
+        seen.append((len(weight), weight.shape[-1], stride[1]))
+        return plain(x, weight, bias, stride)
+
+    monkeypatch.setattr(F, "conv2d", note)
+    monkeypatch.setattr(shortcuts, "_kind_of", lambda x: x.dtype)
+    for kind in (torch.float32, torch.bfloat16):
+        x = torch.randn(1, shape[1], 12 + shape[2], width + shape[3] - 1).to(kind)
+        convolve(x, torch.randn(shape).to(kind), None, (1, 1))
+    assert seen == [full, half]
+
+
+def test_what_learns_is_convolved_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
     plain = F.conv2d
 
@@ -175,10 +215,9 @@ def test_four_neighbours_come_of_one_convolution(monkeypatch: pytest.MonkeyPatch
         return plain(x, weight, *others)
 
     monkeypatch.setattr(F, "conv2d", note)
-    last, learning = (torch.randn(3, 8, 9, 9, requires_grad=wanted) for wanted in (False, True))
-    for weight in (last, learning):
-        convolve(torch.randn(1, 8, 40, 40), weight, None, (1, 1))
-    assert seen == [(12, 8, 10, 10), (3, 8, 9, 9)]
+    for wanted in (False, True):
+        convolve(torch.randn(1, 8, 40, 40), torch.randn(3, 8, 9, 9, requires_grad=wanted), None, (1, 1))
+    assert seen == [(12, 8, 9, 12), (3, 8, 9, 9)]
 
 
 @pytest.mark.parametrize("edge", ["mirror", "repeat", "wrap"])
@@ -223,6 +262,17 @@ def test_channels_are_scaled_shifted_rectified_and_added_to(x: Tensor, relu: boo
     most = 0.02 if x.dtype == torch.bfloat16 else 1e-5
     assert (found.double() - own).abs().max() <= most * own.abs().max().clamp_min(1)
     assert torch.equal(x, before)
+
+
+def test_what_is_scaled_is_added(x: Tensor, layout: torch.memory_format) -> None:
+    y, scale = torch.randn(x.shape).to(x).to(memory_format=layout), torch.randn(1, x.shape[1])
+    expected = y.double() + x.double() * scale.to(x.dtype).double()[..., None, None]
+    found = add_scaled(y.clone(), x, scale)
+    assert found.dtype == x.dtype
+    torch.testing.assert_close(found.double(), expected, rtol=2e-2 if x.dtype == torch.bfloat16 else 1e-5, atol=1e-2)
+    scale.requires_grad_(True)
+    add_scaled(y.clone(), x, scale).sum().backward()
+    torch.testing.assert_close(scale.grad, x.float().sum((0, 2, 3))[None], rtol=2e-2, atol=1e-1)
 
 
 def test_each_sample_has_its_own_scale() -> None:

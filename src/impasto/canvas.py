@@ -31,14 +31,14 @@ class Window:
         return self.right - self.left
 
     def grown(self, by: int, align: int, height: int, width: int) -> Window:
-        """With `by` more pixels on all sides, within height x width; top and left stay multiples of `align`."""
-        first = -(-by // align) * align
-        return Window(
-            max(0, self.top - first),
-            max(0, self.left - first),
-            min(height, self.bottom + by),
-            min(width, self.right + by),
-        )
+        """With at least `by` more pixels on all sides, within height x width.
+
+        Top and left stay multiples of `align`; so do bottom and right where the picture goes on, as even maps are
+        quicker.
+        """
+        top, left = (side // align * align for side in (self.top - by, self.left - by))
+        bottom, right = (-(-side // align) * align for side in (self.bottom + by, self.right + by))
+        return Window(max(0, top), max(0, left), min(height, bottom), min(width, right))
 
     def at(self, stride: int, height: int, width: int) -> tuple[slice, slice]:
         """Where it lies in a map with this stride of a picture of height x width."""

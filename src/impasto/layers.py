@@ -178,7 +178,7 @@ def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
         return x[..., rows, :][..., columns]
     x = x[..., :height, :width]
     missing = height - x.shape[-2], width - x.shape[-1]
-    return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
+    return pad_edges(x, (0, missing[1], 0, missing[0]), "replicate") if any(missing) else x
 
 
 def freeze(module: nn.Module) -> nn.Module:

@@ -21,12 +21,12 @@ LARGE = 1 << 20
 COLUMNS, ROWS = 256, 4096
 """Numbers side by side in which channels-last maps are summed, and rows of them whose sums are kept in float32."""
 
-PHASES = (0, 0), (0, 1), (1, 0), (1, 1)
 ENOUGH = 1 << 20
 """Numbers from which on a map is convolved before it is doubled."""
 
-FEW, WIDE = 4, 5
-"""Outputs up to which, and sides of a kernel from which on, a convolution makes four neighbours at once."""
+FEW, SOME, WIDE, NARROW = 4, 8, 5, 16
+"""Outputs up to which a convolution makes neighbours at once, by any kernel and by one that is `WIDE`; in bfloat16 the
+others do so only if they read no more channels than `NARROW`."""
 
 SMALL = 20480
 """Numbers up to which torch convolves in float32 by another library than oneDNN, whose last bits differ."""
@@ -53,15 +53,16 @@ def _is_free(*tensors: Tensor | None) -> bool:
 
 
 def pad_edges(x: Tensor, edge: Sequence[int], mode: str) -> Tensor:
-    """(B, C, H, W) with `edge` (one number, four times) more pixels on each side, in the precision of `x`.
+    """(B, C, H, W) with `edge` more pixels at its left, right, top and bottom, in the precision of `x`.
 
-    mode: ``replicate``, ``reflect`` or ``circular``. Raises RuntimeError if the map is too small for it.
+    mode: ``replicate``, ``reflect`` or ``circular``, on all sides alike. Raises RuntimeError if the map is too small.
     """
     with torch.autocast(device_of(x), enabled=False):  # which would pad in float32
         if mode == CIRCULAR:
             padded: Tensor = _Wrap.apply(x, edge[0])
             return padded
-        if x.numel() >= LARGE and _last(x) and min(x.shape[-2:]) > edge[0] and _is_free(x):
+        even = len(set(edge)) == 1
+        if even and x.numel() >= LARGE and _last(x) and min(x.shape[-2:]) > edge[0] and _is_free(x):
             return _pad_by_hand(x, edge[0], mirror=mode == "reflect")
         return F.pad(x, tuple(edge), mode=mode)
 
@@ -131,17 +132,21 @@ def convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride:
 
     By oneDNN the convolution itself leaves out what is negative (and makes what is not a number 0).
     """
+    together = _neighbours(x, weight, bias, stride)
+    if together > 1:
+        weight, bias, stride = _widen(weight, bias, together)
     kind = _kind_of(x)
-    large = x.numel() > SMALL and weight.shape[-1] > 1 and _last(x)
+    large = x.numel() > SMALL and weight.shape[-1] > 1 and (_last(x) or together > 1)
     if kind is not None and large and _is_free(x, weight, bias):
-        x, weight = x.to(kind), weight.to(kind)
+        x, weight = x.to(kind).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), weight.to(kind)
         bias = None if bias is None else bias.to(kind)
-        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, weight, bias, [0, 0], list(stride), [1, 1], 1, "relu", [], ""
         )
-        return fused
-    y = F.conv2d(x, weight, bias, tuple(stride))
-    return F.relu(y) if _traced() else F.relu_(y)
+    else:
+        y = F.conv2d(x, weight, bias, tuple(stride))
+        y = F.relu(y) if _traced() else F.relu_(y)
+    return _unroll(y, together)
 
 
 def _kind_of(x: Tensor) -> torch.dtype | None:
@@ -157,19 +162,46 @@ def _kind_of(x: Tensor) -> torch.dtype | None:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
-    """``conv2d(x, weight, bias, stride)``, (B, C, H, W) to (B, D, h, w).
+    """``conv2d(x, weight, bias, stride)``, (B, C, H, W) to (B, D, h, w)."""
+    together = _neighbours(x, weight, bias, stride)
+    if together > 1:
+        weight, bias, stride = _widen(weight, bias, together)
+    return _unroll(F.conv2d(x, weight, bias, tuple(stride)), together)
 
-    A wide kernel with `FEW` outputs makes four neighbours at once, by the same sums: oneDNN reckons with at least 16.
+
+def _neighbours(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> int:
+    """How many neighbours in a row a convolution had best make at once, by the same sums.
+
+    oneDNN reckons with 16 outputs, in bfloat16 with 32, whether there are as many or not.
     """
-    outputs, channels, *kernel = weight.shape
-    height, width = (side - extent + 1 for side, extent in zip(x.shape[-2:], kernel, strict=True))
-    wide = outputs <= FEW and min(kernel) >= WIDE and tuple(stride) == (1, 1)
-    if not wide or height % 2 or width % 2 or min(height, width) < 2 or not _is_free(x, weight, bias):
-        return F.conv2d(x, weight, bias, tuple(stride))
-    four = weight.new_zeros(2, 2, outputs, channels, kernel[0] + 1, kernel[1] + 1)
-    for row, column in PHASES:
-        four[row, column, :, :, row : row + kernel[0], column : column + kernel[1]] = weight
-    return _spread(F.conv2d(x, _as_kernel(four), None if bias is None else bias.repeat(4), 2))
+    outputs, channels, _, across = weight.shape
+    width, wide = x.shape[-1] - across + 1, across >= WIDE
+    if outputs > (SOME if wide else FEW) or across == 1 or tuple(stride) != (1, 1) or not _is_free(x, weight, bias):
+        return 1
+    half = _kind_of(x) in HALF
+    if half and not wide and channels > NARROW:
+        return 1
+    most = 4 if (wide if half else outputs <= FEW) else 2
+    return next(count for count in (4, 2, 1) if count <= most and width % count == 0)
+
+
+def _widen(weight: Tensor, bias: Tensor | None, together: int) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+    """The kernel that makes so many neighbours at once: for each the same one, a pixel further to the right."""
+    outputs, channels, height, width = weight.shape
+    row = weight.new_zeros(together, outputs, channels, height, width + together - 1)
+    for place in range(together):
+        row[place, ..., place : place + width] = weight
+    kernel = row.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return kernel, None if bias is None else bias.repeat(together), (1, together)
+
+
+def _unroll(x: Tensor, together: int) -> Tensor:
+    """Neighbours in a row beside each other among the channels, (B, n D, H, W), to (B, D, H, n W); nothing is moved."""
+    if together == 1:
+        return x
+    batch, channels, height, width = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(batch, height, together * width, channels // together)
+    return rows.permute(0, 3, 1, 2)
 
 
 def convolve_doubled(
@@ -215,6 +247,21 @@ def scale_channels(
         y = torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
         y = F.relu_(y) if relu else y
     return y if plus is None else y + plus if relu and y.requires_grad else y.add_(plus)
+
+
+def add_scaled(x: Tensor, other: Tensor, scale: Tensor) -> Tensor:
+    """``x + other * scale``, all (B, C, H, W), written over `x` where that is quicker; scale: (1 or B, C).
+
+    By oneDNN it is a convolution of each of `other`'s channels by itself, summed up where `x` lies.
+    """
+    other, scale = other.to(x.dtype), scale.to(x.dtype)
+    alone = len(scale) == 1 and x.shape == other.shape and _last(x) and _last(other)
+    if alone and _kind_of(x) == x.dtype and _is_free(x, other, scale):
+        kernel, channels = scale[0, :, None, None, None], x.shape[1]
+        return torch.ops.mkldnn._convolution_pointwise_.binary(  # type: ignore[no-any-return]
+            x, other, kernel, None, [0, 0], [1, 1], [1, 1], channels, "add", 1.0, None, [], None
+        )
+    return scale_channels(other, scale, plus=x)
 
 
 def _scale_by_convolution(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor | None:

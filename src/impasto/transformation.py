@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from impasto.instance_norm import adaptive_instance_norm
 from impasto.layers import DOUBLING, Conv, DoublingConv, fit_edge
-from impasto.shortcuts import scale_channels
+from impasto.shortcuts import add_scaled
 from impasto.stages import IMAGE, RESULT, Flow, MomentsOf, Stage, Work
 from impasto.statistics import Moments, precise
 
@@ -30,7 +30,7 @@ class Form:
     """What a layer does besides its convolution.
 
     transposed: it goes up by the convolution itself; shortcut: so many layers back lies the one whose input is added to
-    what comes out, every channel times a gain.
+    what comes out of its norm, every channel times a gain.
     """
 
     stride: int = 1
@@ -59,7 +59,15 @@ class TransformLayer(nn.Module):
 
     def forward(self, x: Tensor, like: Sequence[int]) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, *like)."""
-        return fit_edge(self.conv(x, doubled=True) if self._doubles else self.conv(x), like)
+        if isinstance(self.conv, DoublingConv):
+            y = self.conv(x)
+            return fit_edge(y.relu() if self.ends_with_relu else y, like)
+        return fit_edge(self.conv(x, relu=self.ends_with_relu, doubled=self._doubles), like)
+
+    @property
+    def ends_with_relu(self) -> bool:
+        """Whether its ReLU follows at once, there being no norm."""
+        return self.form.relu and not self.form.norm
 
     @property
     def _doubles(self) -> bool:
@@ -121,7 +129,7 @@ class LayerRow(nn.Module):
             like = [-(-extent // side) if self.round_up else extent // side for extent in size[-2:]]
             x = settle(layer(x, like), form, next(given) if form.norm else None, None, kept)
             if form.shortcut:
-                x = add_shortcut(x, inputs[number - form.shortcut], next(gains))
+                x = add_scaled(x, inputs[number - form.shortcut], next(gains)[None])
         return x
 
 
@@ -225,9 +233,8 @@ def side_after(side: int, form: Form) -> int:
 def settle(
     y: Tensor, form: Form, norm: tuple[Tensor, Tensor] | None, own: Moments | None, kept: Tensor | None
 ) -> Tensor:
-    """What follows a convolution: its norm, by `own` moments or those of `y`, ReLU, the block's input added."""
+    """What follows a layer: its norm, by `own` moments or those of `y`, with its ReLU; the block's input added."""
     if norm is None:
-        y = y.relu() if form.relu else y
         return y + kept if form.closes and kept is not None else y
     scale, shift = norm
     return adaptive_instance_norm(y, shift, scale, own, relu=form.relu, plus=kept if form.closes else None)
@@ -236,11 +243,6 @@ def settle(
 def shortcut_starts(layers: Sequence[TransformLayer]) -> set[int]:
     """The numbers of the layers whose input is added further on."""
     return {number - layer.form.shortcut for number, layer in enumerate(layers) if layer.form.shortcut}
-
-
-def add_shortcut(x: Tensor, earlier: Tensor, gain: Tensor) -> Tensor:
-    """`earlier` added to `x`, both (B, C, H, W), every channel times its gain, (C,)."""
-    return scale_channels(earlier.to(x.dtype), gain[None], plus=x)
 
 
 def network_stages(network: PictureNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
@@ -332,7 +334,7 @@ class _Row:
         if not form.shortcut:
             return x
         gain = self.gains[sum(layer.form.shortcut > 0 for layer in self.layers[: number - 1])]
-        return add_shortcut(x, work.maps[self._start(number)], gain)
+        return add_scaled(x, work.maps[self._start(number)], gain[None])
 
     def _stage(self, number: int, layer: TransformLayer, side: int) -> Stage:
         name, sources = self._name(number), self._sources(number)
