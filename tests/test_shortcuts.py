@@ -169,6 +169,29 @@ def test_few_outputs_at_once(
     assert torch.equal(convolve(x, weight, added, (2, 2)), F.conv2d(x, weight, added, 2))
 
 
+@pytest.mark.parametrize("channels", [3, 8, 16, 24])
+@pytest.mark.parametrize("kernel", [3, 5, 9])
+@pytest.mark.parametrize("outputs", [3, 8])
+def test_neighbours_are_right_in_half_precision(channels: int, kernel: int, outputs: int) -> None:
+    x = torch.randn(1, channels, 40, 71 + kernel).to(torch.bfloat16, memory_format=torch.channels_last)
+    weight = torch.randn(outputs, channels, kernel, kernel).bfloat16()
+    expected = F.conv2d(x.float(), weight.float())
+    for found, wanted in (
+        (convolve(x, weight, None, (1, 1)), expected),
+        (convolve_and_rectify(x, weight, None, (1, 1)), expected.relu()),
+    ):
+        assert (found.float() - wanted).square().mean() < 1e-4 * wanted.square().mean()
+
+
+def test_kernels_of_the_library_that_give_nonsense_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda x, w, b=None, s=1: plain(x, w, b, s) * (1 if s in (1, (1, 1)) else 2))
+    shortcuts._is_sound.cache_clear()
+    x, weight = torch.randn(1, 8, 20, 40), torch.randn(3, 8, 9, 9)
+    assert torch.equal(convolve(x, weight, None, (1, 1)), plain(x, weight))
+    shortcuts._is_sound.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("shape", "width", "full", "half"),
     [
@@ -200,6 +223,7 @@ def test_neighbours_in_a_row_come_of_one_convolution(
 
     monkeypatch.setattr(F, "conv2d", note)
     monkeypatch.setattr(shortcuts, "_kind_of", lambda x: x.dtype)
+    monkeypatch.setattr(shortcuts, "_is_sound", lambda *_: True)
     for kind in (torch.float32, torch.bfloat16):
         x = torch.randn(1, shape[1], 12 + shape[2], width + shape[3] - 1).to(kind)
         convolve(x, torch.randn(shape).to(kind), None, (1, 1))
@@ -215,6 +239,7 @@ def test_what_learns_is_convolved_as_it_is(monkeypatch: pytest.MonkeyPatch) -> N
         return plain(x, weight, *others)
 
     monkeypatch.setattr(F, "conv2d", note)
+    monkeypatch.setattr(shortcuts, "_is_sound", lambda *_: True)
     for wanted in (False, True):
         convolve(torch.randn(1, 8, 40, 40), torch.randn(3, 8, 9, 9, requires_grad=wanted), None, (1, 1))
     assert seen == [(12, 8, 9, 12), (3, 8, 9, 9)]

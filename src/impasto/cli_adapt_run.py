@@ -24,6 +24,7 @@ from impasto.learned import NAMED, PaintingTraining, network_style
 from impasto.procedural import dead_leaves
 from impasto.styles import save_style
 from impasto.training import Enough, MethodTask, Pictures, Report, Task, TrainOptions
+from impasto.transformation import TransformationNetwork
 from impasto.weights import resolve
 
 INTERRUPTED, SETTLED, DONE = "interrupted", "the loss no longer falls", "all steps done"
@@ -42,6 +43,7 @@ class AdaptOptions(PaintingOptions):
     preview_every: int = Field(25, ge=1, description="steps between previews")
     content_layers: tuple[str, ...] = Field(("relu4_1",), min_length=1, description="where the content is compared")
     from_: str = Field("", description="initial parameters instead of the shipped ones, or any network of styles")
+    norm_rate: float = Field(10.0, gt=0, le=1000, description="learning rate of the norms, in units of all else's")
     only_norms: bool = Field(False, description="learn the norms' scales and shifts alone, 0.4 % of the network")
     patience: int = Field(50, ge=0, description="stop if the loss of so many steps is no lower than before; 0: never")
 
@@ -110,7 +112,23 @@ def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     for layer in network.row:
         layer.requires_grad_(not options.only_norms)
     learner = PaintingTraining("johnson", network, judge(options), painting, {NAMED: info[NAMED]})
-    return MethodTask("johnson", learner).to(memory_format=torch.channels_last)
+    return _Adaptation(learner, options.norm_rate).to(memory_format=torch.channels_last)
+
+
+class _Adaptation(MethodTask):
+    """The training of one painting's network; its norms, which set a style apart most, have a rate of their own."""
+
+    def __init__(self, learner: PaintingTraining, norm_rate: float) -> None:
+        super().__init__("johnson", learner)
+        self.norm_rate = norm_rate
+
+    def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
+        """One for both."""
+        network = cast(TransformationNetwork, cast(PaintingTraining, self.learner).painter)
+        norms = [*network.scales, *network.shifts]
+        others = [parameter for parameter in network.layers.parameters() if parameter.requires_grad]
+        groups = [{"params": norms, "lr": learning_rate * self.norm_rate}, {"params": others, "lr": learning_rate}]
+        return [torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99))]
 
 
 def rehearse(plan: Plan) -> dict[str, Any]:

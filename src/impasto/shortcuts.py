@@ -6,6 +6,7 @@ before their ReLU, maps of indices that only a gradient would need.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -27,6 +28,9 @@ ENOUGH = 1 << 20
 FEW, SOME, WIDE, NARROW = 4, 8, 5, 16
 """Outputs up to which a convolution makes neighbours at once, by any kernel and by one that is `WIDE`; in bfloat16 the
 others do so only if they read no more channels than `NARROW`."""
+
+SOUND = 1e-3
+"""The largest mean square of errors, in units of that of the outcome, at which a way to convolve is taken for right."""
 
 SMALL = 20480
 """Numbers up to which torch convolves in float32 by another library than oneDNN, whose last bits differ."""
@@ -178,11 +182,26 @@ def _neighbours(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence
     width, wide = x.shape[-1] - across + 1, across >= WIDE
     if outputs > (SOME if wide else FEW) or across == 1 or tuple(stride) != (1, 1) or not _is_free(x, weight, bias):
         return 1
-    half = _kind_of(x) in HALF
-    if half and not wide and channels > NARROW:
+    kind = _kind_of(x)
+    half = kind in HALF
+    if kind is None or (half and not wide and channels > NARROW):
         return 1
     most = 4 if (wide if half else outputs <= FEW) else 2
-    return next(count for count in (4, 2, 1) if count <= most and width % count == 0)
+    counts = (count for count in (4, 2) if count <= most and width % count == 0)
+    return next((count for count in counts if _is_sound(tuple(weight.shape), count, kind)), 1)
+
+
+@functools.cache
+def _is_sound(shape: tuple[int, int, int, int], together: int, kind: torch.dtype) -> bool:
+    """Whether neighbours come out right; oneDNN's kernels for AMX give nonsense for some shapes at a stride of 4."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=generator)
+    x = torch.randn(1, shape[1], shape[2] + 15, shape[3] + 63, generator=generator)
+    wide, _, stride = _widen(weight.to(kind), None, together)
+    with torch.autocast("cpu", enabled=False), torch.inference_mode():
+        made = _unroll(F.conv2d(x.to(kind).contiguous(memory_format=torch.channels_last), wide, None, stride), together)
+        wanted = F.conv2d(x, weight)
+    return float((made.float() - wanted).square().mean()) < SOUND * float(wanted.square().mean())
 
 
 def _widen(weight: Tensor, bias: Tensor | None, together: int) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
