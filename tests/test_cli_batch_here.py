@@ -111,7 +111,11 @@ def test_ctrl_c_ends_both(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     seen = Watched(monkeypatch, press)
-    done = batch(shell, "photos", "-o", "out")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs lack
+    try:
+        done = batch(shell, "photos", "-o", "out")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done.code == 130
     assert seen.count < COUNT
     assert len(pixels("out")) == json.loads(done.out.splitlines()[-1])["done"] == seen.count
