@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.layers import Conv, MaxPool, freeze, in_last, run_in_full
+from impasto.layers import Conv, MaxPool, freeze, run_in_full
 from impasto.weights import Weights, load_weights, resolve
 
 SLIM = "vgg19-slim"
@@ -100,10 +100,7 @@ class Backbone(nn.Module):
             if not rectified:  # else the convolution before this ReLU has done its work
                 rectified = name not in wanted and _rectifies(step, steps[number + 1 : number + 2])
                 settings = {"relu": True} if rectified else {}
-                if number or rounded:
-                    x = step(x if number else in_last(x), **settings)
-                else:
-                    x = run_in_full(step, x, **settings)
+                x = step(x, **settings) if number or rounded else run_in_full(step, x, **settings)
             else:
                 rectified = False
             if name in wanted:

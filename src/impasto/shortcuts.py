@@ -140,7 +140,7 @@ def convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride:
     if together > 1:
         weight, bias, stride = _widen(weight, bias, together)
     kind = _kind_of(x)
-    large = x.numel() > SMALL and weight.shape[-1] > 1 and (_last(x) or together > 1)
+    large = x.numel() > SMALL and weight.shape[-1] > 1 and (_last(x) or (len(x[0]) <= FEW and _last(weight)))
     if kind is not None and large and _is_free(x, weight, bias):
         x, weight = x.to(kind).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), weight.to(kind)
         bias = None if bias is None else bias.to(kind)
