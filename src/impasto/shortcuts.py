@@ -195,8 +195,8 @@ def _neighbours(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence
 def _is_sound(shape: tuple[int, int, int, int], together: int, kind: torch.dtype) -> bool:
     """Whether neighbours come out right; oneDNN's kernels for AMX give nonsense for some shapes at a stride of 4."""
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(shape, generator=generator)
-    x = torch.randn(1, shape[1], shape[2] + 15, shape[3] + 63, generator=generator)
+    plain: dict[str, Any] = {"generator": generator, "device": "cpu", "dtype": torch.float32}
+    weight, x = torch.randn(shape, **plain), torch.randn(1, shape[1], shape[2] + 15, shape[3] + 63, **plain)
     wide, _, stride = _widen(weight.to(kind), None, together)
     with torch.autocast("cpu", enabled=False), torch.inference_mode():
         made = _unroll(F.conv2d(x.to(kind).contiguous(memory_format=torch.channels_last), wide, None, stride), together)
