@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +15,14 @@ from impasto.png import BAND, encode_png
 from reference.png import decode_png
 
 PROFILE = srgb().tobytes()
+
+
+@pytest.fixture(autouse=True, params=["isal", "zlib"])
+def compression(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "zlib":
+        monkeypatch.setitem(sys.modules, "isal", None)
+    else:
+        pytest.importorskip("isal", reason="no wheel for this machine")
 
 
 def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""PNG files written quickly: one filter for all rows, and run lengths instead of zlib's search for repetitions.
+"""PNG files written quickly: one filter for all rows, and ISA-L's compression instead of zlib's.
 
-A stylized picture has fine strokes everywhere: the search hardly makes its file smaller, and takes half as long as
-painting it.
+A stylized picture has fine strokes everywhere: zlib's search for repetitions hardly makes its file smaller, and takes
+half as long as painting it. Where ISA-L is not there, zlib looks for runs alone: as small, in three times the time.
 """
 
 from __future__ import annotations
@@ -31,9 +31,17 @@ def encode_png(pixels: NDArray[Any], profile: bytes, text: Mapping[str, str]) ->
     chunks = [SIGNATURE, _chunk(b"IHDR", header), _chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(profile))]
     for key, value in text.items():
         chunks.append(_chunk(b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + value.encode()))
-    squeeze = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    squeeze = _compressor()
     chunks += (_chunk(b"IDAT", squeeze.compress(rows.data)) for rows in _filter(pixels))
     return b"".join([*chunks, _chunk(b"IDAT", squeeze.flush()), _chunk(b"IEND", b"")])
+
+
+def _compressor() -> Any:
+    try:
+        from isal import isal_zlib
+    except ImportError:  # there is no wheel for this kind of machine
+        return zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    return isal_zlib.compressobj(1)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
