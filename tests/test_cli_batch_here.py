@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cli_support import Outcome, Shell, make_backbone, make_picture, open_shell, use_one_thread
-from impasto import cli_batch_here, cli_batch_work
+from impasto import cli_batch_here, job
 from impasto.cli_job import Job
 from impasto.image import read_image, write_image
 
@@ -51,7 +51,11 @@ class Watched:
         self.threads: set[int] = set()
         self.most = self.now = self.count = 0
         self.lock = threading.Lock()
-        paint = Job.paint
+        for name in ("paint", "paint_bytes"):
+            monkeypatch.setattr(Job, name, self.watched(getattr(Job, name), before))
+
+    def watched(self, paint: Any, before: Any) -> Any:
+        """`paint`, seen."""
 
         def watch(job: Job, *rest: Any) -> torch.Tensor:
             with self.lock:
@@ -68,7 +72,7 @@ class Watched:
                 with self.lock:
                     self.now -= 1
 
-        monkeypatch.setattr(Job, "paint", watch)
+        return watch
 
 
 def test_two_painters_make_what_one_makes(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +127,7 @@ def test_ctrl_c_ends_both(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_large_photos_take_turns_with_all_threads(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_batch_work, "MOST_FLOATS", 1000)
+    monkeypatch.setattr(job, "MOST_FLOATS", 1000)
     seen = Watched(monkeypatch)
     batch(shell, "photos", "-o", "out").good()
     assert (seen.most, seen.threads, seen.count) == (1, {2}, COUNT)

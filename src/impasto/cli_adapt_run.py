@@ -122,13 +122,13 @@ class _Adaptation(MethodTask):
         super().__init__("johnson", learner)
         self.norm_rate = norm_rate
 
-    def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """One for both."""
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The norms and, unless they alone learn, all else."""
         network = cast(TransformationNetwork, cast(PaintingTraining, self.learner).painter)
         norms = [*network.scales, *network.shifts]
         others = [parameter for parameter in network.layers.parameters() if parameter.requires_grad]
         groups = [{"params": norms, "lr": learning_rate * self.norm_rate}, {"params": others, "lr": learning_rate}]
-        return [torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99))]
+        return [group for group in groups if group["params"]]
 
 
 def rehearse(plan: Plan) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import secrets
 import tempfile
 from collections import deque
@@ -23,7 +22,6 @@ from impasto.cli_progress import Watch
 from impasto.cli_run import outcome
 from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.image import Picture, open_picture
-from impasto.job import MOST_FLOATS
 from impasto.optimize import Step
 from impasto.remote import is_remote, put_remote, read_remote, url_of
 from impasto.run_record import digest, digest_of, make_record, sidecar, write_recorded
@@ -113,7 +111,7 @@ class Work:
             watch.see(step)
             self.outcomes.within(step)
 
-        with self.alone() if math.prod(job.size) > MOST_FLOATS else nullcontext():
+        with self.alone() if job.large else nullcontext():
             image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
         if job.model.interrupted:
             raise KeyboardInterrupt  # a picture that is half done has no place among the results

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import secrets
@@ -24,6 +23,7 @@ from torch.nn import functional
 
 from impasto.decoding import Floats, decode, srgb
 from impasto.errors import ImageError
+from impasto.inputs import is_finite
 from impasto.png import encode_png
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
@@ -304,7 +304,7 @@ def _checked(image: Tensor, channels: int, what: str) -> Tensor:
         shape = "x".join(map(str, image.shape))
         raise ImageError(f"{what} must be floats of shape 1x{channels}xHxW, not {image.dtype} of {shape}")
     image = image.detach().to("cpu", torch.float32)
-    if not all(map(math.isfinite, map(float, torch.aminmax(image)))):
+    if not is_finite(image):
         raise ImageError(f"{what} has values that are not finite (NaN or infinity), so nothing was written")
     return image.clamp(0, 1)
 

@@ -63,11 +63,16 @@ class Job:
         return resize(self.inputs.content.color, *self.size)
 
     @property
+    def large(self) -> bool:
+        """Whether the photo would take much memory as floats."""
+        return math.prod(self.size) > MOST_FLOATS
+
+    @property
     def by_windows(self) -> bool:
         """Whether the photo is so large that it is worked on without ever being held as floats."""
         stored = self.inputs.content
         as_is = stored.size == self.size and stored.stored.dtype == torch.uint8 and not self.inputs.masks
-        return as_is and isinstance(self.model, OnePass) and math.prod(self.size) > MOST_FLOATS
+        return as_is and isinstance(self.model, OnePass) and self.large
 
     @property
     def photo_size(self) -> tuple[int, int]:

@@ -93,11 +93,6 @@ def run_in_full(module: nn.Module, x: Tensor, **settings: Any) -> Tensor:
     return found.to(torch.get_autocast_dtype(device)) if rounds else found
 
 
-def in_last(x: Tensor) -> Tensor:
-    """`x`, (B, C, H, W), in channels-last format."""
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def double(x: Tensor) -> Tensor:
     """(B, C, H, W) to (B, C, 2 H, 2 W) by repeating."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")

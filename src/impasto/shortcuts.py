@@ -29,6 +29,9 @@ FEW, SOME, WIDE, NARROW = 4, 8, 5, 16
 """Outputs up to which a convolution makes neighbours at once, by any kernel and by one that is `WIDE`; in bfloat16 the
 others do so only if they read no more channels than `NARROW`."""
 
+PLANES = 4
+"""Channels up to which pictures, kept plane by plane, are laid out anew for a convolution."""
+
 SOUND = 1e-3
 """The largest mean square of errors, in units of that of the outcome, at which a way to convolve is taken for right."""
 
@@ -120,6 +123,11 @@ class _Wrap(torch.autograd.Function):
         return x, None
 
 
+def in_last(x: Tensor) -> Tensor:
+    """`x`, (B, C, H, W), in channels-last format, sooner than torch's ``contiguous`` brings it there."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 def _last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last)
 
@@ -136,13 +144,12 @@ def convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride:
 
     By oneDNN the convolution itself leaves out what is negative (and makes what is not a number 0).
     """
-    together = _neighbours(x, weight, bias, stride)
-    if together > 1:
-        weight, bias, stride = _widen(weight, bias, together)
+    together, weight, bias, stride = _in_row(x, weight, bias, stride)
     kind = _kind_of(x)
-    large = x.numel() > SMALL and weight.shape[-1] > 1 and (_last(x) or (len(x[0]) <= FEW and _last(weight)))
+    pixels = x.shape[1] <= PLANES and _last(weight)
+    large = x.numel() > SMALL and weight.shape[-1] > 1 and (_last(x) or pixels)
     if kind is not None and large and _is_free(x, weight, bias):
-        x, weight = x.to(kind).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), weight.to(kind)
+        x, weight = in_last(x.to(kind)), weight.to(kind)
         bias = None if bias is None else bias.to(kind)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, weight, bias, [0, 0], list(stride), [1, 1], 1, "relu", [], ""
@@ -167,10 +174,16 @@ def _kind_of(x: Tensor) -> torch.dtype | None:
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
     """``conv2d(x, weight, bias, stride)``, (B, C, H, W) to (B, D, h, w)."""
-    together = _neighbours(x, weight, bias, stride)
-    if together > 1:
-        weight, bias, stride = _widen(weight, bias, together)
+    together, weight, bias, stride = _in_row(x, weight, bias, stride)
     return _unroll(F.conv2d(x, weight, bias, tuple(stride)), together)
+
+
+def _in_row(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]
+) -> tuple[int, Tensor, Tensor | None, Sequence[int]]:
+    """How many neighbours come of one convolution, its kernel, bias and stride."""
+    together = _neighbours(x, weight, bias, stride)
+    return (together, *(_widen(weight, bias, together) if together > 1 else (weight, bias, stride)))
 
 
 def _neighbours(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> int:
@@ -199,7 +212,7 @@ def _is_sound(shape: tuple[int, int, int, int], together: int, kind: torch.dtype
     weight, x = torch.randn(shape, **plain), torch.randn(1, shape[1], shape[2] + 15, shape[3] + 63, **plain)
     wide, _, stride = _widen(weight.to(kind), None, together)
     with torch.autocast("cpu", enabled=False), torch.inference_mode():
-        made = _unroll(F.conv2d(x.to(kind).contiguous(memory_format=torch.channels_last), wide, None, stride), together)
+        made = _unroll(F.conv2d(in_last(x.to(kind)), wide, None, stride), together)
         wanted = F.conv2d(x, weight)
     return float((made.float() - wanted).square().mean()) < SOUND * float(wanted.square().mean())
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from impasto.canvas import Canvas, Window, windows
-from impasto.layers import in_last
 from impasto.losses import fit_mask
 from impasto.schedule import Shelf, choose_kept, plan_pass
+from impasto.shortcuts import in_last
 from impasto.stages import (
     IMAGE,
     RESULT,

@@ -86,8 +86,11 @@ class Task(nn.Module):
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
         """What moves the parameters; each group's rate is the highest of its one-cycle schedule."""
-        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return [torch.optim.Adam(learning, lr=learning_rate, betas=(0.9, 0.99))]
+        return [torch.optim.Adam(self.groups(learning_rate), betas=(0.9, 0.99))]
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The parameters that learn, with the rate of each group."""
+        return [{"params": [one for one in self.parameters() if one.requires_grad], "lr": learning_rate}]
 
     def shippable(self) -> dict[str, Tensor]:
         """The tensors of the file to ship."""

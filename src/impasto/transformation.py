@@ -61,11 +61,11 @@ class TransformLayer(nn.Module):
         """(B, inputs, H, W) to (B, outputs, *like)."""
         if isinstance(self.conv, DoublingConv):
             y = self.conv(x)
-            return fit_edge(y.relu() if self.ends_with_relu else y, like)
-        return fit_edge(self.conv(x, relu=self.ends_with_relu, doubled=self._doubles), like)
+            return fit_edge(y.relu() if self._rectifies else y, like)
+        return fit_edge(self.conv(x, relu=self._rectifies, doubled=self._doubles), like)
 
     @property
-    def ends_with_relu(self) -> bool:
+    def _rectifies(self) -> bool:
         """Whether its ReLU follows at once, there being no norm."""
         return self.form.relu and not self.form.norm
 
