@@ -49,7 +49,7 @@ def run(stages: list[Stage], room: int) -> tuple[list[set[str]], float]:
 def test_with_room_each_pass_makes_one_map() -> None:
     found, total = run(chain(), 1000)
     assert found == [{f"y{number}"} for number in range(LENGTH)]
-    first, other, last = 3 * 4 * 9 + 400, 4 * 4 * 9 + 400, 4 * 3 * 9 + 300
+    first, other, last = 3 * 4 * 9 + 700, 4 * 4 * 9 + 800, 4 * 3 * 9 + 700  # numbers read and written count 100 each
     assert total == pytest.approx((first + (LENGTH - 1) * other + last) * 1.02**2)
 
 
@@ -69,13 +69,32 @@ def test_more_room_is_never_more_work() -> None:
     assert efforts[0] > 2 * efforts[-1]
 
 
-def test_an_heir_takes_no_room_of_its_own_and_never_stands_beside_what_it_overwrites() -> None:
+def test_what_several_maps_are_joined_into_runs_through_its_layers_once() -> None:
+    both = Stage((Flow(IMAGE, "a"), Flow(IMAGE, "b")), dict)
+    layer = Conv(3, 4)
+    joined = Stage((Flow("a", "y", (layer,)), Flow("b", "y", (layer,))), dict)
+    first, second = flow_efforts([both, joined], map_strides([both, joined]))
+    assert first == {"a": 600, "b": 600}
+    assert second == {"y": 2 * 300 + 3 * 4 * 9 + 400}
+
+
+def test_an_heir_takes_no_room_of_its_own() -> None:
     stages = chain()
-    shelf = Shelf({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {"y1": "y0"}, 10)
+    shelf = Shelf({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {"y1": ["y0"]}, 10)
     assert choose_kept(stages, shelf, TILE) == {"y1"}
-    assert all(chosen != {"y0", "y1"} for chosen, _ in shelf.choices())
+    assert shelf.places({"y1"}, {"y0"}) == {"y1": "y0"}
+    assert shelf.places({"y0", "y1"}, {"y0"}) == {}  # what stays is not written over
+    assert shelf.places({"y1"}, set()) == {}  # what is not read is gone by then
+    assert shelf.beside({"y1"}, {"y0"}) == 0
+    assert shelf.beside(set(), {"y0"}) == 10
     alone = Shelf({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {}, 10)
     assert choose_kept(stages, alone, TILE) == {"y0"}  # without room for both, what is there stays
+
+
+def test_each_kept_map_has_one_heir() -> None:
+    kept, new = {"a": 10, "b": 10}, {"c": 10, "d": 10, "e": 10}
+    shelf = Shelf(set(), [], kept, new, dict.fromkeys(new, ("a", "b")), 100)
+    assert shelf.places({"c", "d", "e"}, {"a", "b"}) == {"c": "a", "d": "b"}
 
 
 def test_of_many_maps_not_every_combination_is_weighed() -> None:

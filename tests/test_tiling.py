@@ -99,6 +99,37 @@ def test_tiled_equals_whole(method: OnePass, photo: Tensor, keep: int) -> None:
     assert method.cut == Tiling(64, keep)
 
 
+def overwriting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How far beyond a tile each map was read that a run wrote over while it read it."""
+    found: list[int] = []
+    begin = tiling._Overwritten.__init__
+
+    def note(self: Any, whole: Tensor, reach: int) -> None:
+        found.append(reach)
+        begin(self, whole, reach)
+
+    monkeypatch.setattr(tiling._Overwritten, "__init__", note)
+    return found
+
+
+@pytest.mark.parametrize("size", [(101, 179), (179, 60)], ids=["tiles", "strips"])
+@pytest.mark.parametrize("name", ["swift", "johnson"])
+def test_maps_are_written_over_those_that_are_read(
+    name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, photo, found = narrow(name, double=True), painting(*size, seed=4), overwriting(monkeypatch)
+    assert isinstance(method, OnePass)
+    method.tiling = None
+    style = style_for(method)
+    whole = method.transfer(photo, style)
+    for keep in range(60_000, 400_000, 20_000):
+        assert (tiled(method, 64, keep, photo, style) - whole).abs().max() <= 1e-4
+    assert any(found)
+    monkeypatch.setattr(tiling._Overwritten, "mend", lambda *args: None)
+    spoilt = [tiled(method, 64, keep, photo, style) for keep in range(60_000, 400_000, 20_000)]
+    assert any((picture - whole).abs().max() > 1e-4 for picture in spoilt)
+
+
 def test_a_large_painting_is_looked_at_in_tiles(
     method: OnePass, photo: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

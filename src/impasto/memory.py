@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from impasto.errors import ImpastoError
-from impasto.receptive import leaves, widest
+from impasto.receptive import widest
 from impasto.schedule import whole_halo
-from impasto.stages import IMAGE, Stage, map_strides, needed_later
+from impasto.stages import IMAGE, Stage, map_channels, map_strides, needed_later
 from impasto.tiling import Tiling
 
 CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1600 << 20, 2560 << 20
@@ -88,21 +87,14 @@ def backwards_room(device: torch.device) -> int:
 
 def bytes_per_pixel(stages: Sequence[Stage], element: int) -> float:
     """What `stages` hold at most for each pixel that they work on at once; element: bytes of a number."""
-    strides, channels = map_strides(stages), {IMAGE: 3}
-    most = 0.0
+    strides, channels = map_strides(stages), map_channels(stages)
+    most, made = 0.0, {IMAGE}
     for number, stage in enumerate(stages):
-        for flow in stage.flows:
-            channels[flow.outcome] = _channels_after(flow.path, channels[flow.source])
-        live = {IMAGE, *stage.outcomes, *needed_later(stages[number:])} & channels.keys()
+        made |= set(stage.outcomes)
+        live = {IMAGE, *stage.outcomes, *needed_later(stages[number:])} & made
         held = sum(channels[name] / strides[name] ** 2 for name in live)
         most = max(most, held + max(widest(flow.path, strides[flow.source]) for flow in stage.flows))
     return SLACK * most * element
-
-
-def _channels_after(path: Sequence[nn.Module], channels: int) -> int:
-    for layer in leaves(path):
-        channels = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
-    return channels
 
 
 def choose_tiling(

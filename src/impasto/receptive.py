@@ -81,6 +81,13 @@ def stride_after(path: Iterable[nn.Module], stride: int = 1) -> int:
     return list(strides([*layers, nn.Identity()], stride))[-1][1]
 
 
+def channels_after(path: Iterable[nn.Module], channels: int) -> int:
+    """The channels of what comes out; the path begins with `channels`."""
+    for layer in leaves(path):
+        channels = layer.out_channels if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else channels
+    return channels
+
+
 def widest(path: Iterable[nn.Module], stride: int = 1) -> float:
     """The most numbers that one layer of `path` holds at once, for each pixel of the picture.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 
 from impasto.receptive import numbers_after, reach, work
-from impasto.stages import IMAGE, RESULT, Stage, map_strides
+from impasto.stages import IMAGE, RESULT, Stage, map_channels, map_strides
 
 NUMBER = 100.0
 """To write a number and read it again takes as long as so many multiplications."""
@@ -66,12 +66,21 @@ def whole_halo(stages: Sequence[Stage]) -> int:
 
 
 def flow_efforts(stages: Sequence[Stage], at: Mapping[str, int]) -> list[dict[str, float]]:
-    """What each stage's outcomes cost for each pixel of the picture, in multiplications; at: the maps' strides."""
+    """What each stage's outcomes cost for each pixel of the picture, in multiplications; at: the maps' strides.
+
+    A path by which an outcome hangs on several sources runs once, over what is made of them; each source is read.
+    """
+    channels = map_channels(stages)
     found: list[dict[str, float]] = [dict.fromkeys(stage.outcomes, 0.0) for stage in stages]
     for own, stage in zip(found, stages, strict=True):
+        paths: set[tuple[object, ...]] = set()
         for flow in stage.flows:
-            side = at[flow.source]
-            own[flow.outcome] += work(flow.path, side) + NUMBER * numbers_after(flow.path, side)
+            side, way = at[flow.source], (flow.outcome, *map(id, flow.path))
+            own[flow.outcome] += NUMBER * channels[flow.source] / side**2
+            if way not in paths:
+                written = numbers_after(flow.path, side) if flow.path else channels[flow.outcome] / side**2
+                own[flow.outcome] += work(flow.path, side) + NUMBER * written
+            paths.add(way)
     return found
 
 
@@ -86,29 +95,41 @@ class Shelf:
     """What can be kept after a pass.
 
     must: what the pass has to make anyhow; rest: the stages after the pass that end with a barrier; kept, new: maps
-    by name with their bytes; heirs: new maps that can be written over kept ones; room: bytes for all.
+    by name with their bytes; heirs: for new maps the kept ones over which they can be written; room: bytes for all.
     """
 
     must: set[str]
     rest: Sequence[Stage]
     kept: Mapping[str, int]
     new: Mapping[str, int]
-    heirs: Mapping[str, str]
+    heirs: Mapping[str, Sequence[str]]
     room: int
 
     def choices(self) -> Iterator[tuple[set[str], int]]:
-        """All sets of maps that there is room for, with their bytes; no map stands beside its heir."""
+        """All sets of maps that there is room for, with their bytes."""
         sizes = {**self.kept, **self.new}
         names = sorted(sizes, key=lambda name: sizes[name])[:MOST_WEIGHED] if len(sizes) > MOST_WEIGHED else [*sizes]
         for own in chain.from_iterable(combinations(names, count) for count in range(len(names) + 1)):
             size = sum(sizes[name] for name in own)
-            if size <= self.room and not any(self.heirs.get(name) in own for name in own):
+            if size <= self.room:
                 yield set(own), size
 
+    def places(self, chosen: set[str], sources: set[str]) -> dict[str, str]:
+        """Which of the new maps that are `chosen` is written over which kept one that the pass reads for the last
+        time."""
+        free = [name for name in self.kept if name in sources - chosen]
+        found: dict[str, str] = {}
+        for name in self.new:
+            place = next((old for old in self.heirs.get(name, ()) if old in free), None)
+            if name in chosen and place is not None:
+                free.remove(place)
+                found[name] = place
+        return found
+
     def beside(self, chosen: set[str], sources: set[str]) -> int:
-        """The bytes of kept maps that the pass reads, though they are not `chosen`; an heir takes none of its own."""
-        inherited = {old for name, old in self.heirs.items() if name in chosen}
-        return sum(size for name, size in self.kept.items() if name in sources - chosen - inherited)
+        """The bytes of kept maps that the pass reads, though they are not `chosen`, and that no new map takes over."""
+        let_go = sources - chosen - set(self.places(chosen, sources).values())
+        return sum(size for name, size in self.kept.items() if name in let_go)
 
 
 def choose_kept(stages: Sequence[Stage], shelf: Shelf, tile: int) -> set[str]:
@@ -117,9 +138,11 @@ def choose_kept(stages: Sequence[Stage], shelf: Shelf, tile: int) -> set[str]:
     What counts is this pass, the next one as often as there are passes left, and the way to the end; where that is the
     same, fewer bytes.
     """
+    if not shelf.rest:
+        return set()
     everything = {**shelf.kept, **shelf.new}
     if sum(everything.values()) <= shelf.room:
-        return plan_pass(stages, aims(stages), everything).sources & everything.keys() if shelf.rest else set()
+        return plan_pass(stages, aims(stages), everything).sources & everything.keys()
     coming = next((stage for stage in shelf.rest if stage.measures), stages[-1])
     target = {measure.source for measure in coming.measures} or aims(stages)
     turns = sum(bool(stage.measures) for stage in shelf.rest) + 1

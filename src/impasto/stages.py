@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.losses import fit_mask
-from impasto.receptive import stride_after
+from impasto.receptive import channels_after, stride_after
 from impasto.statistics import Moments, sum_precisely
 
 IMAGE, RESULT = "image", "result"
@@ -237,6 +237,15 @@ def map_strides(stages: Iterable[Stage]) -> dict[str, int]:
     for stage in stages:
         for flow in stage.flows:
             found[flow.outcome] = stride_after(flow.path, found[flow.source])
+    return found
+
+
+def map_channels(stages: Iterable[Stage]) -> dict[str, int]:
+    """The channels of every map, as far as layers tell."""
+    found = {IMAGE: 3}
+    for stage in stages:
+        for flow in stage.flows:
+            found[flow.outcome] = channels_after(flow.path, found[flow.source])
     return found
 
 

@@ -22,7 +22,6 @@ from impasto.shortcuts import in_last
 from impasto.stages import (
     IMAGE,
     RESULT,
-    Flow,
     Known,
     Measure,
     MomentsOf,
@@ -99,12 +98,14 @@ class _Run:
         self.kept: dict[str, Tensor] = {}
         self.tallies: list[tuple[Measure, Tally]] = []
         self.masks: dict[tuple[int, int], Tensor] = {}
+        self.over: dict[str, _Overwritten] = {}
 
     def all(self, on_tile: OnTile | None = None) -> None:
         """Every pass over every tile."""
         last = len(self.stages) - 1
         barriers = [number for number, stage in enumerate(self.stages) if stage.measures or number == last]
         tiles = list(windows(*self.content.size, self.tiling.tile, self.align))
+        self.least = min(tiles[0].height, tiles[0].width)
         for turn, barrier in enumerate(barriers):
             self.begin(barriers[turn - 1] + 1 if turn else 0, barrier)
             for number, tile in enumerate(tiles):
@@ -119,9 +120,10 @@ class _Run:
         measured = {measure.source for measure in self.stages[barrier].measures}
         self.must = measured | ({RESULT} & set(self.stages[barrier].outcomes))
         new = {name for stage in self.stages[first : barrier + 1] for name in stage.outcomes}
-        self.candidates = new & needed_later(self.stages[barrier + 1 :])
+        self.candidates = new & needed_later(self.stages[first:])
         self.chosen: set[str] | None = None  # not yet
         self.store: dict[str, Tensor] = {}
+        self.over = {}
         self.given: dict[int, Any] = {}
         self.tallies = []
         for measure in self.stages[barrier].measures:
@@ -133,7 +135,7 @@ class _Run:
         """One tile: run, measure, keep, write."""
         sliver = min(tile.height, tile.width) < self.align  # without a neighbour the deepest maps would be empty there
         outer = tile.grown(max(self.plan.halo, int(sliver)), self.align, self.height, self.width)
-        maps = {name: self._read(name, outer) for name in self.plan.sources}
+        maps = {name: self._read(name, tile, outer) for name in self.plan.sources}
         for number, wanted in self.plan.wanted.items():
             if number not in self.given:
                 self.given[number] = self.stages[number].prepare(self.known)
@@ -149,8 +151,7 @@ class _Run:
         if self.chosen is None:
             self._choose(maps)
         for name in self.store:
-            rows, columns = tile.at(self.strides[name], self.height, self.width)
-            self.store[name][..., rows, columns] = self._cut(maps[name], name, tile, outer)
+            self._write(name, tile, self._cut(maps[name], name, tile, outer))
         if self.target is not None and RESULT in self.must:
             self.target.write(tile, self._cut(maps[RESULT], RESULT, tile, outer).float().clamp(0, 1))
 
@@ -164,11 +165,23 @@ class _Run:
         self.kept = {name: value for name, value in (self.kept | self.store).items() if name in (self.chosen or ())}
         self.store = {}
 
-    def _read(self, name: str, outer: Window) -> Tensor:
+    def _read(self, name: str, tile: Window, outer: Window) -> Tensor:
         if name == IMAGE:
             return self.content.read(outer).to(self.device)
-        rows, columns = outer.at(self.strides[name], self.height, self.width)
-        return in_last(self.kept[name][..., rows, columns])  # else all that follows goes the slow way
+        whole, side = self.kept[name], self.strides[name]
+        read, own = (window.at(side, self.height, self.width) for window in (outer, tile))
+        x = in_last(whole[(..., *read)])  # else all that follows goes the slow way
+        if name in self.over:
+            x = x.clone() if x.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr() else x
+            self.over[name].mend(x, read, own)
+        return x
+
+    def _write(self, name: str, tile: Window, value: Tensor) -> None:
+        own = tile.at(self.strides[name], self.height, self.width)
+        for over in self.over.values():
+            if over.whole is self.store[name]:
+                over.remember(own)
+        self.store[name][(..., *own)] = value
 
     def _cut(self, value: Tensor, name: str, tile: Window, outer: Window) -> Tensor:
         """The tile's own part of a map that was made of `outer`."""
@@ -195,44 +208,60 @@ class _Run:
             name: (*maps[name].shape[:2], self.height // self.strides[name], self.width // self.strides[name])
             for name in self.candidates
         }
-        places = {name: self._place_for(name, shape, maps[name].dtype) for name, shape in shapes.items()}
-        shelf = Shelf(
-            self.must,
-            self.stages[self.barrier + 1 :],
-            {name: value.nbytes for name, value in self.kept.items()},
-            {name: math.prod(shape) * maps[name].element_size() for name, shape in shapes.items()},
-            {name: place for name, place in places.items() if place is not None},
-            self.tiling.keep,
-        )
+        kept = {name: value.nbytes for name, value in self.kept.items()}
+        new = {name: math.prod(shape) * maps[name].element_size() for name, shape in shapes.items()}
+        heirs = {name: self._alike(shape, maps[name].dtype) for name, shape in shapes.items()}
+        shelf = Shelf(self.must, self.stages[self.barrier + 1 :], kept, new, heirs, self.tiling.keep)
         self.chosen = choose_kept(self.stages, shelf, self.tiling.tile)
-        new = self.chosen & self.candidates
-        self.plan = plan_pass(self.stages, self.must | new, self.kept)
+        self.plan = plan_pass(self.stages, self.must | (self.chosen & self.candidates), self.kept)
+        places = shelf.places(self.chosen, self.plan.sources)
         self.kept = {name: value for name, value in self.kept.items() if name in self.chosen | self.plan.sources}
-        for name in new:
-            place = places[name]
+        self.over = {old: _Overwritten(self.kept[old], self._reach(old)) for old in places.values()}
+        for name in self.chosen & self.candidates:
             self.store[name] = (
-                self.kept[place]
-                if place is not None
+                self.kept[places[name]]
+                if name in places
                 else torch.empty(
                     shapes[name], dtype=maps[name].dtype, device=self.device, memory_format=torch.channels_last
                 )
             )
 
-    def _place_for(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
-        """The kept map whose memory this one can have.
+    def _alike(self, shape: tuple[int, ...], dtype: torch.dtype) -> list[str]:
+        """The kept maps of that form, if what tiles read of their neighbours belongs to the next ones alone."""
+        if self.least < self._reach():
+            return []
+        return [name for name, value in self.kept.items() if value.shape == shape and value.dtype == dtype]
 
-        It must be read pixel by pixel only, for this map alone: then no other tile misses what is overwritten.
-        """
-        for number in self.plan.wanted:
-            for flow in self.stages[number].flows:
-                old = self.kept.get(flow.source)
-                alone = all(other.outcome == name for other in _readers(self.stages, flow.source))
-                if flow.outcome != name or old is None or not alone or self.plan.needs[flow.source]:
-                    continue
-                if old.shape == shape and old.dtype == dtype:
-                    return flow.source
-        return None
+    def _reach(self, name: str = IMAGE) -> int:
+        """How far beyond a tile maps are read, in their own pixels."""
+        return -(-max(self.plan.halo, 1) // self.align) * self.align // self.strides[name]
 
 
-def _readers(stages: Sequence[Stage], name: str) -> list[Flow]:
-    return [flow for stage in stages for flow in stage.flows if flow.source == name]
+class _Overwritten:
+    """A map that a pass reads and writes: what lay along the edges of what is overwritten, for the next tiles.
+
+    reach: how far tiles, row by row from the upper left, read beyond their own part.
+    """
+
+    def __init__(self, whole: Tensor, reach: int) -> None:
+        self.whole, self.reach = whole, reach
+        self.above, self.below = (torch.empty_like(whole[..., :reach, :]) for _ in range(2))
+        self.left = whole[..., :0]
+
+    def mend(self, x: Tensor, read: tuple[slice, slice], own: tuple[slice, slice]) -> None:
+        """Put back what is overwritten in `x`, the part `read` of the map for the tile whose part is its `own`."""
+        top, left = (inner.start - outer.start for inner, outer in zip(own, read, strict=True))
+        if top:
+            x[..., :top, :] = self.above[..., self.reach - top :, read[1]]
+        if left:
+            x[..., top : top + own[0].stop - own[0].start, :left] = self.left[..., self.reach - left :]
+
+    def remember(self, own: tuple[slice, slice]) -> None:
+        """What is about to be overwritten."""
+        old = self.whole[(..., *own)]
+        if own[0].stop < self.whole.shape[-2]:
+            self.below[..., own[1]] = old[..., -self.reach :, :]
+        if own[1].stop < self.whole.shape[-1]:
+            self.left = old[..., -self.reach :].clone()
+        else:
+            self.above, self.below = self.below, self.above

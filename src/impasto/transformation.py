@@ -292,6 +292,8 @@ class _Row:
     def stages(self) -> Iterable[Stage]:
         side = self.side
         for number, layer in enumerate(self.layers):
+            if self._is_named(number):
+                yield self._input(number)
             side = side_after(side, layer.form)
             yield self._stage(number, layer, side)
         last, outcome = len(self.layers), self.ends[1]
@@ -305,8 +307,13 @@ class _Row:
         return f"{self.prefix}y{number}"
 
     def _skip(self, number: int) -> str:
-        """The input of layer `number`, kept for where its block closes or its shortcut ends."""
+        """The input of layer `number`, if it `_is_named`."""
         return f"{self.prefix}x{number}"
+
+    def _is_named(self, number: int) -> bool:
+        """Whether layer `number`'s input is a map of its own: needed once more further on, or made of several maps."""
+        again = self.layers[number].form.opens or number in shortcut_starts(self.layers)
+        return again or len(self._sources(number)) > 1
 
     def _sources(self, number: int) -> list[str]:
         """The maps that layer `number`'s input is made of."""
@@ -336,21 +343,21 @@ class _Row:
         gain = self.gains[sum(layer.form.shortcut > 0 for layer in self.layers[: number - 1])]
         return add_scaled(x, work.maps[self._start(number)], gain[None])
 
+    def _input(self, number: int) -> Stage:
+        name = self._skip(number)
+        flows = tuple(Flow(source, name) for source in self._sources(number))
+        return Stage(flows, lambda work: {name: self._settled(number, work)})
+
     def _stage(self, number: int, layer: TransformLayer, side: int) -> Stage:
-        name, sources = self._name(number), self._sources(number)
-        flows = [Flow(source, name, (layer,)) for source in sources]
-        if layer.form.opens or number in shortcut_starts(self.layers):
-            flows += [Flow(source, self._skip(number)) for source in sources]
+        name, named = self._name(number), self._is_named(number)
+        sources = [self._skip(number)] if named else self._sources(number)
 
         def run(work: Work) -> Mapping[str, Tensor]:
-            x = self._settled(number, work)
-            made = {self._skip(number): x} if self._skip(number) in work.wanted else {}
-            if name in work.wanted:  # what is kept already must not be made anew, with less around it
-                made[name] = layer(x, (work.height // side, work.width // side))
-            return made
+            x = work.maps[sources[0]] if named else self._settled(number, work)
+            return {name: layer(x, (work.height // side, work.width // side))}
 
         measures = (MomentsOf(name, full=False, mask=self.mask),) if layer.form.norm else ()
-        return Stage(tuple(flows), run, measures)
+        return Stage(tuple(Flow(source, name, (layer,)) for source in sources), run, measures)
 
 
 def blend_stage(painted: Mapping[str, float], strength: float, *, rest: str = IMAGE, outcome: str = RESULT) -> Stage:
