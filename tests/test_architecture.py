@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     {
         "errors",
+        "allocation",
         "canvas",
         "checkpoints",
         "decoding",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from impasto.allocation import keep_freed_memory
 from impasto.canvas import Bytes, Window
 from impasto.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.errors import ImageError, OptionError
@@ -91,6 +92,7 @@ class Job:
 
     def paint(self, on_step: OnStep = ignore) -> Tensor:
         """Do the work; returns (1, 3, H, W)."""
+        keep_freed_memory()
         recipe = self.recipe
         styles = self._styles()
         image = self.model.stylize(
@@ -107,6 +109,7 @@ class Job:
 
     def paint_bytes(self, on_step: OnStep = ignore) -> Tensor:
         """As `paint`, window by window; returns (H, W, 3) uint8."""
+        keep_freed_memory()
         recipe, content = self.recipe, Bytes(self.inputs.content.stored)
 
         def finish(image: Tensor, window: Window) -> Tensor:
