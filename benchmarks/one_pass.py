@@ -22,8 +22,6 @@ from typing import Any
 
 from measuring import make_picture, show, summarize, surroundings, time_interleaved, yardstick
 
-from impasto.allocation import keep_freed_memory
-
 YARDSTICK = "yardstick"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -39,7 +37,6 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     arguments = parser.parse_args()
     about = surroundings(arguments.threads)
-    keep_freed_memory()  # as every program that paints
     models, missing = load_models(arguments.methods, precision=arguments.precision)
     works = {f"{name} {side}": stylizing(model, side) for name, model in models.items() for side in arguments.sides}
     measure = yardstick("relu4_1", arguments.yardstick_side)

@@ -15,7 +15,7 @@ from cli_support import Outcome, Shell, make_picture, use_one_thread
 from impasto.cli import main
 from impasto.errors import OptionError
 from impasto.image import write_image
-from impasto.layers import count_parameters
+from impasto.layers import count_parameters, fill
 from impasto.learned import PaintingTraining
 from impasto.methods.conditional_norm import ConditionalNetwork, ConditionalNorm
 from impasto.methods.johnson import Johnson, join, paper_network
@@ -39,6 +39,27 @@ def test_johnsons_network_has_the_papers_size() -> None:
     network = paper_network()
     assert sum(count_parameters(layer) for layer in network.row) == 1_676_035
     assert count_parameters(network) == 1_679_235
+
+
+def test_a_network_is_filled_without_being_built(picture: Tensor) -> None:
+    made = TransformationNetwork(4, 1, output="sigmoid", norm_last=True, bias=False)
+    values = {name: torch.rand_like(value) for name, value in made.state_dict().items()}
+    with torch.device("meta"):
+        template = TransformationNetwork(4, 1, output="sigmoid", norm_last=True, bias=False)
+    filled = fill(template, values)
+    made.load_state_dict(values)
+    assert_close(filled(picture), made(picture))
+    assert not filled.training
+    assert not any(parameter.requires_grad for parameter in filled.parameters())
+    assert all(parameter.is_meta for parameter in template.parameters())  # it stays as it was
+    assert template.training
+    for wrong in (
+        {**values, "more": torch.ones(1)},
+        {**values, "shifts.0": torch.ones(7)},
+        dict(list(values.items())[1:]),
+    ):
+        with pytest.raises(RuntimeError, match="names or shapes"):
+            fill(template, wrong)
 
 
 def test_conditional_norms_network_has_the_papers_size() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -226,9 +223,9 @@ def test_a_style_is_made_into_a_network_once(monkeypatch: pytest.MonkeyPatch) ->
     made_of: list[object] = []
     fill = generated._fill
 
-    def note(shape: Mapping[str, Any], style: Style) -> GeneratedNetwork:
+    def note(template: GeneratedNetwork, style: Style, device: torch.device) -> GeneratedNetwork:
         made_of.append(style)
-        return fill(shape, style)
+        return fill(template, style, device)
 
     monkeypatch.setattr(generated, "_fill", note)
     model, card = load("swift"), load_style("starry-night")

@@ -12,8 +12,8 @@ import functools
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8
 """The names of glibc's settings, see mallopt(3)."""
 
-LARGEST = 32 << 20
-"""Bytes from which on maps are taken from the system one by one; glibc takes no larger number."""
+LARGEST = 256 << 20
+"""Bytes from which on maps are taken from the system one by one, and given back."""
 
 KEPT, AHEAD = 1 << 30, 256 << 20
 """Bytes that may stay with the process though nobody uses them, and bytes by which it grows at least."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from impasto.backbones import SLIM, SLIM_WIDTHS, Backbone, load_backbone
 from impasto.errors import OptionError
 from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
-from impasto.layers import freeze
+from impasto.layers import fill
 from impasto.learned import mixture_stages, network_kind
 from impasto.one_pass import OnePass
 from impasto.options import Options
@@ -123,8 +123,7 @@ class GeneratedNetworks(OnePass):
         """The network for `style`, made once for as long as no other one is asked for; raises OptionError."""
         if self._built is not None and self._built[0] is style:
             return self._built[1]
-        network = _fill(self.network.template.shape, self.generate(style)).to(self.device)
-        network.to(memory_format=torch.channels_last)
+        network = _fill(self.network.template, self.generate(style), self.device)
         self._built = style, network
         return network
 
@@ -134,17 +133,18 @@ def load_network(style: Style) -> GeneratedNetwork:
     shape = style.info.get("network")
     if not isinstance(shape, dict):
         raise OptionError(f"this style card holds no generated network: {ADVICE}")
-    return _fill(shape, style)
-
-
-def _fill(shape: Mapping[str, Any], style: Style) -> GeneratedNetwork:
     try:
-        network = build_network(shape)
-        network.load_state_dict(dict(style), assign=True)  # in its own precision
+        template = build_network(shape)
     except (RuntimeError, TypeError):
         raise OptionError(f"this style card holds a damaged network: {ADVICE}") from None
-    freeze(network)
-    return network
+    return _fill(template, style)
+
+
+def _fill(template: GeneratedNetwork, style: Style, device: torch.device | str = "cpu") -> GeneratedNetwork:
+    try:
+        return fill(template, style, device)
+    except RuntimeError:
+        raise OptionError(f"this style card holds a damaged network: {ADVICE}") from None
 
 
 class HyperTraining(nn.Module):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.shortcuts import CIRCULAR, convolve, convolve_and_rectify, convolve_doubled, device_of, halve, pad_edges
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Conv(nn.Conv2d):
@@ -174,6 +177,34 @@ def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
     x = x[..., :height, :width]
     missing = height - x.shape[-2], width - x.shape[-1]
     return pad_edges(x, (0, missing[1], 0, missing[0]), "replicate") if any(missing) else x
+
+
+def fill(template: M, values: Mapping[str, Tensor], device: torch.device | str = "cpu") -> M:
+    """A frozen twin of `template`, whose own numbers are not looked at, with `values` as its parameters, by name.
+
+    In a fifth of the time of building a module and loading its state. Raises RuntimeError if names or shapes differ.
+    """
+    wanted = {name: parameter.shape for name, parameter in template.named_parameters()}
+    if {name: value.shape for name, value in values.items()} != wanted:
+        raise RuntimeError("parameters of other names or shapes")
+    placed = {
+        name: value.to(device, memory_format=torch.channels_last if value.dim() == 4 else torch.preserve_format)
+        for name, value in values.items()
+    }
+    return _twin(template, placed, "")
+
+
+def _twin(module: M, values: Mapping[str, Tensor], prefix: str) -> M:
+    twin = copy.copy(module)
+    twin.training = False
+    twin._parameters = {
+        name: None if own is None else nn.Parameter(values[prefix + name], requires_grad=False)
+        for name, own in module._parameters.items()
+    }
+    twin._modules = {
+        name: None if own is None else _twin(own, values, f"{prefix}{name}.") for name, own in module._modules.items()
+    }
+    return twin
 
 
 def freeze(module: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NoReturn, cast
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.layers import freeze
+from impasto.layers import fill
 from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.perceptual import PerceptualLoss, Targets, stack_rows
@@ -149,6 +150,11 @@ class NetworkStyles(LearnedStyles):
         """Weights of a network of this shape."""
         return network_kind(self.shape)
 
+    @functools.cached_property
+    def _template(self) -> StagedNetwork:
+        with torch.device("meta"):
+            return self.make_network(self.shape)
+
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
@@ -159,13 +165,10 @@ class NetworkStyles(LearnedStyles):
         """The network of which `style` is the weights; raises OptionError if they don't fit."""
         if self._built is not None and self._built[0] is style:
             return self._built[1]
-        with torch.device("meta"):  # random numbers would take longer than all the rest
-            network = self.make_network(self.shape)
         try:
-            network.load_state_dict(dict(style), assign=True)
+            network = fill(self._template, style, self.device)
         except RuntimeError:
             raise OptionError(f"this style card is no whole network for {self.name}: {self.advice}") from None
-        freeze(network).to(self.device).to(memory_format=torch.channels_last)
         self._built = style, network
         return network
 

@@ -69,16 +69,20 @@ def strides(path: Iterable[nn.Module], stride: int = 1) -> Iterator[tuple[nn.Mod
     """Every layer with the stride of what goes in, in the picture's pixels; the path begins at `stride`."""
     for layer in leaves(path):
         yield layer, stride
-        if isinstance(layer, nn.Upsample | nn.ConvTranspose2d):
-            stride = max(1, stride // factor(layer))
-        elif not isinstance(layer, POINTWISE):
-            stride *= shape_of(layer)[1]
+        stride = _stride_behind(layer, stride)
 
 
 def stride_after(path: Iterable[nn.Module], stride: int = 1) -> int:
     """The stride of what comes out."""
-    layers = list(leaves(path))
-    return list(strides([*layers, nn.Identity()], stride))[-1][1]
+    for layer in leaves(path):
+        stride = _stride_behind(layer, stride)
+    return stride
+
+
+def _stride_behind(layer: nn.Module, stride: int) -> int:
+    if isinstance(layer, nn.Upsample | nn.ConvTranspose2d):
+        return max(1, stride // factor(layer))
+    return stride if isinstance(layer, POINTWISE) else stride * shape_of(layer)[1]
 
 
 def channels_after(path: Iterable[nn.Module], channels: int) -> int:

@@ -64,13 +64,13 @@ def pad_edges(x: Tensor, edge: Sequence[int], mode: str) -> Tensor:
 
     mode: ``replicate``, ``reflect`` or ``circular``, on all sides alike. Raises RuntimeError if the map is too small.
     """
+    if mode == CIRCULAR:
+        padded: Tensor = _Wrap.apply(x, edge[0])
+        return padded
+    even = len(set(edge)) == 1
+    if even and x.numel() >= LARGE and _last(x) and min(x.shape[-2:]) > edge[0] and _is_free(x):
+        return _pad_by_hand(x, edge[0], mirror=mode == "reflect")
     with torch.autocast(device_of(x), enabled=False):  # which would pad in float32
-        if mode == CIRCULAR:
-            padded: Tensor = _Wrap.apply(x, edge[0])
-            return padded
-        even = len(set(edge)) == 1
-        if even and x.numel() >= LARGE and _last(x) and min(x.shape[-2:]) > edge[0] and _is_free(x):
-            return _pad_by_hand(x, edge[0], mirror=mode == "reflect")
         return F.pad(x, tuple(edge), mode=mode)
 
 
@@ -335,17 +335,21 @@ def sum_channels(x: Tensor) -> tuple[Tensor, Tensor] | None:
     """
     channels = x.shape[1]
     last = channels == 1 or x.stride(1) == 1  # a part of a channels-last map is none itself
-    if not (last and len(x) == 1 and x.dtype in (torch.float32, torch.bfloat16) and _is_free(x)):
+    if not (last and len(x) == 1 and x.numel() and x.dtype in (torch.float32, torch.bfloat16) and _is_free(x)):
         return None
     together = max(1, COLUMNS // channels)
     positions = x.permute(0, 2, 3, 1).reshape(-1, channels)
     even = len(positions) // together * together
-    total, squares = x.new_zeros(2, channels, dtype=torch.float64)
-    for part, width in ((positions[:even], together), (positions[even:], 1)):
-        for rows in torch.split(part.reshape(-1, width * channels), ROWS):
-            if len(rows):
-                unused = torch.zeros(width * channels)  # of float32: so that the answer is, too
-                mean, variance = (found.double() for found in torch.batch_norm_update_stats(rows, unused, unused, 0.0))
-                total = total + len(rows) * mean.view(width, channels).sum(0)
-                squares = squares + len(rows) * (variance + mean.square()).view(width, channels).sum(0)
-    return total[None], squares[None]
+    parts = [(rows, together) for rows in torch.split(positions[:even].reshape(-1, together * channels), ROWS)]
+    parts += [(positions[even:], 1)]
+    total = torch.stack([_sum_rows(rows, width) for rows, width in parts if len(rows)]).sum(0)
+    return total[:1], total[1:]
+
+
+def _sum_rows(rows: Tensor, width: int) -> Tensor:
+    """Sums of (N, width x C) and of its squares over all but the channels, (2, C), float64."""
+    unused = torch.zeros(rows.shape[1])  # of float32: so that the answer is, too
+    found = torch.stack(torch.batch_norm_update_stats(rows, unused, unused, 0.0)).double()
+    mean, variance = found
+    variance.addcmul_(mean, mean)
+    return len(rows) * found.view(2, width, -1).sum(1)

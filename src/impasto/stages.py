@@ -280,6 +280,7 @@ def _run_all(
     """The maps that are left in the end, and all that was measured."""
     maps: dict[str, Tensor] = {IMAGE: image}
     known: dict[str, Any] = {}
+    last = {flow.source: number for number, stage in enumerate(stages) for flow in stage.flows} | {RESULT: len(stages)}
     for number, stage in enumerate(stages):
         work = Work(maps, stage.prepare(known), stage.outcomes, image.shape[-2], image.shape[-1])
         maps |= stage.run(work)
@@ -292,6 +293,5 @@ def _run_all(
             tally = measure.begin(features.shape[-2], features.shape[-1])
             tally.see(features, fit_mask(mask, features), (0, 0))
             known[measure.key] = tally.value
-        live = {RESULT, *needed_later(stages[number + 1 :])}
-        maps = {name: value for name, value in maps.items() if name in live}
+        maps = {name: value for name, value in maps.items() if last.get(name, -1) > number}
     return maps, known

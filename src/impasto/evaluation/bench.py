@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.allocation import keep_freed_memory
 from impasto.backbones import load_backbone
 from impasto.errors import ImpastoError
 from impasto.stylizer import Stylizer, find_method, load
@@ -88,10 +87,8 @@ def bench(
 ) -> dict[str, Any]:
     """Time `stylize`, the painting's encoding included, over squares; what can't be had is told under ``missing``.
 
-    Every round times the yardstick (VGG-19 to relu4_1, fp32, 512x512) and then each case. Memory stays with the
-    process, as with every program that paints.
+    Every round times the yardstick (VGG-19 to relu4_1, fp32, 512x512) and then each case.
     """
-    keep_freed_memory()
     models, missing = _load(methods, precisions, runtimes, device, options or {})
     cases = [Case(name, side, precision, runtime) for name, precision, runtime in models for side in sides]
     works = {str(case): _stylizing(models[case.method, case.precision, case.runtime], case.side) for case in cases}
