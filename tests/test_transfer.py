@@ -279,6 +279,17 @@ def test_lora_leaves_the_base_and_counts_as_the_paper(folder: Path, tmp_path: Pa
     }
 
 
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_the_backbone_learns_slower_than_the_head(mode: str) -> None:
+    pytest.importorskip("peft")
+    task = finetune(mode, body_rate=0.1)
+    (optimizer,) = task.optimizers(0.01)
+    head, rest = optimizer.param_groups
+    assert {id(parameter) for parameter in head["params"]} == {id(parameter) for parameter in task.head.parameters()}
+    assert (head["lr"], rest["lr"]) == (0.01, pytest.approx(0.001))
+    assert len(rest["params"]) == 10  # kernels and biases of five convolutions, or two kernels of each adapter
+
+
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_large"])
 def test_lora_on_torchvisions_networks(name: str) -> None:
     pytest.importorskip("peft")

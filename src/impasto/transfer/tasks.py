@@ -40,7 +40,9 @@ class FitOptions(TrainOptions):
     frozen_share: float = Field(
         0.3, ge=0, le=1, description="end to end: share of the steps in which only the head learns"
     )
-    body_rate: float = Field(0.1, ge=0, le=1, description="end to end: learning rate of the backbone over the head's")
+    body_rate: float = Field(
+        0.1, ge=0, le=1, description="end to end, LoRA: learning rate of the backbone or its adapters over the head's"
+    )
     rank: int = Field(8, ge=1, le=256, description="LoRA: channels of each adapter")
     alpha: int = Field(16, ge=1, description="LoRA: adapters are scaled by alpha / rank")
     preview_every: int = Field(1_000_000, ge=1, description="steps between pictures of the head's weights")
@@ -136,11 +138,11 @@ class FinetuneTask(_Classification):
         return {"cross-entropy": F.cross_entropy(self.head(features).float(), styles.flatten().long())}
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """AdamW with one rate for the head and the adapters and a lower one for the backbone."""
+        """AdamW with one rate for the head and a lower one for the backbone or its adapters."""
         head = list(self.head.parameters())
         own = {id(parameter) for parameter in head}
         rest = [p for p in self.network.parameters() if p.requires_grad and id(p) not in own]
-        rate = learning_rate * (1.0 if self.adapted else self.options.body_rate)
+        rate = learning_rate * self.options.body_rate
         groups = [
             {"params": head, "lr": learning_rate, "weight_decay": self.options.weight_decay},
             {"params": rest, "lr": rate, "weight_decay": 0.0},
