@@ -11,8 +11,8 @@ from impasto.errors import OptionError
 
 
 def is_finite(image: Tensor) -> bool:
-    """Whether `image` holds neither NaN nor infinity; quicker than to ask every number."""
-    return all(map(math.isfinite, map(float, torch.aminmax(image))))
+    """Whether `image` holds neither NaN nor infinity; a finite sum, which is quicker to have, says that it does not."""
+    return math.isfinite(float(image.sum())) or all(map(math.isfinite, map(float, torch.aminmax(image))))
 
 
 def check_image(image: Tensor, role: str) -> None:
