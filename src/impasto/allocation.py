@@ -25,10 +25,21 @@ def keep_freed_memory() -> bool:
 
     It holds for the whole process, so programs call it, not the library.
     """
+    library = _glibc()
+    settings = {MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: KEPT, TOP_PAD: AHEAD, ARENA_MAX: 1}
+    return library is not None and all(library.mallopt(name, value) for name, value in settings.items())
+
+
+def give_back_freed_memory() -> None:
+    """Give the system what is kept so far, if the C library is glibc."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(None)
-        assert library.gnu_get_libc_version is not None
-        settings = {MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: KEPT, TOP_PAD: AHEAD, ARENA_MAX: 1}
-        return all(library.mallopt(name, value) for name, value in settings.items())
-    except (AttributeError, OSError, TypeError):
-        return False
+    except (OSError, TypeError):  # Windows has none by that name
+        return None
+    return library if hasattr(library, "gnu_get_libc_version") else None

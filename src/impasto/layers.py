@@ -182,7 +182,8 @@ def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
 def fill(template: M, values: Mapping[str, Tensor], device: torch.device | str = "cpu") -> M:
     """A frozen twin of `template`, whose own numbers are not looked at, with `values` as its parameters, by name.
 
-    In a fifth of the time of building a module and loading its state. Raises RuntimeError if names or shapes differ.
+    template: without buffers. In a fifth of the time of building a module and loading its state. Raises RuntimeError if
+    names or shapes differ.
     """
     wanted = {name: parameter.shape for name, parameter in template.named_parameters()}
     if {name: value.shape for name, value in values.items()} != wanted:

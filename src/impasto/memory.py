@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from impasto.allocation import give_back_freed_memory
 from impasto.errors import ImpastoError
 from impasto.receptive import widest
 from impasto.schedule import whole_halo
@@ -119,6 +120,7 @@ def choose_tiling(
 def free(device: torch.device) -> None:
     """Give back what is cached after memory ran out."""
     gc.collect()
+    give_back_freed_memory()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

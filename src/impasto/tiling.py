@@ -98,20 +98,20 @@ class _Run:
         self.kept: dict[str, Tensor] = {}
         self.tallies: list[tuple[Measure, Tally]] = []
         self.masks: dict[tuple[int, int], Tensor] = {}
+        self.tiles = list(windows(*content.size, tiling.tile, self.align))
         self.over: dict[str, _Overwritten] = {}
 
     def all(self, on_tile: OnTile | None = None) -> None:
         """Every pass over every tile."""
         last = len(self.stages) - 1
         barriers = [number for number, stage in enumerate(self.stages) if stage.measures or number == last]
-        tiles = list(windows(*self.content.size, self.tiling.tile, self.align))
-        self.least = min(tiles[0].height, tiles[0].width)
+        count = len(self.tiles)
         for turn, barrier in enumerate(barriers):
             self.begin(barriers[turn - 1] + 1 if turn else 0, barrier)
-            for number, tile in enumerate(tiles):
+            for number, tile in enumerate(self.tiles):
                 self.work(tile)
                 if on_tile is not None:
-                    on_tile(turn * len(tiles) + number + 1, len(barriers) * len(tiles))
+                    on_tile(turn * count + number + 1, len(barriers) * count)
             self.end()
 
     def begin(self, first: int, barrier: int) -> None:
@@ -228,7 +228,7 @@ class _Run:
 
     def _alike(self, shape: tuple[int, ...], dtype: torch.dtype) -> list[str]:
         """The kept maps of that form, if what tiles read of their neighbours belongs to the next ones alone."""
-        if self.least < self._reach():
+        if min(self.tiles[0].height, self.tiles[0].width) < self._reach():
             return []
         return [name for name, value in self.kept.items() if value.shape == shape and value.dtype == dtype]
 

@@ -293,7 +293,7 @@ class _Row:
         side = self.side
         for number, layer in enumerate(self.layers):
             if self._is_named(number):
-                yield self._input(number)
+                yield self._input_stage(number)
             side = side_after(side, layer.form)
             yield self._stage(number, layer, side)
         last, outcome = len(self.layers), self.ends[1]
@@ -306,7 +306,7 @@ class _Row:
         """What layer `number` gives, before its norm."""
         return f"{self.prefix}y{number}"
 
-    def _skip(self, number: int) -> str:
+    def _input(self, number: int) -> str:
         """The input of layer `number`, if it `_is_named`."""
         return f"{self.prefix}x{number}"
 
@@ -320,12 +320,12 @@ class _Row:
         if not number:
             return [self.ends[0]]
         before = self.layers[number - 1].form
-        kept = [self._skip(number - 2)] if before.closes else []
+        kept = [self._input(number - 2)] if before.closes else []
         return [self._name(number - 1), *kept, *([self._start(number)] if before.shortcut else [])]
 
     def _start(self, number: int) -> str:
         """The map from which the shortcut to layer `number`'s input comes."""
-        return self._skip(number - 1 - self.layers[number - 1].form.shortcut)
+        return self._input(number - 1 - self.layers[number - 1].form.shortcut)
 
     def _settled(self, number: int, work: Work) -> Tensor:
         """Layer `number`'s input."""
@@ -336,21 +336,21 @@ class _Row:
         if form.norm:
             norm = self.norms[sum(layer.form.norm for layer in self.layers[: number - 1])]
             own = work.given[self._name(number - 1)]
-        kept = work.maps[self._skip(number - 2)] if form.closes else None
+        kept = work.maps[self._input(number - 2)] if form.closes else None
         x = settle(work.maps[self._name(number - 1)], form, norm, own, kept)
         if not form.shortcut:
             return x
         gain = self.gains[sum(layer.form.shortcut > 0 for layer in self.layers[: number - 1])]
         return add_scaled(x, work.maps[self._start(number)], gain[None])
 
-    def _input(self, number: int) -> Stage:
-        name = self._skip(number)
+    def _input_stage(self, number: int) -> Stage:
+        name = self._input(number)
         flows = tuple(Flow(source, name) for source in self._sources(number))
         return Stage(flows, lambda work: {name: self._settled(number, work)})
 
     def _stage(self, number: int, layer: TransformLayer, side: int) -> Stage:
         name, named = self._name(number), self._is_named(number)
-        sources = [self._skip(number)] if named else self._sources(number)
+        sources = [self._input(number)] if named else self._sources(number)
 
         def run(work: Work) -> Mapping[str, Tensor]:
             x = work.maps[sources[0]] if named else self._settled(number, work)

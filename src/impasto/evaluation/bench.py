@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impasto.allocation import give_back_freed_memory
 from impasto.backbones import load_backbone
 from impasto.errors import ImpastoError
 from impasto.stylizer import Stylizer, find_method, load
@@ -153,6 +154,7 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return torch.cuda.max_memory_allocated(device)
+    give_back_freed_memory()  # else the work would find there what it needs
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: count the peak anew
     except OSError:
