@@ -45,9 +45,15 @@ def test_pages_are_not_asked_for_again() -> None:
 
 @glibc
 def test_what_is_kept_can_be_given_back() -> None:
-    kept, left = run(f"""
+    told, kept, left = run(f"""
+import mmap
 def held():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+plain = mmap.mmap(-1, {MEGABYTES << 20})
+plain.write(bytes({MEGABYTES << 20}))
+before = held()
+plain.madvise(mmap.MADV_DONTNEED)
+print(before - held())
 keep_freed_memory()
 first = torch.empty({MEGABYTES << 18}).fill_(1.0)
 second = torch.empty({MEGABYTES << 18}).fill_(1.0)
@@ -57,6 +63,8 @@ print(before - held())
 give_back_freed_memory()
 print(before - held())
 """)
+    if told < (MEGABYTES - 8) << 20:
+        pytest.skip("the system does not tell at once what a process holds")
     assert kept < MEGABYTES << 20
     assert left > (2 * MEGABYTES - 16) << 20
 
