@@ -233,19 +233,20 @@ class Stage:
 
 def map_strides(stages: Iterable[Stage]) -> dict[str, int]:
     """The stride of every map, in the picture's pixels."""
-    found = {IMAGE: 1}
-    for stage in stages:
-        for flow in stage.flows:
-            found[flow.outcome] = stride_after(flow.path, found[flow.source])
-    return found
+    return _along(stages, 1, stride_after)
 
 
 def map_channels(stages: Iterable[Stage]) -> dict[str, int]:
     """The channels of every map, as far as layers tell."""
-    found = {IMAGE: 3}
+    return _along(stages, 3, channels_after)
+
+
+def _along(stages: Iterable[Stage], start: int, after: Callable[[Iterable[nn.Module], int], int]) -> dict[str, int]:
+    """A number of every map, from that of the picture; after: the number behind a path of that before it."""
+    found = {IMAGE: start}
     for stage in stages:
         for flow in stage.flows:
-            found[flow.outcome] = channels_after(flow.path, found[flow.source])
+            found[flow.outcome] = after(flow.path, found[flow.source])
     return found
 
 

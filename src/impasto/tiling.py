@@ -99,6 +99,7 @@ class _Run:
         self.tallies: list[tuple[Measure, Tally]] = []
         self.masks: dict[tuple[int, int], Tensor] = {}
         self.tiles = list(windows(*content.size, tiling.tile, self.align))
+        self.places: dict[str, str] = {}
         self.over: dict[str, _Overwritten] = {}
 
     def all(self, on_tile: OnTile | None = None) -> None:
@@ -123,7 +124,7 @@ class _Run:
         self.candidates = new & needed_later(self.stages[first:])
         self.chosen: set[str] | None = None  # not yet
         self.store: dict[str, Tensor] = {}
-        self.over = {}
+        self.places, self.over = {}, {}  # by the new map the one that it is written over; by that one what it was
         self.given: dict[int, Any] = {}
         self.tallies = []
         for measure in self.stages[barrier].measures:
@@ -178,9 +179,8 @@ class _Run:
 
     def _write(self, name: str, tile: Window, value: Tensor) -> None:
         own = tile.at(self.strides[name], self.height, self.width)
-        for over in self.over.values():
-            if over.whole is self.store[name]:
-                over.remember(own)
+        if name in self.places:
+            self.over[self.places[name]].remember(own)
         self.store[name][(..., *own)] = value
 
     def _cut(self, value: Tensor, name: str, tile: Window, outer: Window) -> Tensor:
@@ -214,13 +214,13 @@ class _Run:
         shelf = Shelf(self.must, self.stages[self.barrier + 1 :], kept, new, heirs, self.tiling.keep)
         self.chosen = choose_kept(self.stages, shelf, self.tiling.tile)
         self.plan = plan_pass(self.stages, self.must | (self.chosen & self.candidates), self.kept)
-        places = shelf.places(self.chosen, self.plan.sources)
+        self.places = shelf.places(self.chosen, self.plan.sources)
         self.kept = {name: value for name, value in self.kept.items() if name in self.chosen | self.plan.sources}
-        self.over = {old: _Overwritten(self.kept[old], self._reach(old)) for old in places.values()}
+        self.over = {old: _Overwritten(self.kept[old], self._reach(old)) for old in self.places.values()}
         for name in self.chosen & self.candidates:
             self.store[name] = (
-                self.kept[places[name]]
-                if name in places
+                self.kept[self.places[name]]
+                if name in self.places
                 else torch.empty(
                     shapes[name], dtype=maps[name].dtype, device=self.device, memory_format=torch.channels_last
                 )
