@@ -153,7 +153,7 @@ def reach(address: str, leash: Leash | None = None) -> Iterator[Server]:
         yield Server(_address_of(process))
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()
 
 
 def _start() -> subprocess.Popen[str]:
