@@ -50,6 +50,7 @@ LEVELS = [
     },
     {"methods", "recipes", "textures"},
     {"training", "distillation", "texture_training", "transfer", "evaluation", "export", "run_record"}
+    | {"split_graphs"}
     | {"job", "server"},
     {"cli"},
 ]
