@@ -27,6 +27,7 @@ from impasto.stylizer import find_method, list_methods
 from impasto.weights import resolve
 
 generate = pytest.importorskip("generate")
+showcase = pytest.importorskip("showcase")
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
 LANGUAGES = ("en", "zh")
 COMMANDS = list(dict.fromkeys(command for language in LANGUAGES for command in shown(language)))
@@ -142,7 +143,9 @@ def test_pages_of_methods_that_are_gone_go(tmp_path: Path) -> None:
 def test_pictures_are_there_and_small() -> None:
     pictures = ROOT / "docs" / "pictures"
     kinds = ("methods", "gallery", "figures")
-    assert sum(path.stat().st_size for kind in kinds for path in (pictures / kind).iterdir()) < 3_000_000
+    assert sum(path.stat().st_size for path in pictures.glob("*/*.jpg")) < 3_000_000
+    for name in generate.PICTURES["choice"]:
+        assert any(path.is_file() for path in showcase.candidates(name))
     for kind in kinds:
         for name in generate.PICTURES[kind]:
             assert (pictures / kind / f"{name}.jpg").is_file(), f"python tools/make_docs_pictures.py {kind}/{name}"

@@ -23,8 +23,8 @@ from impasto.image import fit, read_image, resize, write_image
 
 TABLE = Path(__file__).with_name("docs_pictures.toml")
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
-KINDS = ("figures", "gallery", "methods")
-HEIGHTS = {"methods": 240, "gallery": 360}
+KINDS = ("choice", "figures", "gallery", "methods")
+HEIGHTS = {"choice": 240, "methods": 240, "gallery": 360}
 WIDEST, GAP, QUALITY = 1200, 8, 82
 
 
