@@ -38,6 +38,9 @@ class MethodOptions(TrainOptions):
     style_weight: float = Field(4.0, ge=0, description="weight of the style; 0 for wct: only learn to rebuild")
     tv_weight: float = Field(0.0, ge=0, description="weight of total variation")
     gram_weight: float = Field(0.0, ge=0, description="weight of Gram matrices beside means and deviations")
+    covariance_weight: float = Field(0.0, ge=0, description="weight of covariances beside means and deviations")
+    neighbor_weight: float = Field(0.0, ge=0, description="weight of the distance to the painting's nearest places")
+    similarity_weight: float = Field(0.0, ge=0, description="weight of self-similarity, which holds the photo's objects")
     structure_weight: float = Field(0.0, ge=0, description="weight of structural similarity to the photo (SSIM)")
     content_layers: tuple[str, ...] = Field(
         CONTENT_LAYERS, min_length=1, description="layers at which the content is compared"
@@ -108,6 +111,9 @@ def judge(options: MethodOptions) -> PerceptualLoss:
         style_weight=options.style_weight,
         tv_weight=options.tv_weight,
         gram_weight=options.gram_weight,
+        covariance_weight=options.covariance_weight,
+        neighbor_weight=options.neighbor_weight,
+        similarity_weight=options.similarity_weight,
         structure_weight=options.structure_weight,
         content_layers=options.content_layers,
     )
