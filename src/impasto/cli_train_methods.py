@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from impasto.backbones import HEADS, SLIM, SLIM_WIDTHS, load_backbone
 from impasto.cli_training import Recipe
 from impasto.generated import HyperTraining, read_moments
-from impasto.hypernetwork import HyperNetwork, condense, start_doubling
+from impasto.hypernetwork import HyperNetwork, condense, start_doubling, widen
 from impasto.layers import StepDecoder
 from impasto.methods import adain, metanet, sanet, swift, wct
 from impasto.normalised_vgg import NormalisedVGG
@@ -178,7 +178,9 @@ def build_swift(options: TrainOptions, contents: Pictures, styles: Pictures) -> 
                 before = condense(before, options.hidden, survey(backbone, options, styles))
             start_doubling(network, before)
         else:
-            file.fill(network)
+            known = file.build(lambda config: HyperNetwork(**config["shape"]), "swift")
+            fits = known.hidden >= options.hidden
+            network = known if fits else widen(known, options.hidden, survey(backbone, options, styles))
     learner = HyperTraining("swift", backbone, judge(options), network, ramp=not options.from_)
     return MethodTask("swift", learner).to(memory_format=torch.channels_last)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -267,6 +268,29 @@ def condense(network: HyperNetwork, hidden: int, paintings: Tensor) -> HyperNetw
     values["read.weight"], values["read.bias"] = (torch.cat(parts) for parts in zip(*kept, strict=True))
     small.load_state_dict(values)
     return small
+
+
+@torch.no_grad()
+def widen(before: HyperNetwork, hidden: int, paintings: Tensor) -> HyperNetwork:
+    """A hyper network of the same form with more hidden numbers that makes the very same networks.
+
+    paintings: moments of many, (N, moments), whose principal components the added numbers begin as; what is written of
+    these is 0 until it is learned.
+    """
+    wide = HyperNetwork(**{**before.shape, "hidden": hidden})
+    wide.start_reading(paintings)
+    values, known = dict(wide.state_dict()), before.state_dict()
+    kept = before.hidden
+    for kind in ("weight", "bias"):
+        rows = values[f"read.{kind}"].view(-1, hidden, *known[f"read.{kind}"].shape[1:])
+        rows[:, :kept] = known[f"read.{kind}"].view(len(rows), kept, *rows.shape[2:])
+    values |= {name: known[name] for name in ("unit", "middle", "spread")}
+    values |= {name: tensor for name, tensor in known.items() if name.startswith(("first.", "last."))}
+    for name, tensor in known.items():
+        if name.startswith("write"):
+            values[name] = tensor if tensor.dim() == 1 else F.pad(tensor, (0, hidden - kept))
+    wide.load_state_dict(values)
+    return wide
 
 
 def vector_of(found: Sequence[Moments]) -> Tensor:
