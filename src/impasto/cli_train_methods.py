@@ -39,6 +39,7 @@ class MethodOptions(TrainOptions):
     tv_weight: float = Field(0.0, ge=0, description="weight of total variation")
     gram_weight: float = Field(0.0, ge=0, description="weight of Gram matrices beside means and deviations")
     covariance_weight: float = Field(0.0, ge=0, description="weight of covariances beside means and deviations")
+    window_weight: float = Field(0.0, ge=0, description="weight of covariances in every quarter of the picture")
     neighbor_weight: float = Field(0.0, ge=0, description="weight of the distance to the painting's nearest places")
     similarity_weight: float = Field(0.0, ge=0, description="weight of self-similarity, which holds the photo's objects")
     structure_weight: float = Field(0.0, ge=0, description="weight of structural similarity to the photo (SSIM)")
@@ -112,6 +113,7 @@ def judge(options: MethodOptions) -> PerceptualLoss:
         tv_weight=options.tv_weight,
         gram_weight=options.gram_weight,
         covariance_weight=options.covariance_weight,
+        window_weight=options.window_weight,
         neighbor_weight=options.neighbor_weight,
         similarity_weight=options.similarity_weight,
         structure_weight=options.structure_weight,

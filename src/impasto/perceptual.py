@@ -16,9 +16,11 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYERS = ("relu3_1", "relu4_1")
 
 COVARIANCE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+WINDOW_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
 NEIGHBOR_LAYERS = ("relu2_1", "relu3_1", "relu4_1")
 KEPT_PLACES, DRAWN_PLACES = 4096, 1024
 """At most so many places of a painting's layer are kept as targets, and drawn from each side in a step."""
+QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 SIMILARITY_SIDE = 24
 """Rows and columns of the grid on which self-similarity is compared."""
 
@@ -41,7 +43,8 @@ class PerceptualLoss:
     content is compared after normalising every channel, so that it holds shapes and no colours (as in SANet's training,
     Park & Lee 2019); the style is means and deviations (Huang & Belongie 2017), averaged over the layers. gram_weight:
     adds to it so much of the Gram matrices' squared difference, relative to the painting's; covariance_weight: the same
-    of covariances, in which a rare strong colour counts less. neighbor_weight: of the relaxed earth mover's distance
+    of covariances, in which a rare strong colour counts less; window_weight: the same of every quarter of the
+    picture by itself, so that flat areas are painted, too. neighbor_weight: of the relaxed earth mover's distance
     between places of picture and painting (Kolkin et al. 2019, sec. 2.2). similarity_weight: of the difference of the
     picture's self-similarity from the photo's (sec. 2.3 there), which holds objects and ignores texture.
     structure_weight: of what the picture lacks of the photo's structural similarity (SSIM).
@@ -56,6 +59,7 @@ class PerceptualLoss:
         tv_weight: float = 0.0,
         gram_weight: float = 0.0,
         covariance_weight: float = 0.0,
+        window_weight: float = 0.0,
         neighbor_weight: float = 0.0,
         similarity_weight: float = 0.0,
         structure_weight: float = 0.0,
@@ -65,7 +69,8 @@ class PerceptualLoss:
         self.network = network
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
         self.gram_weight, self.structure_weight = gram_weight, structure_weight
-        self.covariance_weight, self.neighbor_weight = covariance_weight, neighbor_weight
+        self.covariance_weight, self.window_weight = covariance_weight, window_weight
+        self.neighbor_weight = neighbor_weight
         self.similarity_weight = similarity_weight
         self.content_layers, self.style_layers = tuple(content_layers), tuple(style_layers)
         self.smoothness = TotalVariation("l2-mean")
@@ -94,9 +99,11 @@ class PerceptualLoss:
         errors = [F.mse_loss(normalize(found), normalize(wanted)) for found, wanted in pairs]
         found = self._measure(seen)
         gaps = [self._gap(layer, found[layer], targets.moments[layer]) for layer in self.style_layers]
+        if self.window_weight:
+            gaps += [self.window_weight * window_gap(seen[layer], targets.moments[layer]) for layer in WINDOW_LAYERS]
         terms = {
             "content": self.content_weight * torch.stack(errors).mean(),
-            "style": self.style_weight * torch.stack(gaps).mean(),
+            "style": self.style_weight * torch.stack(gaps).sum() / len(self.style_layers),
         }
         if self.neighbor_weight:
             terms["neighbors"] = self.neighbor_weight * self._neighbor_gap(seen, targets)
@@ -109,7 +116,7 @@ class PerceptualLoss:
         return terms
 
     def _measure(self, features: Mapping[str, Tensor]) -> dict[str, Moments]:
-        full = COVARIANCE_LAYERS if self.covariance_weight else ()
+        full = COVARIANCE_LAYERS if self.covariance_weight + self.window_weight else ()
         return {
             layer: moments(features[layer], full=self.gram_weight > 0 or layer in full) for layer in self.style_layers
         }
@@ -148,6 +155,13 @@ def covariance_gap(found: Moments, wanted: Moments) -> Tensor:
     target = wanted.covariance
     error = (found.covariance - target).square().sum((1, 2))
     return (error / target.square().sum((1, 2)).clamp_min(1e-8)).mean()
+
+
+def window_gap(features: Tensor, wanted: Moments) -> Tensor:
+    """The mean covariance gap of the four quarters of features, (B, C, H, W)."""
+    rows, columns = (extent // 2 for extent in features.shape[-2:])
+    quarters = [features[..., i * rows : (i + 1) * rows, j * columns : (j + 1) * columns] for i, j in QUARTERS]
+    return torch.stack([covariance_gap(moments(quarter), wanted) for quarter in quarters]).mean()
 
 
 def draw_places(features: Tensor, most: int) -> Tensor:
