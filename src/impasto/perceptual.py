@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,11 +18,10 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYERS = ("relu3_1", "relu4_1")
 
 COVARIANCE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-WINDOW_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
-NEIGHBOR_LAYERS = ("relu2_1", "relu3_1", "relu4_1")
+WINDOW_LAYERS = ("relu2_1", "relu3_1")
+NEIGHBOR_LAYERS = ("relu3_1", "relu4_1")
 KEPT_PLACES, DRAWN_PLACES = 4096, 1024
 """At most so many places of a painting's layer are kept as targets, and drawn from each side in a step."""
-QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 SIMILARITY_SIDE = 24
 """Rows and columns of the grid on which self-similarity is compared."""
 
@@ -97,13 +98,12 @@ class PerceptualLoss:
         seen = self.network(painted, {*self.content_layers, *self._style_layers})
         pairs = [(precise(seen[layer]), precise(shapes[layer])) for layer in self.content_layers]
         errors = [F.mse_loss(normalize(found), normalize(wanted)) for found, wanted in pairs]
-        found = self._measure(seen)
-        gaps = [self._gap(layer, found[layer], targets.moments[layer]) for layer in self.style_layers]
-        if self.window_weight:
-            gaps += [self.window_weight * window_gap(seen[layer], targets.moments[layer]) for layer in WINDOW_LAYERS]
+        gaps = [
+            self._gap(layer, self._quarters(layer, seen[layer]), targets.moments[layer]) for layer in self.style_layers
+        ]
         terms = {
             "content": self.content_weight * torch.stack(errors).mean(),
-            "style": self.style_weight * torch.stack(gaps).sum() / len(self.style_layers),
+            "style": self.style_weight * torch.stack(gaps).mean(),
         }
         if self.neighbor_weight:
             terms["neighbors"] = self.neighbor_weight * self._neighbor_gap(seen, targets)
@@ -116,10 +116,20 @@ class PerceptualLoss:
         return terms
 
     def _measure(self, features: Mapping[str, Tensor]) -> dict[str, Moments]:
-        full = COVARIANCE_LAYERS if self.covariance_weight + self.window_weight else ()
-        return {
-            layer: moments(features[layer], full=self.gram_weight > 0 or layer in full) for layer in self.style_layers
-        }
+        return {layer: moments(features[layer], full=self._full(layer)) for layer in self.style_layers}
+
+    def _full(self, layer: str) -> bool:
+        covariance = self.covariance_weight > 0 and layer in COVARIANCE_LAYERS
+        return self.gram_weight > 0 or covariance or (self.window_weight > 0 and layer in WINDOW_LAYERS)
+
+    def _quarters(self, layer: str, features: Tensor) -> list[Moments]:
+        """The moments of the quarters of features, or of them as a whole if quarters don't count."""
+        if not (self.window_weight and layer in WINDOW_LAYERS):
+            return [moments(features, full=self._full(layer))]
+        rows, columns = (extent // 2 for extent in features.shape[-2:])
+        halves = features[:, :, :rows], features[:, :, rows:]
+        quarters = [part for half in halves for part in (half[..., :columns], half[..., columns:])]
+        return [moments(quarter) for quarter in quarters]
 
     def _places(self, features: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
         return {layer: draw_places(features[layer], most) for layer in NEIGHBOR_LAYERS} if self.neighbor_weight else {}
@@ -132,10 +142,14 @@ class PerceptualLoss:
             gaps.append(earth_mover_gap(found, wanted[:, some]))
         return torch.stack(gaps).mean()
 
-    def _gap(self, layer: str, found: Moments, wanted: Moments) -> Tensor:
+    def _gap(self, layer: str, parts: Sequence[Moments], wanted: Moments) -> Tensor:
+        found = functools.reduce(operator.add, parts)
         gap = moments_gap(found, wanted)
         if self.covariance_weight and layer in COVARIANCE_LAYERS:
             gap = gap + self.covariance_weight * covariance_gap(found, wanted)
+        if len(parts) > 1:
+            gaps = torch.stack([covariance_gap(part, wanted) for part in parts])
+            gap = gap + self.window_weight * gaps.mean()
         return gap + self.gram_weight * gram_gap(found, wanted) if self.gram_weight else gap
 
 
@@ -157,20 +171,13 @@ def covariance_gap(found: Moments, wanted: Moments) -> Tensor:
     return (error / target.square().sum((1, 2)).clamp_min(1e-8)).mean()
 
 
-def window_gap(features: Tensor, wanted: Moments) -> Tensor:
-    """The mean covariance gap of the four quarters of features, (B, C, H, W)."""
-    rows, columns = (extent // 2 for extent in features.shape[-2:])
-    quarters = [features[..., i * rows : (i + 1) * rows, j * columns : (j + 1) * columns] for i, j in QUARTERS]
-    return torch.stack([covariance_gap(moments(quarter), wanted) for quarter in quarters]).mean()
-
-
 def draw_places(features: Tensor, most: int) -> Tensor:
-    """Features, (B, C, H, W), at `most` random places or at all: (B, N, C), less their mean over all, of length 1."""
-    flat = precise(features).flatten(2)
-    flat = flat - moments(features, full=False).mean.unsqueeze(2)
-    if flat.shape[2] > most:
-        flat = flat[:, :, torch.randperm(flat.shape[2], device=flat.device)[:most]]
-    return F.normalize(flat.transpose(1, 2), dim=2)
+    """Features, (B, C, H, W), at `most` random places or at all: (B, N, C), less their mean, of length 1."""
+    rows = features.permute(0, 2, 3, 1).flatten(1, 2)
+    if rows.shape[1] > most:
+        rows = rows[:, torch.randperm(rows.shape[1], device=rows.device)[:most]]
+    rows = precise(rows)
+    return F.normalize(rows - rows.mean(1, keepdim=True), dim=2)
 
 
 def earth_mover_gap(found: Tensor, wanted: Tensor) -> Tensor:
