@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +20,16 @@ from impasto.layers import count_parameters, fill
 from impasto.learned import PaintingTraining
 from impasto.methods.conditional_norm import ConditionalNetwork, ConditionalNorm
 from impasto.methods.johnson import Johnson, join, paper_network
-from impasto.perceptual import PerceptualLoss, gram_gap, pick_targets, stack_targets
+from impasto.perceptual import (
+    PerceptualLoss,
+    covariance_gap,
+    draw_places,
+    earth_mover_gap,
+    gram_gap,
+    pick_targets,
+    similarity_gap,
+    stack_targets,
+)
 from impasto.stages import run_whole
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, load_style, mix, save_style
@@ -188,8 +198,8 @@ def test_styles_of_several_paintings_are_stacked_and_picked() -> None:
     pictures = [painting(), painting(40, 52, seed=6)]
     stacked = stack_targets([loss.targets(picture) for picture in pictures])
     picked = pick_targets(stacked, torch.tensor([1, 0, 1]))
-    for layer, own in picked.items():
-        alone = loss.targets(pictures[1])[layer]
+    for layer, own in picked.moments.items():
+        alone = loss.targets(pictures[1]).moments[layer]
         assert isinstance(own, Moments)
         assert_close(own.second[2], alone.second[0])
         assert_close(own.mean[0], alone.mean[0])
@@ -198,6 +208,81 @@ def test_styles_of_several_paintings_are_stacked_and_picked() -> None:
     alone_terms = loss.terms(painted, painted, loss.targets(pictures[0]))
     assert_close(terms["style"], alone_terms["style"])
     assert float(terms["content"]) < 1e-8
+
+
+def test_the_covariance_gap_is_relative_and_ignores_the_mean() -> None:
+    features = torch.rand(2, 4, 6, 5, dtype=torch.float64)
+    found, wanted = moments(features + 3), moments(2 * features)
+    assert_close(covariance_gap(found, wanted), torch.tensor((3 / 4) ** 2, dtype=torch.float64))
+    assert float(covariance_gap(wanted, wanted)) < 1e-20
+
+
+def test_the_earth_movers_distance_equals_its_twin() -> None:
+    rng = np.random.default_rng(5)
+    found, wanted = rng.normal(size=(2, 7, 5)), rng.normal(size=(2, 9, 5))
+    expected = []
+    for one, other in zip(found, wanted, strict=True):
+        table = [[1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in other] for a in one]
+        there = np.mean([min(row) for row in table])
+        back = np.mean([min(row[j] for row in table) for j in range(9)])
+        expected.append(max(there, back))
+    unit = [torch.nn.functional.normalize(torch.from_numpy(side), dim=2) for side in (found, wanted)]
+    assert float(earth_mover_gap(*unit)) == pytest.approx(np.mean(expected), rel=1e-12)
+    assert float(earth_mover_gap(unit[0], unit[0])) < 1e-12
+
+
+def test_places_are_drawn_centred_and_of_length_1() -> None:
+    features = torch.rand(2, 6, 9, 8) + 5
+    drawn = draw_places(features, 20)
+    assert drawn.shape == (2, 20, 6)
+    assert_close(drawn.norm(dim=2), torch.ones(2, 20))
+    everywhere = draw_places(features, 100)
+    centred = features.flatten(2) - features.flatten(2).mean(2, keepdim=True)
+    assert_close(everywhere, torch.nn.functional.normalize(centred, dim=1).transpose(1, 2))
+
+
+def test_self_similarity_equals_its_twin_and_ignores_colour_and_contrast() -> None:
+    rng = np.random.default_rng(6)
+    one, other = rng.normal(size=(4, 3, 5)), rng.normal(size=(4, 3, 5))
+
+    def similarity(features: np.ndarray) -> np.ndarray:
+        flat = features.reshape(4, -1)
+        flat = flat - flat.mean(1, keepdims=True)
+        flat = flat / np.linalg.norm(flat, axis=0)
+        distance = 1 - flat.T @ flat
+        return distance / distance.sum(0)
+
+    expected = np.abs(similarity(one) - similarity(other)).sum(0).mean()
+    a, b = torch.from_numpy(one)[None], torch.from_numpy(other)[None]
+    assert float(similarity_gap(a, b)) == pytest.approx(expected, rel=1e-9)
+    assert float(similarity_gap(a, 3 * a + 2)) < 1e-9
+
+
+def test_quarters_make_flat_areas_count() -> None:
+    """Of two pictures with the same covariance the one that is flat in a half loses."""
+    torch.manual_seed(8)
+    busy = torch.rand(1, 3, 64, 64)
+    flat = torch.cat([busy[..., :32], torch.full((1, 3, 64, 32), 0.5)], 3)
+    loss = PerceptualLoss(narrow_slim(), window_weight=1.0)
+    blind = PerceptualLoss(narrow_slim(), covariance_weight=1.0)
+    for judge in (loss, blind):
+        assert float(judge(busy, busy, busy)["style"]) < 0.2 * float(judge(flat, busy, busy)["style"])
+    quarters = loss._quarters("relu2_1", torch.rand(1, 4, 7, 9))
+    assert len(quarters) == 4
+    assert sum(quarter.count for quarter in quarters) == 63
+
+
+def test_every_new_term_has_a_gradient() -> None:
+    loss = PerceptualLoss(
+        narrow_slim(), covariance_weight=1.0, window_weight=1.0, neighbor_weight=1.0, similarity_weight=1.0
+    )
+    painted = torch.rand(2, 3, 48, 48, requires_grad=True)
+    terms = loss(painted, torch.rand(2, 3, 48, 48), torch.rand(2, 3, 48, 48))
+    assert set(terms) == {"content", "style", "neighbors", "similarity"}
+    for term in terms.values():
+        (gradient,) = torch.autograd.grad(term, painted, retain_graph=True)
+        assert bool(torch.isfinite(gradient).all())
+        assert float(gradient.abs().sum()) > 0
 
 
 # --- training and the command line

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from impasto import generated
 from impasto.errors import OptionError
 from impasto.generated import SLIM_MOMENTS, HyperTraining, read_moments
-from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, condense, start_doubling
+from impasto.hypernetwork import GeneratedNetwork, HyperNetwork, condense, start_doubling, widen
 from impasto.layers import DoublingConv, double
 from impasto.losses import similarity_map, structure_gap
 from impasto.methods.metanet import slim_network
@@ -108,6 +108,21 @@ def test_it_begins_nearly_as_the_network_that_it_starts_from_and_without_its_gri
     with torch.no_grad():
         found, wanted = after(images, vectors()), before(images, vectors())
     assert (found - wanted).square().mean() < 0.25 * wanted.var()
+
+
+def test_a_widened_network_makes_the_very_same_networks() -> None:
+    torch.manual_seed(2)
+    network = HyperNetwork(12, 3, 4, affine=True, doubling=True, shortcuts=True)
+    paintings = torch.rand(30, 12)
+    network.start_reading(paintings)
+    wide = widen(network, 7, paintings)
+    assert wide.hidden == 7
+    before, after = (each.generate(each.encode(paintings[:2])) for each in (network, wide))
+    for one, other in zip(before, after, strict=True):
+        for name, values in one.items():
+            assert_close(other[name], values)
+    added = wide.encode(paintings).view(30, -1, 7)[..., 3:]
+    assert float(added.abs().amax((0, 1)).min()) > 0  # the added numbers differ between paintings: they can learn
 
 
 def test_a_condensed_network_makes_nearly_the_same_networks() -> None:

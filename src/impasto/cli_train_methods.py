@@ -41,7 +41,9 @@ class MethodOptions(TrainOptions):
     covariance_weight: float = Field(0.0, ge=0, description="weight of covariances beside means and deviations")
     window_weight: float = Field(0.0, ge=0, description="weight of covariances in every quarter of the picture")
     neighbor_weight: float = Field(0.0, ge=0, description="weight of the distance to the painting's nearest places")
-    similarity_weight: float = Field(0.0, ge=0, description="weight of self-similarity, which holds the photo's objects")
+    similarity_weight: float = Field(
+        0.0, ge=0, description="weight of self-similarity, which holds the photo's objects"
+    )
     structure_weight: float = Field(0.0, ge=0, description="weight of structural similarity to the photo (SSIM)")
     content_layers: tuple[str, ...] = Field(
         CONTENT_LAYERS, min_length=1, description="layers at which the content is compared"
