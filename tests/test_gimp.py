@@ -27,7 +27,7 @@ import uvicorn
 import gimp_standin as standin
 from impasto.server.app import create_app
 from impasto.server.studio import Studio
-from impasto.styles import built_in_styles
+from impasto.stylizers.styles import built_in_styles
 from server_support import open_studio, picture_bytes, wait_until
 
 PLUG_IN = Path(__file__).parent.parent / "integrations" / "gimp" / "impasto-paint"

@@ -12,7 +12,7 @@ import comfy.model_management
 import comfy.utils
 
 import impasto
-from impasto.color import COLOR_MODES
+from impasto.images.color import COLOR_MODES
 
 from .painting import METHODS, STYLES, Request, paint, parse_options
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import impasto
-from impasto.color import MATCHING_MODES, recolor_style, restore_color
-from impasto.image import resize
-from impasto.styles import built_in_styles
-from impasto.stylizer import find_method
+from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
+from impasto.images.tensors import resize
+from impasto.methods import find_method
+from impasto.stylizers.styles import built_in_styles
 
 STYLES = tuple(built_in_styles())
 METHODS = ("swift", *(name for name in impasto.list_methods() if name not in ("swift", "texture_network")))
