@@ -22,8 +22,8 @@ from impasto.errors import ImpastoError
 from impasto.feedforward.transformation_network import TransformationNetwork
 from impasto.images.dead_leaves import dead_leaves
 from impasto.images.files import WRITABLE, write_image
-from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, network_style
-from impasto.stylizers.styles import save_style
+from impasto.stylizers.fixed_styles import PaintingTraining, network_style
+from impasto.stylizers.styles import NAMED, save_style
 from impasto.training import loop as loop_module
 from impasto.training.loop import Enough, MethodTask, Report, Task, TrainOptions
 from impasto.training.pictures import Pictures

@@ -14,7 +14,8 @@ from impasto.commands.train_methods import MethodOptions, judge
 from impasto.errors import ImpastoError, WeightsError
 from impasto.feedforward.transformation_network import TransformationNetwork, slim_network
 from impasto.methods import conditional_norm, stylebank, texture_network
-from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, describe_style
+from impasto.stylizers.fixed_styles import PaintingTraining, describe_style
+from impasto.stylizers.styles import NAMED
 from impasto.training.loop import MethodTask, Recipe, Task, TrainOptions
 from impasto.training.pictures import Pictures
 from impasto.weights import Weights, load_weights

@@ -87,7 +87,7 @@ def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, n
     max_pixels.
     """
     with _opened(path, max_pixels, name) as image:
-        return _to_picture(image)
+        return picture_of(image)
 
 
 def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) -> Picture:
@@ -103,10 +103,11 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
             raise ImageError(f"{name} is an animation; send a single picture")
         if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
             raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it anew as a plain JPEG")
-        return _to_picture(image)
+        return picture_of(image)
 
 
-def _to_picture(image: Image.Image) -> Picture:
+def picture_of(image: Image.Image) -> Picture:
+    """Return what a Pillow image shows: upright, in sRGB, with its transparency."""
     color, alpha = decode(image)
     if alpha is not None:
         color = fill_hidden(color, alpha)
