@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from impasto.layers import StepDecoder, size_below
-from impasto.shortcuts import scale_channels
+from impasto.shortcuts import round_scale, scale_channels
 from impasto.stages import RESULT, Flow, MomentsOf, Stage, Work
 from impasto.statistics import Moments, moments
 
@@ -33,7 +33,7 @@ def adaptive_instance_norm(
     Departs from the paper: nothing.
     """
     own = own or moments(content, full=False)
-    scale = deviation / own.deviation()
+    scale = round_scale(deviation / own.deviation(), content)
     return scale_channels(content, scale, mean - own.mean * scale, relu=relu, plus=plus)
 
 

@@ -11,7 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.shortcuts import CIRCULAR, convolve, convolve_and_rectify, convolve_doubled, device_of, halve, pad_edges
+from impasto.shortcuts import (
+    CIRCULAR,
+    convolve,
+    convolve_and_rectify,
+    convolve_doubled,
+    device_of,
+    halve,
+    onednn_has_bf16,
+    pad_edges,
+)
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -218,7 +227,7 @@ def freeze(module: nn.Module) -> nn.Module:
 
 def _cpu_has_bf16(device: torch.device) -> bool:
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public name for it in torch 2.15
-    return device.type == "cpu" and supported is not None and bool(supported())
+    return device.type == "cpu" and supported is not None and bool(supported()) and onednn_has_bf16()
 
 
 def in_half(device: torch.device, precision: str) -> bool:

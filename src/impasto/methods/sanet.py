@@ -21,6 +21,7 @@ from impasto.layers import DOUBLING, Conv, StepDecoder
 from impasto.one_pass import OnePass
 from impasto.options import Options
 from impasto.perceptual import STYLE_LAYERS, PerceptualLoss, stack_rows
+from impasto.shortcuts import round_scale, scale_channels
 from impasto.stages import IMAGE, Flow, Known, Measure, MomentsOf, Stage, Thinned, Work
 from impasto.statistics import Moments, moments
 from impasto.styles import Style, maps_kind, parts
@@ -61,8 +62,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) ->
 def standardize(features: Tensor, own: Moments | None = None) -> Tensor:
     """Features with mean 0 and deviation 1 in every channel; own: their moments, if not those of all of them."""
     found = own or moments(features, full=False)
-    shift, scale = found.mean[:, :, None, None], found.deviation()[:, :, None, None]
-    return (features - shift.to(features.dtype)) / scale.to(features.dtype)
+    scale = round_scale(found.deviation().reciprocal(), features)
+    return scale_channels(features, scale, -found.mean * scale)
 
 
 def enlarge(deep: Tensor, like: Sequence[int], odd: Sequence[int]) -> Tensor:
