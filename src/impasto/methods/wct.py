@@ -15,18 +15,20 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from impasto.backbones import SLIM, Backbone, load_backbone
 from impasto.errors import OptionError
-from impasto.layers import StepDecoder, fit_edge, size_below
-from impasto.one_pass import OnePass
+from impasto.feedforward.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
+from impasto.images.tensors import LEAST_SIDE
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import load_backbone
+from impasto.networks.layers import StepDecoder, fit_edge, size_below
+from impasto.networks.vgg19_slim import SLIM
+from impasto.ops.cpu_kernels import mix_channels
+from impasto.ops.matrix_roots import roots
+from impasto.ops.moments import Moments, moments
+from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.options import Options
-from impasto.perceptual import PerceptualLoss, stack_rows
-from impasto.roots import roots
-from impasto.shortcuts import mix_channels
-from impasto.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
-from impasto.statistics import Moments, moments
-from impasto.styles import Style, moments_kind, note, recall
-from impasto.stylizer import LEAST_SIDE
+from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.styles import Style, moments_kind, note, recall
 from impasto.weights import load_weights, resolve
 
 Transform = Literal["zca", "transport"]
@@ -91,9 +93,8 @@ def transport(content: Moments, style: Moments, kind: Transform, floor: float = 
     root = (vectors * values.sqrt()) @ vectors.T
     inverse = (vectors * torch.where(kept, values.clamp_min(1e-12).rsqrt(), 0)) @ vectors.T
     wanted = style.covariance[0].double()
-    if kind == "zca":
-        return symmetric_root(wanted) @ inverse
-    matrix: Tensor = inverse @ symmetric_root(root @ wanted @ root) @ inverse
+    middle = symmetric_root(wanted) if kind == "zca" else inverse @ symmetric_root(root @ wanted @ root)
+    matrix: Tensor = middle @ inverse
     return matrix
 
 
