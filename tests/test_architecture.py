@@ -33,7 +33,8 @@ LEVELS = [
         "timing",
         "weights",
     }
-    | {"video", "flow", "procedural", "remote", "png", "shortcuts", "transparency", "masks"},
+    | {"video", "flow", "procedural", "remote", "png", "shortcuts", "transparency", "masks"}
+    | {"regular_files", "sniffing", "tiff", "tiff_samples", "colorimetry", "opening"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"} | {"raft"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"schedule", "tiling", "tiled_objective", "memory", "runtimes"},
@@ -75,7 +76,7 @@ PUBLIC = [
 """The inventory: a name that users rely on comes and goes here on purpose, and in CHANGELOG.md."""
 
 ONLY_IN = {
-    "PIL": {"decoding", "image", "inputs", "sheet"},
+    "PIL": {"decoding", "image", "inputs", "sheet", "opening", "colorimetry", "tiff_samples"},
     "torchvision": {"torchvision_backbones", "raft", "weights.download"},
     "peft": {"transfer"},
     "torchinfo": {"recipes"},
