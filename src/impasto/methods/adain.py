@@ -7,7 +7,7 @@ photos and paintings turns them into a picture. Small and quick; the style of a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -25,6 +25,9 @@ from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.options import Options
 from impasto.stylizers.one_pass import OnePass
 from impasto.stylizers.styles import Style, moments_kind, recall
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
+from impasto.training.pictures import Pictures
 from impasto.weights import load_weights, resolve
 
 DEEPEST = 4
@@ -185,3 +188,17 @@ class AdaINTraining(nn.Module):
         """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles).clamp(0, 1))
         return stack_rows(rows)
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """AdaIN's decoder over vgg19-slim, from random weights or from `from_`."""
+    options = cast(MethodOptions, options)
+    torch.manual_seed(options.seed)
+    backbone, decoder = load_backbone(SLIM), slim_decoder()
+    if options.from_:
+        start_decoder(decoder, options.from_)
+    learner = AdaINTraining(backbone, judge(options), decoder)
+    return as_task("adain", learner)
+
+
+TRAINING = Training(MethodOptions, build_training)

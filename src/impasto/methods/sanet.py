@@ -8,7 +8,7 @@ painting is its feature maps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,9 @@ from impasto.optimize.perceptual_loss import STYLE_LAYERS, PerceptualLoss, stack
 from impasto.options import Options
 from impasto.stylizers.one_pass import OnePass
 from impasto.stylizers.styles import Style, maps_kind, parts
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
+from impasto.training.pictures import Pictures
 from impasto.weights import load_weights, resolve
 
 SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")
@@ -324,3 +327,35 @@ class SANetTraining(nn.Module):
         """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles).clamp(0, 1))
         return stack_rows(rows)
+
+
+class SANetTrainOptions(MethodOptions):
+    """What the training of SANet can be told besides."""
+
+    identity_weight: float = Field(50.0, ge=0, description="weight of pictures painted in their own style: pixels")
+    features_weight: float = Field(1.0, ge=0, description="weight of pictures painted in their own style: features")
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """SANet's transform and decoder over vgg19-slim, from random weights or from `from_`."""
+    options = cast(SANetTrainOptions, options)
+    torch.manual_seed(options.seed)
+    backbone, network = load_backbone(SLIM), SANetwork.slim()
+    if options.from_:
+        file = load_weights(options.from_)
+        if file.config.get("method") == "sanet":
+            file.fill(network)
+        else:
+            start_decoder(network.decoder, options.from_)
+            network.start_as_identity()
+    learner = SANetTraining(
+        backbone,
+        judge(options),
+        network,
+        pixels_weight=options.identity_weight,
+        features_weight=options.features_weight,
+    )
+    return as_task("sanet", learner)
+
+
+TRAINING = Training(SANetTrainOptions, build_training)
