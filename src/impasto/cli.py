@@ -35,6 +35,7 @@ from impasto.cli_texture import texture
 from impasto.cli_train import train
 from impasto.cli_transfer import fit, predict
 from impasto.cli_video import video
+from impasto.cli_web import web
 from impasto.errors import ImpastoError, is_out_of_memory
 
 DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -52,6 +53,7 @@ app.command(cls=OpenCommand)(stylize)
 app.command(cls=OpenCommand)(batch)
 app.command(cls=OpenCommand)(video)
 app.command(cls=OpenCommand)(serve)
+app.command()(web)
 app.command()(methods)
 app.command()(styles)
 app.add_typer(style, name="style")
