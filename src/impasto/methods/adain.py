@@ -7,10 +7,9 @@ photos and paintings turns them into a picture. Small and quick; the style of a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.feedforward.instance_norm import decode_normalised, decoding_stages, measure_level, measure_photo
@@ -22,8 +21,7 @@ from impasto.networks.layers import StepDecoder
 from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.options import Options
-from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, recall
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
@@ -35,11 +33,8 @@ LEVELS = (4, 3, 2, 1)
 LAYERS = {level: f"relu{level}_1" for level in LEVELS}
 
 
-class AdaINOptions(Options):
-    """What can be chosen without training anew."""
-
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+class AdaINOptions(OnePassOptions):
+    """Options of adain."""
 
 
 def paper_decoder() -> StepDecoder:

@@ -7,10 +7,9 @@ any weighted mixture of styles is one pass, and a new style is learned by these 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import ImpastoError
@@ -18,8 +17,8 @@ from impasto.feedforward.stages import Stage
 from impasto.feedforward.transformation_network import Norms, TransformationNetwork, blend_stage, network_stages
 from impasto.images.tensors import LEAST_SIDE
 from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
-from impasto.options import Options
 from impasto.stylizers.fixed_styles import SharedNetworkStyles
+from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import as_task, judge
@@ -34,11 +33,8 @@ from impasto.training.pictures import Pictures
 from impasto.weights import load_weights
 
 
-class ConditionalNormOptions(Options):
-    """What can be chosen without training anew."""
-
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+class ConditionalNormOptions(OnePassOptions):
+    """Options of conditional_norm."""
 
 
 class ConditionalNetwork(nn.Module):

@@ -7,7 +7,7 @@ all methods of one pass, at the price of a training for each painting; a style h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from pydantic import Field
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from impasto.errors import WeightsError
 from impasto.feedforward.transformation_network import TransformationNetwork
-from impasto.options import Options
 from impasto.stylizers.fixed_styles import NAMED, PaintingNetworks, PaintingTraining
+from impasto.stylizers.one_pass import OnePassOptions
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import as_task, judge
 from impasto.training.paintings import (
@@ -28,11 +28,10 @@ from impasto.training.pictures import Pictures
 from impasto.weights import load_weights
 
 
-class JohnsonOptions(Options):
-    """What can be chosen without training anew."""
+class JohnsonOptions(OnePassOptions):
+    """Options of johnson."""
 
     weights: str = Field("", description="local file of one or more trained networks instead of the shipped ones")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
 def paper_network() -> TransformationNetwork:

@@ -23,7 +23,7 @@ from impasto.weights import load_weights
 
 
 class MetaNetOptions(GeneratedOptions):
-    """What can be chosen without training anew."""
+    """Options of metanet."""
 
 
 def slim_network(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from pydantic import Field
@@ -19,8 +19,8 @@ from impasto.errors import ImpastoError, OptionError
 from impasto.feedforward.transformation_network import Norms, TransformationNetwork
 from impasto.ops.moments import precise
 from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows
-from impasto.options import Options
 from impasto.stylizers.fixed_styles import NetworkStyles
+from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import as_task, judge
@@ -32,11 +32,10 @@ from impasto.training.pictures import Pictures
 from impasto.weights import load_weights, resolve
 
 
-class MetaStyleOptions(Options):
-    """What can be chosen without training anew."""
+class MetaStyleOptions(OnePassOptions):
+    """Options of metastyle."""
 
     weights: str = Field("", description="local file of initial parameters instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
 def paper_network() -> TransformationNetwork:

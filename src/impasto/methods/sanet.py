@@ -8,7 +8,7 @@ painting is its feature maps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +25,7 @@ from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
 from impasto.ops.cpu_kernels import round_scale, scale_channels
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import STYLE_LAYERS, PerceptualLoss, stack_rows
-from impasto.options import Options
-from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.styles import Style, maps_kind, parts
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
@@ -40,14 +39,12 @@ SHIFT = nn.MaxPool2d(3, stride=1, padding=1)
 """How a path tells of the position by which `enlarge` looks further at an odd size; see `receptive`."""
 
 
-class SANetOptions(Options):
-    """What can be chosen without training anew."""
+class SANetOptions(OnePassOptions):
+    """Options of sanet."""
 
     positions: int = Field(
         4096, ge=16, le=1 << 20, description="most positions of the painting that are looked at; more are thinned out"
     )
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) -> Tensor:

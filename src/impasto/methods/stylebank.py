@@ -11,7 +11,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +30,9 @@ from impasto.feedforward.transformation_network import (
 from impasto.images.tensors import LEAST_SIDE
 from impasto.ops.moments import fit_mask
 from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
-from impasto.options import Options
 from impasto.progress import OnStep
 from impasto.stylizers.fixed_styles import SharedNetworkStyles
+from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import NETWORK, Style, parts
 from impasto.training.loop import MethodTask, Task, Training, TrainOptions
 from impasto.training.one_pass import judge
@@ -47,11 +47,8 @@ from impasto.training.pictures import Pictures
 from impasto.weights import load_weights
 
 
-class StyleBankOptions(Options):
-    """Options that need no new training."""
-
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+class StyleBankOptions(OnePassOptions):
+    """Options of stylebank."""
 
 
 @dataclass(frozen=True)

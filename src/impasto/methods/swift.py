@@ -33,7 +33,7 @@ from impasto.weights import load_weights
 
 
 class SwiftOptions(GeneratedOptions):
-    """What can be chosen without training anew."""
+    """Options of swift."""
 
 
 def swift_network(hidden: int = 15, width: int = 8) -> HyperNetwork:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,8 @@ from impasto.feedforward.transformation_network import (
 )
 from impasto.networks.layers import DOUBLING, Conv, double, fit_edge
 from impasto.ops.moments import Moments
-from impasto.options import Options
 from impasto.stylizers.fixed_styles import NAMED, PaintingNetworks, PaintingTraining
+from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import as_task, judge
@@ -46,11 +46,10 @@ LEVELS, BRANCH, NOISE = 5, 8, 3
 MASK = 0xFFFFFFFF
 
 
-class TextureNetworkOptions(Options):
-    """What can be chosen without training anew."""
+class TextureNetworkOptions(OnePassOptions):
+    """Options of texture_network."""
 
     weights: str = Field("", description="local file of one or more trained networks; none is shipped")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
     noise_seed: int = Field(0, ge=0, lt=1 << 31, description="which noise the network is given beside the photo")
 
 

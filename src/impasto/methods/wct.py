@@ -8,7 +8,7 @@ but moments, so a card of the method `gatys` serves here as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +33,7 @@ from impasto.ops.whitening import (
     transport_by_products,
 )
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.options import Options
-from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, note, recall
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge
@@ -49,8 +48,8 @@ USUAL = {5: 1.0, 4: 1.3, 3: 1.3, 2: 1.2, 1: 1.0}
 """Strength by level: deep features are exaggerated, as the photo's own are blended in below them."""
 
 
-class WCTOptions(Options):
-    """What can be chosen without training anew."""
+class WCTOptions(OnePassOptions):
+    """Options of wct."""
 
     levels: tuple[int, ...] = Field(
         (4, 3, 2, 1), min_length=1, description="levels at which colours and textures change"
@@ -65,8 +64,6 @@ class WCTOptions(Options):
     transform: Transform = Field(
         "transport", description="zca as in the paper, or the optimal transport between Gaussians"
     )
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
     @model_validator(mode="after")
     def _fitting(self) -> WCTOptions:
