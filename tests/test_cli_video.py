@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,12 +61,12 @@ def frames(path: str) -> list[Tensor]:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Tensor]]:
-    """The frames that went into each video: x264's own rounding differs a little from run to run."""
+    """The frames that went into each video, before colour is stored at half the size."""
     given: dict[str, list[Tensor]] = {}
 
-    def write(results: Iterable[Tensor], times: Sequence[Frame], source: Path, target: Path) -> None:
+    def write(results: Iterable[Tensor], times: Sequence[Frame], source: Path, target: Path, *rest: Any) -> None:
         given[target.name] = list(results)
-        write_video(given[target.name], times, source, target)
+        write_video(given[target.name], times, source, target, *rest)
 
     monkeypatch.setattr(cli_video_run, "write_video", write)
     return given
