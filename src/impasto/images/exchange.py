@@ -14,8 +14,8 @@ from PIL.Image import Image, fromarray
 from torch import Tensor
 
 from impasto.errors import OptionError
-from impasto.images.decoding import srgb
-from impasto.images.files import Location, Picture, open_picture, picture_of
+from impasto.images.decoding import decode, srgb
+from impasto.images.files import Location, Picture, open_picture, to_picture
 from impasto.images.masks import check_masks, mask_of
 from impasto.images.tensors import resize
 from impasto.images.transparency import fill_hidden
@@ -90,7 +90,7 @@ def read_any(value: Any, role: str) -> Picture:
     if isinstance(value, np.ndarray):
         return picture_of_array(value, role)
     if isinstance(value, Image):
-        return picture_of(value)
+        return to_picture(*decode(value, name=role))
     if isinstance(value, str | os.PathLike):
         return open_picture(value)
     raise OptionError(f"{role} is {KINDS}, not {type(value).__name__}")

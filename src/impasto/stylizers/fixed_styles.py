@@ -20,7 +20,8 @@ from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, stack_rows
 from impasto.options import Options
 from impasto.stylizers.mixing import mixture_stages, network_kind
 from impasto.stylizers.one_pass import OnePass
-from impasto.stylizers.styles import NAMED, Style, built_in_styles, load_style
+from impasto.stylizers.styles import NAMED as NAMED
+from impasto.stylizers.styles import Style, built_in_styles, load_style
 from impasto.weights import Network, digest_numbers, load_weights, resolve
 
 TOLD = ("title", "artist")
