@@ -36,10 +36,12 @@ LEVELS = [
     | {"video", "flow", "procedural", "remote", "png", "shortcuts"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"} | {"raft"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
-    | {"schedule", "tiling", "tiled_objective", "memory", "runtimes"},
+    | {"schedule", "tiling", "tiled_objective", "memory", "runtimes", "hypercolumns", "nearest"},
     {
         "optimize",
         "parameterizations",
+        "pyramids",
+        "painting_places",
         "styles",
         "stylizer",
         "one_pass",
