@@ -33,7 +33,7 @@ LEVELS = [
         "timing",
         "weights",
     }
-    | {"video", "flow", "procedural", "remote", "png", "shortcuts"},
+    | {"video", "flow", "procedural", "remote", "png", "shortcuts", "transparency", "masks"},
     {"layers", "receptive", "backbones", "torchvision_backbones", "normalised_vgg", "classifiers"} | {"raft"},
     {"losses", "diversity", "perceptual", "stages", "instance_norm", "transformation", "hypernetwork"}
     | {"schedule", "tiling", "tiled_objective", "memory", "runtimes", "hypercolumns", "nearest"},
@@ -52,6 +52,7 @@ LEVELS = [
     },
     {"methods", "recipes", "textures"},
     {"training", "distillation", "texture_training", "transfer", "evaluation", "export", "run_record"}
+    | {"split_graphs"}
     | {"job", "server"},
     {"cli"},
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -114,3 +115,33 @@ def test_mistakes_are_told_in_a_line(
     assert main(["export", *words]) == 2
     assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_swift_is_written_as_two_graphs_and_the_styles_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    pytest.importorskip("onnx")
+    model = narrow("swift")
+    monkeypatch.setattr("impasto.stylizer.load", lambda *words, **options: model)
+    monkeypatch.setattr("impasto.server.browser_files.built_in_styles", dict)
+    assert main(["export", str(tmp_path / "swift"), "-m", "swift"]) == 0
+    names = ["paint.onnx", "style.onnx", "styles.json"]
+    assert sorted(path.name for path in (tmp_path / "swift").iterdir()) == names
+    assert main(["export", str(tmp_path / "swift"), "-m", "swift"]) == 2
+    assert "holds files already; use --force" in capsys.readouterr().err
+
+
+def test_what_the_page_uses_is_written_with_pictures_of_the_styles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    from impasto.server import browser_files
+
+    model = narrow("swift")
+    monkeypatch.setattr(browser_files, "list_styles", lambda model: [{"name": "one", "numbers": [0.5]}])
+    monkeypatch.setattr(browser_files, "paint", lambda model, photo, name: photo)
+    names = browser_files.write_browser_files(model, tmp_path / "models")
+    assert {"kernels.onnx", "network.onnx", "style.onnx", "models.json", "example.jpg", "styles/one.jpg"} <= {*names}
+    about = json.loads((tmp_path / "models" / "models.json").read_text())
+    assert about["styles"] == [{"name": "one", "numbers": [0.5], "picture": "styles/one.jpg"}]
+    assert about["network"]["normed"] == sum(model.network.template.normed)

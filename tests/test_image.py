@@ -132,7 +132,11 @@ def test_icc_profile_that_changes_nothing_or_is_broken(tmp_path, profile):
 
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
 def test_icc_profile_of_linear_grey(tmp_path, mode):
-    grey = Image.fromarray(np.full((5, 7), 128 * 257, np.uint16)) if mode == "I;16" else Image.new(mode, (7, 5), 128)
+    grey = (
+        Image.fromarray(np.full((5, 7), 128 * 257, np.uint16))
+        if mode == "I;16"
+        else Image.new(mode, (7, 5), 128 if mode == "L" else (128, 255))
+    )
     grey.save(tmp_path / "a.png", icc_profile=LINEAR_GREY)
     expected = 1.055 * (128 / 255) ** (1 / 2.4) - 0.055
     assert float((read_image(tmp_path / "a.png") - expected).abs().max()) < 1.5 / 255
@@ -176,7 +180,7 @@ def test_sixteen_bit_grey_with_a_transparent_value(tmp_path):
     Image.fromarray(np.array([[0, 1000, 65535]], np.uint16)).save(tmp_path / "a.png", transparency=1000)
     picture = open_picture(tmp_path / "a.png")
     assert picture.alpha.flatten().tolist() == [1, 0, 1]
-    assert picture.color[0, 0, 0].tolist() == pytest.approx([0, 1000 / 65535, 1])
+    assert picture.color[0, 0, 0, ::2].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1), (np.int32, 65535), (np.int32, 2**31 - 1)])
@@ -199,7 +203,7 @@ def test_palette_with_transparency(tmp_path, suffix):
     image.save(tmp_path / f"a.{suffix}", transparency=1)
     picture = open_picture(tmp_path / f"a.{suffix}")
     assert picture.alpha.flatten().tolist() == [1, 0, 1]
-    assert (levels(picture.color)[0] == np.eye(3) * 255).all()
+    assert levels(picture.color)[0, ::2].tolist() == [[255, 0, 0], [0, 0, 255]]
 
 
 def test_one_bit(tmp_path):

@@ -11,11 +11,12 @@ import typer
 from torch import Tensor
 
 from impasto.cli_flags import take_flags
-from impasto.color import MATCHING_MODES, luma
+from impasto.color import MATCHING_MODES
 from impasto.errors import ImpastoError, OptionError
-from impasto.image import open_picture, parse_size, read_image
+from impasto.image import open_picture, parse_size, read_painting
 from impasto.job import Inputs, Job, load_model, pick_device, prepare, working_size
 from impasto.learned import LearnedStyles, named_style
+from impasto.masks import check_masks, mask_of
 from impasto.run_record import Recipe, find_style, is_bare, read_recipe
 from impasto.styles import Style, check_weights, load_style
 from impasto.stylizer import Stylizer, find_method
@@ -106,12 +107,14 @@ def read_style(path: Path) -> Tensor | Style:
     """A painting, (1, 3, H, W), or a style card, or a style of which the method knows the name; raises ImpastoError."""
     if is_bare(path):
         return named_style(path.name)
-    return load_style(path) if path.suffix.lower() == CARD else read_image(path)
+    return load_style(path) if path.suffix.lower() == CARD else read_painting(path)
 
 
 def read_masks(recipe: Recipe) -> tuple[Tensor, ...]:
-    """The masks, (1, 1, H, W) each; raises ImpastoError."""
-    return tuple(luma(read_image(path)) for path in recipe.masks)
+    """The masks, (1, 1, H, W) each; raises ImpastoError, also if they select nothing."""
+    masks = tuple(mask_of(open_picture(path)) for path in recipe.masks)
+    check_masks(masks, [path.name for path in recipe.masks])
+    return masks
 
 
 def note_weights(recipe: Recipe, model: Stylizer) -> None:

@@ -17,7 +17,7 @@ from impasto.cli_job import Inputs, Job, load_model, note_size, note_weights, pi
 from impasto.cli_job import working_size as find_working_size
 from impasto.color import MATCHING_MODES
 from impasto.errors import ImpastoError
-from impasto.image import Picture, resize
+from impasto.image import Picture
 from impasto.remote import is_remote, read_remote, url_of
 from impasto.run_record import Recipe, digest, is_bare
 from impasto.styles import Style
@@ -74,8 +74,7 @@ class Painter:
             note_size(self.recipe, self.model, own, size)
         if size == own:
             return photo  # large ones stay bytes
-        alpha = None if photo.alpha is None else resize(photo.alpha, *size)
-        return Picture(resize(photo.color, *size), alpha)
+        return photo.resized(*size)
 
     def job(self, recipe: Recipe, photo: Picture, styles: Sequence[Path]) -> Job:
         """A run over a photo as `fit` gave it; reads and encodes the styles if need be. Raises ImpastoError."""

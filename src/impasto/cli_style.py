@@ -39,7 +39,7 @@ def extract(
     flags.be_quiet(quiet)
     from impasto.cli_job import pick_device
     from impasto.errors import ImpastoError
-    from impasto.image import read_image
+    from impasto.image import read_painting
     from impasto.job import fit_painting
     from impasto.styles import Style, save_style
     from impasto.stylizer import find_method, load
@@ -50,7 +50,7 @@ def extract(
     if len(files) != 1:
         raise ImpastoError(f"name one painting: impasto style extract PAINTING, not {len(files)}")
     target = flags.check_target(output or Path(f"{Path(files[0]).stem}.safetensors"), force, (".safetensors",))
-    image = read_image(files[0])
+    image = read_painting(files[0])
     model = load(found.name, preset=preset or "default", device=pick_device(device), **options)
     fitted = fit_painting(model, image, size)
     info = flags.given(title=title, artist=artist, year=year) | {"width": fitted.shape[-1], "height": fitted.shape[-2]}

@@ -25,6 +25,7 @@ from impasto.decoding import Floats, decode, srgb
 from impasto.errors import ImageError
 from impasto.inputs import is_finite
 from impasto.png import encode_png
+from impasto.transparency import fill_hidden, resize_covered, visible_part
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 TRUSTED = ("JPEG", "PNG", "WEBP")
@@ -47,7 +48,8 @@ class Picture:
     """A picture as read from a file.
 
     stored: (H, W, 3) uint8, or (1, 3, H, W) float32 in [0, 1] if the file has more than 8 bits; sRGB, not
-    premultiplied. alpha: (1, 1, H, W) in [0, 1], or None if opaque.
+    premultiplied, and nothing of what the file holds under full transparency. alpha: (1, 1, H, W) in [0, 1], or None
+    if opaque.
     """
 
     stored: Tensor
@@ -65,6 +67,19 @@ class Picture:
         if self.stored.dtype != torch.uint8:
             return self.stored
         return self.stored.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+    def resized(self, height: int, width: int) -> Picture:
+        """The picture at another size; colours count as far as they can be seen. Itself if it has that size."""
+        if self.size == (height, width):
+            return self
+        if self.alpha is None:
+            return Picture(resize(self.color, height, width), None)
+        check_sides(height, width)
+        return Picture(*resize_covered(self.color, self.alpha, height, width))
+
+    def painting(self, name: str) -> Tensor:
+        """What a method is to see of a painting, (1, 3, H, W): the part that is visible. Raises ImageError if none."""
+        return visible_part(self.color, self.alpha, name)
 
 
 def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, name: str = "") -> Picture:
@@ -97,6 +112,8 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
 
 def _to_picture(image: Image.Image) -> Picture:
     color, alpha = decode(image)
+    if alpha is not None:
+        color = fill_hidden(color, alpha)
     if color.dtype != np.uint8:
         stored = _to_tensor(color.astype(np.float32, copy=False))
     else:
@@ -105,8 +122,19 @@ def _to_picture(image: Image.Image) -> Picture:
 
 
 def read_image(path: Location, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read a picture's colours without its transparency: (1, 3, H, W) float32, sRGB in [0, 1]. As open_picture."""
+    """Read a picture's colours without its transparency: (1, 3, H, W) float32, sRGB in [0, 1]. As open_picture.
+
+    What can't be seen has the colours of what is visible beside it.
+    """
     return open_picture(path, max_pixels=max_pixels).color
+
+
+def read_painting(path: Location) -> Tensor:
+    """Read what is visible of a painting: (1, 3, H, W) float32, sRGB in [0, 1], cropped to that. As open_picture.
+
+    Raises ImageError also if all of it is transparent.
+    """
+    return open_picture(path).painting(str(path))
 
 
 def read_metadata(path: Location, *, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
@@ -164,10 +192,15 @@ def encode_picture(image: Tensor, kind: str, *, alpha: Tensor | None = None, qua
     return _encode(pixels, kind, quality, {})
 
 
-def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Resize (B, C, H, W) in [0, 1] to (B, C, height, width) by antialiased bicubic; if so already, as is."""
+def check_sides(height: int, width: int) -> None:
+    """Raise ImageError if a side is less than 1."""
     if height < 1 or width < 1:
         raise ImageError(f"a picture can't be resized to {width}x{height}: both sides must be at least 1")
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize (B, C, H, W) in [0, 1] to (B, C, height, width) by antialiased bicubic; if so already, as is."""
+    check_sides(height, width)
     if image.shape[-2:] == (height, width):
         return image
     return functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)

@@ -59,9 +59,13 @@ class Job:
     inputs: Inputs
 
     @functools.cached_property
+    def _sized(self) -> Picture:
+        return self.inputs.content.resized(*self.size)
+
+    @functools.cached_property
     def content(self) -> Tensor:
         """The photo at the working size, (1, 3, H, W)."""
-        return resize(self.inputs.content.color, *self.size)
+        return self._sized.color
 
     @property
     def large(self) -> bool:
@@ -83,8 +87,7 @@ class Job:
     @property
     def alpha(self) -> Tensor | None:
         """The photo's transparency at the working size."""
-        alpha = self.inputs.content.alpha
-        return None if alpha is None else resize(alpha, *self.size)
+        return None if self.inputs.content.alpha is None else self._sized.alpha
 
     def finish(self, image: Tensor) -> Tensor:
         """A picture as the method made it, with the photo's colours if they are to be kept."""

@@ -153,7 +153,7 @@ def _open_onnxruntime(graph: bytes) -> Session:
     return lambda x: session.run(None, {"x": x})
 
 
-class _Writer:
+class GraphWriter:
     """An ONNX graph under way."""
 
     def __init__(self) -> None:
@@ -161,6 +161,7 @@ class _Writer:
         self.constants: list[Any] = []
 
     def constant(self, value: Tensor) -> str:
+        """Add a constant; returns its name."""
         from onnx import numpy_helper
 
         name = f"c{len(self.constants)}"
@@ -168,6 +169,7 @@ class _Writer:
         return name
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node; returns the name of its output."""
         from onnx import helper
 
         name = f"y{len(self.nodes)}"
@@ -225,7 +227,7 @@ def write_graph(path: Iterable[nn.Module], taps: dict[nn.Module, list[nn.Module]
     """
     from onnx import TensorProto, helper
 
-    writer, path = _Writer(), list(path)
+    writer, path = GraphWriter(), list(path)
     first = next(layer for layer in leaves(path) if isinstance(layer, nn.Conv2d))
     x, outputs = "x", []
     for module in path:

@@ -18,10 +18,11 @@ from typing import Any
 from torch import Tensor
 
 from impasto import job as jobs_of_one
-from impasto.color import MATCHING_MODES, luma
+from impasto.color import MATCHING_MODES
 from impasto.errors import ImpastoError, OptionError, is_out_of_memory
 from impasto.image import Picture, decode_picture, encode_picture, fit, resize
 from impasto.job import Inputs, fit_painting, working_size
+from impasto.masks import check_masks, mask_of
 from impasto.run_record import Recipe, make_record
 from impasto.server.jobs import Job, JobQueue, Outcome, Work
 from impasto.server.limits import Limits, Malformed, Missing, TooMuch
@@ -120,6 +121,7 @@ class Studio:
         self.limits.check_work(model, size)
         styles = self._find_styles(order, model, size)
         masks = tuple(self._mask(data, f"mask {i}", size) for i, data in enumerate(files.get("masks", ()), 1))
+        check_masks(masks, [f"mask {i}" for i in range(1, len(masks) + 1)])
         painting = jobs_of_one.Job(recipe, model, size, Inputs(content, styles, masks))
         held = sum(map(_bytes, (content.stored, *masks, *(s for s in styles if isinstance(s, Tensor)))))
         about = functools.partial(_about, painting, _sources(order))
@@ -158,7 +160,7 @@ class Studio:
 
     def _painting(self, data: bytes, name: str, model: Stylizer, longer: int, whole: bool) -> Tensor:
         """A painting at the size at which it is looked at, or whole if it has to be recoloured before."""
-        image = self.decode(data, name).color
+        image = self.decode(data, name).painting(name)
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         self._check_painting(model, height, width)
         return image if whole else resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
@@ -168,7 +170,7 @@ class Studio:
             raise TooMuch(f"a painting of {width}x{height} is more than can be looked at; give a smaller style_size")
 
     def _mask(self, data: bytes, name: str, size: tuple[int, int]) -> Tensor:
-        return resize(luma(self.decode(data, name).color).clamp(0, 1), *size)
+        return resize(mask_of(self.decode(data, name)), *size)
 
     # --- cards
 
@@ -191,7 +193,7 @@ class Studio:
         model = self._models.get(wishes, device)
         if not order.files.get("painting"):
             raise Malformed("painting: the picture is missing")
-        image = self.decode(order.files["painting"][0], "painting").color
+        image = self.decode(order.files["painting"][0], "painting").painting("painting")
         fitted = fit_painting(model, image, wishes.size)
         self._check_painting(model, fitted.shape[-2], fitted.shape[-1])
         info = {name: value for name, value in wishes.model_dump(include={"title", "artist", "year"}).items() if value}
