@@ -14,23 +14,35 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from impasto.backbones import SLIM, Backbone, default_layers, load_backbone
-from impasto.color import match_low_frequencies
 from impasto.errors import OptionError
-from impasto.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
-from impasto.image import resize
-from impasto.losses import CovarianceLoss, Objective, SelfSimilarityLoss, Term, TotalVariation, fit_mask
-from impasto.memory import backwards_room
-from impasto.nearest import MatchedLoss, MatchForm, NearestLoss, directions, rows_of
-from impasto.optimize import OnStep, OptimizerName, Scale, Settings, Targets, coarse_to_fine, ignore
+from impasto.feedforward.tile_size import backwards_room
+from impasto.images.color import match_low_frequencies
+from impasto.images.tensors import resize
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import default_layers, load_backbone
+from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
+from impasto.networks.receptive_field import stride_after
+from impasto.networks.vgg19_slim import SLIM
+from impasto.ops.moments import Moments, fit_mask
+from impasto.optimize.descent import OptimizerName, Scale, Settings, Targets, coarse_to_fine
+from impasto.optimize.losses import CovarianceLoss, Objective, SelfSimilarityLoss, Term, TotalVariation
+from impasto.optimize.nearest import MatchedLoss, MatchForm, NearestLoss, directions, rows_of
+from impasto.optimize.pyramids import LaplacianPyramid, enlarge, without_detail
+from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
 from impasto.options import Options
-from impasto.painting_places import Places, balance, choose, distinct, gather, places_kind, recall_layer, recall_places
-from impasto.pyramids import LaplacianPyramid, enlarge, without_detail
-from impasto.receptive import stride_after
-from impasto.statistics import Moments
-from impasto.styles import Style, measure, recall
-from impasto.stylizer import Stylizer
-from impasto.tiled_objective import FittingObjective, choose_tile, look, looking
+from impasto.progress import OnStep, ignore
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.painting_places import (
+    Places,
+    balance,
+    choose,
+    distinct,
+    gather,
+    places_kind,
+    recall_layer,
+    recall_places,
+)
+from impasto.stylizers.styles import Style, measure, recall
 
 VGG16_LAYERS = (
     *("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1"),

@@ -14,10 +14,8 @@ from torch.nn import functional
 
 from impasto import __version__
 from impasto.errors import ImpastoError
-from impasto.generated import HIDDEN, GeneratedNetworks
-from impasto.image import encode_picture
-from impasto.server.gallery import landscape
-from impasto.split_graphs import (
+from impasto.images.files import encode_picture
+from impasto.runs.split_graphs import (
     convolution_graph,
     describe_network,
     kernels_graph,
@@ -25,7 +23,9 @@ from impasto.split_graphs import (
     painting_graph,
     style_graph,
 )
-from impasto.styles import built_in_styles, load_style
+from impasto.server.gallery import landscape
+from impasto.stylizers.generated_network import HIDDEN, GeneratedNetworks
+from impasto.stylizers.styles import built_in_styles, load_style
 
 EXAMPLE_SIZE, THUMB_SIZE = (720, 960), (384, 512)
 GRAPHS = {

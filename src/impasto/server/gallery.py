@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from impasto.image import encode_picture
+from impasto.images.files import encode_picture
+from impasto.methods import load
 from impasto.server.limits import Missing
-from impasto.styles import built_in_styles, load_style
-from impasto.stylizer import Stylizer, load
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.styles import built_in_styles, load_style
 
 HEIGHT, WIDTH = 168, 224
 

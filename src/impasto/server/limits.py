@@ -8,7 +8,7 @@ from pydantic import Field
 
 from impasto.errors import ImpastoError
 from impasto.options import Options
-from impasto.stylizer import Stylizer
+from impasto.stylizers.base import Stylizer
 
 USUAL_POSITIONS = 4096
 

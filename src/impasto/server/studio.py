@@ -17,18 +17,20 @@ from typing import Any
 
 from torch import Tensor
 
-from impasto import job as jobs_of_one
-from impasto.color import MATCHING_MODES
 from impasto.errors import ImpastoError, OptionError, is_out_of_memory
-from impasto.image import Picture, decode_picture, encode_picture, fit, resize
-from impasto.job import Inputs, fit_painting, working_size
-from impasto.masks import check_masks, mask_of
-from impasto.run_record import Recipe, make_record
+from impasto.images.color import MATCHING_MODES
+from impasto.images.files import Picture, decode_picture, encode_picture
+from impasto.images.masks import check_masks, mask_of
+from impasto.images.tensors import LEAST_SIDE, fit, resize
+from impasto.methods import list_methods, load
+from impasto.runs import painting as jobs_of_one
+from impasto.runs.painting import Inputs, fit_painting, working_size
+from impasto.runs.record import Recipe, make_record
 from impasto.server.jobs import Job, JobQueue, Outcome, Work
 from impasto.server.limits import Limits, Malformed, Missing, TooMuch
 from impasto.server.schema import FORMATS, Choice, Order, describe_method
-from impasto.styles import Style, built_in_styles, check_weights, load_style, save_style
-from impasto.stylizer import LEAST_SIDE, Stylizer, list_methods, load
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.styles import Style, built_in_styles, check_weights, load_style, save_style
 
 MOST_MODELS = 8
 CARD_TYPE = "application/octet-stream"
