@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from impasto import nearest as module
 from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
+from impasto.optimize import nearest as module
 from impasto.optimize.losses import Objective, SelfSimilarityLoss, Term
 from impasto.optimize.nearest import MatchedLoss, NearestLoss, directions, nearest, rows_of, spread
 from impasto.optimize.tiled_objective import TiledObjective, look
