@@ -26,7 +26,7 @@ from impasto.server.app import create_app
 from impasto.server.limits import Limits
 from impasto.server.studio import Studio
 from impasto.styles import moments_kind
-from server_support import ADDRESS, load_tiny, open_studio, picture_bytes, wait_until
+from server_support import ADDRESS, ThreadWorker, load_tiny, odd_tasks, open_studio, picture_bytes, wait_until
 
 PHOTO, PAINTING = picture_bytes(1), picture_bytes(2, 40, 40)
 
@@ -304,7 +304,8 @@ def test_other_names_and_other_sites_are_refused(client: TestClient) -> None:
 
 
 def test_a_token_opens(tmp_path: Path) -> None:
-    app = create_app(Studio(["cpu"], Limits(), tmp_path), token="open-sesame")
+    studio = Studio(["cpu"], Limits(), tmp_path, lambda device, limits: ThreadWorker(odd_tasks))
+    app = create_app(studio, token="open-sesame")
     with TestClient(app, base_url="http://there.example") as client:
         check_refusal(client.get("/v1/methods"), 401)
         check_refusal(client.get("/v1/methods?token=wrong"), 401)

@@ -85,6 +85,18 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
     Raises ImageError also for another format, a longer side than max_side, an animation, or a JPEG of so many scans
     that reading them all would take minutes.
     """
+    with _opened_foreign(data, name, max_pixels, max_side) as image:
+        return _to_picture(image)
+
+
+def peek_size(data: bytes, name: str, *, max_pixels: int, max_side: int) -> tuple[int, int]:
+    """The size (height, width) of what `decode_picture` would read, from the header alone; raises ImageError as it."""
+    with _opened_foreign(data, name, max_pixels, max_side) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened_foreign(data: bytes, name: str, max_pixels: int, max_side: int) -> Iterator[Image.Image]:
     with _opened(io.BytesIO(data), max_pixels, name, TRUSTED) as image:
         if max(image.size) > max_side:
             raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
@@ -92,7 +104,7 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
             raise ImageError(f"{name} is an animation; send a single picture")
         if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
             raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it anew as a plain JPEG")
-        return _to_picture(image)
+        yield image
 
 
 def _to_picture(image: Image.Image) -> Picture:
