@@ -50,7 +50,7 @@ def main() -> None:
 
 def write_photos(folder: Path, count: int, side: int) -> Path:
     """JPEG files of `side` by three quarters of it."""
-    from impasto.image import write_image
+    from impasto.images.files import write_image
 
     folder.mkdir()
     for number in range(count):
@@ -60,11 +60,11 @@ def write_photos(folder: Path, count: int, side: int) -> Path:
 
 def measure_here(arguments: argparse.Namespace, photos: Path, out: Path) -> dict[str, Any]:
     """Milliseconds a picture: the model's alone, and with all that `impasto batch` does."""
-    from impasto.cli_batch_here import Here
-    from impasto.cli_batch_plan import make_plan
-    from impasto.image import read_image
-    from impasto.run_record import Recipe
-    from impasto.styles import load_style
+    from impasto.batch.local_engine import Here
+    from impasto.batch.plan import make_plan
+    from impasto.images.files import read_image
+    from impasto.runs.record import Recipe
+    from impasto.stylizers.styles import load_style
 
     base = Recipe.parse({"method": arguments.method}, "batch")
     plan = make_plan(base, [str(photos)], [arguments.style], out, suffix=f".{arguments.format}", force=True)
@@ -123,7 +123,7 @@ class Silent:
 
 def measure_pools(arguments: argparse.Namespace, photos: Path, out: Path) -> list[dict[str, Any]]:
     """A row for each number of workers."""
-    from impasto.cli_batch_ray import MOST_PHOTOS, ROUNDS
+    from impasto.batch.ray_engine import MOST_PHOTOS, ROUNDS
 
     if not arguments.workers:
         return []

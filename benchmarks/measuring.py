@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from impasto.timing import summarize, time_interleaved, to_markdown
+from impasto.evaluation.timing import summarize, time_interleaved, to_markdown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -55,7 +55,7 @@ def main() -> None:
 def load_models(names: list[str] | None, **options: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The methods by name, and why some of them can't be had."""
     import impasto
-    from impasto.stylizer import find_method
+    from impasto.methods import find_method
 
     models: dict[str, Any] = {}
     missing: dict[str, str] = {}

@@ -24,12 +24,12 @@ from measuring import show
 from torch import Tensor
 
 import impasto
-from impasto.evaluation.evaluate import load_loss_network
+from impasto.evaluation.measure import load_loss_network
 from impasto.evaluation.metrics import CONTENT_LAYER, STYLE_LAYERS, content_loss, describe_style, ssim, style_loss
-from impasto.evaluation.pictures import list_pictures, read_sized
-from impasto.image import read_image, write_image
-from impasto.layers import inference
-from impasto.sheet import contact_sheet
+from impasto.evaluation.pairs import list_pictures, read_sized
+from impasto.images.contact_sheet import contact_sheet
+from impasto.images.files import read_image, write_image
+from impasto.networks.layers import inference
 
 SIDE = 512
 OFFSETS = (0, 13, 26)

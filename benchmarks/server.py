@@ -67,7 +67,7 @@ def main() -> None:
 
 def make_order(side: int) -> bytes:
     """A request's body: a photo as a JPEG, a built-in style."""
-    from impasto.image import encode_picture
+    from impasto.images.files import encode_picture
 
     photo = base64.b64encode(encode_picture(make_picture(side, side), "JPEG")).decode()
     return json.dumps({"content": photo, "styles": ["starry-night"], "method": METHOD, "format": "jpeg"}).encode()

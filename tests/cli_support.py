@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from impasto.backbones import slim_backbone
-from impasto.cli import main
-from impasto.image import write_image
+from impasto.cli.main import main
+from impasto.images.files import write_image
+from impasto.networks.vgg19_slim import slim_backbone
 from impasto.weights import save_weights
 
 QUICK = ("--steps", "2", "--octaves", "0")

@@ -12,11 +12,11 @@ from typing import Any
 import typer.main
 
 from cli_support import make_picture
-from impasto.cli import app, main
-from impasto.image import write_image
+from impasto.cli.main import app, main
+from impasto.images.files import write_image
+from impasto.methods import find_method
 from impasto.options import Options
-from impasto.styles import BUILT_IN
-from impasto.stylizer import find_method
+from impasto.stylizers.styles import BUILT_IN
 from impasto.weights import manifest, resolve
 
 ROOT = Path(__file__).parent.parent
@@ -97,7 +97,7 @@ def parse(words: list[str]) -> tuple[tuple[str, ...], Any]:
 
 def check_flags(verbs: tuple[str, ...], context: Any) -> None:
     """Read the flags that `verbs` does not declare, too; raises OptionError."""
-    from impasto.cli_flags import take_flags
+    from impasto.commands.arguments import take_flags
 
     if context is None or verbs == ("serve",):  # its limits are no method's options
         return
@@ -118,12 +118,12 @@ def check_flags(verbs: tuple[str, ...], context: Any) -> None:
 
 def options_of(verbs: tuple[str, ...], context: Any) -> type[Options] | None:
     """The options that a recipe takes besides its flags."""
-    from impasto.cli_adapt_run import RECIPE
-    from impasto.cli_train import TASKS
-    from impasto.recipes.adversarial import AttackOptions
-    from impasto.recipes.inversion import InversionOptions
-    from impasto.recipes.visualization import DreamOptions
+    from impasto.cli.train import TASKS
+    from impasto.commands.adapt import RECIPE
     from impasto.transfer.tasks import FitOptions
+    from impasto.vision.attack import AttackOptions
+    from impasto.vision.dreams import DreamOptions
+    from impasto.vision.inversion import InversionOptions
 
     if verbs == ("train",):
         task = context.params["task"]

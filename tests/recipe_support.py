@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from impasto.backbones import Backbone
-from impasto.classifiers import Classifier, Head, attach_head
-from impasto.image import fit, read_image, resize
-from impasto.layers import freeze
+from impasto.images.files import read_image
+from impasto.images.tensors import fit, resize
+from impasto.networks.backbone import Backbone
+from impasto.networks.classifiers import Classifier, Head, attach_head
+from impasto.networks.layers import freeze
 from tiny import narrow_slim
 
 

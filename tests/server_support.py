@@ -17,15 +17,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impasto.optimize import Step
+from impasto.methods import find_method
+from impasto.progress import Step
 from impasto.server import tasks as tasks_module
 from impasto.server import wire
-from impasto.server.jobs import Job, JobQueue
-from impasto.server.jobs import Task as JobTask
+from impasto.server.job import Job
+from impasto.server.job import Task as JobTask
+from impasto.server.jobs import JobQueue
 from impasto.server.limits import Limits
 from impasto.server.studio import Studio
 from impasto.server.worker import Outcome, Progress, Task, serve
-from impasto.stylizer import Stylizer, find_method
+from impasto.stylizers.base import Stylizer
 from tiny import narrow, tiny_gatys
 
 ADDRESS = "http://127.0.0.1"

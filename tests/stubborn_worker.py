@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from impasto.optimize import Step
+from impasto.progress import Step
 from impasto.server.worker import Outcome, Progress, Task
 
 

@@ -22,8 +22,8 @@ from docs_support import (
     rehearse,
     shown,
 )
-from impasto.cli_methods import describe_options
-from impasto.stylizer import find_method, list_methods
+from impasto.commands.methods_table import describe_options
+from impasto.methods import find_method, list_methods
 from impasto.weights import resolve
 
 generate = pytest.importorskip("generate")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from impasto.stylizer import load
-from impasto.tiling import Tiling
+from impasto.feedforward.tiled_run import Tiling
+from impasto.methods import load
 from tiny import painting
 
 STATM = Path("/proc/self/statm")

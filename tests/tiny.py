@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_BLOCKS, Backbone, slim_backbone, vgg_steps
-from impasto.image import resize
-from impasto.layers import freeze
-from impasto.learned import LearnedStyles, network_style
+from impasto.feedforward.transformation_network import slim_network
+from impasto.images.tensors import resize
 from impasto.methods.gatys import Gatys, GatysOptions
-from impasto.styles import Style
-from impasto.stylizer import Stylizer
-from impasto.transformation import slim_network
+from impasto.networks.backbone import Backbone
+from impasto.networks.layers import freeze
+from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_BLOCKS, slim_backbone, vgg_steps
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.fixed_styles import LearnedStyles, network_style
+from impasto.stylizers.styles import Style
 
 LEARNED = ("first", "second")
 NARROW_WIDTHS = (8, 16, 24, 32, 32)
@@ -46,8 +47,8 @@ def tiny_gatys(network: Backbone | None = None, /, **options: Any) -> Gatys:
 
 def tiny_wct() -> Stylizer:
     """WCT over the slim encoder and a decoder that never learned anything."""
-    from impasto.layers import StepDecoder
     from impasto.methods.wct import WCT, WCTOptions
+    from impasto.networks.layers import StepDecoder
 
     decoder = StepDecoder(SLIM_WIDTHS)
     _liven(decoder)
@@ -137,7 +138,7 @@ def tiny_metanet() -> Stylizer:
 
 def _awake(network: Any, backbone: Backbone) -> Any:
     """A hyper network that has looked at some pictures, and whose own paint strongly."""
-    from impasto.generated import read_moments
+    from impasto.stylizers.generated_network import read_moments
 
     network.start_reading(read_moments(backbone, torch.rand(8, 3, 16, 16) ** torch.rand(8, 1, 1, 1)))
     network.last.weight.data *= 4
@@ -164,10 +165,10 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
 
     double: in double precision; normalising the features of random networks blows up what is rounded.
     """
-    from impasto.layers import StepDecoder
     from impasto.methods.adain import AdaIN, AdaINOptions
     from impasto.methods.sanet import SANet, SANetOptions, SANetwork
     from impasto.methods.wct import WCT, WCTOptions
+    from impasto.networks.layers import StepDecoder
 
     if name in (*LEARNING, "metanet", "swift"):
         return _double(tiny(name)) if double else tiny(name)
@@ -231,7 +232,7 @@ def narrow_slim(*, pooling: str = "max", seed: int = 7) -> Backbone:
 def random_vgg(name: str, *, pooling: str = "max", seed: int = 7) -> Backbone:
     """A VGG of torchvision's, taken apart by its backbone's own code, but narrow, random and without classifier."""
     vgg = pytest.importorskip("torchvision.models.vgg")
-    from impasto.torchvision_backbones import take_apart
+    from impasto.networks.torchvision_backbones import take_apart
 
     plan: list[int | str] = []
     for count, width in zip(VGG_BLOCKS[name.removesuffix("_bn")], (8, 12, 16, 24, 24), strict=True):

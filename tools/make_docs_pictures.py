@@ -18,8 +18,9 @@ import skimage
 import torch
 from torch import Tensor
 
-from impasto.cli import main as run_impasto
-from impasto.image import fit, read_image, resize, write_image
+from impasto.cli.main import main as run_impasto
+from impasto.images.files import read_image, write_image
+from impasto.images.tensors import fit, resize
 
 TABLE = Path(__file__).with_name("docs_pictures.toml")
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"

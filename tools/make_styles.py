@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.backbones import SLIM, SLIM_LAYERS, load_backbone
-from impasto.image import fit, read_image, resize
+from impasto.images.files import read_image
+from impasto.images.tensors import fit, resize
 from impasto.methods.sanet import SANet, SANetOptions, SANetwork
-from impasto.styles import BUILT_IN, Style, measure, save_style
+from impasto.networks.backbones import load_backbone
+from impasto.networks.vgg19_slim import SLIM, SLIM_LAYERS
+from impasto.stylizers.styles import BUILT_IN, Style, measure, save_style
 
 TABLE = Path(__file__).with_name("styles.toml")
 LONGER_SIDE = 512

@@ -14,7 +14,7 @@ from typing import Any
 from make_styles import LAST_YEAR, NOTED, year_of_death
 from torch import Tensor
 
-from impasto.image import read_image, write_image
+from impasto.images.files import read_image, write_image
 
 TABLE = Path(__file__).with_name("textures.toml")
 FIELDS = {*NOTED, "file", "box"}

@@ -19,10 +19,11 @@ from typing import Any
 import typer.main
 from words import ASKED, phrases, say, translate
 
-from impasto.cli import app
-from impasto.cli_methods import describe_options, shown, summarize
-from impasto.styles import built_in_styles, load_style
-from impasto.stylizer import Stylizer, find_method, list_methods
+from impasto.cli.main import app
+from impasto.commands.methods_table import describe_options, shown, summarize
+from impasto.methods import find_method, list_methods
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.styles import built_in_styles, load_style
 from impasto.weights import load_weights, manifest, resolve
 
 DOCS = Path(__file__).parent.parent

@@ -13,34 +13,42 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from impasto.errors import ImpastoError
-    from impasto.image import read_image, write_image
-    from impasto.styles import Style, load_style, mix, save_style
-    from impasto.stylizer import Stylizer, list_methods, load
+    from impasto.images.files import read_image, write_image
+    from impasto.methods import list_methods, load
+    from impasto.runs.pretrained import from_pretrained, push_to_hub, save_pretrained
+    from impasto.stylizers.base import Stylizer
+    from impasto.stylizers.styles import Style, load_style, mix, save_style
 
 __version__ = "0.1.0"
 __all__ = [
     "ImpastoError",
     "Style",
     "Stylizer",
+    "from_pretrained",
     "list_methods",
     "load",
     "load_style",
     "mix",
+    "push_to_hub",
     "read_image",
+    "save_pretrained",
     "save_style",
     "write_image",
 ]
 _HOMES = {
     "ImpastoError": "errors",
-    "Style": "styles",
-    "Stylizer": "stylizer",
-    "list_methods": "stylizer",
-    "load": "stylizer",
-    "load_style": "styles",
-    "mix": "styles",
-    "read_image": "image",
-    "save_style": "styles",
-    "write_image": "image",
+    "Style": "stylizers.styles",
+    "Stylizer": "stylizers.base",
+    "from_pretrained": "runs.pretrained",
+    "list_methods": "methods",
+    "load": "methods",
+    "load_style": "stylizers.styles",
+    "mix": "stylizers.styles",
+    "push_to_hub": "runs.pretrained",
+    "read_image": "images.files",
+    "save_pretrained": "runs.pretrained",
+    "save_style": "stylizers.styles",
+    "write_image": "images.files",
 }
 
 

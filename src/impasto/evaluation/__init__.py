@@ -1,9 +1,9 @@
 """How good stylized pictures are: losses, similarities, and the protocol that makes numbers comparable."""
 
-from impasto.evaluation.evaluate import evaluate, load_loss_network
+from impasto.evaluation.lpips_fid import Extras
+from impasto.evaluation.measure import evaluate, load_loss_network
 from impasto.evaluation.metrics import content_loss, ssim, structure_distance, style_loss
-from impasto.evaluation.perceptual import Extras
-from impasto.evaluation.pictures import Pair, find_pairs, pair_up, stylize_pairs
+from impasto.evaluation.pairs import Pair, find_pairs, pair_up, stylize_pairs
 from impasto.evaluation.report import Evaluation, Row
 
 __all__ = [

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.allocation import give_back_freed_memory
-from impasto.backbones import load_backbone
 from impasto.errors import ImpastoError
-from impasto.stylizer import Stylizer, find_method, load
-from impasto.timing import summarize, time_interleaved
+from impasto.evaluation.timing import summarize, time_interleaved
+from impasto.methods import find_method, load
+from impasto.networks.backbones import load_backbone
+from impasto.ops.memory import give_back_freed_memory
+from impasto.stylizers.base import Stylizer
 
 YARDSTICK = "yardstick"
 YARDSTICK_SIDE = 512

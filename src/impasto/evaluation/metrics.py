@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import ImageError
-from impasto.losses import SIMILARITY_WINDOW, similarity_map
-from impasto.statistics import channel_stats, moments
+from impasto.ops.moments import channel_stats, moments
+from impasto.optimize.losses import SIMILARITY_WINDOW, similarity_map
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_1"

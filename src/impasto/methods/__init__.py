@@ -1,1 +1,55 @@
-"""The methods, one file per paper; a file here is registered by being here."""
+"""Methods of neural style transfer, one file per paper, and their registry: a file in this folder is a method."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+import torch
+
+from impasto.errors import OptionError
+from impasto.stylizers.base import Stylizer
+
+DEFAULT_METHOD = "swift"
+
+
+def list_methods() -> list[str]:
+    """The names of all methods: a module in `impasto.methods` is a method."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find_method(name: str | None = None) -> type[Stylizer]:
+    """The class of the method called `name` (None: the default one); raises OptionError."""
+    name = name or DEFAULT_METHOD
+    if name not in list_methods():
+        raise OptionError(f"there is no method {name!r}; there are: {', '.join(list_methods())}")
+    module = importlib.import_module(f"impasto.methods.{name}")
+    for _, found in inspect.getmembers(module, inspect.isclass):
+        if issubclass(found, Stylizer) and found.__module__ == module.__name__:
+            return found
+    raise OptionError(f"impasto/methods/{name}.py defines no Stylizer")
+
+
+def load(
+    method: str | None = None,
+    *,
+    preset: str = "default",
+    device: str | torch.device = "cpu",
+    runtime: str = "torch",
+    **options: Any,
+) -> Stylizer:
+    """The method called `method` (None: the default one), ready to use.
+
+    preset: one of the method's presets; runtime: one of `impasto.feedforward.runtimes.RUNTIMES`; options: the method's
+    options, over those of the preset. Raises OptionError for an unknown or out-of-range value,
+    WeightsError if its weights can't be had.
+    """
+    found = find_method(method)
+    if preset not in found.presets:
+        raise OptionError(f"{found.name} has no preset {preset!r}; it has: {', '.join(found.presets)}")
+    values = {**found.presets[preset], **options}
+    model = found(found.Options.parse(values, found.name), device=device, preset=preset)
+    model.use_runtime(runtime)
+    return model

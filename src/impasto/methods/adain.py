@@ -13,16 +13,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
-from impasto.instance_norm import decode_normalised, decoding_stages, measure_level, measure_photo
-from impasto.layers import StepDecoder
-from impasto.one_pass import OnePass
+from impasto.feedforward.instance_norm import decode_normalised, decoding_stages, measure_level, measure_photo
+from impasto.feedforward.stages import IMAGE, Flow, Known, MomentsOf, Stage, Work
+from impasto.images.tensors import LEAST_SIDE
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import load_backbone
+from impasto.networks.layers import StepDecoder
+from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
+from impasto.ops.moments import Moments, moments
+from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.options import Options
-from impasto.perceptual import PerceptualLoss, stack_rows
-from impasto.stages import IMAGE, Flow, Known, MomentsOf, Stage, Work
-from impasto.statistics import Moments, moments
-from impasto.styles import Style, moments_kind, recall
-from impasto.stylizer import LEAST_SIDE
+from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.styles import Style, moments_kind, recall
 from impasto.weights import load_weights, resolve
 
 DEEPEST = 4

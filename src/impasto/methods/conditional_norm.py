@@ -13,13 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.learned import SharedNetworkStyles
+from impasto.feedforward.stages import Stage
+from impasto.feedforward.transformation_network import Norms, TransformationNetwork, blend_stage, network_stages
+from impasto.images.tensors import LEAST_SIDE
+from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
 from impasto.options import Options
-from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
-from impasto.stages import Stage
-from impasto.styles import Style
-from impasto.stylizer import LEAST_SIDE
-from impasto.transformation import Norms, TransformationNetwork, blend_stage, network_stages
+from impasto.stylizers.fixed_styles import SharedNetworkStyles
+from impasto.stylizers.styles import Style
 
 
 class ConditionalNormOptions(Options):

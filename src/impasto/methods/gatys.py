@@ -13,10 +13,16 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from impasto.backbones import SLIM, Backbone, default_layers, load_backbone
 from impasto.errors import ImageError, OptionError
-from impasto.image import median8, parse_size, read_image, resize
-from impasto.losses import (
+from impasto.feedforward.tile_size import backwards_room
+from impasto.images.files import read_image
+from impasto.images.tensors import median8, parse_size, resize
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import default_layers, load_backbone
+from impasto.networks.vgg19_slim import SLIM
+from impasto.ops.moments import Moments
+from impasto.optimize.descent import OptimizerName, Pixels, Scale, Settings, Targets, coarse_to_fine
+from impasto.optimize.losses import (
     ContentForm,
     ContentLoss,
     CovarianceLoss,
@@ -30,13 +36,11 @@ from impasto.losses import (
     VariationForm,
     WassersteinLoss,
 )
-from impasto.memory import backwards_room
-from impasto.optimize import OnStep, OptimizerName, Pixels, Scale, Settings, Targets, coarse_to_fine, ignore
+from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
 from impasto.options import Options
-from impasto.statistics import Moments
-from impasto.styles import Style, measure, moments_kind, recall
-from impasto.stylizer import Stylizer
-from impasto.tiled_objective import FittingObjective, choose_tile, look, looking
+from impasto.progress import OnStep, ignore
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.styles import Style, measure, moments_kind, recall
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 HISTORY = 20

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from impasto.errors import WeightsError
-from impasto.learned import PaintingNetworks
+from impasto.feedforward.transformation_network import TransformationNetwork
 from impasto.options import Options
-from impasto.transformation import TransformationNetwork
+from impasto.stylizers.fixed_styles import PaintingNetworks
 from impasto.weights import load_weights
 
 

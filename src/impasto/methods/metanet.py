@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from impasto.generated import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions
-from impasto.hypernetwork import HyperNetwork
+from impasto.feedforward.hypernetwork import HyperNetwork
+from impasto.stylizers.generated_network import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions
 
 
 class MetaNetOptions(GeneratedOptions):

@@ -16,12 +16,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.learned import NetworkStyles
+from impasto.feedforward.transformation_network import Norms, TransformationNetwork
+from impasto.ops.moments import precise
+from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows
 from impasto.options import Options
-from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows
-from impasto.statistics import precise
-from impasto.styles import Style
-from impasto.transformation import Norms, TransformationNetwork
+from impasto.stylizers.fixed_styles import NetworkStyles
+from impasto.stylizers.styles import Style
 from impasto.weights import load_weights, resolve
 
 

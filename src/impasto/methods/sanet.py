@@ -15,16 +15,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.backbones import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone, load_backbone
-from impasto.instance_norm import Targets, decode_normalised, decoding_stages, measure_photo
-from impasto.layers import DOUBLING, Conv, StepDecoder
-from impasto.one_pass import OnePass
+from impasto.feedforward.instance_norm import Targets, decode_normalised, decoding_stages, measure_photo
+from impasto.feedforward.stages import IMAGE, Flow, Known, Measure, MomentsOf, Stage, Thinned, Work
+from impasto.images.tensors import LEAST_SIDE
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import load_backbone
+from impasto.networks.layers import DOUBLING, Conv, StepDecoder
+from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
+from impasto.ops.moments import Moments, moments
+from impasto.optimize.perceptual_loss import STYLE_LAYERS, PerceptualLoss, stack_rows
 from impasto.options import Options
-from impasto.perceptual import STYLE_LAYERS, PerceptualLoss, stack_rows
-from impasto.stages import IMAGE, Flow, Known, Measure, MomentsOf, Stage, Thinned, Work
-from impasto.statistics import Moments, moments
-from impasto.styles import Style, maps_kind, parts
-from impasto.stylizer import LEAST_SIDE
+from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.styles import Style, maps_kind, parts
 from impasto.weights import load_weights, resolve
 
 SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")

@@ -19,22 +19,29 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.learned import SharedNetworkStyles
-from impasto.losses import fit_mask
-from impasto.optimize import OnStep
+from impasto.feedforward.stages import IMAGE, RESULT, Flow, Known, Stage, Work
+from impasto.feedforward.transformation_network import (
+    Form,
+    LayerRow,
+    TransformLayer,
+    as_picture,
+    blend_stage,
+    row_stages,
+)
+from impasto.images.tensors import LEAST_SIDE
+from impasto.ops.moments import fit_mask
+from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
 from impasto.options import Options
-from impasto.perceptual import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
-from impasto.stages import IMAGE, RESULT, Flow, Known, Stage, Work
-from impasto.styles import NETWORK, Style, parts
-from impasto.stylizer import LEAST_SIDE
-from impasto.transformation import Form, LayerRow, TransformLayer, as_picture, blend_stage, row_stages
+from impasto.progress import OnStep
+from impasto.stylizers.fixed_styles import SharedNetworkStyles
+from impasto.stylizers.styles import NETWORK, Style, parts
 
 SIDE = 4
 """The stride of what the encoder gives, in the photo's pixels."""
 
 
 class StyleBankOptions(Options):
-    """What can be chosen without training anew."""
+    """Options that need no new training."""
 
     weights: str = Field("", description="local weights file instead of the shipped one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
@@ -52,9 +59,7 @@ class StyleBankNetwork(nn.Module):
     def forward(self, images: Tensor, numbers: Sequence[int]) -> Tensor:
         """(B, 3, H, W) in [0, 1] to the same size, each sample by the bank of its number."""
         encoded = self.encode(images)
-        banked = [
-            self.bank(number).run(x[None], images.shape, SIDE) for x, number in zip(encoded, numbers, strict=True)
-        ]
+        banked = [self.bank(n).run(x[None], images.shape, SIDE) for x, n in zip(encoded, numbers, strict=True)]
         return self.decode(torch.cat(banked), images.shape)
 
     def rebuild(self, images: Tensor) -> Tensor:
@@ -100,9 +105,8 @@ def slim_network(styles: int, width: int = 16, residuals: int = 5) -> StyleBankN
     Norms stand in the banks alone, two convolutions of 4b channels each with instance norm and ReLU: what normalises
     the encoder's features forgets how bright a photo was, and nothing could be rebuilt.
     """
-    network = StyleBankNetwork(
-        LayerRow(_down(width)), LayerRow(_up(width, residuals)), (make_bank(4 * width) for _ in range(styles))
-    )
+    banks = (make_bank(4 * width) for _ in range(styles))
+    network = StyleBankNetwork(LayerRow(_down(width)), LayerRow(_up(width, residuals)), banks)
     for layer in (*network.encoder.row, *network.decoder.row):
         nn.init.kaiming_normal_(layer.conv.weight, nonlinearity="relu")
         nn.init.zeros_(cast(Tensor, layer.conv.bias))

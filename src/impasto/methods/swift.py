@@ -17,8 +17,8 @@ from there with structure 0.2 and content 1.4: 0.164, 0.592, 0.604.
 
 from __future__ import annotations
 
-from impasto.generated import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions
-from impasto.hypernetwork import HyperNetwork
+from impasto.feedforward.hypernetwork import HyperNetwork
+from impasto.stylizers.generated_network import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions
 
 
 class SwiftOptions(GeneratedOptions):

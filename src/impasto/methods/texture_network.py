@@ -15,14 +15,21 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.instance_norm import adaptive_instance_norm
-from impasto.layers import DOUBLING, Conv, double, fit_edge
-from impasto.learned import PaintingNetworks
+from impasto.feedforward.instance_norm import adaptive_instance_norm
+from impasto.feedforward.stages import IMAGE, Flow, MomentsOf, Stage, Work
+from impasto.feedforward.transformation_network import (
+    Form,
+    LayerRow,
+    StagedNetwork,
+    TransformLayer,
+    as_picture,
+    row_stages,
+)
+from impasto.networks.layers import DOUBLING, Conv, double, fit_edge
+from impasto.ops.moments import Moments
 from impasto.options import Options
-from impasto.stages import IMAGE, Flow, MomentsOf, Stage, Work
-from impasto.statistics import Moments
-from impasto.styles import Style
-from impasto.transformation import Form, LayerRow, StagedNetwork, TransformLayer, as_picture, row_stages
+from impasto.stylizers.fixed_styles import PaintingNetworks
+from impasto.stylizers.styles import Style
 
 NAME = "texture_network"
 LEVELS, BRANCH, NOISE = 5, 8, 3

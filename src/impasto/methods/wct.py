@@ -15,17 +15,19 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from impasto.backbones import SLIM, Backbone, load_backbone
 from impasto.errors import OptionError
-from impasto.layers import StepDecoder, fit_edge, size_below
-from impasto.one_pass import OnePass
+from impasto.feedforward.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
+from impasto.images.tensors import LEAST_SIDE
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import load_backbone
+from impasto.networks.layers import StepDecoder, fit_edge, size_below
+from impasto.networks.vgg19_slim import SLIM
+from impasto.ops.matrix_roots import roots
+from impasto.ops.moments import Moments, moments
+from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.options import Options
-from impasto.perceptual import PerceptualLoss, stack_rows
-from impasto.roots import roots
-from impasto.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
-from impasto.statistics import Moments, moments
-from impasto.styles import Style, moments_kind, note, recall
-from impasto.stylizer import LEAST_SIDE
+from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.styles import Style, moments_kind, note, recall
 from impasto.weights import load_weights, resolve
 
 Transform = Literal["zca", "transport"]

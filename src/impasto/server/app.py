@@ -20,7 +20,7 @@ from impasto.errors import ImpastoError
 from impasto.server.body import read_order
 from impasto.server.connections import Connections
 from impasto.server.guard import PROBLEM, Guard, refuse
-from impasto.server.jobs import ENDED, Job, tell
+from impasto.server.job import ENDED, Job, tell
 from impasto.server.limits import Busy, Closing, Malformed, Missing, NotReady, TooMuch, WorkerFault
 from impasto.server.metrics import Metrics
 from impasto.server.schema import CardWishes, Wishes, body_schema

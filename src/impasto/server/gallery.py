@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from impasto.server.jobs import Job, Task
+from impasto.server.job import Job, Task
 from impasto.server.limits import Closing, Limits, Missing
 from impasto.server.runner import Runner, Start
-from impasto.styles import built_in_styles
+from impasto.stylizers.styles import built_in_styles
 
 IDLE_SECONDS = 20.0
 """After so long without a question its worker ends."""

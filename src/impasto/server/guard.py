@@ -32,7 +32,7 @@ PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem
 """A refusal in the OpenAPI document."""
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("impasto.access")
+access = logging.getLogger("impasto-access")  # beside the others, whose lines go to the terminal
 
 
 def refuse(status: int, message: str, **headers: str) -> JSONResponse:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from impasto.errors import ImpastoError
-from impasto.image import MAX_PIXELS
+from impasto.images.tensors import MAX_PIXELS
 from impasto.options import Options
 
 OWN_MACHINE: dict[str, Any] = {

@@ -9,6 +9,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,22 @@ PREFIX = "impasto-serve-"
 LOCK = "lock"
 BACKLOG = 1024
 CLOSING_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it is served: the socket, the host as it was named, the token, proxies that are believed."""
+
+    listener: socket.socket
+    host: str
+    token: str
+    proxies: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """What to open in a browser."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{name}:{self.listener.getsockname()[1]}/" + (f"?token={self.token}" if self.token else "")
 
 
 def bind(host: str, port: int) -> socket.socket:

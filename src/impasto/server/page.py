@@ -11,16 +11,16 @@ import gradio as gr
 from fastapi import FastAPI
 from pydantic.fields import FieldInfo
 
-from impasto.color import COLOR_MODES
 from impasto.errors import ImpastoError
-from impasto.image import fit, resize
+from impasto.images.color import COLOR_MODES
+from impasto.images.tensors import fit, resize
+from impasto.methods import DEFAULT_METHOD, list_methods
 from impasto.server.guard import NoAddresses
-from impasto.server.page_work import FILES, Knobs, Painter, shown
+from impasto.server.page_events import FILES, Knobs, Painter, shown
 from impasto.server.schema import served_options
 from impasto.server.studio import Studio
-from impasto.server.words import translations
-from impasto.styles import built_in_styles
-from impasto.stylizer import DEFAULT_METHOD, list_methods
+from impasto.server.translations import translations
+from impasto.stylizers.styles import built_in_styles
 
 FIRST_STYLE = "starry-night"
 MASK_SIDE = 768

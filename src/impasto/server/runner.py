@@ -7,16 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from impasto.errors import ImpastoError
 from impasto.server import wire
+from impasto.server.job import Job
 from impasto.server.limits import REFUSALS, Closing, Limits, TooMuch, WorkerFault
 from impasto.server.tasks import make_tasks
 from impasto.server.worker import LOOKED_AT, Outcome, ProcessWorker, Worker, run_process
-
-if TYPE_CHECKING:
-    from impasto.server.jobs import Job
 
 Start = Callable[[str, Limits], Worker]
 START_SECONDS = 120.0

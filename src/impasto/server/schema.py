@@ -13,11 +13,12 @@ from annotated_types import MaxLen
 from pydantic import BeforeValidator, Field, create_model
 from pydantic.fields import FieldInfo
 
-from impasto.color import COLOR_MODES
+from impasto.images.color import COLOR_MODES
+from impasto.methods import DEFAULT_METHOD, find_method, list_methods
 from impasto.options import Options
-from impasto.run_record import Recipe
+from impasto.runs.record import Recipe
 from impasto.server.limits import Limits, Malformed
-from impasto.stylizer import DEFAULT_METHOD, Stylizer, find_method, list_methods
+from impasto.stylizers.base import Stylizer
 
 FILES = {
     "content": "the photo: JPEG, PNG or WebP",

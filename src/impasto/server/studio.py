@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impasto.color import MATCHING_MODES
 from impasto.errors import OptionError
-from impasto.image import Picture, decode_picture, parse_size, peek_size
+from impasto.images.color import MATCHING_MODES
+from impasto.images.files import Picture, decode_picture, peek_size
+from impasto.images.tensors import parse_size
+from impasto.methods import list_methods
 from impasto.server.gallery import Gallery
-from impasto.server.jobs import Job, JobQueue, Task
+from impasto.server.job import Job, Task
+from impasto.server.jobs import JobQueue
 from impasto.server.limits import Closing, Limits, Malformed, Missing, TooMuch
 from impasto.server.runner import Start, start_process
 from impasto.server.schema import Order, describe_method
 from impasto.server.work import count_steps, sketch
 from impasto.server.worker import Outcome
-from impasto.styles import built_in_styles, check_weights, load_style
-from impasto.stylizer import Stylizer, list_methods
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.styles import built_in_styles, check_weights, load_style
 
 WARM_UP_SECONDS = 120.0
 

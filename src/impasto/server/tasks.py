@@ -16,18 +16,21 @@ from typing import Any
 
 from torch import Tensor
 
-from impasto import job as jobs_of_one
-from impasto.color import MATCHING_MODES, luma
 from impasto.errors import ImpastoError, OptionError, is_out_of_memory
-from impasto.image import Picture, decode_picture, encode_picture, fit, resize
-from impasto.job import Inputs, fit_painting, working_size
-from impasto.run_record import Recipe, make_record
+from impasto.images.color import MATCHING_MODES
+from impasto.images.files import Picture, decode_picture, encode_picture
+from impasto.images.masks import check_masks, mask_of
+from impasto.images.tensors import LEAST_SIDE, fit, resize
+from impasto.methods import load
+from impasto.runs import painting as jobs_of_one
+from impasto.runs.painting import Inputs, fit_painting, working_size
+from impasto.runs.record import Recipe, make_record
 from impasto.server.landscape import landscape
 from impasto.server.limits import Limits, TooMuch
 from impasto.server.schema import FORMATS, CardWishes, Choice, Wishes
 from impasto.server.worker import Outcome, Progress, Task
-from impasto.styles import Style, load_style, save_style
-from impasto.stylizer import LEAST_SIDE, Stylizer, load
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.styles import Style, load_style, save_style
 
 MOST_MODELS = 8
 CARD_TYPE = "application/octet-stream"
@@ -82,7 +85,7 @@ class Reader:
 
     def painting(self, data: bytes, name: str, model: Stylizer, longer: int, whole: bool) -> Tensor:
         """A painting at the size at which it is looked at, or whole if it has to be recoloured before."""
-        image = self.picture(data, name).color
+        image = self.picture(data, name).painting(name)
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         self.check_painting(model, height, width)
         return image if whole else resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
@@ -94,7 +97,7 @@ class Reader:
 
     def mask(self, data: bytes, name: str, size: tuple[int, int]) -> Tensor:
         """A mask, (1, 1, H, W), at the size of the result."""
-        return resize(luma(self.picture(data, name).color).clamp(0, 1), *size)
+        return resize(mask_of(self.picture(data, name)), *size)
 
     def card(self, data: bytes) -> Style:
         """A style card; raises WeightsError or TooMuch."""
@@ -131,6 +134,7 @@ def stylize(
     size = working_size(model, *content.size, recipe.size)
     styles = _read_styles(reader, model, wishes, header["styles"], files, size)
     masks = tuple(reader.mask(data, f"mask {i}", size) for i, data in enumerate(files.get("masks", ()), 1))
+    check_masks(masks, [f"mask {i}" for i in range(1, len(masks) + 1)])
     painting = jobs_of_one.Job(recipe, model, size, Inputs(content, styles, masks))
     start = time.perf_counter()
     try:
@@ -203,7 +207,7 @@ def make_card(
     """Make a style card of a painting."""
     wishes = CardWishes.parse(header["wishes"], "the request")
     model = models.get(wishes)
-    image = reader.picture(_part(header, blobs)["painting"][0], "painting").color
+    image = reader.picture(_part(header, blobs)["painting"][0], "painting").painting("painting")
     fitted = fit_painting(model, image, wishes.size)
     reader.check_painting(model, fitted.shape[-2], fitted.shape[-1])
     info = {name: value for name, value in wishes.model_dump(include={"title", "artist", "year"}).items() if value}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from impasto.methods import find_method
 from impasto.options import Options
 from impasto.server.schema import Choice
-from impasto.stylizer import Stylizer, find_method
+from impasto.stylizers.base import Stylizer
 
 USUAL_POSITIONS = 4096
 COARSE = 3

@@ -23,8 +23,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from impasto.errors import ImpastoError, is_out_of_memory
-from impasto.image import encode_picture, fit, resize
-from impasto.optimize import Step
+from impasto.images.files import encode_picture
+from impasto.images.tensors import fit, resize
+from impasto.progress import Step
 from impasto.server import wire
 from impasto.server.limits import TooMuch
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from impasto.errors import ImpastoError
-from impasto.training import SUFFIXES
+from impasto.training.pictures import SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from impasto.backbones import Backbone
-from impasto.classifiers import square
+from impasto.atomic import write_atomically
 from impasto.errors import ImageError, ImpastoError, WeightsError
-from impasto.image import read_image
-from impasto.training import Pictures
+from impasto.images.files import read_image
+from impasto.networks.backbone import Backbone
+from impasto.networks.classifiers import square
+from impasto.training.pictures import Pictures
 from impasto.transfer.class_folders import Sample
 from impasto.weights import load_weights
-from impasto.weights.resolve import HEADER_KEY, write_atomically
+from impasto.weights.files import HEADER_KEY
 
 FEATURES = "features.safetensors"
 SAVE_EVERY = 200

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from impasto.backbones import Backbone
-from impasto.classifiers import ADAPTERS, HEAD
 from impasto.errors import ImpastoError
-from impasto.layers import Conv
+from impasto.networks.backbone import Backbone
+from impasto.networks.classifiers import ADAPTERS, HEAD
+from impasto.networks.layers import Conv
 
 NAME = "default"
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.classifiers import Classifier
 from impasto.errors import ImageError, ImpastoError
-from impasto.image import read_image
-from impasto.sheet import contact_sheet
+from impasto.images.contact_sheet import contact_sheet
+from impasto.images.files import read_image
+from impasto.networks.classifiers import Classifier
 from impasto.transfer.class_folders import Sample
 
 MOST_ROWS, MOST_COLUMNS = 24, 8

@@ -1,13 +1,5 @@
 """Where weights come from: the package, the cache or a download with a checksum; safetensors only."""
 
-from impasto.weights.resolve import (
-    Network,
-    Weights,
-    digest_numbers,
-    load_weights,
-    manifest,
-    resolve,
-    save_weights,
-)
+from impasto.weights.files import Network, Weights, digest_numbers, load_weights, manifest, resolve, save_weights
 
 __all__ = ["Network", "Weights", "digest_numbers", "load_weights", "manifest", "resolve", "save_weights"]

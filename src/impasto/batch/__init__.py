@@ -1,0 +1,1 @@
+"""Many pictures, on this machine or on a cluster."""

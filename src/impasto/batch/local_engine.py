@@ -1,0 +1,106 @@
+"""The engine of `impasto batch` in one process: one painter, or two side by side where one leaves cores waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from impasto.batch.painter import Painter
+from impasto.batch.pipeline import Outcomes, Work, by_photo, new_run
+from impasto.batch.plan import Item, Plan
+from impasto.progress import Step
+from impasto.stylizers.one_pass import OnePass
+
+SIDE_BY_SIDE = 2
+"""Painters on a CPU: threads of one painter wait for each other at every layer, and while it reads and writes."""
+
+
+class Here:
+    """The engine of one process. Raises ImpastoError if weights or masks can't be had."""
+
+    def __init__(self, plan: Plan, device: str, runtime: str) -> None:
+        self.record, self.run = plan.record, new_run()
+        self.painters = [Painter(plan.base, device, runtime)]
+        model, self.threads = self.painters[0].model, torch.get_num_threads()
+        beside = isinstance(model, OnePass) and model.device.type == "cpu" and model.runtime == "torch"
+        self.most = min(self.threads, SIDE_BY_SIDE) if beside else 1
+        self.title = f"with {model.name} on {model.device.type}"
+        self._large = threading.Lock()
+
+    def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
+        """Make all of `items`."""
+        left, told = deque(by_photo(items)), _InTurn(outcomes)
+        while len(self.painters) < min(self.most, len(left)):
+            self.painters.append(self.painters[0].twin())
+        works = [
+            Work(painter, told, record=self.record, run=self.run, alone=self._alone)
+            for painter in self.painters[: len(left)]
+        ]
+        if self.most == 1:
+            with works[0]:
+                works[0].paint_all(left)
+            return
+        with ThreadPoolExecutor(self.most, "paint") as pool:
+            try:
+                for share in [pool.submit(self._share, work, left) for work in works]:
+                    share.result()
+            except BaseException:  # Ctrl-C, which reaches the main thread alone
+                for work in works:
+                    work.halted = True
+                raise
+            finally:
+                torch.set_num_threads(self.threads)
+
+    def _share(self, work: Work, left: deque[list[Item]]) -> None:
+        """Paint as many of the photos that are `left` as this painter comes to.
+
+        By as many threads if it is the only one, for with another number the last bits differ.
+        """
+        torch.set_num_threads(self.threads // self.most)
+        with work:
+            work.paint_all(_take(left))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the turn of a picture that fills the memory and keeps all cores at work by itself."""
+        with self._large:
+            torch.set_num_threads(self.threads)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(self.threads // self.most)
+
+
+def _take(left: deque[list[Item]]) -> Iterator[list[Item]]:
+    """What is left, one after the other; several threads may take at the same time."""
+    with contextlib.suppress(IndexError):
+        while True:
+            yield left.popleft()
+
+
+class _InTurn:
+    """Outcomes that several threads tell of."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self.outcomes, self.lock = outcomes, threading.Lock()
+
+    def succeed(self, item: Item, report: dict[str, Any]) -> None:
+        """See `Outcomes`."""
+        with self.lock:
+            self.outcomes.succeed(item, report)
+
+    def fail(self, item: Item, told: str) -> None:
+        """See `Outcomes`."""
+        with self.lock:
+            self.outcomes.fail(item, told)
+
+    def within(self, step: Step) -> None:
+        """See `Outcomes`."""
+        with self.lock:
+            self.outcomes.within(step)

@@ -1,0 +1,168 @@
+"""Pictures by one painter: photos are read and results written beside the painting; what fails is told of."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from impasto.batch.painter import Painter
+from impasto.batch.plan import Item
+from impasto.errors import ImpastoError, is_out_of_memory
+from impasto.images.files import Picture, open_picture
+from impasto.progress import Step, Watch
+from impasto.runs.painting import Job, outcome
+from impasto.runs.record import digest, digest_of, make_record, sidecar, write_recorded
+from impasto.runs.remote_files import is_remote, put_remote, read_remote, url_of
+
+AHEAD = 1
+"""Photos read before they are needed, and results that may wait to be written."""
+
+Photo = tuple[Picture, str]
+"""A photo at its working size, and the SHA-256 of its file."""
+
+
+class Outcomes(Protocol):
+    """Who is told how pictures went."""
+
+    def succeed(self, item: Item, report: dict[str, Any]) -> None:
+        """It has been written; report: its record and how the run went."""
+
+    def fail(self, item: Item, told: str) -> None:
+        """It could not be made."""
+
+    def within(self, step: Step) -> None:
+        """A step of the one that is being painted."""
+
+
+class Work:
+    """A thread reads, this one paints, another writes. Use it as a context, which ends once all is written.
+
+    record: whether pictures keep how they were made; run: as of `put_remote`; alone: what is held while a large picture
+    is painted. Once `halted` is set it begins no more pictures.
+    """
+
+    def __init__(
+        self,
+        painter: Painter,
+        outcomes: Outcomes,
+        *,
+        record: bool,
+        run: str = "",
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.painter, self.outcomes, self.record = painter, outcomes, record
+        self.alone, self.halted = alone, False
+        self.run = run or new_run()
+        self.reader, self.writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
+        self.writing: deque[tuple[Item, Future[dict[str, Any]]]] = deque()
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Wait for what is being written; what was only read is dropped."""
+        self.reader.shutdown(wait=False, cancel_futures=True)
+        self._settle(0)
+        self.writer.shutdown()
+
+    def paint_all(self, groups: Iterable[list[Item]]) -> None:
+        """Paint all `groups`, as of `by_photo`."""
+        for photo, group in self._read_ahead(groups):
+            for item in group:
+                if self.halted:
+                    return
+                try:
+                    self._paint(item, *photo.result())
+                except Exception as error:  # whatever one picture fails of, the others are made
+                    self.outcomes.fail(item, explain(error))
+        self._settle(0)
+
+    def _read_ahead(self, groups: Iterable[list[Item]]) -> Iterator[tuple[Future[Photo], list[Item]]]:
+        coming: deque[tuple[Future[Photo], list[Item]]] = deque()
+        for group in groups:
+            coming.append((self.reader.submit(self._read, group[0].content), group))
+            if len(coming) > AHEAD:
+                yield coming.popleft()
+        yield from coming
+
+    def _read(self, path: Path) -> Photo:
+        if not is_remote(path):
+            return self.painter.fit(open_picture(path)), digest(path)
+        data = read_remote(path)
+        return self.painter.fit(open_picture(io.BytesIO(data), name=url_of(path))), digest_of(data)
+
+    def _paint(self, item: Item, photo: Picture, sha256: str) -> None:
+        job = self.painter.job(item.recipe, photo, item.recipe.styles)
+        watch = Watch()
+
+        def follow(step: Step) -> None:
+            watch.see(step)
+            self.outcomes.within(step)
+
+        with self.alone() if job.large else nullcontext():
+            image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
+        if job.model.interrupted:
+            raise KeyboardInterrupt  # a picture that is half done has no place among the results
+        self._settle(AHEAD)
+        known = {**self.painter.digests, item.content: sha256}
+        made = make_record(item.recipe, job.model, job.size, item.target.parent, known)
+        report = {"record": made, **outcome(job, watch)}
+        self.writing.append((item, self.writer.submit(self._write, item, job, image, report)))
+
+    def _write(self, item: Item, job: Job, image: Tensor, report: dict[str, Any]) -> dict[str, Any]:
+        record = report["record"] if self.record else None
+        if is_remote(item.target):
+            self._put(item, lambda path: write_recorded(image, path, record, alpha=job.alpha))
+        else:
+            write_recorded(image, item.target, record, alpha=job.alpha, overwrite=True)
+        return report
+
+    def _put(self, item: Item, write: Callable[[Path], None]) -> None:
+        """Let `write` write here, then send what it wrote; the record last, by which a picture is known to be whole."""
+        with tempfile.TemporaryDirectory(prefix="impasto-") as folder:
+            path = Path(folder, item.target.name)
+            write(path)
+            for file in (path, sidecar(path)):
+                if file is not None and file.exists():
+                    put_remote(file.read_bytes(), item.target.with_name(file.name), self.run)
+
+    def _settle(self, most: int) -> None:
+        """Wait until no more than `most` results are to be written."""
+        while len(self.writing) > most:
+            item, future = self.writing[0]
+            try:
+                report = future.result()
+            except Exception as error:
+                self.outcomes.fail(item, explain(error))
+            else:
+                self.outcomes.succeed(item, report)
+            self.writing.popleft()
+
+
+def by_photo(items: Iterable[Item]) -> list[list[Item]]:
+    """Pictures of the same photo together, if they stand in a row."""
+    return [list(group) for _, group in groupby(items, lambda item: item.content)]
+
+
+def new_run() -> str:
+    """What tells the files of one run from those of another, as of `put_remote`."""
+    return secrets.token_hex(4)
+
+
+def explain(error: Exception) -> str:
+    """What is told of a picture that failed."""
+    if isinstance(error, ImpastoError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "not enough memory for this: try a smaller --size"
+    return " ".join(f"this should not have happened: {type(error).__name__}: {error}".split())

@@ -1,0 +1,192 @@
+"""What `impasto batch` is to make: photos and styles from files, folders and patterns, and what results are called."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from impasto.errors import ImpastoError, OptionError
+from impasto.images.files import WRITABLE
+from impasto.runs.record import CARD, LONGEST_STEM, Recipe, check_recipe, sidecar
+from impasto.runs.remote_files import find_remote, has_pattern, is_remote, to_path, url_of
+from impasto.stylizers.styles import built_in_styles
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+
+StyleSet = tuple[Path, ...]
+"""What one picture is painted in: one style, or the mixture of a recorded run."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to make: its recipe and where it goes."""
+
+    recipe: Recipe
+    target: Path
+
+    @property
+    def content(self) -> Path:
+        """The photo."""
+        assert self.recipe.content is not None
+        return self.recipe.content
+
+    def is_in(self, names: Collection[str], record: bool) -> bool:
+        """Whether the picture is among `names`, with its record if it is to have one."""
+        beside = sidecar(self.target)
+        return self.target.name in names and (not record or beside is None or beside.name in names)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is to be made. words: where photos are looked for, each time anew."""
+
+    base: Recipe
+    words: tuple[str, ...]
+    styles: tuple[StyleSet, ...]
+    output: Path
+    suffix: str
+    pairs: bool
+    record: bool
+    force: bool
+
+    def items(self) -> list[Item]:
+        """The pictures to make of the photos that are there now, photo by photo; raises ImpastoError."""
+        contents = self.contents()
+        if self.pairs and len(contents) != len(self.styles):
+            raise ImpastoError(f"--pairs needs as many styles as photos, not {len(self.styles)} for {len(contents)}")
+        every = [(content, style) for content in contents for style in self.styles]
+        couples = list(zip(contents, self.styles, strict=True)) if self.pairs else every
+        photos, paintings = short_names(contents), short_names([path for style in self.styles for path in style])
+        items = []
+        for content, style in couples:
+            stem = "-".join([photos[content], *(paintings[path] for path in style)])[:LONGEST_STEM]
+            recipe = self.base.model_copy(update={"content": content, "styles": style})
+            items.append(Item(recipe, self.output / f"{stem}{self.suffix}"))
+        _refuse_same_names(items)
+        return items
+
+    def contents(self) -> list[Path]:
+        """The photos that are there now; results are none."""
+        found = [path for word in self.words for path in find_files(word, PICTURES)]
+        home = self.output.resolve()
+        return _once(path for path in found if path.resolve().parent != home)
+
+
+def make_plan(
+    base: Recipe,
+    words: Sequence[str],
+    named: Sequence[str],
+    output: Path | None,
+    *,
+    suffix: str = ".png",
+    pairs: bool = False,
+    record: bool = True,
+    force: bool = False,
+    watch: bool = False,
+) -> Plan:
+    """Check what can be checked before anything is painted; raises ImpastoError.
+
+    base: what holds for all pictures, with the styles of a recorded run; words: photos, and styles in the last one if
+    nothing else says which; named: the values of ``--style``.
+    """
+    if output is None:
+        raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
+    if not is_remote(output) and output.exists() and not output.is_dir():
+        raise ImpastoError(f"{output} is a file; name a folder for the results")
+    if suffix.lower() not in WRITABLE:
+        raise OptionError(f"--format is one of {', '.join(known[1:] for known in WRITABLE)}, not {suffix[1:]!r}")
+    if watch and pairs:
+        raise OptionError("--watch goes with every photo by every style, not with --pairs")
+    if watch and any(is_remote(to_path(word)) for word in words):
+        raise OptionError("--watch looks at folders of this machine, not at URLs")
+    photos = list(words)
+    named = list(named) or ([] if base.styles else [photos.pop()] if photos else [])
+    found = _once(path for word in named for path in find_styles(word))
+    styles: list[StyleSet] = [(path,) for path in found] or [base.styles]
+    if found:
+        base = base.model_copy(update={"style_weights": None})
+    if not photos or not styles[0]:
+        raise ImpastoError("name photos and styles: impasto batch photos/ paintings/ -o results")
+    if any(to_path(word).resolve() == output.resolve() for word in photos):
+        raise ImpastoError(f"{url_of(output)} holds the photos; name another folder for the results")
+    plan = Plan(base, tuple(photos), tuple(styles), output, suffix, pairs, record, force)
+    if not plan.items() and not watch:
+        raise ImpastoError(f"there is no picture in {', '.join(photos)}")
+    for style in styles:
+        check_recipe(base.model_copy(update={"content": output, "styles": style}))
+    return plan
+
+
+def find_files(word: str, suffixes: Sequence[str]) -> list[Path]:
+    """The files that a word stands for: itself, those in a folder, those that fit a pattern. Raises ImpastoError."""
+    path = to_path(word)
+    if is_remote(path):
+        return find_remote(path, suffixes)
+    word = str(path)
+    if path.is_dir():
+        return [file for file in sorted(path.iterdir()) if _is_wanted(file, suffixes)]
+    if path.is_file():
+        return [path]
+    if not has_pattern(word):
+        raise ImpastoError(f"{word} does not exist")
+    return [file for file in map(Path, sorted(glob.glob(word, recursive=True))) if _is_wanted(file, suffixes)]
+
+
+def find_styles(word: str) -> list[Path]:
+    """The paintings and cards that a word stands for, or the built-in style of that name; raises ImpastoError."""
+    cards, path = built_in_styles(), to_path(word)
+    if word in cards and not path.exists():
+        return [cards[word]]
+    if not is_remote(path) and not path.exists() and not has_pattern(word):
+        there = f"there are: {', '.join(cards)}" if cards else "none comes with this version"
+        raise ImpastoError(f"there is no style {word!r}, neither as a file or folder nor built in ({there})")
+    found = find_files(word, (*PICTURES, CARD))
+    if not found:
+        raise ImpastoError(f"there is no painting and no style card in {word}")
+    return found
+
+
+def _is_wanted(path: Path, suffixes: Sequence[str]) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+
+
+def _once(paths: Iterator[Path]) -> list[Path]:
+    """Each file once, as it was named first."""
+    first: dict[Path, Path] = {}
+    for path in paths:
+        first.setdefault(path.resolve(), path)
+    return list(first.values())
+
+
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What each file contributes to the names of results: its stem, or as much more as tells it from the others."""
+    forms: list[Callable[[Path], str]] = [
+        lambda path: path.stem,
+        lambda path: path.name.replace(".", "_"),
+        lambda path: f"{path.resolve().parent.name}-{path.stem}",
+        lambda path: "-".join(_own_parts(path)).replace(".", "_"),
+    ]
+    names: dict[Path, str] = {}
+    left = list(dict.fromkeys(paths))
+    for form in forms:
+        taken = Counter(form(path).casefold() for path in left)
+        names |= {path: form(path) for path in left if taken[form(path).casefold()] == 1}
+        left = [path for path in left if path not in names]
+    return names | {path: path.stem for path in left}
+
+
+def _own_parts(path: Path) -> Sequence[str]:
+    """The folders and the name by which a file is known on its machine or anywhere."""
+    return [part.rstrip(":") for part in path.parts] if is_remote(path) else path.resolve().parts[1:]
+
+
+def _refuse_same_names(items: Sequence[Item]) -> None:
+    taken: dict[str, Item] = {}
+    for item in items:
+        other = taken.setdefault(item.target.name.casefold(), item)
+        if other is not item:
+            two = f"{url_of(item.content)} and {url_of(other.content)}"
+            raise ImpastoError(f"{two} would both give {item.target.name}: rename one of the files")

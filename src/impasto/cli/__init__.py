@@ -1,0 +1,1 @@
+"""The commands and their flags; nothing here loads torch at import."""

@@ -1,0 +1,57 @@
+"""`impasto adapt`: a fast network for a painting of one's own, by MetaStyle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from impasto.cli import flags
+from impasto.cli.style import PaintingWord
+from impasto.commands import arguments, terminal
+
+PhotosFlag = Annotated[
+    list[Path] | None,
+    typer.Option("--content", metavar="PATH", help="Photographs to learn on, a folder or a file; repeatable."),
+]
+PreviewFlag = Annotated[
+    Path | None, typer.Option("--preview", metavar="FILE", help="Picture that shows, anew now and then, how far it is.")
+]
+
+
+def adapt(
+    ctx: typer.Context,
+    painting: PaintingWord = None,
+    content: PhotosFlag = None,
+    output: flags.OutputFlag = None,
+    preview: PreviewFlag = None,
+    title: Annotated[str | None, typer.Option(help="The painting's title.")] = None,
+    artist: Annotated[str | None, typer.Option(help="Who painted it.")] = None,
+    year: Annotated[str | None, typer.Option(help="When.")] = None,
+    list_options: flags.ListFlag = False,
+    force: flags.ForceFlag = False,
+    json: flags.JsonFlag = False,
+    quiet: flags.QuietFlag = False,
+    dry_run: flags.DryRunFlag = False,
+) -> None:
+    """Make a fast network for a painting, a style card for -m metastyle, in a minute; Ctrl-C keeps what is there.
+
+    [bold]impasto adapt painting.jpg -o card.safetensors[/bold], then [bold]impasto stylize photo.jpg card.safetensors
+    -m metastyle[/bold]. Without --content it learns on pictures of overlapping shapes; --list-options lists all that
+    can be said.
+    """
+    terminal.be_quiet(quiet)
+    from impasto.commands import adapt as cli_adapt_run
+    from impasto.commands import train
+
+    if list_options:
+        train.show_options(cli_adapt_run.RECIPE, json)
+        return
+    words = [*arguments.words(painting, None), *ctx.args]
+    about = arguments.given(title=title, artist=artist, year=year)
+    plan = cli_adapt_run.plan(ctx, words, content or [], about, output, preview, force=force)
+    result = (cli_adapt_run.rehearse if dry_run else cli_adapt_run.run)(plan)
+    terminal.print_json(result) if json else typer.echo(result["output"])
+    if result.get("ended") == cli_adapt_run.INTERRUPTED:
+        raise typer.Exit(130)

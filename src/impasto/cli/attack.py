@@ -1,0 +1,110 @@
+"""`impasto attack`: a picture that looks the same and fools a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from impasto.cli import flags
+from impasto.cli.flag_groups import Looking, spread
+from impasto.cli.transfer import ClassifierFlag, WeightsFlag
+from impasto.commands import arguments, terminal
+
+PhotoWord = Annotated[str | None, typer.Argument(metavar="PHOTO", help="The picture.")]
+TargetFlag = Annotated[
+    str | None, typer.Option(metavar="NAME|N", help="The class that the classifier shall see, by name or number.")
+]
+AlsoFlag = Annotated[
+    list[str] | None,
+    typer.Option("--also", metavar="NAME|FILE", help="Another classifier: is it fooled, too? Repeatable."),
+]
+
+
+@spread
+def attack(
+    ctx: typer.Context,
+    *,
+    photo: PhotoWord = None,
+    target: TargetFlag = None,
+    classifier: ClassifierFlag = None,
+    backbone_weights: WeightsFlag = None,
+    also: AlsoFlag = None,
+    output: flags.OutputFlag = None,
+    run: Looking,
+) -> None:
+    """Change a photo a little until a classifier takes it for something else, and say how it went.
+
+    [bold]impasto attack elephant.jpg --target giraffe[/bold]; --epsilon 0 sets no limit to the changes.
+    """
+    terminal.be_quiet(run.quiet)
+    from impasto.commands import methods_table, network_command
+    from impasto.commands.progress import progress
+    from impasto.errors import OptionError
+    from impasto.images.files import read_image
+    from impasto.networks.classifiers import CLASSIFIER, load_classifier
+    from impasto.runs.painting import pick_device
+    from impasto.vision import attack as adversarial
+
+    if run.list_options:
+        methods_table.show_options(adversarial.AttackOptions)
+        return
+    words = [*arguments.words(photo, None), *ctx.args]
+    words, options = network_command.read_options(ctx, words, adversarial.AttackOptions, "attack")
+    path = network_command.one_picture(words, "impasto attack PHOTO --target CLASS")
+    if target is None:
+        raise OptionError("say what the classifier shall see: --target CLASS")
+    where = pick_device(run.device)
+    model = load_classifier(classifier or CLASSIFIER, weights=backbone_weights, device=where)
+    others = [load_classifier(name, device=where) for name in also or []]
+    wanted = model.find(target)
+    out = network_command.Output.choose(output, _name(path, model.classes[wanted]), record=run.record, force=run.force)
+    if out.target.suffix.lower() != ".png":
+        raise OptionError(f"{out.target}: only .png keeps every pixel as it is")
+    difference = out.beside("difference")
+    image = model.square(read_image(path)).to(where)
+    with progress(f"attacking {model.name}", run.quiet) as (watch, on_step):
+        found = adversarial.attack(model, image, wanted, options, on_step=on_step)
+    source, named = model.classes[found.source], model.classes[wanted]
+    verdicts = [found.judge(model, source, named)]
+    verdicts += [_judge_other(found, other, source, named) for other in others]
+    facts = {"source": source, "target": named, "l_infinity": found.largest, "l2": found.length, "verdicts": verdicts}
+    made = network_command.make_record("attack", options, model.backbone, photo=network_command.describe(path), **facts)
+    out.write(found.after, made)
+    difference.write(found.amplified(), {})
+    told = {"output": str(out.target), "difference": str(difference.target), **made, "seconds": watch.seconds}
+    terminal.print_json(told) if run.json else _tell(out.target, facts)
+    network_command.tell_interrupted(found.result.interrupted)
+
+
+def _name(path: str, target: str) -> str:
+    return f"{Path(path).stem}-as-{target.replace('/', '-')}.png"
+
+
+def _judge_other(found: Any, other: Any, source: str, target: str) -> dict[str, Any]:
+    """What another classifier makes of it; if it lacks one of the classes, only what it says before and after."""
+    from impasto.errors import OptionError
+
+    try:
+        verdict: dict[str, Any] = found.judge(other, source, target)
+        return verdict
+    except OptionError:
+        said = [
+            other.classes[int(other.probabilities(image.to(other.backbone.mean))[0].argmax())]
+            for image in (found.before, found.after)
+        ]
+        return {"classifier": other.name, "before": {"said": said[0]}, "after": {"said": said[1]}, "fooled": None}
+
+
+def _tell(path: Path, facts: dict[str, Any]) -> None:
+    typer.echo(str(path))
+    for verdict in facts["verdicts"]:
+        lines = []
+        for when in ("before", "after"):
+            seen = verdict[when]
+            chances = ", ".join(f"{facts[kind]} {seen[kind]:.1%}" for kind in ("source", "target") if kind in seen)
+            lines.append(f"{when} {seen['said']}" + (f" ({chances})" if chances else ""))
+        fooled = {True: "fooled", False: "not fooled", None: "lacks one of the classes"}[verdict["fooled"]]
+        typer.echo(f"{verdict['classifier']}: {', '.join(lines)}: {fooled}", err=True)
+    typer.echo(f"largest change {facts['l_infinity'] * 255:.0f}/255, L2 {facts['l2']:.2f}", err=True)

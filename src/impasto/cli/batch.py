@@ -1,0 +1,126 @@
+"""`impasto batch`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from impasto.cli import flags
+from impasto.commands import arguments, terminal
+from impasto.errors import ImpastoError
+
+if TYPE_CHECKING:
+    from impasto.batch.plan import Plan
+    from impasto.commands.batch import Engine
+
+FilesWord = Annotated[
+    str | None,
+    typer.Argument(metavar="CONTENTS", help="Photos: files, folders, URLs or quoted patterns such as 'trip/**/*.jpg'."),
+]
+StylesWord = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="STYLES", help="The last word, unless --style or --recipe says which: paintings, cards."),
+]
+FolderFlag = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the results; made if it is not there.")
+]
+StyleFlag = Annotated[
+    list[str] | None,
+    typer.Option("--style", metavar="NAME|FILES", help="A built-in style, paintings or cards; repeatable."),
+]
+FormatFlag = Annotated[str, typer.Option("--format", metavar="NAME", help="png, jpg, webp, tif or bmp.")]
+MasksFlag = Annotated[
+    list[Path] | None, typer.Option("--mask", metavar="FILE", help="White is repainted, in every photo.")
+]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Make again what is there already.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object a line: each picture, then a summary.")]
+PairsFlag = Annotated[
+    bool, typer.Option("--pairs", help="The first photo by the first style, the second by the second.")
+]
+EngineFlag = Annotated[
+    str, typer.Option(metavar="NAME", help="local, or ray: the workers of a Ray cluster, or of this machine.")
+]
+WorkersFlag = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Workers of --engine ray; default: one a GPU, or one for 4 cores."),
+]
+WatchFlag = Annotated[bool, typer.Option("--watch", help="Then wait for new photos, until Ctrl-C.")]
+
+
+def batch(
+    ctx: typer.Context,
+    contents: FilesWord = None,
+    styles: StylesWord = None,
+    output: FolderFlag = None,
+    pairs: PairsFlag = False,
+    watch: WatchFlag = False,
+    method: flags.MethodFlag = None,
+    preset: flags.PresetFlag = None,
+    style: StyleFlag = None,
+    size: flags.SizeFlag = None,
+    style_size: flags.StyleSizeFlag = None,
+    strength: flags.StrengthFlag = None,
+    keep_color: flags.KeepColorFlag = None,
+    mask: MasksFlag = None,
+    seed: flags.SeedFlag = None,
+    device: flags.DeviceFlag = "auto",
+    runtime: flags.RuntimeFlag = "torch",
+    engine: EngineFlag = "local",
+    workers: WorkersFlag = None,
+    format: FormatFlag = "png",
+    force: ForceFlag = False,
+    json: JsonFlag = False,
+    quiet: flags.QuietFlag = False,
+    dry_run: flags.DryRunFlag = False,
+    record: flags.RecordFlag = True,
+    recipe: flags.RecipeFlag = None,
+) -> None:
+    """Repaint many photos, each in every style: [bold]impasto batch photos/ paintings/ -o results[/bold].
+
+    What is there already is skipped, so that the same command goes on after an interruption. A picture that fails is
+    told of, and the run goes on; it then ends with exit code 1. The method's options are flags, too.
+    """
+    given = arguments.given(method=method, preset=preset, size=size, seed=seed, style_size=style_size)
+    given |= arguments.given(strength=strength, keep_color=keep_color, masks=mask)
+    terminal.be_quiet(quiet)
+    from impasto.batch import plan as cli_batch_plan
+    from impasto.commands import batch as cli_batch_run
+    from impasto.commands import recipe_from_flags
+    from impasto.runs.remote_files import to_path
+
+    open_engine = _choose_engine(engine, workers, watch)
+    target = None if output is None else to_path(output)
+    base, files = recipe_from_flags.merge_flags(ctx, arguments.words(contents, styles), recipe, given)
+    if base.vary:
+        raise ImpastoError(f"{recipe} records a contact sheet, not a picture")
+    plan = cli_batch_plan.make_plan(
+        base, files, style or [], target, suffix=f".{format}", pairs=pairs, record=record, force=force, watch=watch
+    )
+    if dry_run:
+        code = cli_batch_run.rehearse(plan, json=json)
+    else:
+        code = cli_batch_run.run(plan, lambda: open_engine(plan, device, runtime), watch=watch, quiet=quiet, json=json)
+    if code:
+        raise typer.Exit(code)
+
+
+def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[Plan, str, str], Engine]:
+    """What opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
+    from impasto.batch.local_engine import Here
+    from impasto.errors import OptionError
+
+    if name == "local" and workers is None:
+        return Here
+    if name == "local":
+        raise OptionError("--workers goes with --engine ray")
+    if name != "ray":
+        raise OptionError(f"--engine is local or ray, not {name!r}")
+    if watch:
+        raise OptionError("--watch goes with --engine local")
+    from impasto.batch.ray_engine import open_cluster
+
+    return functools.partial(open_cluster, workers=workers)

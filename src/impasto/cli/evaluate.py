@@ -1,0 +1,172 @@
+"""`impasto evaluate`: how good stylized pictures are, in numbers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from impasto.cli import flags
+from impasto.commands import arguments, terminal
+from impasto.errors import ImpastoError, OptionError
+
+if TYPE_CHECKING:
+    from impasto.evaluation import Evaluation, Pair
+
+SKIPPABLE = ("lpips", "cfsd", "artfid")
+
+FolderWord = Annotated[str | None, typer.Argument(metavar="CONTENTS", help="Folder of the photos.")]
+FolderWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="STYLES [STYLIZED]", help="Folders of the paintings and of the pictures, named CONTENT__STYLE.png."
+    ),
+]
+NetworkFlag = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|DIR",
+        help="What losses are measured with: vgg19-slim+heads, vgg19 (torchvision's), or a folder with a normalised "
+        "VGG-19. Numbers of different networks can't be compared.",
+    ),
+]
+SizeFlag = Annotated[
+    str, typer.Option(metavar="WxH|N", help="Size at which all is measured, without regard to proportions, or with N.")
+]
+WeightsFlag = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the weights of LPIPS, CFSD and FID are; default: torch's own cache."),
+]
+SkipFlag = Annotated[
+    list[str] | None, typer.Option("--skip", metavar="NAME", help="Leave out lpips, cfsd or artfid; repeatable.")
+]
+MarkdownFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table, every picture in it.")]
+MakeFlag = Annotated[
+    Path | None,
+    typer.Option("--make", metavar="DIR", help="First make the pictures in DIR; those that are there stay."),
+]
+CountFlag = Annotated[
+    int | None, typer.Option("--pairs", metavar="N", help="With --make: only the first N pairs; default: all.")
+]
+OffsetsFlag = Annotated[
+    str | None,
+    typer.Option(metavar="N,N,...", help="With --make: photo i gets the paintings i + N; default: 0,13,26."),
+]
+
+
+def evaluate(
+    ctx: typer.Context,
+    contents: FolderWord = None,
+    others: FolderWords = None,
+    loss_network: NetworkFlag = "vgg19-slim+heads",
+    size: SizeFlag = "512x512",
+    metric_weights: WeightsFlag = None,
+    skip: SkipFlag = None,
+    make: MakeFlag = None,
+    method: flags.MethodFlag = None,
+    preset: flags.PresetFlag = None,
+    count: CountFlag = None,
+    offsets: OffsetsFlag = None,
+    strength: flags.StrengthFlag = None,
+    seed: flags.SeedFlag = None,
+    device: flags.DeviceFlag = "auto",
+    markdown: MarkdownFlag = None,
+    force: flags.ForceFlag = False,
+    json: flags.JsonFlag = False,
+    quiet: flags.QuietFlag = False,
+) -> None:
+    """Measure stylized pictures: style loss, content loss, SSIM; LPIPS, CFSD, ArtFID-like if their weights are there.
+
+    With --make, [bold]impasto evaluate PHOTOS PAINTINGS --make DIR -m gatys --steps 50[/bold], they are made first.
+    """
+    terminal.be_quiet(quiet)
+    given = arguments.given(method=method, preset=preset, count=count, offsets=offsets, strength=strength, seed=seed)
+    if make is None and given:
+        raise OptionError("--method, --preset, --pairs, --offsets, --strength and --seed need --make DIR")
+    if markdown is not None:
+        arguments.check_target(markdown, force, (".md",))
+    words = arguments.words(contents, others)
+    run = _Run(loss_network, size, metric_weights, tuple(skip or ()), device, quiet)
+    found = run.measure(_find(ctx, words) if make is None else _make(ctx, words, make, given, run))
+    if markdown is not None:
+        _write(markdown, found.to_markdown())
+    terminal.print_json(found.to_json()) if json else typer.echo(found.to_markdown(rows=False), nl=False)
+
+
+class _Run:
+    """The flags that say how pictures are measured, checked before any picture is made."""
+
+    def __init__(
+        self, network: str, size: str, weights: Path | None, skip: tuple[str, ...], device: str, quiet: bool
+    ) -> None:
+        from impasto.evaluation import Extras, load_loss_network
+        from impasto.images.tensors import parse_size
+        from impasto.runs.painting import pick_device
+
+        for name in skip:
+            if name not in SKIPPABLE:
+                raise OptionError(f"--skip takes {', '.join(SKIPPABLE)}, not {name!r}")
+        if weights is not None and not weights.is_dir():
+            raise ImpastoError(f"--metric-weights: {weights} is no folder")
+        self.size, self.device, self.quiet = parse_size(size), pick_device(device), quiet
+        self.network = load_loss_network(network, self.device)
+        names = tuple("artfid_like" if name == "artfid" else name for name in skip)
+        self.extras = Extras(weights or _torch_cache(), self.network, skip=names, device=self.device)
+
+    def measure(self, pairs: list[Pair]) -> Evaluation:
+        """Measure the pictures of `pairs`."""
+        from impasto.commands.progress import counting
+        from impasto.evaluation import evaluate
+
+        with counting("measuring", self.quiet) as count:
+            return evaluate(pairs, self.network, size=self.size, extras=self.extras, device=self.device, on_pair=count)
+
+
+def _torch_cache() -> Path:
+    """Where torch keeps the weights that it has downloaded."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(os.environ.get("TORCH_HOME", cache / "torch")) / "hub" / "checkpoints"
+
+
+def _find(ctx: typer.Context, words: list[str]) -> list[Pair]:
+    """The pairs of the folders that `words` name."""
+    from impasto.evaluation import find_pairs
+    from impasto.options import Options
+
+    folders, _ = arguments.take_flags(ctx, words, Options, "evaluate without --make", "impasto evaluate --help")
+    if len(folders) != 3:
+        raise ImpastoError("name three folders: impasto evaluate CONTENTS STYLES STYLIZED; or two, and --make DIR")
+    return find_pairs(*folders)
+
+
+def _make(ctx: typer.Context, words: list[str], folder: Path, given: dict[str, Any], run: _Run) -> list[Pair]:
+    """Make the protocol's pictures in `folder`."""
+    from impasto.commands.progress import counting
+    from impasto.evaluation import pair_up, stylize_pairs
+    from impasto.methods import find_method, load
+
+    method = find_method(given.get("method"))
+    folders, options = arguments.take_flags(ctx, words, method.Options, method.name, f"impasto methods {method.name}")
+    if len(folders) != 2:
+        raise ImpastoError("with --make name two folders: impasto evaluate CONTENTS STYLES --make DIR")
+    offsets = _numbers(given.get("offsets", "0,13,26"))
+    pairs = pair_up(*folders, offsets=offsets, count=given.get("count"))
+    preset, seed, strength = given.get("preset", "default"), given.get("seed", 0), given.get("strength", 1.0)
+    model = load(method.name, preset=preset, device=run.device, **options)
+    with counting(f"painting with {model.name}", run.quiet) as count:
+        return stylize_pairs(model, pairs, folder, run.size, strength=strength, seed=seed, on_pair=count)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(f"--offsets takes whole numbers, such as 0,13,26, not {text!r}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    from impasto.atomic import write_atomically
+
+    write_atomically(path, text.encode())

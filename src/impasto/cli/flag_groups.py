@@ -1,0 +1,84 @@
+"""Groups of flags that several commands have: one parameter of the command, many flags for typer."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from impasto.cli import flags
+from impasto.commands import arguments
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How pictures are to be painted."""
+
+    method: flags.MethodFlag = None
+    preset: flags.PresetFlag = None
+    style: flags.StyleFlag = None
+    style_weights: flags.StyleWeightsFlag = None
+    size: flags.SizeFlag = None
+    style_size: flags.StyleSizeFlag = None
+    strength: flags.StrengthFlag = None
+    keep_color: flags.KeepColorFlag = None
+    mask: flags.MaskFlag = None
+    seed: flags.SeedFlag = None
+
+    def given(self, **others: Any) -> dict[str, Any]:
+        """Those flags that were given, by the names that a recipe has for them, and of the `others`."""
+        values = vars(self) | others
+        return arguments.given(masks=values.pop("mask"), **values)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What is told and kept of a run."""
+
+    json: flags.JsonFlag = False
+    quiet: flags.QuietFlag = False
+    dry_run: flags.DryRunFlag = False
+    record: flags.RecordFlag = True
+    recipe: flags.RecipeFlag = None
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How a command runs that looks into a network."""
+
+    device: flags.DeviceFlag = "auto"
+    list_options: flags.ListFlag = False
+    force: flags.ForceFlag = False
+    json: flags.JsonFlag = False
+    quiet: flags.QuietFlag = False
+    record: flags.RecordFlag = True
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` as typer wants it: with the flags of a group in place of each parameter that is such a group.
+
+    These stand behind ``*``, for they have no default.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, type[Any]] = {}
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        if not dataclasses.is_dataclass(parameter.annotation):
+            parameters.append(parameter)
+            continue
+        assert isinstance(parameter.annotation, type)
+        groups[name] = parameter.annotation
+        own = inspect.signature(parameter.annotation, eval_str=True).parameters.values()
+        parameters += [flag.replace(kind=inspect.Parameter.KEYWORD_ONLY) for flag in own]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        command(**values)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run

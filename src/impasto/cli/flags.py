@@ -1,0 +1,78 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    pass
+
+
+ContentWord = Annotated[str | None, typer.Argument(metavar="CONTENT", help="The photo.")]
+StyleWords = Annotated[
+    list[str] | None, typer.Argument(metavar="STYLE", help="Paintings or style cards (.safetensors).")
+]
+OutputFlag = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="What to write.")]
+
+
+def _complete_method(incomplete: str) -> list[str]:
+    """The methods that begin so, for the shell; found without loading one."""
+    folder = Path(__file__).parent.parent / "methods"
+    return sorted(path.stem for path in folder.glob(f"{incomplete}*.py") if not path.stem.startswith("_"))
+
+
+MethodFlag = Annotated[
+    str | None,
+    typer.Option("--method", "-m", help="How to paint; see `impasto methods`.", autocompletion=_complete_method),
+]
+PresetFlag = Annotated[str | None, typer.Option(metavar="NAME", help="One of the method's recipes.")]
+StyleFlag = Annotated[
+    list[str] | None, typer.Option("--style", metavar="NAME|CARD", help="A built-in style or a card; repeatable.")
+]
+StyleWeightsFlag = Annotated[
+    str | None, typer.Option(metavar="W1,W2,...", help="Shares of the styles, STYLEs first; default: all equal.")
+]
+SizeFlag = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|WxH",
+        help="Longer side of the result, or exactly WIDTHxHEIGHT. Default: the photo's own size; for optimisation at "
+        "most 512 on a CPU and 1024 on a GPU.",
+    ),
+]
+StyleSizeFlag = Annotated[
+    int | None, typer.Option(metavar="N", help="Longer side at which paintings are looked at; default: the result's.")
+]
+StrengthFlag = Annotated[float | None, typer.Option(metavar="0...1", help="How much of the style; default: 1.")]
+KeepColorFlag = Annotated[
+    str | None,
+    typer.Option(metavar="MODE", help="Keep the photo's colours: off, luminance, lab, histogram or covariance."),
+]
+MaskFlag = Annotated[
+    list[Path] | None,
+    typer.Option("--mask", metavar="FILE", help="White is repainted; one for all styles, or one a style; repeatable."),
+]
+SeedFlag = Annotated[int | None, typer.Option(metavar="N", help="Same seed, same picture; default: 0.")]
+DeviceFlag = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]
+RuntimeFlag = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="torch, onnxruntime or openvino, or auto: the quickest that `impasto doctor` has measured here.",
+    ),
+]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; warnings stay.")]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Check everything and stop before the work.")]
+ListFlag = Annotated[bool, typer.Option("--list-options", help="List the task's options, which are flags, too.")]
+RecordFlag = Annotated[
+    bool, typer.Option("--record/--no-record", help="Keep in the picture (or FILE.json) how it was made.")
+]
+RecipeFlag = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Repeat the run that a picture or JSON file records; flags overrule it."),
+]

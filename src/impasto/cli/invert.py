@@ -1,0 +1,154 @@
+"""`impasto invert`: a picture rebuilt from what one layer, or a set of layers, knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from impasto.cli import flags
+from impasto.cli.flag_groups import Looking, spread
+from impasto.cli.transfer import WeightsFlag
+from impasto.commands import arguments, terminal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from impasto.networks.backbone import Backbone
+    from impasto.vision.inversion import Inversion, InversionOptions
+
+PhotoWord = Annotated[str | None, typer.Argument(metavar="PHOTO", help="The picture.")]
+BackboneFlag = Annotated[str, typer.Option("--backbone", metavar="NAME", help="The network.")]
+PoolingFlag = Annotated[
+    str, typer.Option("--pooling", metavar="KIND", help="max, average or auto: average in vgg19-slim, max elsewhere.")
+]
+LongerFlag = Annotated[int, typer.Option(metavar="N", min=32, max=4096, help="Longer side at which it is rebuilt.")]
+LayerFlag = Annotated[str | None, typer.Option(metavar="NAME", help="Rebuild the content from this layer.")]
+StyleLayersFlag = Annotated[
+    str | None, typer.Option(metavar="NAME,NAME,...", help="Rebuild the style from these layers' Gram matrices.")
+]
+PaintingFlag = Annotated[
+    Path | None, typer.Option("--painting", metavar="FILE", help="On the sheet: whose style; default: the photo's.")
+]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all inversions of a run share."""
+
+    network: Backbone
+    options: InversionOptions
+    seed: int
+    quiet: bool
+
+    def content(self, image: Tensor, layer: str) -> Inversion:
+        from impasto.commands.progress import progress
+        from impasto.vision.inversion import invert_content
+
+        with progress(f"content from {layer}", self.quiet) as (_, on_step):
+            return invert_content(self.network, image, layer, self.options, seed=self.seed, on_step=on_step)
+
+    def style(self, image: Tensor, layers: Sequence[str]) -> Inversion:
+        from impasto.commands.progress import progress
+        from impasto.vision.inversion import invert_style
+
+        with progress(f"style from {', '.join(layers)}", self.quiet) as (_, on_step):
+            return invert_style(self.network, image, layers, self.options, seed=self.seed, on_step=on_step)
+
+
+@spread
+def invert(
+    ctx: typer.Context,
+    *,
+    photo: PhotoWord = None,
+    layer: LayerFlag = None,
+    style_layers: StyleLayersFlag = None,
+    painting: PaintingFlag = None,
+    backbone: BackboneFlag = "vgg19-slim",
+    backbone_weights: WeightsFlag = None,
+    pooling: PoolingFlag = "auto",
+    size: LongerFlag = 256,
+    output: flags.OutputFlag = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same picture.")] = 0,
+    run: Looking,
+) -> None:
+    """Rebuild a picture from one layer, from noise: [bold]impasto invert photo.jpg --layer relu4_2[/bold].
+
+    Without --layer and --style-layers: a labelled sheet, content layer by layer, style from more and more layers.
+    """
+    terminal.be_quiet(run.quiet)
+    from impasto.commands import methods_table, network_command
+    from impasto.errors import OptionError
+    from impasto.vision.inversion import InversionOptions
+
+    if run.list_options:
+        methods_table.show_options(InversionOptions)
+        return
+    words, options = network_command.read_options(
+        ctx, [*arguments.words(photo, None), *ctx.args], InversionOptions, "invert"
+    )
+    path = network_command.one_picture(words, "impasto invert PHOTO --layer NAME")
+    if layer and style_layers:
+        raise OptionError("give --layer or --style-layers; without both there is a sheet of all")
+    if painting and (layer or style_layers):
+        raise OptionError("--painting is for the sheet: without --layer and --style-layers")
+    network = network_command.open_backbone(backbone, backbone_weights, run.device, choose_pooling(pooling, backbone))
+    styles = [part.strip() for part in style_layers.split(",") if part.strip()] if style_layers else []
+    network.check_layers([*styles, *([layer] if layer else [])])
+    out = network_command.Output.choose(output, _name(path, layer, styles), record=run.record, force=run.force)
+    image = network_command.read_sized(path, size, network)
+    work = _Work(network, options, seed, run.quiet)
+    if layer or styles:
+        found = [work.content(image, layer) if layer else work.style(image, styles)]
+        picture = found[0].image
+    else:
+        other = image if painting is None else network_command.read_sized(str(painting), size, network)
+        found, picture = _sheet(work, image, other)
+    files = [network_command.describe(str(file)) for file in (path, painting) if file is not None]
+    facts = {"pictures": files, "backbone": backbone, "size": size, "seed": seed, "inversions": _describe(found)}
+    made = network_command.make_record("invert", options, network, **facts)
+    out.write(picture, made)
+    terminal.print_json({"output": str(out.target), **made}) if run.json else typer.echo(str(out.target))
+    network_command.tell_interrupted(any(one.result.interrupted for one in found))
+
+
+def _sheet(work: _Work, image: Tensor, painting: Tensor) -> tuple[list[Inversion], Tensor]:
+    """All of the well-known figure's inversions, and the sheet; after Ctrl-C those that are done."""
+    from impasto.images.contact_sheet import contact_sheet
+    from impasto.vision.inversion import sheet_layers
+
+    contents, styles = sheet_layers(work.network)
+    found: list[Inversion] = []
+    jobs = [*((layer, ()) for layer in contents), *(("", styles[: i + 1]) for i in range(len(styles)))]
+    for layer, chosen in jobs:
+        if not found or not found[-1].result.interrupted:
+            found.append(work.content(image, layer) if layer else work.style(painting, chosen))
+    rows: list[list[Tensor | None]] = [[image], [painting]]
+    for (layer, _), one in zip(jobs, found, strict=False):
+        rows[0 if layer else 1].append(one.image)
+    labels = [f"{a} / to {b}" for a, b in zip(contents, styles, strict=True)]
+    sheet = contact_sheet(
+        rows[: 2 if len(rows[1]) > 1 else 1],
+        row_labels=["content", "style"][: 2 if len(rows[1]) > 1 else 1],
+        column_labels=["original", *labels][: max(map(len, rows))],
+    )
+    return found, sheet
+
+
+def _describe(found: Sequence[Inversion]) -> list[dict[str, Any]]:
+    return [{"layers": one.layers, "psnr": one.psnr, "loss_ratio": one.ratio, "ncc": one.likeness} for one in found]
+
+
+def choose_pooling(kind: str, backbone: str) -> str:
+    """The pooling called `kind`; of ``auto`` that with which `backbone` was tuned."""
+    if kind == "auto":
+        return "average" if backbone.startswith("vgg19-slim") else "max"
+    return kind
+
+
+def _name(path: str, layer: str | None, styles: list[str]) -> str:
+    ending = f"style-{styles[-1]}" if styles else layer or "layers"
+    return f"{Path(path).stem}-{ending}.png"

@@ -1,0 +1,158 @@
+"""The command line: the commands, their exit codes, and how mistakes are told.
+
+No module in this folder loads torch at import: `impasto --help` is instant.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
+
+import typer
+
+from impasto import __version__
+from impasto.cli.adapt import adapt
+from impasto.cli.attack import attack
+from impasto.cli.batch import batch
+from impasto.cli.bench import bench, doctor
+from impasto.cli.dream import dream
+from impasto.cli.evaluate import evaluate
+from impasto.cli.export import export
+from impasto.cli.export_style import export_style
+from impasto.cli.inspect import inspect
+from impasto.cli.invert import invert
+from impasto.cli.methods import methods
+from impasto.cli.serve import serve
+from impasto.cli.style import extract, show, styles
+from impasto.cli.stylize import stylize
+from impasto.cli.sweep import sweep
+from impasto.cli.texture import texture
+from impasto.cli.train import train
+from impasto.cli.transfer import fit, predict
+from impasto.cli.video import video
+from impasto.commands.arguments import OpenCommand
+from impasto.errors import ImpastoError, is_out_of_memory
+
+DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
+
+app = typer.Typer(
+    name="impasto",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+style = typer.Typer()
+transfer = typer.Typer()
+app.command(cls=OpenCommand)(stylize)
+app.command(cls=OpenCommand)(batch)
+app.command(cls=OpenCommand)(video)
+app.command(cls=OpenCommand)(serve)
+app.command()(methods)
+app.command()(styles)
+app.add_typer(style, name="style")
+style.command(cls=OpenCommand)(extract)
+style.command()(show)
+app.command(cls=OpenCommand)(sweep)
+app.command(cls=OpenCommand)(evaluate)
+app.command(cls=OpenCommand)(train)
+app.command(cls=OpenCommand)(adapt)
+app.command(cls=OpenCommand)(export)
+app.command("export-style", cls=OpenCommand)(export_style)
+app.command()(bench)
+app.command()(doctor)
+app.command(cls=OpenCommand)(invert)
+app.command()(inspect)
+app.command(cls=OpenCommand)(dream)
+app.command(cls=OpenCommand)(attack)
+app.command(cls=OpenCommand)(texture)
+app.add_typer(transfer, name="transfer")
+transfer.command(cls=OpenCommand)(fit)
+transfer.command()(predict)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"impasto {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def impasto(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Repaint a photo in a painting's style: [bold]impasto stylize photo.jpg painting.jpg[/bold]."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@style.callback(invoke_without_command=True)
+def style_help(ctx: typer.Context) -> None:
+    """Make and look into style cards: small files that stand for a painting."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@transfer.callback(invoke_without_command=True)
+def transfer_help(ctx: typer.Context) -> None:
+    """Make a classifier of one's own on a pretrained network, and ask it what is on pictures."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0, 1 for a fault of ours, 2 for a user's mistake, 130 after Ctrl-C."""
+    _log_to_stderr()
+    try:
+        code = app(args=None if argv is None else list(argv), prog_name="impasto", standalone_mode=False)
+        return code if isinstance(code, int) else DONE
+    except ImpastoError as error:
+        return _fail(str(error))
+    except USAGE_ERRORS as error:
+        return _fail(cast(Any, error).format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", INTERRUPTED)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return _fail("not enough memory for this: try a smaller --size")
+        return _confess(error)
+
+
+def _fail(message: str) -> int:
+    return _say(f"error: {' '.join(message.split())}", MISTAKE)
+
+
+def _say(message: str, code: int) -> int:
+    typer.echo(message, err=True)
+    return code
+
+
+def _confess(error: Exception) -> int:
+    """Tell of a fault of ours in a line or two; the traceback only with IMPASTO_DEBUG=1."""
+    if os.environ.get("IMPASTO_DEBUG", "") not in ("", "0"):
+        traceback.print_exception(error, file=sys.stderr)
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    typer.echo(f"error: this should not have happened: {told}", err=True)
+    return _say("Please report it with the command and what it prints when IMPASTO_DEBUG=1 is set.", BROKEN)
+
+
+class _Notes(logging.Handler):
+    """Notes and warnings, a line each, to stderr as it is when they come."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        typer.echo(prefix + " ".join(record.getMessage().split()), err=True)
+
+
+def _log_to_stderr() -> None:
+    log = logging.getLogger("impasto")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Notes) for handler in log.handlers):
+        log.addHandler(_Notes())

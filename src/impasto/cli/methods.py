@@ -1,0 +1,36 @@
+"""`impasto methods`: what methods there are, and every option of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from impasto.cli import flags
+from impasto.commands import terminal
+from impasto.commands.methods_table import _show_method, describe_method, summarize
+
+if TYPE_CHECKING:
+    pass
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One method: its options and presets.")] = None,
+    json: flags.JsonFlag = False,
+) -> None:
+    """List the methods, or one method's options with their types, ranges and defaults."""
+    from impasto.methods import find_method, list_methods
+
+    if name is not None:
+        found = find_method(name)
+        terminal.print_json(describe_method(found)) if json else _show_method(found)
+        return
+    known = [find_method(method) for method in list_methods()]
+    if json:
+        terminal.print_json([summarize(method) for method in known])
+        return
+    for method in known:
+        about = summarize(method)
+        typer.echo(f"{about['name']:<12} {about['kind']:<13} {about['summary']}")
+        typer.echo(f"{'':<12} presets: {', '.join(about['presets'])}")
+    typer.echo("\nimpasto methods NAME lists a method's options")

@@ -1,0 +1,126 @@
+"""`impasto style`: style cards; `impasto styles`: those that come with impasto."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from impasto.cli import flags
+from impasto.commands import arguments, terminal
+
+PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting.")]
+CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card, or a built-in style by its name.")]
+LongerFlag = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=16, max=100_000, help="Longer side at which the painting is looked at."),
+]
+
+
+def extract(
+    ctx: typer.Context,
+    painting: PaintingWord = None,
+    output: flags.OutputFlag = None,
+    method: flags.MethodFlag = None,
+    preset: flags.PresetFlag = None,
+    size: LongerFlag = None,
+    title: Annotated[str | None, typer.Option(help="The painting's title.")] = None,
+    artist: Annotated[str | None, typer.Option(help="Who painted it.")] = None,
+    year: Annotated[str | None, typer.Option(help="When.")] = None,
+    device: flags.DeviceFlag = "auto",
+    force: flags.ForceFlag = False,
+    json: flags.JsonFlag = False,
+    quiet: flags.QuietFlag = False,
+) -> None:
+    """Keep all that a method needs to know of a painting in a small file, a style card.
+
+    The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
+    """
+    terminal.be_quiet(quiet)
+    from impasto.errors import ImpastoError
+    from impasto.images.files import read_painting
+    from impasto.methods import find_method, load
+    from impasto.runs.painting import fit_painting, pick_device
+    from impasto.stylizers.styles import Style, save_style
+
+    found = find_method(method)
+    words = [*arguments.words(painting, None), *ctx.args]
+    files, options = arguments.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
+    if len(files) != 1:
+        raise ImpastoError(f"name one painting: impasto style extract PAINTING, not {len(files)}")
+    target = arguments.check_target(output or Path(f"{Path(files[0]).stem}.safetensors"), force, (".safetensors",))
+    image = read_painting(files[0])
+    model = load(found.name, preset=preset or "default", device=pick_device(device), **options)
+    fitted = fit_painting(model, image, size)
+    info = arguments.given(title=title, artist=artist, year=year) | {
+        "width": fitted.shape[-1],
+        "height": fitted.shape[-2],
+    }
+    style = model.encode_style(fitted)
+    save_style(Style(style, style.kind, info), target)
+    terminal.print_json(describe_card(target)) if json else typer.echo(str(target))
+
+
+def show(card: CardWord, json: flags.JsonFlag = False) -> None:
+    """Tell what is in a style card."""
+    about = describe_card(card)
+    if json:
+        terminal.print_json(about)
+        return
+    kinds = " and ".join((about["kind"], *about["others"]))
+    typer.echo(f"{card}: {kinds}, {about['bytes'] / 1000:.0f} kB")
+    for name, value in about["info"].items():
+        typer.echo(f"  {name}: {value}")
+    for name, shape in about["tensors"].items():
+        typer.echo(f"  {name}  {'x'.join(map(str, shape))}")
+
+
+def describe_card(card: Path) -> dict[str, Any]:
+    """A card's kind, layers, sizes and what people noted; raises WeightsError if it is none."""
+    from impasto.stylizers.styles import find_card, load_style
+
+    card = find_card(card)
+    style = load_style(card)
+    layers = sorted({name.split(".")[-2] for name in style if "." in name})
+    return {
+        "output": str(card),
+        "kind": style.kind,
+        "others": [other.kind for other in style.others],
+        "bytes": card.stat().st_size,
+        "layers": layers,
+        "info": style.info,
+        "tensors": {name: list(tensor.shape) for name, tensor in sorted(style.items())},
+    }
+
+
+def styles(method: flags.MethodFlag = None, json: flags.JsonFlag = False) -> None:
+    """List the styles that need no file: all built-in ones, or those that a method has learned.
+
+    [bold]impasto stylize photo.jpg --style starry-night[/bold] paints in one of them.
+    """
+    known = _known_styles(method)
+    if json:
+        terminal.print_json(known)
+        return
+    width = max((len(about["name"]) for about in known), default=0)
+    for about in known:
+        told = f"{about['artist']} ({about['years']}), {about['title']}, {about['year']}" if "years" in about else ""
+        typer.echo(f"{about['name']:<{width}}  {told}".rstrip())
+    chosen = "" if method is None else f" -m {method}"
+    typer.echo(f"\nimpasto stylize photo.jpg --style NAME{chosen} repaints a photo in one of them")
+
+
+def _known_styles(method: str | None) -> list[dict[str, Any]]:
+    """Name and description of the built-in styles, or, of a method that knows no others, of those."""
+    from impasto.stylizers.styles import built_in_styles, load_style
+
+    if method is not None:
+        from impasto.methods import find_method, load
+        from impasto.stylizers.fixed_styles import LearnedStyles
+
+        if issubclass(find_method(method), LearnedStyles):
+            model = load(method)
+            assert isinstance(model, LearnedStyles)
+            return [{"name": name, **style.info} for name, style in model.learned.items()]
+    return [{"name": name, **load_style(card).info} for name, card in built_in_styles().items()]

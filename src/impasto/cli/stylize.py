@@ -1,0 +1,51 @@
+"""`impasto stylize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from impasto.cli import flags
+from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.commands import arguments, terminal
+
+
+@spread
+def stylize(
+    ctx: typer.Context,
+    *,
+    content: flags.ContentWord = None,
+    styles: flags.StyleWords = None,
+    output: flags.OutputFlag = None,
+    wishes: Wishes,
+    device: flags.DeviceFlag = "auto",
+    runtime: flags.RuntimeFlag = "torch",
+    force: flags.ForceFlag = False,
+    told: Telling,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep an optimisation's state there, and go on from it: same command again."),
+    ] = None,
+    preview: Annotated[Path | None, typer.Option(metavar="FILE", help="Show the picture while it is made.")] = None,
+    preview_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between two previews.")] = 10,
+) -> None:
+    """Repaint a photo in a painting's style, and print where the picture is.
+
+    Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
+    """
+    terminal.be_quiet(told.quiet)
+    from impasto.commands import stylize as command
+
+    asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given())
+    force = force or (checkpoint is not None and checkpoint.exists())
+    target = command.choose_target(asked, output, force=force, record=told.record)
+    job = command.open_job(asked, device, runtime)
+    command.keep_state(job, target, checkpoint)
+    show = command.previewer(job, target, preview, preview_every, force=force)
+    run = command.rehearse if told.dry_run else command.paint_file
+    result = run(job, target, quiet=told.quiet, record=told.record, force=force, also=show)
+    terminal.print_json(result) if told.json else typer.echo(result["output"])
+    if result.get("interrupted"):
+        raise typer.Exit(130)

@@ -1,0 +1,53 @@
+"""`impasto sweep`: a labelled contact sheet over one or two options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from impasto.cli import flags
+from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.commands import arguments, terminal
+
+VaryFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        metavar="OPTION=V1,V2,...",
+        help="What differs between columns and, given again, between rows: an option of the method, strength, preset, "
+        "keep-color, seed, size or style-size. Lists are parted by semicolons: 'content-layers=relu3_1;relu4_1'.",
+    ),
+]
+
+
+@spread
+def sweep(
+    ctx: typer.Context,
+    *,
+    content: flags.ContentWord = None,
+    styles: flags.StyleWords = None,
+    vary: VaryFlag = None,
+    output: flags.OutputFlag = None,
+    wishes: Wishes,
+    device: flags.DeviceFlag = "auto",
+    cell: Annotated[int, typer.Option(metavar="N", min=32, max=2048, help="Side of the sheet's cells.")] = 256,
+    force: flags.ForceFlag = False,
+    told: Telling,
+) -> None:
+    """Paint the same photo with different values of one or two options, on one labelled sheet.
+
+    The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
+    """
+    terminal.be_quiet(told.quiet)
+    from impasto.commands import sweep as command
+    from impasto.commands.stylize import choose_target
+
+    asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given(vary=vary))
+    target = choose_target(asked, output, force=force, record=told.record, ending="-sweep")
+    plan = command.plan_sheet(asked, device)
+    make = command.rehearse_sheet if told.dry_run else command.paint_sheet
+    result = make(plan, target, cell=cell, quiet=told.quiet, record=told.record, force=force)
+    terminal.print_json(result) if told.json else typer.echo(result["output"])
+    if result.get("interrupted"):
+        raise typer.Exit(130)

@@ -1,0 +1,262 @@
+"""`impasto texture`: textures of any size, from a painting by optimisation or from a generator in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from impasto.cli import flags
+from impasto.cli.invert import BackboneFlag, PoolingFlag
+from impasto.cli.transfer import WeightsFlag
+from impasto.commands import arguments, terminal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from impasto.commands.network_command import Output
+
+SIDE = 512
+PAINTING_SIDE = 512
+
+TextureWord = Annotated[
+    str | None, typer.Argument(metavar="NAME|PAINTING", help="A texture of the generator, or a picture to learn from.")
+]
+SizeFlag = Annotated[
+    str | None, typer.Option(metavar="N|WxH", help=f"Side of the square, or WIDTHxHEIGHT; default: {SIDE}.")
+]
+TileableFlag = Annotated[bool, typer.Option("--tileable", help="Opposite borders join: the picture tiles a plane.")]
+SharesFlag = Annotated[
+    str | None, typer.Option(metavar="W1,W2,...", help="Shares of several textures or paintings; default: all equal.")
+]
+PaintingSizeFlag = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=32, max=4096, help=f"Longer side at which paintings are looked at; {PAINTING_SIDE}."),
+]
+GeneratorFlag = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="A generator of `impasto train texture`.")
+]
+ListTexturesFlag = Annotated[bool, typer.Option("--list", help="List the generator's textures.")]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked for, whichever way the texture is made."""
+
+    words: tuple[str, ...]
+    size: tuple[int, int]
+    shares: tuple[float, ...] | None
+    tileable: bool
+    seed: int
+    device: str
+    quiet: bool
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What goes into the record."""
+        height, width = self.size
+        weights = {} if self.shares is None else {"style_weights": self.shares}
+        return {"size": f"{width}x{height}", "tileable": self.tileable, "seed": self.seed, **weights}
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The picture, its record, and whether Ctrl-C came before the end; image None: a rehearsal."""
+
+    image: Tensor | None
+    record: dict[str, Any]
+    interrupted: bool = False
+    seconds: float = 0.0
+
+
+def texture(
+    ctx: typer.Context,
+    name: TextureWord = None,
+    output: flags.OutputFlag = None,
+    size: SizeFlag = None,
+    tileable: TileableFlag = False,
+    style_weights: SharesFlag = None,
+    style_size: PaintingSizeFlag = None,
+    weights: GeneratorFlag = None,
+    backbone: BackboneFlag = "vgg19-slim",
+    backbone_weights: WeightsFlag = None,
+    pooling: PoolingFlag = "auto",
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same picture.")] = 0,
+    device: flags.DeviceFlag = "auto",
+    list_textures: ListTexturesFlag = False,
+    list_options: flags.ListFlag = False,
+    force: flags.ForceFlag = False,
+    json: flags.JsonFlag = False,
+    quiet: flags.QuietFlag = False,
+    dry_run: flags.DryRunFlag = False,
+    record: flags.RecordFlag = True,
+) -> None:
+    """Make a texture of any size: [bold]impasto texture NAME -o out.png --size 1024x768 --tileable[/bold].
+
+    NAME is one that --list lists, drawn in one pass. [bold]impasto texture painting.jpg[/bold] makes one of a
+    painting's own, by optimisation, with the options of --list-options. Several are mixed.
+    """
+    terminal.be_quiet(quiet)
+    from impasto.commands import methods_table, network_command
+    from impasto.textures.optimized import TextureOptions
+
+    if list_options:
+        methods_table.show_options(TextureOptions)
+        return
+    if list_textures:
+        _list(weights, json)
+        return
+    given = [*arguments.words(name, None), *ctx.args]
+    words, values = arguments.take_flags(ctx, given, TextureOptions, "texture", "impasto texture --list-options")
+    options = TextureOptions.parse(values, "texture")
+    paintings = _are_pictures(words, weights)
+    asked = _Asked(tuple(words), _size(size), _shares(style_weights, len(words)), tileable, seed, device, quiet)
+    stem = "-".join(Path(word).stem for word in words)
+    out = network_command.Output.choose(output, f"{stem}-texture.png", record=record, force=force)
+    if paintings:
+        made = _optimise(asked, options, backbone, backbone_weights, pooling, style_size or PAINTING_SIDE, dry_run)
+    else:
+        made = _draw(asked, values, weights, dry_run)
+    _finish(out, made, json)
+
+
+def _finish(out: Output, made: _Made, json: bool) -> None:
+    from impasto.commands import network_command
+
+    found = {"output": str(out.target), **made.record}
+    if made.image is None:
+        typer.echo("dry run: nothing was written", err=True)
+        found["dry_run"] = True
+    else:
+        out.write(made.image, made.record)
+        found["seconds"] = round(made.seconds, 3)
+    terminal.print_json(found) if json else typer.echo(str(out.target))
+    network_command.tell_interrupted(made.interrupted)
+
+
+def _list(weights: Path | None, json: bool) -> None:
+    """Print the textures' names, with the works behind those that come with impasto."""
+    from impasto.textures.generator import NAME, TextureGenerator
+    from impasto.weights.files import manifest
+
+    names = TextureGenerator.load(weights).names
+    works = {} if weights else manifest()[NAME].get("works", {})
+    if json:
+        terminal.print_json([{"name": name, "work": works.get(name)} for name in names])
+        return
+    for name in names:
+        typer.echo(f"{name:<12} {works.get(name, '')}".rstrip())
+
+
+def _are_pictures(words: list[str], weights: Path | None) -> bool:
+    """Whether `words` are pictures, not textures of a generator; raises ImpastoError if neither or both."""
+    from impasto.errors import ImpastoError
+    from impasto.textures.generator import TextureGenerator
+
+    if not words:
+        raise ImpastoError("name a texture or a painting: impasto texture NAME; --list lists the textures")
+    files = [word for word in words if Path(word).suffix or Path(word).is_file()]
+    names = [word for word in words if word not in files]
+    if not names:
+        if weights is not None:
+            raise ImpastoError(f"--weights is a generator's, which draws its own textures; {files[0]} is a picture")
+        return True
+    known = TextureGenerator.load(weights).names
+    for word in names:
+        if word not in known:
+            raise ImpastoError(f"{word} is neither a picture here nor a texture; there are: {', '.join(known)}")
+    if files:
+        raise ImpastoError(f"{names[0]} is a texture and {files[0]} a picture: name either textures or pictures")
+    return False
+
+
+def _size(text: str | None) -> tuple[int, int]:
+    """(height, width); raises ImageError."""
+    from impasto.images.tensors import parse_size
+
+    size = parse_size(text or str(SIDE))
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _shares(text: str | None, count: int) -> tuple[float, ...] | None:
+    from impasto.errors import OptionError
+    from impasto.stylizers.styles import check_weights
+
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(f"--style-weights takes numbers such as 1,2, not {text!r}") from None
+    return check_weights(values, count)
+
+
+def _optimise(
+    asked: _Asked,
+    options: Any,
+    backbone: str,
+    backbone_weights: Path | None,
+    pooling: str,
+    style_size: int,
+    dry_run: bool,
+) -> _Made:
+    """A texture of paintings, by optimisation."""
+    from impasto.cli.invert import choose_pooling
+    from impasto.commands import network_command
+    from impasto.commands.progress import progress
+    from impasto.networks.backbones import default_layers
+    from impasto.textures import optimized
+
+    network = network_command.open_backbone(backbone, backbone_weights, asked.device, choose_pooling(pooling, backbone))
+    layers = options.layers or default_layers(network.name)[1]
+    network.check_layers(layers)
+    if asked.tileable:
+        optimized.check_size(network, layers, *asked.size)
+    paintings = [network_command.read_sized(word, style_size, network) for word in asked.words]
+    files = [network_command.describe(word) for word in asked.words]
+    facts = {"pictures": files, "backbone": backbone, "style_size": style_size, **asked.facts}
+    record = network_command.make_record("texture", options, network, **facts)
+    if dry_run:
+        return _Made(None, record)
+    with progress(f"texture of {', '.join(asked.words)} by {network.name}", asked.quiet) as (watch, on_step):
+        result = optimized.synthesize(
+            network,
+            paintings,
+            *asked.size,
+            options,
+            weights=asked.shares,
+            tileable=asked.tileable,
+            seed=asked.seed,
+            on_step=on_step,
+        )
+    return _Made(result.image, {**record, "losses": result.losses[-1:]}, result.interrupted, watch.seconds)
+
+
+def _draw(asked: _Asked, values: dict[str, Any], weights: Path | None, dry_run: bool) -> _Made:
+    """A texture of the generator, in one pass."""
+    import time
+
+    from impasto.commands import network_command
+    from impasto.errors import OptionError
+    from impasto.options import Options
+    from impasto.runs.painting import pick_device
+    from impasto.textures.generator import TextureGenerator
+    from impasto.textures.optimized import check_tileable
+
+    if values:
+        flag = arguments.flag_of(next(iter(values)))
+        raise OptionError(f"{flag} is for paintings; {asked.words[0]} is drawn by a generator, in one pass")
+    generator = TextureGenerator.load(weights, pick_device(asked.device))
+    if asked.tileable:
+        check_tileable(*asked.size, generator.network.stride, "this generator")
+    shares = [0.0] * len(generator.names)
+    for word, share in zip(asked.words, asked.shares or (1.0,) * len(asked.words), strict=True):
+        shares[generator.names.index(word)] += share
+    record = network_command.make_record("texture", Options(), generator, textures=asked.words, **asked.facts)
+    if dry_run:
+        return _Made(None, record)
+    started = time.monotonic()
+    image = generator.sample(shares, *asked.size, seed=asked.seed)
+    return _Made(image, record, seconds=time.monotonic() - started)

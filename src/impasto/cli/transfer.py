@@ -1,0 +1,95 @@
+"""`impasto transfer`: a classifier of one's own on a pretrained backbone, and what a classifier says of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from impasto.cli import flags
+from impasto.cli.train import ResumeFlag, RunFlag
+from impasto.commands import arguments, terminal
+
+FolderWord = Annotated[str | None, typer.Argument(metavar="FOLDER", help="Holds a folder of pictures for each class.")]
+PictureWords = Annotated[list[str] | None, typer.Argument(metavar="PICTURES", help="Pictures to judge.")]
+ClassifierFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--classifier",
+        metavar="NAME|FILE",
+        help="vgg19-slim-classifier, which is part of the package, a network of torchvision's, or a file of `impasto "
+        "transfer fit`.",
+    ),
+]
+WeightsFlag = Annotated[
+    Path | None,
+    typer.Option("--backbone-weights", metavar="FILE", help="Local weights of the backbone instead of its own."),
+]
+
+
+def fit(
+    ctx: typer.Context,
+    folder: FolderWord = None,
+    output: RunFlag = None,
+    resume: ResumeFlag = False,
+    log: Annotated[bool, typer.Option("--log", help="Write TensorBoard logs into RUNDIR, too.")] = False,
+    list_options: flags.ListFlag = False,
+    device: flags.DeviceFlag = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Start over in a RUNDIR that holds a training.")] = False,
+    json: flags.JsonFlag = False,
+    quiet: flags.QuietFlag = False,
+    dry_run: flags.DryRunFlag = False,
+) -> None:
+    """Train a classifier on pictures in class folders, test it on others, and print where it is.
+
+    [bold]impasto transfer fit FOLDER --backbone vgg19-slim -o RUN[/bold]; --list-options lists all that can be said.
+    """
+    terminal.be_quiet(quiet)
+    from impasto.commands import methods_table, transfer_fit
+    from impasto.errors import ImpastoError
+    from impasto.transfer.tasks import FitOptions
+
+    words = [*arguments.words(folder, None), *ctx.args]
+    found, values = arguments.take_flags(ctx, words, FitOptions, "transfer fit", "impasto transfer fit --list-options")
+    if list_options:
+        methods_table.show_options(FitOptions)
+        return
+    if len(found) != 1:
+        raise ImpastoError(f"name one folder of class folders: impasto transfer fit FOLDER -o RUN, not {len(found)}")
+    options = FitOptions.parse(values, "transfer fit")
+    plan = transfer_fit.plan(Path(found[0]), options, output, device, resume=resume, force=force)
+    result = transfer_fit.rehearse(plan) if dry_run else transfer_fit.run(plan, resume=resume, log=log, quiet=quiet)
+    terminal.print_json(result) if json else typer.echo(result["output"])
+
+
+def predict(
+    pictures: PictureWords = None,
+    classifier: ClassifierFlag = None,
+    backbone_weights: WeightsFlag = None,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="How many classes to name.")] = 3,
+    device: flags.DeviceFlag = "auto",
+    json: flags.JsonFlag = False,
+    quiet: flags.QuietFlag = False,
+) -> None:
+    """Say what is on pictures, with probabilities."""
+    terminal.be_quiet(quiet)
+    from impasto.errors import ImpastoError
+    from impasto.images.files import read_image
+    from impasto.networks.classifiers import CLASSIFIER, load_classifier
+    from impasto.runs.painting import pick_device
+
+    if not pictures:
+        raise ImpastoError("name pictures: impasto transfer predict photo.jpg")
+    where = pick_device(device)
+    model = load_classifier(classifier or CLASSIFIER, weights=backbone_weights, device=where)
+    results: list[dict[str, Any]] = []
+    for path in pictures:
+        chances = model.probabilities(model.square(read_image(path)).to(where))[0]
+        best = chances.topk(min(top, len(model.classes)))
+        named = {model.classes[int(i)]: float(p) for p, i in zip(best.values, best.indices, strict=True)}
+        results.append({"file": path, "classes": named})
+        if not json:
+            typer.echo(f"{path}: {', '.join(f'{name} {chance:.1%}' for name, chance in named.items())}")
+    if json:
+        terminal.print_json({"classifier": model.name, "digest": model.digest, "pictures": results})

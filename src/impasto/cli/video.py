@@ -1,0 +1,91 @@
+"""`impasto video`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from impasto.cli import flags
+from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.commands import arguments, terminal
+
+VideoWord = Annotated[str | None, typer.Argument(metavar="VIDEO", help="The video.")]
+OutputFlag = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="A .mp4, .mov, .mkv or .webm file.")
+]
+SmoothFlag = Annotated[
+    float | None,
+    typer.Option(metavar="0...1", help="Memory of the content's moments, for one-pass methods; default: 0.9."),
+]
+FlowFlag = Annotated[
+    float | None,
+    typer.Option(
+        metavar="0...1", help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV."
+    ),
+]
+FlowByFlag = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="dis, by OpenCV, or raft, by torchvision: slower, nearer to what moves."),
+]
+FlowWeightsFlag = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="RAFT's weights; default: torchvision's, where torch's cache has them."),
+]
+TemporalWeightFlag = Annotated[
+    float | None,
+    typer.Option(
+        metavar="W",
+        help="Weight of the difference from the last result moved along the flow, for gatys; default: 40, but 0 in its "
+        "other presets and without flow.",
+    ),
+]
+StripFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Also a picture of some frames and results.")]
+ReportFlag = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also measure flicker and style, with and without smoothing: twice the time."),
+]
+MemoryFlag = Annotated[
+    float | None,
+    typer.Option(metavar="GB", min=0.1, help="Take no more memory than this; frames are made smaller if need be."),
+]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is there, and begin anew.")]
+
+
+@spread
+def video(
+    ctx: typer.Context,
+    *,
+    content: VideoWord = None,
+    styles: flags.StyleWords = None,
+    output: OutputFlag = None,
+    smooth: SmoothFlag = None,
+    flow: FlowFlag = None,
+    flow_by: FlowByFlag = None,
+    flow_weights: FlowWeightsFlag = None,
+    temporal_weight: TemporalWeightFlag = None,
+    wishes: Wishes,
+    device: flags.DeviceFlag = "auto",
+    runtime: flags.RuntimeFlag = "torch",
+    max_memory: MemoryFlag = None,
+    strip: StripFlag = None,
+    report: ReportFlag = None,
+    force: ForceFlag = False,
+    told: Telling,
+) -> None:
+    """Repaint a video with its sound: [bold]impasto video clip.mp4 painting.jpg -o painted.mp4 -m wct[/bold].
+
+    Finished frames lie in a hidden folder beside the result until it is written, so that the same command goes on after
+    an interruption. The method's options are flags, too.
+    """
+    terminal.be_quiet(told.quiet)
+    from impasto.commands import video as cli_video_run
+
+    by = "raft" if flow_weights and not flow_by else flow_by
+    given = wishes.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
+    asked = cli_video_run.make_recipe(ctx, arguments.words(content, styles), told.recipe, given)
+    places = cli_video_run.Places(output, strip, report, flow_weights)
+    work = cli_video_run.plan(asked, places, device, runtime, max_memory, force=force, record=told.record)
+    result = cli_video_run.rehearse(work) if told.dry_run else cli_video_run.paint_video(work, quiet=told.quiet)
+    terminal.print_json(result) if told.json else typer.echo(result["output"])

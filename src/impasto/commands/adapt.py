@@ -1,0 +1,210 @@
+"""The work of `impasto adapt`: Johnson's training of one painting's network, from MetaStyle's initial parameters."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import typer
+from pydantic import Field
+
+from impasto.commands import train
+from impasto.commands.arguments import check_target
+from impasto.commands.network_command import one_picture, read_options
+from impasto.commands.train_methods import judge
+from impasto.commands.train_styles import PaintingOptions, paintings_of, start_network
+from impasto.errors import ImpastoError
+from impasto.feedforward.transformation_network import TransformationNetwork
+from impasto.images.dead_leaves import dead_leaves
+from impasto.images.files import WRITABLE, write_image
+from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, network_style
+from impasto.stylizers.styles import save_style
+from impasto.training import loop as loop_module
+from impasto.training.loop import Enough, MethodTask, Report, Task, TrainOptions
+from impasto.training.pictures import Pictures
+from impasto.weights import resolve
+
+INTERRUPTED, SETTLED, DONE = "interrupted", "the loss no longer falls", "all steps done"
+MADE_UP = 32
+
+log = logging.getLogger(__name__)
+
+
+class AdaptOptions(PaintingOptions):
+    """What the adaptation to a painting can be told."""
+
+    steps: int = Field(200, ge=1, description="optimiser steps")
+    batch: int = Field(2, ge=1, le=1024, description="pictures a step")
+    crop: int = Field(192, ge=32, le=2048, description="side of the square crops, px")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
+    preview_every: int = Field(25, ge=1, description="steps between previews")
+    content_layers: tuple[str, ...] = Field(("relu4_1",), min_length=1, description="where the content is compared")
+    from_: str = Field("", description="initial parameters instead of the shipped ones, or any network of styles")
+    norm_rate: float = Field(20.0, gt=0, le=1000, description="learning rate of the norms, in units of all else's")
+    only_norms: bool = Field(False, description="learn the norms' scales and shifts alone, 0.4 % of the network")
+    patience: int = Field(50, ge=0, description="stop if the loss of so many steps is no lower than before; 0: never")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is checked before the work."""
+
+    options: AdaptOptions
+    contents: Pictures
+    painting: Pictures
+    about: Mapping[str, Any]
+    card: Path
+    preview: Path | None
+    task: Task
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What --json says of it."""
+        return {
+            "output": str(self.card),
+            "options": self.options.model_dump(mode="json"),
+            "contents": len(self.contents.items),
+            "skipped": self.contents.skipped,
+        }
+
+
+def plan(
+    ctx: typer.Context,
+    words: list[str],
+    content: list[Path],
+    about: Mapping[str, Any],
+    output: Path | None,
+    preview: Path | None,
+    *,
+    force: bool,
+) -> Plan:
+    """Read the pictures and the initial parameters; raises ImpastoError before anything is written."""
+    left, options = read_options(ctx, words, AdaptOptions, "adapt")
+    path = Path(one_picture(left, "impasto adapt PAINTING -o CARD.safetensors"))
+    card = check_target(output or Path(f"{path.stem}.safetensors"), force, (".safetensors",))
+    if preview is not None:
+        check_target(preview, True, WRITABLE)
+    for place in (path, *content):
+        if not place.exists():
+            raise ImpastoError(f"{place} is not there")
+    painting = Pictures.load([path], options.style_side, options.crop)
+    contents = Pictures.load(content, options.side, options.crop) if content else make_up(options)
+    return Plan(options, contents, painting, about, card, preview, build(options, contents, painting))
+
+
+def make_up(options: AdaptOptions) -> Pictures:
+    """Pictures of overlapping shapes to learn on."""
+    side = max(options.side, options.crop)
+    shapes = [dead_leaves(options.seed + number, side, side) for number in range(MADE_UP)]
+    return Pictures([(shape * 255).round().to(torch.uint8) for shape in shapes])
+
+
+def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """The painting's network, as it is before it learns."""
+    options = cast(AdaptOptions, options)
+    painting, info = paintings_of(styles)[0]
+    torch.manual_seed(options.seed)
+    start = options if options.from_ else options.model_copy(update={"from_": str(resolve("metastyle"))})
+    network = start_network(start, None)
+    for layer in network.row:
+        layer.requires_grad_(not options.only_norms)
+    learner = PaintingTraining("johnson", network, judge(options), painting, {NAMED: info[NAMED]})
+    return _Adaptation(learner, options.norm_rate).to(memory_format=torch.channels_last)
+
+
+class _Adaptation(MethodTask):
+    """The training of one painting's network; its norms, which set a style apart most, have a rate of their own."""
+
+    def __init__(self, learner: PaintingTraining, norm_rate: float) -> None:
+        super().__init__("johnson", learner)
+        self.norm_rate = norm_rate
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The norms and, unless they alone learn, all else."""
+        network = cast(TransformationNetwork, cast(PaintingTraining, self.learner).painter)
+        norms = [*network.scales, *network.shifts]
+        others = [parameter for parameter in network.layers.parameters() if parameter.requires_grad]
+        groups = [{"params": norms, "lr": learning_rate * self.norm_rate}, {"params": others, "lr": learning_rate}]
+        return [group for group in groups if group["params"]]
+
+
+def rehearse(plan: Plan) -> dict[str, Any]:
+    """What --dry-run does: everything is checked by now, and told."""
+    typer.echo(f"dry run: {plan.options.steps} steps; nothing was written", err=True)
+    return {**plan.facts, "dry_run": True}
+
+
+def run(plan: Plan) -> dict[str, Any]:
+    """Adapt and write the card; returns what --json prints. Ctrl-C, too, leaves a card. Raises ImpastoError."""
+    watch, options = _Watch(plan), plan.options
+    unseen = {"preview_every": options.steps + 1, "checkpoint_every": options.steps + 1}  # a card is all that is left
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            loop = options.model_copy(update=unseen)
+            train.learn(plan.task, (plan.contents, plan.painting), loop, Path(folder), also=watch.see)
+        except KeyboardInterrupt:
+            watch.ended = INTERRUPTED
+    if watch.last is None:
+        typer.echo("interrupted: nothing was written", err=True)
+        raise typer.Exit(130)
+    _write(plan, watch)
+    if watch.ended != DONE:
+        log.info("%s: stopped after %d steps", watch.ended, watch.last.step)
+    return {**plan.facts, **watch.facts(), "ended": watch.ended}
+
+
+def _write(plan: Plan, watch: _Watch) -> None:
+    learner = cast(PaintingTraining, cast(MethodTask, plan.task).learner)
+    height, width = plan.painting.items[0].shape[-2:]
+    sizes = {"width": width, "height": height}
+    name = {NAMED: plan.painting.names[0]}
+    save_style(network_style(learner.painter, {**name, **plan.about, **sizes, **watch.facts()}), plan.card, half=True)
+    watch.show()
+
+
+@dataclass
+class _Watch:
+    """What is seen of the adaptation: the losses, now and then a preview; it says when it is enough."""
+
+    plan: Plan
+    losses: list[float] = field(default_factory=list)
+    last: Report | None = None
+    ended: str = DONE
+
+    def see(self, report: Report) -> None:
+        """Take note of a step; raises Enough if the loss no longer falls."""
+        self.last = report
+        self.losses.append(sum(report.terms.values()))
+        if report.step % self.plan.options.preview_every == 0:
+            self.show()
+        if settled(self.losses, self.plan.options.patience):
+            self.ended = SETTLED
+            raise Enough
+
+    def show(self) -> None:
+        """Write the preview, if one is wanted."""
+        if self.plan.preview is not None:
+            options, task = self.plan.options, self.plan.task
+            photos = self.plan.contents.batch((options.seed, 0), 4, options.crop)
+            photos = photos.to(next(task.parameters()).device)
+            write_image(task.preview(photos, photos).float().cpu(), self.plan.preview)
+
+    def facts(self) -> dict[str, Any]:
+        """The last step."""
+        assert self.last is not None
+        return {"steps": self.last.step, "losses": self.last.terms, "seconds": round(self.last.seconds, 1)}
+
+
+def settled(losses: list[float], patience: int) -> bool:
+    """Whether the mean of the last `patience` losses is no lower than that of as many before."""
+    if not patience or len(losses) < 2 * patience:
+        return False
+    return sum(losses[-patience:]) >= sum(losses[-2 * patience : -patience])
+
+
+RECIPE = loop_module.Recipe(AdaptOptions, build)

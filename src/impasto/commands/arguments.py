@@ -1,0 +1,136 @@
+"""Words and flags of a command line: method options as flags, checks of output files."""
+
+from __future__ import annotations
+
+import difflib
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand
+
+from impasto.errors import ImpastoError, OptionError
+
+if TYPE_CHECKING:
+    from impasto.options import Options
+PLAIN = "impasto.plain"
+"""Where a context keeps how many words stand after `--`: those are never flags."""
+
+
+class OpenCommand(TyperCommand):
+    """A command that leaves flags which it does not declare to `take_flags`, and tells of Ctrl-C."""
+
+    allow_extra_args = True
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the declared flags, and remember what stands after `--`."""
+        if "--" in args:
+            ctx.meta[PLAIN] = len(args) - args.index("--") - 1
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C that it does not handle itself ends it with exit code 130."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted: nothing was written", err=True)
+            raise typer.Exit(130) from None
+
+
+def take_flags(
+    ctx: typer.Context, words: list[str], options: type[Options], owner: str, listing: str
+) -> tuple[list[str], dict[str, Any]]:
+    """Part `words` into plain ones and values of `options`, given as --name VALUE, --name=VALUE, --flag or --no-flag.
+
+    owner: whose options they are; listing: the command that lists them. Raises OptionError for a flag that is none.
+    """
+    plain = words[len(words) - ctx.meta.get(PLAIN, 0) :]
+    left = deque(words[: len(words) - len(plain)])
+    found: list[str] = []
+    values: dict[str, Any] = {}
+    while left:
+        word = left.popleft()
+        if not word.startswith("-") or word == "-":
+            found.append(word)
+            continue
+        flag, equals, value = word.partition("=")
+        name, switch = _find_field(flag, options)
+        if name is None:
+            raise OptionError(_unknown(ctx, flag, options, owner, listing))
+        if switch is False and equals:
+            raise OptionError(f"{flag} takes no value")
+        if switch is not None and not equals:
+            values[name] = switch
+        elif equals:
+            values[name] = value
+        elif not left or left[0].startswith("--"):
+            raise OptionError(f"{flag} needs a value; see `{listing}`")
+        else:
+            values[name] = left.popleft()
+    return found + plain, values
+
+
+def flag_of(name: str) -> str:
+    """The flag of the option `name`: style_weight, --style-weight; from_, --from."""
+    return "--" + name.removesuffix("_").replace("_", "-")
+
+
+def _find_field(flag: str, options: type[Options]) -> tuple[str | None, bool | None]:
+    """The option that `flag` stands for, and for a yes-or-no option what the bare flag says."""
+    name = flag.removeprefix("--").replace("-", "_")
+    fields = options.model_fields
+    name = f"{name}_" if f"{name}_" in fields else name  # a field can't be called from
+    if flag.startswith("--") and name in fields:
+        return name, True if fields[name].annotation is bool else None
+    name = name.removeprefix("no_")
+    if flag.startswith("--no-") and name in fields and fields[name].annotation is bool:
+        return name, False
+    return None, None
+
+
+def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, listing: str) -> str:
+    own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
+    near = difflib.get_close_matches(flag, [*own, *map(flag_of, options.model_fields)], n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    theirs = [] if owner.startswith("train ") else _methods_with(flag)
+    if theirs:
+        hint = f", but {' and '.join(theirs)} has: add -m {theirs[0]};"
+    return f"{owner} has no option {flag}{hint} see `{listing}`"
+
+
+def _methods_with(flag: str) -> list[str]:
+    """The methods that have the option `flag`."""
+    from impasto.methods import find_method, list_methods
+
+    return [name for name in list_methods() if _find_field(flag, find_method(name).Options)[0]]
+
+
+def words(first: str | None, others: list[str] | None) -> list[str]:
+    """All words of a command line in their order."""
+    return ([] if first is None else [first]) + (others or [])
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The flags that were given: those that are neither None nor an empty list."""
+    return {name: value for name, value in values.items() if value is not None and value != []}
+
+
+def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Path:
+    """`path` if a file may and can be written there; raises ImpastoError otherwise, before any work is done."""
+    import tempfile
+
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ImpastoError(f"{path}: the name must end in one of {', '.join(suffixes)}")
+    if path.is_dir():
+        raise ImpastoError(f"{path} is a folder; name a file in it")
+    if path.exists() and not force:
+        raise ImpastoError(f"{path} exists already; use --force to overwrite it, or -o to write elsewhere")
+    if not path.parent.is_dir():
+        raise ImpastoError(f"{path}: the folder {path.parent} does not exist; make it first")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise ImpastoError(f"{path} can't be written: {error.strerror}; write it elsewhere with -o") from None

@@ -1,0 +1,217 @@
+"""The run of `impasto batch`: what is to be made, by which engine, and how it went."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import typer
+
+from impasto.batch.pipeline import Outcomes
+from impasto.batch.plan import Item, Plan
+from impasto.commands.progress import Count, count
+from impasto.commands.terminal import print_json
+from impasto.errors import ImpastoError
+from impasto.progress import Step
+from impasto.runs.record import sidecar
+from impasto.runs.remote_files import clear_remote, is_remote, make_folder, names_in, url_of
+
+FAILED, INTERRUPTED = 1, 130
+PAUSE = 1.0
+LEFTOVER = re.compile(r"\.impasto-[0-9a-f]{16}\.tmp")
+
+Signature = tuple[int, int]
+
+log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """Who paints. title: by what and on what; run: as of `put_remote`."""
+
+    title: str
+    run: str
+
+    def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
+        """Make all of `items`, those of the same photo in a row, and tell of each."""
+
+
+def rehearse(plan: Plan, *, json: bool) -> int:
+    """What --dry-run does: tell which pictures would be made."""
+    items, there = plan.items(), names_in(plan.output)
+    todo = [item for item in items if plan.force or not item.is_in(there, plan.record)]
+    for item in todo:
+        _tell(json, "planned", item)
+    typer.echo(f"dry run: {len(todo)} pictures to make, {len(items) - len(todo)} are there already", err=True)
+    return 0
+
+
+def run(plan: Plan, open_engine: Callable[[], Engine], *, watch: bool, quiet: bool, json: bool) -> int:
+    """Make what is not there yet, and with `watch` go on with new photos until Ctrl-C. Returns the exit code."""
+    engine = open_engine()
+    make_folder(plan.output)
+    session = _Session(plan, engine, quiet, json)
+    with _claimed(plan, engine.run):
+        try:
+            session.first_round()
+            while watch:
+                time.sleep(PAUSE)
+                session.next_round()
+        except KeyboardInterrupt:
+            session.interrupted = not (watch and session.idle)
+    return session.close()
+
+
+def _tell(json: bool, status: str, item: Item, **more: Any) -> None:
+    """A line on stdout: of a picture that is there or will be its name alone, unless JSON is asked for."""
+    if json:
+        styles = [url_of(path) for path in item.recipe.styles]
+        line = {"status": status, "output": url_of(item.target), "content": url_of(item.content), "styles": styles}
+        print_json({**line, **more}, line=True)
+    elif status in ("done", "planned"):
+        typer.echo(url_of(item.target))
+
+
+@contextmanager
+def _claimed(plan: Plan, run: str) -> Iterator[None]:
+    """Hold the folder of the results; whoever holds it alone clears away what a killed run left half-written.
+
+    In a folder elsewhere it is only what this `run` left there, as others can't be seen.
+    """
+    if is_remote(plan.output):
+        yield
+        clear_remote(plan.output, run)
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows: such files stay; they are hidden and never taken for results
+        yield
+        return
+
+    def clear() -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(plan)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        except OSError as error:  # another run is at work here, or the file system has no locks
+            log.debug("%s is not held alone: %s", plan.output, error)
+
+    handle = os.open(plan.output, os.O_RDONLY)
+    try:
+        clear()
+        yield
+        clear()  # what a worker left that was killed meanwhile
+    finally:
+        os.close(handle)
+
+
+def _clear(plan: Plan) -> None:
+    besides = [beside.name for item in plan.items() if (beside := sidecar(item.target))]
+    pattern = "|".join([LEFTOVER.pattern, *(rf"\.{re.escape(name)}\.\w{{8}}" for name in besides)])
+    for path in plan.output.iterdir():
+        if re.fullmatch(pattern, path.name):
+            path.unlink(missing_ok=True)
+
+
+@dataclass
+class _Session:
+    """Rounds over the photos that are there, and how all pictures went."""
+
+    plan: Plan
+    engine: Engine
+    quiet: bool
+    json: bool
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    interrupted: bool = False
+    idle: bool = False
+    started: float = field(default_factory=time.monotonic)
+    refused: dict[Path, Signature] = field(default_factory=dict)
+    """The pictures that failed, by where they would go, and the photos as they were then."""
+    seen: dict[Path, Signature] = field(default_factory=dict)
+    """The photos as they were when they were last looked for."""
+    shown: Count = field(default_factory=lambda: Count(0))
+    """The progress of a round."""
+
+    def first_round(self) -> None:
+        """Make all that is not there."""
+        todo, there = [], names_in(self.plan.output)
+        for item in self.plan.items():
+            if not self.plan.force and item.is_in(there, self.plan.record):
+                self.skipped += 1
+                _tell(self.json, "skipped", item)
+            else:
+                todo.append(item)
+        if self.skipped:
+            log.info("%d pictures are there already and stay (--force makes them again)", self.skipped)
+        self._paint(todo)
+
+    def next_round(self) -> None:
+        """Make what new photos ask for, once nobody writes to them any more."""
+        try:
+            items = self.plan.items()
+        except ImpastoError as error:
+            log.debug("%s", error)  # a folder that is gone for a while
+            return
+        now, there = {item.content: _sign(item.content) for item in items}, names_in(self.plan.output)
+        todo = [
+            item
+            for item in items
+            if self.seen.get(item.content) == now[item.content] != self.refused.get(item.target)
+            and not item.is_in(there, self.plan.record)
+        ]
+        self.seen = now
+        self._paint(todo)
+
+    def _paint(self, items: Sequence[Item]) -> None:
+        self.idle = not items
+        if self.idle:
+            return
+        with count(f"painting {len(items)} pictures {self.engine.title}", len(items), self.quiet) as self.shown:
+            self.engine.paint(items, self)
+        self.idle = True
+
+    def succeed(self, item: Item, report: dict[str, Any]) -> None:
+        """Tell of a picture that has been written."""
+        self.done += 1
+        _tell(self.json, "done", item, **report)
+        self.shown.advance(f"{item.target.name}: {report['seconds']:.1f} s")
+
+    def fail(self, item: Item, told: str) -> None:
+        """Tell of a picture that could not be made."""
+        self.failed += 1
+        self.refused[item.target] = _sign(item.content)
+        log.warning("%s: %s", item.target.name, told)
+        _tell(self.json, "failed", item, error=told)
+        self.shown.advance(f"{item.target.name}: failed")
+
+    def within(self, step: Step) -> None:
+        """Show how far a picture is."""
+        self.shown.within(step)
+
+    def close(self) -> int:
+        """Tell how it all went; returns the exit code."""
+        seconds = round(time.monotonic() - self.started, 3)
+        told = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
+        if self.json:
+            print_json({"status": "summary", **told, "interrupted": self.interrupted, "seconds": seconds}, line=True)
+        line = ", ".join(f"{number} {name}" for name, number in told.items())
+        cut = "interrupted; the same command goes on: " if self.interrupted else ""
+        log.log(logging.WARNING if self.failed else logging.INFO, "%s%s in %.1f s", cut, line, seconds)
+        return INTERRUPTED if self.interrupted else FAILED if self.failed else 0
+
+
+def _sign(path: Path) -> Signature:
+    """By what a file that has changed is known."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)

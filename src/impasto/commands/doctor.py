@@ -1,0 +1,121 @@
+"""What `impasto doctor` finds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from impasto import __version__
+from impasto.errors import ImpastoError
+from impasto.feedforward.tile_size import budget, free_memory
+from impasto.methods import find_method, list_methods
+from impasto.networks.layers import in_half
+from impasto.runs import runtime_choice
+from impasto.weights.files import resolve
+
+EXTRAS = {
+    "onnxruntime": ("the runtime onnxruntime", "pip install 'impasto[onnx]'"),
+    "openvino": ("the runtime openvino", "pip install 'impasto[openvino]'"),
+    "onnxscript": ("impasto export", "pip install 'impasto[onnx]'"),
+    "gradio": ("impasto serve", "pip install 'impasto[ui]'"),
+    "accelerate": ("training on several GPUs", "pip install 'impasto[train]'"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: is it well, what is meant, what was found, how to get what is missing."""
+
+    well: bool
+    what: str
+    found: str
+    remedy: str = ""
+
+    @property
+    def mark(self) -> str:
+        """How the line begins."""
+        return "ok" if self.well else "--"
+
+
+def examine() -> list[Finding]:
+    """Everything that counts for how well impasto works here."""
+    return [*_software(), *_processor(), *_graphics(), *_memory(), *_weights(), *_extras(), *_runtimes()]
+
+
+def _software() -> list[Finding]:
+    text = f"impasto {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    return [Finding(True, "software", f"{text}, {platform.system()} {platform.machine()}")]
+
+
+def _processor() -> list[Finding]:
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    few = threads < cores // 2
+    used = Finding(
+        not few,
+        "processor",
+        f"{cores} logical cores, {threads} threads used, {torch.backends.cpu.get_cpu_capability()}",
+        "more threads: unset OMP_NUM_THREADS or set it to the number of cores" if few else "",
+    )
+    half = in_half(torch.device("cpu"), "auto")
+    text = "used by --precision auto" if half else "not in this processor; fp32 is used"
+    return [used, Finding(half, "bfloat16", text)]
+
+
+def _graphics() -> list[Finding]:
+    if torch.cuda.is_available():
+        name, free = torch.cuda.get_device_name(0), free_memory(torch.device("cuda"))
+        return [Finding(True, "GPU", f"{name}, {free / 1e9:.1f} GB free; used by --device auto")]
+    if torch.backends.mps.is_available():
+        return [Finding(True, "GPU", "Apple's, by mps; used by --device auto")]
+    reason = "torch was built without CUDA" if torch.version.cuda is None else "torch finds none"
+    remedy = "with an NVIDIA GPU: install its driver and a CUDA build of torch (pytorch.org/get-started)"
+    return [Finding(False, "GPU", f"{reason}; the CPU is used", remedy)]
+
+
+def _memory() -> list[Finding]:
+    cpu = torch.device("cpu")
+    free, room = free_memory(cpu), budget(cpu)
+    most = (room.work + room.keep) / 1e9
+    text = f"{free / 1e9:.1f} GB free; features take up to {most:.1f} GB, then photos are tiled"
+    small = free < 1_500_000_000
+    return [Finding(not small, "memory", text, "close other programs, or use a smaller --size" if small else "")]
+
+
+def _weights() -> list[Finding]:
+    found = []
+    for name in list_methods():
+        try:
+            if find_method(name).one_pass:
+                resolve(name)
+            found.append(Finding(True, f"method {name}", "ready"))
+        except ImpastoError as error:
+            found.append(Finding(False, f"method {name}", "no weights", str(error)))
+    return found
+
+
+def _extras() -> list[Finding]:
+    found = []
+    for module, (purpose, remedy) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        text = f"{importlib.metadata.version(module)}, for {purpose}" if there else f"missing, for {purpose}"
+        found.append(Finding(there, module, text, "" if there else remedy))
+    return found
+
+
+def _runtimes() -> list[Finding]:
+    """Which runtime is quickest with a slim encoder and decoder; kept for ``--runtime auto``."""
+    try:
+        seconds = runtime_choice.measure()
+    except ImpastoError as error:
+        return [Finding(False, "runtimes", "not measured", str(error))]
+    runtime_choice.store(seconds)
+    best, least = runtime_choice.quickest(seconds), min(seconds.values())
+    times = ", ".join(f"{name} {1000 * taken:.0f} ms ({taken / least:.1f})" for name, taken in seconds.items())
+    advice = "" if best == "torch" else f"on this CPU --runtime {best} is the quickest; --runtime auto takes it"
+    size = f"{runtime_choice.PROBE}x{runtime_choice.PROBE}"
+    return [Finding(True, "runtimes", f"at {size}, in ratio to the quickest: {times}", advice)]

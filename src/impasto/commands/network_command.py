@@ -1,0 +1,113 @@
+"""What the commands share that look into a network: their options as flags, the picture, the record, the files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+import typer
+from torch import Tensor
+
+from impasto import __version__
+from impasto.commands.arguments import check_target, take_flags
+from impasto.errors import ImpastoError
+from impasto.images.files import WRITABLE, read_image
+from impasto.images.tensors import fit, resize
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import load_backbone
+from impasto.options import Options
+from impasto.runs.painting import pick_device
+from impasto.runs.record import digest, sidecar, write_recorded
+
+T = TypeVar("T", bound=Options)
+
+
+class Network(Protocol):
+    """What answered: a network that says what it is called and which weights it has."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its weights file."""
+
+
+def read_options(
+    ctx: typer.Context, words: list[str], options: type[T], owner: str, changes: Mapping[str, Any] | None = None
+) -> tuple[list[str], T]:
+    """The plain words and the recipe's options, over `changes`, which a preset makes. Raises ImpastoError."""
+    found, values = take_flags(ctx, words, options, owner, f"impasto {owner} --list-options")
+    return found, options.parse({**(changes or {}), **values}, owner)
+
+
+def open_backbone(name: str, weights: Path | None, device: str, pooling: str = "max") -> Backbone:
+    """The backbone called `name` on a device; raises ImpastoError."""
+    where = pick_device(device)
+    return load_backbone(name, weights=weights, pooling=pooling).to(where)
+
+
+def read_sized(path: str, longer: int, network: Backbone) -> Tensor:
+    """A picture, (1, 3, H, W), its longer side at most `longer`, where `network` is. Raises ImpastoError."""
+    image = read_image(path)
+    height, width = fit(image.shape[-2], image.shape[-1], longer)
+    least = network.least_side
+    return resize(image, max(height, least), max(width, least)).to(network.mean)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's picture goes, and what is recorded of how it was made."""
+
+    target: Path
+    record: bool
+    force: bool
+
+    @classmethod
+    def choose(cls, output: Path | None, default: str, *, record: bool, force: bool) -> Output:
+        """Check that the picture and what goes beside it can be written; raises ImpastoError."""
+        target = check_target(output or Path(default), force, WRITABLE)
+        beside = sidecar(target)
+        if record and beside is not None:
+            check_target(beside, force)
+        return cls(target, record, force)
+
+    def beside(self, ending: str) -> Output:
+        """A second picture, PICTURE-ending.png, beside the first; raises ImpastoError if it can't be written."""
+        path = self.target.with_name(f"{self.target.stem}-{ending}.png")
+        return Output(check_target(path, self.force, WRITABLE), False, self.force)
+
+    def write(self, image: Tensor, facts: Mapping[str, Any]) -> None:
+        """Write the picture with its record."""
+        write_recorded(image.cpu(), self.target, facts if self.record else None, overwrite=self.force)
+
+
+def make_record(command: str, options: Options, network: Network, **facts: Any) -> dict[str, Any]:
+    """What was asked for and what answered: command, options, weights, versions, further facts."""
+    weights = {network.name: network.digest}
+    versions = {"impasto": __version__, "torch": torch.__version__}
+    told = {"options": options.model_dump(mode="json"), "weights": weights, "versions": versions}
+    return {"command": command, **facts, **told}
+
+
+def describe(path: str) -> dict[str, str]:
+    """A file by name and digest, for a record."""
+    return {"file": path, "sha256": digest(Path(path))}
+
+
+def one_picture(words: list[str], usage: str) -> str:
+    """The only word; raises ImpastoError."""
+    if len(words) != 1:
+        raise ImpastoError(f"name one picture: {usage}, not {len(words)}")
+    return words[0]
+
+
+def tell_interrupted(interrupted: bool) -> None:
+    """Say that Ctrl-C came before the last step, and end with exit code 130."""
+    if interrupted:
+        typer.echo("interrupted: what was written is the best so far", err=True)
+        raise typer.Exit(130)

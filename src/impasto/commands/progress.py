@@ -1,0 +1,154 @@
+"""Progress on stderr: a bar where somebody looks, one line at the start and one at the end elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from impasto.progress import OnStep, Step, Watch, ignore
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def progress(title: str, quiet: bool, also: OnStep = ignore) -> Iterator[tuple[Watch, OnStep]]:
+    """A watch and the `on_step` that shows how far the work is; also: called after every step, too."""
+    watch = Watch()
+
+    def follow(step: Step) -> None:
+        watch.see(step)
+        also(step)
+
+    if quiet or not sys.stderr.isatty():
+        log.info("%s", title)
+        yield watch, follow
+        log.info("took %s", watch)
+        return
+    with _bar(title) as show:
+
+        def follow_and_show(step: Step) -> None:
+            follow(step)
+            show(step)
+
+        yield watch, follow_and_show
+    log.info("took %s", watch)
+
+
+class Count:
+    """How many of `total` pictures are done, told a line each, and how long the others will take.
+
+    done: how many were there already; pause: seconds between two lines at least.
+    """
+
+    def __init__(self, total: int, done: int = 0, pause: float = 0.0) -> None:
+        self.total, self.done, self.before, self.pause = total, done, done, pause
+        self.started = self.told = time.monotonic()
+
+    def advance(self, what: str) -> None:
+        """One more is done; what: its name and how it went."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self.told >= self.pause or self.done == self.total:
+            self.told = now
+            log.info("%d/%d %s%s", self.done, self.total, what, self.left())
+
+    def within(self, step: Step) -> None:
+        """A step of the one that is being done."""
+
+    def left(self) -> str:
+        """``, 3 min left``; nothing at the end."""
+        if self.done >= self.total:
+            return ""
+        each = (time.monotonic() - self.started) / max(self.done - self.before, 1)
+        return f", {_duration(each * (self.total - self.done))} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _CountBar(Count):
+    """A count as a bar that also moves with the steps within a picture."""
+
+    def __init__(self, total: int, done: int, update: Callable[..., None]) -> None:
+        super().__init__(total, done)
+        self.update = update
+
+    def advance(self, what: str) -> None:
+        self.done += 1
+        self.update(completed=self.done, total=self.total, description=what)
+
+    def within(self, step: Step) -> None:
+        self.update(completed=min(self.done + step.index / step.total, self.total))
+
+
+@contextmanager
+def count(title: str, total: int, quiet: bool, *, done: int = 0, pause: float = 0.0) -> Iterator[Count]:
+    """A count of `total` pictures, shown as a bar where somebody looks and by lines elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        log.info("%s", title)
+        yield Count(total, done, pause)
+        return
+    with _columns() as (bar, escape):
+        task = bar.add_task(escape(title), total=total, completed=done, loss="")
+
+        def update(description: str | None = None, **values: Any) -> None:
+            bar.update(task, description=None if description is None else escape(description), **values)
+
+        yield _CountBar(total, done, update)
+
+
+@contextmanager
+def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
+    """A bar of rich's and how text is escaped for it."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        yield bar, escape
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[OnStep]:
+    with _columns() as (bar, escape):
+        task = bar.add_task(escape(title), total=None, loss="")
+        yield lambda step: bar.update(
+            task, completed=step.index, total=step.total, loss=f"loss {step.loss:.4g}" if step.terms else ""
+        )
+
+
+@contextmanager
+def counting(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function of done and total: a bar on stderr where somebody looks; elsewhere a line at every tenth part."""
+    if quiet or not sys.stderr.isatty():
+
+        def tell(done: int, total: int) -> None:
+            if not quiet and done * 10 // total > (done - 1) * 10 // total:
+                typer.echo(f"{title}: {done} of {total}", err=True)
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,124 @@
+"""One run of the method, from the checked flags to the written picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from torch import Tensor
+
+from impasto.commands import recipe_from_flags
+from impasto.commands.arguments import check_target
+from impasto.commands.progress import progress
+from impasto.errors import ImpastoError, OptionError
+from impasto.images.files import WRITABLE, write_image
+from impasto.progress import OnStep, Step, Watch, ignore
+from impasto.runs import runtime_choice
+from impasto.runs.forecast import forecast, tell
+from impasto.runs.painting import Job, note_size, note_weights, outcome, pick_device, prepare, read_inputs
+from impasto.runs.record import LONGEST_STEM, Recipe, make_record, sidecar, write_recorded
+from impasto.weights.checkpoints import Checkpoint
+
+PASSING = ("versions", "device", "runtime", "statistics", "tile")
+"""What a run record says of the machine, not of what was asked for."""
+
+
+def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
+    """As `recipe_from_flags.make_recipe`, refusing the recipe of a contact sheet."""
+    made = recipe_from_flags.make_recipe(ctx, words, recipe, flags)
+    if made.vary:
+        raise ImpastoError(f"{recipe} records a contact sheet: use it with impasto sweep --recipe {recipe}")
+    return made
+
+
+def choose_target(recipe: Recipe, output: Path | None, *, force: bool, record: bool, ending: str = "") -> Path:
+    """Where the picture goes, by default CONTENT-STYLE.png here; raises ImpastoError if it can't be written there."""
+    if recipe.content is None:
+        raise ImpastoError("a recipe without a photo makes no picture")
+    stems = "-".join(path.stem for path in (recipe.content, *recipe.styles))[:LONGEST_STEM]
+    target = check_target(output or Path(f"{stems}{ending}.png"), force, WRITABLE)
+    beside = sidecar(target)
+    if record and beside is not None:
+        check_target(beside, force)
+    return target
+
+
+def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
+    """Read the files and load the model; raises ImpastoError."""
+    device = pick_device(device, runtime_choice.named(runtime))
+    job = prepare(recipe, read_inputs(recipe), device, runtime_choice.named(runtime))
+    runtime_choice.use(job.model, runtime)
+    note_size(recipe, job.model, job.photo_size, job.size)
+    note_weights(recipe, job.model)
+    return job
+
+
+def keep_state(job: Job, target: Path, path: Path | None) -> None:
+    """Let an optimisation keep its state in `path`, and go on from there; raises ImpastoError."""
+    if path is None:
+        return
+    if job.model.one_pass:
+        raise OptionError(f"{job.model.name} paints in one pass: --checkpoint is for methods that optimise, like gatys")
+    if len(job.recipe.masks) > 1:
+        raise OptionError("--checkpoint keeps one optimisation, but each mask is one of its own: leave it out")
+    check_target(path, True, (".safetensors",))
+    made = make_record(job.recipe, job.model, job.size, target.parent)
+    identity = {key: value for key, value in made.items() if key not in PASSING}
+    job.model.checkpoint = Checkpoint(path, identity)
+
+
+def previewer(job: Job, target: Path, path: Path | None, every: int, *, force: bool) -> OnStep:
+    """The `on_step` that writes the picture as it is now to `path` every so many steps."""
+    if path is None:
+        return ignore
+    if path.resolve() == target.resolve():
+        raise ImpastoError(f"{path} is where the picture itself goes; give --preview another name")
+    check_target(path, force, WRITABLE)
+
+    def show(step: Step) -> None:
+        if step.index % every == 0:
+            write_image(job.finish(step.image()), path)
+
+    return show
+
+
+def title(job: Job) -> str:
+    """What a run does, for the progress."""
+    height, width = job.size
+    preset = "" if job.model.preset == "default" else f", {job.model.preset}"
+    return f"painting {width}x{height} with {job.model.name}{preset}"
+
+
+def rehearse(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
+    """What --dry-run does: everything is checked by now, and told."""
+    found = forecast(job)
+    told = f"; {tell(found)}" if found else ""
+    by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"
+    typer.echo(f"dry run: {title(job)} on {job.model.device.type}{by}{told}; nothing was written", err=True)
+    record = make_record(job.recipe, job.model, job.size, target.parent)
+    return {"output": str(target), **record, "forecast": found, "dry_run": True}
+
+
+def paint_file(
+    job: Job, target: Path, *, quiet: bool, record: bool, force: bool, also: OnStep = ignore
+) -> dict[str, Any]:
+    """Do the work and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
+    with progress(title(job), quiet, also) as (watch, on_step):
+        image = job.paint_bytes(on_step) if job.by_windows else job.paint(on_step)
+    written = write(job, image, target, watch, record=record, force=force)
+    if job.model.checkpoint is not None and not job.model.interrupted:
+        job.model.checkpoint.finish()
+    return {**written, **outcome(job, watch)}
+
+
+def write(job: Job, image: Tensor, target: Path, watch: Watch, *, record: bool, force: bool) -> dict[str, Any]:
+    """Write the picture with its record, which is returned together with the path."""
+    made = make_record(job.recipe, job.model, job.size, target.parent)
+    if job.model.interrupted:
+        made["interrupted"] = watch.steps
+        more = "; the same command goes on" if job.model.checkpoint is not None else ""
+        typer.echo(f"interrupted after {watch.steps} steps: this is the best picture so far{more}", err=True)
+    write_recorded(image, target, made if record else None, alpha=job.alpha, overwrite=force)
+    return {"output": str(target), **made}

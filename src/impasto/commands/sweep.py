@@ -1,0 +1,163 @@
+"""The work of `impasto sweep`: one run a cell, laid out with labels."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+from torch import Tensor
+
+from impasto.commands import recipe_from_flags
+from impasto.commands.arguments import flag_of
+from impasto.commands.progress import progress
+from impasto.commands.stylize import title
+from impasto.errors import OptionError
+from impasto.images.contact_sheet import contact_sheet
+from impasto.methods import find_method
+from impasto.options import Options
+from impasto.runs.painting import Inputs, Job, note_size, outcome, pick_device, prepare, read_inputs
+from impasto.runs.record import Recipe, make_record, write_recorded
+
+COMMON = ("strength", "preset", "keep_color", "seed", "size", "style_size")
+MOST_CELLS = 200
+
+Values = Mapping[str, str]
+
+
+def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
+    """As `recipe_from_flags.make_recipe`; vary, in `flags`: texts such as ``style-weight=1,10,100``."""
+    texts = flags.get("vary", ())
+    made = recipe_from_flags.make_recipe(ctx, words, recipe, {k: v for k, v in flags.items() if k != "vary"})
+    axes = dict(_parse_axis(text, find_method(made.method).Options, made.method) for text in texts) or made.vary
+    if len(axes) not in (1, 2) or len(axes) < len(texts):
+        raise OptionError("say what to vary, one or two different options: --vary style-weight=1,10,100")
+    return Recipe.parse(made.model_dump() | {"vary": axes}, "sweep")
+
+
+def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tuple[str, ...]]:
+    """``style-weight=1,10`` as ("style_weight", ("1", "10")); lists are parted by semicolons."""
+    flag, _, values = text.partition("=")
+    name = flag.strip().removeprefix("--").replace("-", "_")
+    if name not in COMMON and name not in options.model_fields:
+        near = difflib.get_close_matches(name, [*COMMON, *options.model_fields], n=3)
+        hint = f"did you mean {' or '.join(flag_of(n)[2:] for n in near)}? " if near else ""
+        raise OptionError(f"--vary: {owner} has no option {flag!r}; {hint}see `impasto methods {owner}`")
+    lists = name not in COMMON and "tuple" in str(options.model_fields[name].annotation)
+    found = tuple(part.strip() for part in values.split(";" if lists else ",") if part.strip())
+    if not found:
+        raise OptionError(f"--vary {text}: give values, such as --vary style-weight=1,10,100")
+    return name, found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sheet to be made: the recipe, what was read, each row's and column's values, the device."""
+
+    recipe: Recipe
+    inputs: Inputs
+    columns: tuple[Values, ...]
+    rows: tuple[Values, ...]
+    device: str
+
+    def job(self, values: Values) -> Job:
+        """The run of one cell; raises ImpastoError."""
+        known = self.recipe.model_dump()
+        for name, value in values.items():
+            known |= {name: value} if name in COMMON else {"options": {**known["options"], name: value}}
+        return prepare(Recipe.parse(known, "sweep"), self.inputs, self.device)
+
+    @property
+    def cells(self) -> list[Values]:
+        """What differs in each cell, row by row."""
+        return [{**row, **column} for row in self.rows for column in self.columns]
+
+
+def plan_sheet(recipe: Recipe, device: str) -> Plan:
+    """Read the files and check every cell; raises ImpastoError before any work is done."""
+    columns, *others = (tuple({name: value} for value in values) for name, values in recipe.vary.items())
+    rows: tuple[Values, ...] = others[0] if others else ({},)
+    if len(columns) * len(rows) > MOST_CELLS:
+        raise OptionError(f"{len(columns) * len(rows)} pictures are too many for a sheet: at most {MOST_CELLS}")
+    plan = Plan(recipe, read_inputs(recipe), columns, rows, pick_device(device))
+    for number, values in enumerate(plan.cells):
+        job = plan.job(values)
+        if number == 0:
+            note_size(job.recipe, job.model, job.photo_size, job.size)
+    return plan
+
+
+def rehearse_sheet(plan: Plan, target: Path, **ignored: Any) -> dict[str, Any]:
+    """What --dry-run does: everything is checked by now, and told."""
+    typer.echo(f"dry run: {len(plan.cells)} times {title(plan.job(plan.cells[0]))}; nothing was written", err=True)
+    return {"output": str(target), "cells": [_named(values) for values in plan.cells], "dry_run": True}
+
+
+@dataclass
+class _Sheet:
+    """The cells so far, in order, and how each went."""
+
+    pictures: list[Tensor | None] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def paint_sheet(plan: Plan, target: Path, *, cell: int, quiet: bool, record: bool, force: bool) -> dict[str, Any]:
+    """Paint all cells and write the sheet; after Ctrl-C with those that are done. Returns what --json prints."""
+    sheet = _Sheet()
+    for values in plan.cells:
+        if not sheet.interrupted:
+            _paint_cell(plan, values, sheet, quiet)
+    if not sheet.reports:
+        raise KeyboardInterrupt
+    if sheet.interrupted:
+        typer.echo(f"interrupted: {len(sheet.reports)} of {len(plan.cells)} pictures are on the sheet", err=True)
+    first = plan.job(plan.cells[0])
+    made = make_record(plan.recipe, first.model, first.size, target.parent)
+    made |= {"options": plan.recipe.options, "size": plan.recipe.size}
+    write_recorded(_lay_out(plan, sheet.pictures, cell), target, made if record else None, overwrite=force)
+    return {"output": str(target), **made, "cells": sheet.reports, "interrupted": sheet.interrupted}
+
+
+def _paint_cell(plan: Plan, values: Values, sheet: _Sheet, quiet: bool) -> None:
+    """Paint one cell, unless Ctrl-C comes between: a picture that is not done has no place on the sheet."""
+    job = plan.job(values)
+    heading = f"{len(sheet.reports) + 1}/{len(plan.cells)} {_label(values)}: {title(job)}"
+    try:
+        with progress(heading, quiet) as (watch, on_step):
+            picture = job.paint(on_step)
+        sheet.interrupted = job.model.interrupted
+    except KeyboardInterrupt:
+        sheet.interrupted = True
+    if not sheet.interrupted:
+        sheet.pictures.append(picture)
+        sheet.reports.append({**_named(values), **outcome(job, watch)})
+
+
+def _lay_out(plan: Plan, pictures: list[Tensor | None], cell: int) -> Tensor:
+    """The sheet: photo and painting in the first column, then the cells."""
+    width, count = len(plan.columns), len(plan.rows)
+    left = [*pictures, *[None] * (width * count - len(pictures))]
+    rows = [left[start : start + width] for start in range(0, width * count, width)]
+    painting = next((style for style in plan.inputs.styles if isinstance(style, Tensor)), None)
+    sources: list[Tensor | None] = [plan.inputs.content.color, painting]
+    if count == 1:
+        sources = [contact_sheet([[source] for source in sources], cell=cell)]
+    sources += [None] * (count - len(sources))
+    return contact_sheet(
+        [[source, *row] for source, row in zip(sources, rows, strict=True)],
+        row_labels=[_label(row) for row in plan.rows] if count > 1 else (),
+        column_labels=["photo, painting", *(_label(column) for column in plan.columns)],
+        cell=cell,
+    )
+
+
+def _label(values: Values) -> str:
+    return " ".join(f"{name}={value}" for name, value in _named(values).items())
+
+
+def _named(values: Values) -> dict[str, str]:
+    return {flag_of(name)[2:]: value for name, value in values.items()}

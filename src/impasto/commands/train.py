@@ -1,0 +1,275 @@
+"""The work of `impasto train`, for whatever is trained."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+from impasto.commands import methods_table
+from impasto.commands.arguments import take_flags
+from impasto.commands.terminal import print_json
+from impasto.errors import ImpastoError
+from impasto.networks.layers import count_parameters
+from impasto.training.loop import CHECKPOINT, Recipe, Report, Task, TrainOptions, train
+from impasto.training.pictures import Pictures
+
+log = logging.getLogger(__name__)
+OFTEN, SELDOM = 2.0, 10.0
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the pictures lie: folders, or single files."""
+
+    contents: list[Path]
+    styles: list[Path]
+
+    def read(self, options: TrainOptions) -> tuple[Pictures, Pictures]:
+        """Decode all pictures once; raises ImpastoError if a folder is missing or there is nothing to read."""
+        if not self.contents or not self.styles:
+            raise ImpastoError("name folders of pictures: --content PHOTOS --style ARTWORKS")
+        for place in (*self.contents, *self.styles):
+            if not place.exists():
+                raise ImpastoError(f"{place} is not there; each --content and --style names a folder or a picture")
+        contents = Pictures.load(self.contents, options.side, options.crop)
+        styles = Pictures.load(self.styles, options.art_side, options.crop)
+        log.info("read %d photographs and %d artworks", len(contents.items), len(styles.items))
+        return contents, styles
+
+    def read_styles(self, options: TrainOptions) -> tuple[Pictures, Pictures]:
+        """No photographs, and each --style decoded, a folder or a picture; raises ImpastoError."""
+        if self.contents or not self.styles:
+            raise ImpastoError("name pictures to learn from, and no photographs: --style PICTURE --style PICTURE ...")
+        for place in self.styles:
+            if not place.exists():
+                raise ImpastoError(f"{place} is not there; each --style names a folder or a picture")
+        styles = Pictures.load(self.styles, options.art_side, options.crop)
+        log.info("read %d artworks", len(styles.items))
+        return Pictures([]), styles
+
+
+def read_words(
+    ctx: typer.Context, words: list[str], tasks: Mapping[str, Callable[[], Recipe]]
+) -> tuple[str, Recipe, dict[str, Any]]:
+    """The task's name, its recipe and the values of its options; raises ImpastoError."""
+    name = next((word for word in words if word in tasks), None)
+    if name is None:
+        raise ImpastoError(f"say what to train, one of: {', '.join(tasks)}, such as: impasto train {next(iter(tasks))}")
+    recipe = tasks[name]()
+    plain, values = take_flags(ctx, words, recipe.options, f"train {name}", f"impasto train {name} --list-options")
+    if plain != [name]:
+        extra = next(word for word in plain if word != name)
+        raise ImpastoError(f"{extra!r} is too much: name each folder with --content or --style of its own")
+    return name, recipe, values
+
+
+def show_options(recipe: Recipe, json: bool) -> None:
+    """List all options of what is trained."""
+    if json:
+        print_json(methods_table.describe_options(recipe.options))
+    else:
+        methods_table.show_options(recipe.options)
+
+
+def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
+    """`folder` if a training can start or go on there; raises ImpastoError otherwise."""
+    if folder is None:
+        raise ImpastoError("name a folder for the weights: -o RUNDIR")
+    there = (folder / CHECKPOINT).is_file()
+    if resume and not there:
+        raise ImpastoError(f"{folder} holds no checkpoint to resume from")
+    if there and not resume and not force:
+        raise ImpastoError(f"{folder} holds a training already: --resume goes on with it, --force starts over")
+    near = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    if not near.is_dir():
+        raise ImpastoError(f"{near} is no folder; name another with -o RUNDIR")
+    return folder
+
+
+def build(recipe: Recipe, options: TrainOptions, pictures: tuple[Pictures, Pictures]) -> Task:
+    """The task, ready to learn; raises ImpastoError."""
+    task = recipe.build(options, *pictures)
+    log.info("%s: %d parameters learn", task.name, count_parameters(task.learned()))
+    return task
+
+
+def rehearse(
+    task: Task, pictures: tuple[Pictures, Pictures], options: TrainOptions, folder: Path, **ignored: Any
+) -> dict[str, Any]:
+    """What --dry-run does: everything is checked by now, and told."""
+    limit = "" if options.minutes is None else f", at most {options.minutes:g} minutes"
+    typer.echo(f"dry run: {task.name}, {options.steps} steps{limit}; nothing was written", err=True)
+    _tell_skipped(pictures)
+    return {**_facts(task, pictures, options, folder), "dry_run": True}
+
+
+def run(
+    task: Task,
+    pictures: tuple[Pictures, Pictures],
+    options: TrainOptions,
+    folder: Path,
+    *,
+    resume: bool,
+    log: bool,
+) -> dict[str, Any]:
+    """Train and return what --json prints; Ctrl-C leaves a checkpoint and exit code 130. Raises ImpastoError."""
+    try:
+        learned = learn(task, pictures, options, folder, resume=resume, log=log)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {folder / CHECKPOINT} is kept; the same command with --resume goes on", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        _tell_skipped(pictures)
+    return {**_facts(task, pictures, options, folder), **learned}
+
+
+def learn(
+    task: Task,
+    pictures: tuple[Pictures, Pictures],
+    options: TrainOptions,
+    folder: Path,
+    *,
+    resume: bool = False,
+    log: bool = False,
+    also: Callable[[Report], None] = lambda report: None,
+) -> dict[str, Any]:
+    """Train with the line of numbers, and return the last of them; also: called after every step.
+
+    Raises KeyboardInterrupt if Ctrl-C was pressed, between two steps, and ImpastoError.
+    """
+    line = _Line(options)
+    try:
+        with _stop_between_steps() as stop:
+
+            def follow(report: Report) -> None:
+                line.show(report)
+                also(report)
+                stop()
+
+            train(task, *pictures, options, folder, resume=resume, log=log, on_step=follow)
+    finally:
+        line.end()
+    return line.facts()
+
+
+def _facts(task: Task, pictures: tuple[Pictures, Pictures], options: TrainOptions, folder: Path) -> dict[str, Any]:
+    skipped = [name for kind in pictures for name in kind.skipped]
+    return {
+        "output": str(folder / f"{task.name}.safetensors"),
+        "options": options.model_dump(mode="json"),
+        "contents": len(pictures[0].items),
+        "styles": len(pictures[1].items),
+        "skipped": skipped,
+    }
+
+
+def _tell_skipped(pictures: tuple[Pictures, Pictures]) -> None:
+    skipped = [reason for kind in pictures for reason in kind.skipped]
+    for reason in skipped[:NAMED]:
+        log.warning("skipped: %s", reason)
+    if skipped:
+        more = f", {NAMED} of them named above" if len(skipped) > NAMED else ""
+        log.warning("%d unreadable pictures were skipped%s", len(skipped), more)
+
+
+@contextmanager
+def _stop_between_steps() -> Iterator[Callable[[], None]]:
+    """A function that raises KeyboardInterrupt if Ctrl-C was pressed; pressed twice, it acts at once.
+
+    So a checkpoint never holds half a step, and a resumed training gives the same bits.
+    """
+    pressed: list[int] = []
+
+    def press(number: int, frame: FrameType | None) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    def stop() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGINT, press)
+    except ValueError:  # not in the main thread, where no signal arrives
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Line:
+    """The line of numbers: rewritten in place where somebody looks, a new one now and then elsewhere."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+        self.live = sys.stderr.isatty()
+        self.shown_at = 0.0
+        self.first: Report | None = None
+        self.last: Report | None = None
+        self.open = False
+
+    def show(self, report: Report) -> None:
+        """Show a step's numbers, if the last ones are old enough."""
+        self.first = self.first or report
+        self.last = report
+        now = time.monotonic()
+        if now - self.shown_at >= (OFTEN if self.live else SELDOM):
+            self.shown_at = now
+            self._write(self._text(report))
+
+    def end(self) -> None:
+        """Show the last step's numbers and leave the line."""
+        if self.open and self.last is not None:
+            self._write(self._text(self.last))
+        if self.open and self.live:
+            typer.echo(err=True)
+        self.open = False
+
+    def _write(self, text: str) -> None:
+        self.open = True
+        if not log.isEnabledFor(logging.INFO):
+            return
+        typer.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live)
+
+    def _text(self, report: Report) -> str:
+        terms = " ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
+        total = sum(report.terms.values())
+        return (
+            f"step {report.step}/{self.options.steps}  loss {total:.4f} ({terms})  rate {report.learning_rate:.2e}  "
+            f"{self._left(report)}"
+        )
+
+    def _left(self, report: Report) -> str:
+        """How long it will take by the speed since this run began."""
+        assert self.first is not None
+        done, seconds = report.progress - self.first.progress, report.seconds - self.first.seconds
+        if done <= 0 or report.progress >= 1:
+            return f"{report.seconds:.0f} s"
+        return f"{clock(seconds * (1 - report.progress) / done)} left"
+
+    def facts(self) -> dict[str, Any]:
+        """The last step, for --json."""
+        if self.last is None:
+            return {}
+        return {"steps": self.last.step, "losses": self.last.terms, "seconds": round(self.last.seconds, 3)}
+
+
+def clock(seconds: float) -> str:
+    """A span of time: 1:02:03, or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

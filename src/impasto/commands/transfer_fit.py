@@ -1,0 +1,135 @@
+"""The work of `impasto transfer fit`: read, learn, test, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+
+from impasto.atomic import write_atomically
+from impasto.commands import train as training_run
+from impasto.commands.progress import counting
+from impasto.errors import OptionError
+from impasto.images.files import write_image
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import load_backbone
+from impasto.networks.classifiers import Classifier, Head, attach_head, cut, last_layer, load_classifier
+from impasto.runs.painting import pick_device
+from impasto.training.loop import Task
+from impasto.transfer.class_folders import ClassFolders, Sample, count_by_class
+from impasto.transfer.examples import FEATURES, Examples, FeatureStore, Labels, read_examples
+from impasto.transfer.report import Report, judge
+from impasto.transfer.tasks import FinetuneTask, FitOptions, LinearTask, make_header
+
+log = logging.getLogger(__name__)
+REPORT, TABLE, ERRORS = "report.json", "report.md", "errors.png"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is checked before the work: pictures, network, layer, where results go."""
+
+    options: FitOptions
+    folders: ClassFolders
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    body: Backbone
+    layer: str
+    folder: Path
+    device: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What --json says of it."""
+        classes = self.folders.classes
+        return {
+            "output": str(self.folder / "classifier.safetensors"),
+            "options": self.options.model_dump(mode="json"),
+            "layer": self.layer,
+            "train": count_by_class(self.train, classes),
+            "test": count_by_class(self.test, classes),
+        }
+
+
+def plan(source: Path, options: FitOptions, output: Path | None, device: str, *, resume: bool, force: bool) -> Plan:
+    """Find the pictures and load the network; raises ImpastoError before anything is written."""
+    where = pick_device(device)
+    folder = training_run.check_folder(output, resume=resume, force=force)
+    if options.mode != "features" and options.side < options.crop:
+        raise OptionError(f"--side {options.side} is smaller than --crop {options.crop}")
+    folders = ClassFolders.find(source)
+    train, test = folders.split(options.test_share, options.seed)
+    backbone = load_backbone(options.backbone, weights=options.backbone_weights or None)
+    layer = options.layer or last_layer(backbone)
+    body = cut(backbone, layer).to(where)
+    log.info("%d classes, %d pictures to learn from, %d to test", len(folders.classes), len(train), len(test))
+    return Plan(options, folders, train, test, body, layer, folder, where)
+
+
+def rehearse(plan: Plan) -> dict[str, Any]:
+    """What --dry-run does: everything is checked by now, and told."""
+    typer.echo(f"dry run: {plan.options.mode}, {plan.options.steps} steps; nothing was written", err=True)
+    return {**plan.facts, "dry_run": True}
+
+
+def run(plan: Plan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any]:
+    """Learn, test and write the report; returns what --json prints. Ctrl-C keeps what is done. Raises ImpastoError."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        examples = _read(plan, quiet)
+    except KeyboardInterrupt:
+        kept = (
+            f": {plan.folder / FEATURES} is kept; the same command goes on" if plan.options.mode == "features" else ""
+        )
+        typer.echo(f"interrupted{kept}", err=True)
+        raise typer.Exit(130) from None
+    pictures = examples, Labels(examples.items, labels=examples.labels)
+    torch.manual_seed(plan.options.seed)
+    task = _build(plan, examples)
+    learned = training_run.run(task, pictures, plan.options, plan.folder, resume=resume, log=log)
+    weights = plan.options.backbone_weights or None
+    classifier = load_classifier(plan.facts["output"], weights=weights, device=plan.device)
+    with counting("testing", quiet) as count:
+        report = judge(classifier, plan.test, count)
+    _write(report, classifier, plan)
+    typer.echo(report.to_markdown(), err=True, nl=False) if not quiet else None
+    facts: dict[str, Any] = {k: learned[k] for k in ("steps", "losses", "seconds", "skipped") if k in learned}
+    return {**plan.facts, **facts, **report.to_json()}
+
+
+def _read(plan: Plan, quiet: bool) -> Examples:
+    options = plan.options
+    if options.mode != "features":
+        with counting("reading", quiet) as count:
+            return read_examples(plan.train, options.side, count)
+    store = FeatureStore(plan.body, plan.layer, options.grid, options.crop, plan.folder / FEATURES)
+    with counting("computing features", quiet) as count:
+        return store.compute(plan.train, count)
+
+
+def _build(plan: Plan, examples: Examples) -> Task:
+    options, classes = plan.options, plan.folders.classes
+    header = make_header(options, plan.body, plan.layer, classes)
+    if options.mode == "features":
+        return LinearTask(header, torch.stack([item[0] for item in examples.items]), options.weight_decay)
+    side = options.crop
+    with torch.no_grad():
+        probe = plan.body(torch.zeros(1, 3, side, side, device=plan.device), {plan.layer})[plan.layer]
+    network = attach_head(plan.body, plan.layer, Head(probe.shape[1], len(classes), options.grid))
+    return FinetuneTask(header, network, options)
+
+
+def _write(report: Report, classifier: Classifier, plan: Plan) -> None:
+    facts = {**plan.facts, **report.to_json(), "test_files": [str(sample.path) for sample in plan.test]}
+    write_atomically(plan.folder / REPORT, (json.dumps(facts, ensure_ascii=False, indent=2) + "\n").encode())
+    write_atomically(plan.folder / TABLE, report.to_markdown().encode())
+    sheet = report.error_sheet(classifier)
+    if sheet is not None:
+        write_image(sheet, plan.folder / ERRORS)
+    else:
+        (plan.folder / ERRORS).unlink(missing_ok=True)

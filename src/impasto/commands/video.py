@@ -1,0 +1,325 @@
+"""The work of `impasto video`: frame by frame into a folder, from which the video is put together at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from torch import Tensor
+
+from impasto.atomic import write_atomically
+from impasto.batch.painter import Painter
+from impasto.commands import stylize
+from impasto.commands.arguments import check_target
+from impasto.commands.progress import Count, count
+from impasto.commands.video_memory import find_fitting, limit_memory
+from impasto.commands.video_report import measure, paint_strip
+from impasto.errors import ImpastoError, OptionError
+from impasto.images.color import MATCHING_MODES
+from impasto.images.files import WRITABLE, Picture, read_image, write_image
+from impasto.images.flow import estimate_flow, has_flow
+from impasto.images.tensors import resize
+from impasto.images.video import ENCODERS, Frame, VideoInfo, probe_video, read_frames, write_video
+from impasto.images.video import check_target as check_video
+from impasto.methods import find_method
+from impasto.progress import Step
+from impasto.runs import record as record_module
+from impasto.runs.painting import pick_device
+from impasto.runs.record import Recipe, make_record, sidecar
+from impasto.stylizers.video_coherence import Coherence
+from impasto.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from impasto.networks.raft_flow import Raft
+
+SMOOTH, FLOW, TEMPORAL = 0.9, 0.22, 40.0
+STATE, IDENTITY = "state.safetensors", "run.json"
+MOST_BYTES_A_PIXEL = 2.5
+"""What a frame needs on disk while it waits: a PNG of much texture."""
+PAUSE = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
+    """As `stylize.make_recipe`, with the defaults of videos; refuses what would change colours from frame to frame."""
+    made = stylize.make_recipe(ctx, words, recipe, flags)
+    if made.keep_color in MATCHING_MODES:
+        raise OptionError(
+            f"--keep-color {made.keep_color} recolours the painting for every frame: use luminance or lab for a video"
+        )
+    smooth, flow = made.smooth, made.flow
+    if flow is None and made.flow_by != "raft" and not has_flow():
+        log.info("optical flow would make it flicker less: pip install 'impasto[flow]'")
+        flow = 0.0
+    flow = FLOW if flow is None else flow
+    smooth = SMOOTH if smooth is None else smooth
+    return made.model_copy(update={"smooth": smooth, "flow": flow, "temporal_weight": _temporal_weight(made, flow)})
+
+
+def _temporal_weight(recipe: Recipe, flow: float) -> float | None:
+    """How strongly an optimisation is held near the last result; None for a method of one pass. Raises OptionError.
+
+    Other presets weigh content and style by other forms, so that the default of ``default`` means nothing there.
+    """
+    given = recipe.temporal_weight
+    if find_method(recipe.method).one_pass:
+        if given is not None:
+            raise OptionError(
+                f"{recipe.method} paints in one pass: --temporal-weight is for methods that optimise, like gatys"
+            )
+        return None
+    return (TEMPORAL if flow and recipe.preset == "default" else 0.0) if given is None else given
+
+
+@dataclass(frozen=True)
+class Work:
+    """A video to be made: where everything goes, what is known of the source, the model, the working size."""
+
+    recipe: Recipe
+    target: Path
+    strip: Path | None
+    report: Path | None
+    record: bool
+    force: bool
+    info: VideoInfo
+    painter: Painter
+    size: tuple[int, int]
+    raft: Raft | None = None
+
+    @property
+    def source(self) -> Path:
+        """The video that is painted."""
+        assert self.recipe.content is not None
+        return self.recipe.content
+
+    @property
+    def folder(self) -> Path:
+        """Where finished frames wait."""
+        return _folder(self.target)
+
+    def frame_path(self, index: int) -> Path:
+        """Where a finished frame waits."""
+        return self.folder / f"{index:08}.png"
+
+    def make_record(self) -> dict[str, Any]:
+        """The run record."""
+        made = make_record(self.recipe, self.painter.model, self.size, self.target.parent)
+        return made if self.raft is None else made | {"weights": made["weights"] | {"raft": self.raft.digest}}
+
+    def results(self, total: int) -> Iterator[Tensor]:
+        """All finished frames, (1, 3, H, W) each."""
+        return (read_image(self.frame_path(index)) for index in range(total))
+
+
+def _folder(target: Path) -> Path:
+    return target.with_name(f".{target.name}.frames")
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files of a run besides those of its recipe, as they were named."""
+
+    output: Path | None
+    strip: Path | None
+    report: Path | None
+    flow_weights: Path | None
+
+
+def plan(
+    recipe: Recipe,
+    places: Places,
+    device: str,
+    runtime: str = "torch",
+    max_memory: float | None = None,
+    *,
+    force: bool,
+    record: bool,
+) -> Work:
+    """Check everything and load the model; raises ImpastoError before any work is done."""
+    source, strip, report = recipe.content, places.strip, places.report
+    assert source is not None
+    info = probe_video(source)
+    stems = "-".join(path.stem for path in (source, *recipe.styles))[: record_module.LONGEST_STEM]
+    target = check_target(places.output or Path(f"{stems}.mp4"), force, tuple(ENCODERS))
+    if target.resolve() == source.resolve():
+        raise ImpastoError(f"{target} is the video itself; give -o another name")
+    check_video(source, target)
+    beside = sidecar(target) if record else None
+    resumed = _folder(target).exists()
+    for path, endings in ((strip, WRITABLE), (report, (".json",)), (beside, (".json",))):
+        if path is not None:
+            check_target(path, force or resumed, endings)
+    raft = _open_raft(recipe, places.flow_weights, device)
+    if ((_needs_flow(recipe) and raft is None) or report) and not has_flow():
+        raise ImpastoError("--flow, --temporal-weight and --report need OpenCV: pip install 'impasto[flow]'")
+    painter = Painter(recipe, device, runtime)
+    first = next(read_frames(source), None)
+    if first is None:
+        raise ImpastoError(f"{source} holds no frame")
+    size = painter.working_size(first.image.shape[-2], first.image.shape[-1])
+    if max_memory is not None:
+        limit_memory(max_memory, painter.model.device)
+        size = find_fitting(size, lambda size: _try(painter, first.image, size))
+        painter.recipe = recipe = recipe.model_copy(update={"size": f"{size[1]}x{size[0]}"})
+    needed = info.frames * size[0] * size[1] * MOST_BYTES_A_PIXEL
+    if shutil.disk_usage(target.parent).free < needed:
+        raise ImpastoError(
+            f"{info.frames} frames may need {needed / 1e9:.1f} GB in {target.parent}: write elsewhere with -o"
+        )
+    return Work(recipe, target, strip, report, record, force, info, painter, size, raft)
+
+
+def _needs_flow(recipe: Recipe) -> bool:
+    return bool(recipe.flow or recipe.temporal_weight)
+
+
+def _open_raft(recipe: Recipe, weights: Path | None, device: str) -> Raft | None:
+    """What measures the flow, if it is not OpenCV; raises ImpastoError."""
+    if recipe.flow_by != "raft":
+        if weights is not None:
+            raise OptionError("--flow-weights goes with --flow-by raft")
+        return None
+    if not _needs_flow(recipe):
+        return None
+    from impasto.networks.raft_flow import Raft
+
+    return Raft(weights, pick_device(device))
+
+
+def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
+    """Paint a frame at `size`, (height, width), of an optimisation the first step."""
+    photo = Picture(resize(frame, *size), None)
+
+    def stop(step: Step) -> None:
+        raise KeyboardInterrupt
+
+    painter.model.start_from = photo.color
+    try:
+        painter.job(painter.recipe, photo, painter.recipe.styles).paint(stop)
+    finally:
+        painter.model.start_from = None
+
+
+def rehearse(work: Work) -> dict[str, Any]:
+    """What --dry-run does: everything is checked by now, and told."""
+    typer.echo(f"dry run: {_title(work)}; nothing was written", err=True)
+    return {"output": str(work.target), **work.make_record(), "frames": work.info.frames, "dry_run": True}
+
+
+def paint_video(work: Work, *, quiet: bool) -> dict[str, Any]:
+    """Paint what frames are left, put the video together, measure it. Returns what --json prints."""
+    begun = time.monotonic()
+    record = work.make_record()
+    done = _claim(work, record)
+    try:
+        frames = _paint_frames(work, done, quiet)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    made: dict[str, Any] = {"output": str(work.target), **record, "frames": len(frames)}
+    if work.strip is not None:
+        write_image(paint_strip(work.source, work.frame_path, len(frames)), work.strip)
+    if work.report is not None:
+        made["report"] = measure(work.painter, work.recipe, work.source, work.results(len(frames)), len(frames), quiet)
+        write_atomically(work.report, _as_json(made["report"]))
+    beside = sidecar(work.target)
+    if work.record and beside is not None:
+        write_atomically(beside, _as_json(record))
+    log.info("putting %d frames together", len(frames))
+    write_video(work.results(len(frames)), frames, work.source, work.target)
+    shutil.rmtree(work.folder)
+    return {**made, "seconds": round(time.monotonic() - begun, 3)}
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _title(work: Work) -> str:
+    height, width = work.size
+    return f"painting {work.info.frames} frames of {width}x{height} with {work.painter.model.name}"
+
+
+def _claim(work: Work, record: Mapping[str, Any]) -> int:
+    """Make the folder of finished frames, or find it; returns how many are done. Raises ImpastoError."""
+    identity = _as_json({**record, "versions": None})
+    known = work.folder / IDENTITY
+    if work.folder.exists() and work.force:
+        shutil.rmtree(work.folder)
+    if not known.exists():
+        try:
+            work.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ImpastoError(f"{work.folder} can't be made: {error.strerror}") from None
+        write_atomically(known, identity)
+    if known.read_bytes() != identity:
+        raise ImpastoError(f"{work.folder} holds frames of a run with other options: --force begins anew")
+    state = work.folder / STATE
+    return int(load_weights(state).config["done"]) if state.exists() else 0
+
+
+def _paint_frames(work: Work, done: int, quiet: bool) -> list[Frame]:
+    """Paint all frames but the first `done`; returns the times of all."""
+    recipe, estimate = work.recipe, work.raft or estimate_flow
+    memory, carried, held = recipe.smooth or 0.0, recipe.flow or 0.0, recipe.temporal_weight or 0.0
+    coherence = Coherence(work.painter.model, memory=memory, carried=carried, held=held, estimate=estimate)
+    times: list[Frame] = []
+    if done:
+        log.info("%d frames are there already", done)
+    with (
+        count(_title(work), work.info.frames, quiet, done=done, pause=PAUSE) as shown,
+        ThreadPoolExecutor(1, "write") as writer,
+    ):
+        waiting: Future[None] | None = None
+        for index, frame in enumerate(_ahead(read_frames(work.source))):
+            times.append(replace(frame, image=frame.image[..., :1, :1]))
+            if index < done - 1:
+                continue
+            photo = work.painter.fit(Picture(frame.image, None))
+            if index == done - 1:
+                state = load_weights(work.folder / STATE).tensors
+                coherence.restore(state, photo.color, read_image(work.frame_path(index)))
+                continue
+            result = _paint(work, coherence, photo, shown)
+            if waiting is not None:
+                waiting.result()
+            waiting = writer.submit(_keep, work, index, result, coherence.state())
+            shown.advance("frames")
+        if waiting is not None:
+            waiting.result()
+    if coherence.cuts:
+        log.info("%d cuts", coherence.cuts)
+    return times
+
+
+def _paint(work: Work, coherence: Coherence, photo: Picture, shown: Count) -> Tensor:
+    job = work.painter.job(work.recipe, photo, work.recipe.styles)
+    result = coherence.paint(photo.color, lambda: job.paint(shown.within))
+    if job.model.interrupted:
+        raise KeyboardInterrupt  # a frame that is half done is none
+    return result
+
+
+def _keep(work: Work, index: int, result: Tensor, state: Mapping[str, Tensor]) -> None:
+    """Write a frame, then what the next one depends on: a kill in between costs one frame."""
+    write_image(result, work.frame_path(index))
+    save_weights(state, work.folder / STATE, {"done": index + 1}, half=False)
+
+
+def _ahead(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """`frames`, one of them decoded beside the work on the one before."""
+    iterator = iter(frames)
+    with ThreadPoolExecutor(1, "read") as reader:
+        coming = reader.submit(next, iterator, None)
+        while (frame := coming.result()) is not None:
+            coming = reader.submit(next, iterator, None)
+            yield frame

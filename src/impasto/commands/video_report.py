@@ -1,0 +1,76 @@
+"""What `impasto video` tells of a video: a strip of frames; flicker and style, with and without smoothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from impasto.batch.painter import Painter
+from impasto.commands.progress import count
+from impasto.evaluation.metrics import LossNetwork
+from impasto.evaluation.video_score import VideoScore
+from impasto.images.contact_sheet import contact_sheet
+from impasto.images.files import Picture, read_image
+from impasto.images.video import read_frames
+from impasto.networks.backbones import load_backbone
+from impasto.networks.vgg19_slim import SLIM
+from impasto.runs.painting import read_style
+from impasto.runs.record import Recipe
+
+COLUMNS, CELL = 6, 256
+
+
+def paint_strip(source: Path, result: Callable[[int], Path], total: int) -> Tensor:
+    """Frames from beginning to end above their results, (1, 3, H, W)."""
+    number = min(COLUMNS, total)
+    wanted = [round(i * (total - 1) / max(number - 1, 1)) for i in range(number)]
+    before = [frame.image for index, frame in enumerate(read_frames(source)) if index in wanted]
+    after = [read_image(result(index)) for index in wanted]
+    return contact_sheet([before, after], column_labels=[f"frame {index}" for index in wanted], cell=CELL)
+
+
+def measure(
+    painter: Painter, recipe: Recipe, source: Path, results: Iterable[Tensor], total: int, quiet: bool
+) -> dict[str, Any]:
+    """Warping error and style loss of `results`, and of every frame painted by itself.
+
+    The style loss is measured with vgg19-slim, against the first style that is a painting.
+    """
+    device = painter.model.device
+    network = load_backbone(SLIM).to(device)
+    paintings = [style for style in map(read_style, recipe.styles) if isinstance(style, Tensor)]
+    scores: dict[str, VideoScore] | None = None
+    with count(f"measuring {total} frames", total, quiet, pause=5.0) as shown:
+        for frame, result in zip(read_frames(source), results, strict=True):
+            photo = painter.fit(Picture(frame.image, None))
+            if scores is None:
+                scores = _start(network, paintings, recipe, painter, photo)
+            alone = painter.job(recipe, photo, recipe.styles).paint(shown.within)
+            scores["smoothed"].add(photo.color.to(device), result)
+            scores["each frame by itself"].add(photo.color.to(device), alone)
+            shown.advance("frames")
+    assert scores is not None
+    told: dict[str, Any] = {name: score.result() for name, score in scores.items()}
+    told["measured with"] = {"network": network.name, "digest": network.digest, "flow": "OpenCV DIS, medium"}
+    return told | _compare(*told.values())
+
+
+def _start(
+    network: LossNetwork, paintings: list[Tensor], recipe: Recipe, painter: Painter, photo: Picture
+) -> dict[str, VideoScore]:
+    longer = recipe.style_size or max(photo.color.shape[-2:])
+    fitted = painter.model.fit_style(paintings[0], longer) if paintings else None
+    return {name: VideoScore(network, fitted) for name in ("smoothed", "each frame by itself")}
+
+
+def _compare(smoothed: dict[str, Any], alone: dict[str, Any], *_: Any) -> dict[str, float]:
+    """How much less flicker and how much more style loss smoothing brought."""
+    ratios = {}
+    if smoothed["warping_error"] is not None and alone["warping_error"]:
+        ratios["less_flicker"] = 1 - smoothed["warping_error"] / alone["warping_error"]
+    if smoothed["style_loss"] is not None and alone["style_loss"]:
+        ratios["more_style_loss"] = smoothed["style_loss"] / alone["style_loss"] - 1
+    return {name: round(value, 4) for name, value in ratios.items()}

@@ -1,0 +1,1 @@
+"""Engine 1: a network paints in one pass, at any size."""

@@ -1,0 +1,86 @@
+"""Adaptive instance normalisation, at one layer and all the way through a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from impasto.feedforward.stages import RESULT, Flow, MomentsOf, Stage, Work
+from impasto.networks.layers import StepDecoder, size_below
+from impasto.ops.cpu_kernels import scale_channels
+from impasto.ops.moments import Moments, moments
+
+Targets = Mapping[int, tuple[Tensor, Tensor]]
+"""By level, means and deviations, each (1 or B, C)."""
+
+
+def adaptive_instance_norm(
+    content: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
+    own: Moments | None = None,
+    *,
+    relu: bool = False,
+    plus: Tensor | None = None,
+) -> Tensor:
+    """Give content features a style's channel means and deviations (Huang & Belongie 2017, sec. 5).
+
+    content: (B, C, H, W); mean, deviation: (1 or B, C), of the style's features; own: the content's moments, if they
+    are not those of all of `content`; relu: of the outcome; plus: what is added to it then. Returns (B, C, H, W).
+
+    Departs from the paper: nothing.
+    """
+    own = own or moments(content, full=False)
+    scale = deviation / own.deviation()
+    return scale_channels(content, scale, mean - own.mean * scale, relu=relu, plus=plus)
+
+
+def decode_normalised(decoder: StepDecoder, x: Tensor, targets: Targets, shape: Sequence[int]) -> Tensor:
+    """From relu4_1's features `x` to a picture of `shape`, normalised at each level of `targets` on the way."""
+    for level in range(len(decoder.steps), 0, -1):
+        if level in targets:
+            x = adaptive_instance_norm(x, *targets[level])
+        x = decoder.step(level, x, size_below(level, shape))
+    return x
+
+
+def decoding_stages(
+    decoder: StepDecoder, targets: Targets, strength: float = 1.0, own: Mapping[int, str] | None = None
+) -> tuple[Stage, ...]:
+    """As `decode_normalised`, step by step from the map ``x4``, which has to be measured by then, to the result.
+
+    strength: from 0, means and deviations of the photo itself, to 1, those of `targets`; own: by level, the map that
+    shows the photo there, measured by then, too; below 1 it is needed. A decoder that learned with normalised maps can
+    do nothing with others.
+    """
+    own = {} if own is None else own
+    return tuple(_step_down(decoder, level, targets, strength, own) for level in range(len(decoder.steps), 0, -1))
+
+
+def measure_photo(maps: Mapping[int, str]) -> tuple[MomentsOf, ...]:
+    """What has to be known of the photo's own maps, by level."""
+    return tuple(MomentsOf(name, full=False, layer=f"photo.relu{level}_1") for level, name in maps.items())
+
+
+def measure_level(level: int, targets: Targets) -> tuple[MomentsOf, ...]:
+    """What has to be known of the map ``x1``, ``x2`` ... before it is normalised."""
+    return (MomentsOf(f"x{level}", full=False, layer=f"relu{level}_1"),) if level in targets else ()
+
+
+def _step_down(decoder: StepDecoder, level: int, targets: Targets, strength: float, own: Mapping[int, str]) -> Stage:
+    above, below = f"x{level}", f"x{level - 1}" if level > 1 else RESULT
+
+    def run(work: Work) -> dict[str, Tensor]:
+        x = work.maps[above]
+        if level in targets:
+            mean, deviation = targets[level]
+            if strength < 1:
+                photo = work.given[own[level]]
+                mean = torch.lerp(photo.mean.to(mean), mean, strength)
+                deviation = torch.lerp(photo.deviation().to(deviation), deviation, strength)
+            x = adaptive_instance_norm(x, mean, deviation, work.given[above])
+        return {below: decoder.step(level, x, size_below(level, (work.height, work.width)))}
+
+    return Stage((Flow(above, below, (decoder.steps[level - 1],)),), run, measure_level(level - 1, targets))

@@ -1,0 +1,1 @@
+"""Pictures and videos: files, tensors, colour, optical flow."""

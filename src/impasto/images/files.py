@@ -1,0 +1,359 @@
+"""Pictures on disk and image tensors: reading, writing, sizes."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from impasto.errors import ImageError
+from impasto.images.decoding import Floats, decode, srgb
+from impasto.images.png import encode_png
+from impasto.images.tensors import MAX_PIXELS, check_sides, is_finite, resize
+from impasto.images.transparency import fill_hidden, resize_covered, visible_part
+
+READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
+TRUSTED = ("JPEG", "PNG", "WEBP")
+"""What is decoded if a stranger sent it."""
+
+WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+MOST_SCANS = 100
+
+_KINDS = {".jpg": "JPEG", ".tif": "TIFF"}
+_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
+_pillow_lock = threading.Lock()
+
+Location = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as read from a file.
+
+    stored: (H, W, 3) uint8, or (1, 3, H, W) float32 in [0, 1] if the file has more than 8 bits; sRGB, not
+    premultiplied, and nothing of what the file holds under full transparency. alpha: (1, 1, H, W) in [0, 1], or None
+    if opaque.
+    """
+
+    stored: Tensor
+    alpha: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        shape = self.stored.shape
+        return (shape[0], shape[1]) if self.stored.dtype == torch.uint8 else (shape[2], shape[3])
+
+    @property
+    def color(self) -> Tensor:
+        """(1, 3, H, W) float32 in [0, 1], made anew every time."""
+        if self.stored.dtype != torch.uint8:
+            return self.stored
+        return self.stored.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+    def resized(self, height: int, width: int) -> Picture:
+        """The picture at another size; colours count as far as they can be seen. Itself if it has that size."""
+        if self.size == (height, width):
+            return self
+        if self.alpha is None:
+            return Picture(resize(self.color, height, width), None)
+        check_sides(height, width)
+        return Picture(*resize_covered(self.color, self.alpha, height, width))
+
+    def painting(self, name: str) -> Tensor:
+        """What a method is to see of a painting, (1, 3, H, W): the part that is visible. Raises ImageError if none."""
+        return visible_part(self.color, self.alpha, name)
+
+
+def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, name: str = "") -> Picture:
+    """Read a picture, a file or its bytes, upright, in sRGB, with its transparency; of an animation the first frame.
+
+    JPEG, PNG, WebP, TIFF, GIF and BMP are read, whatever the file's name says. 16-bit grey keeps its precision, 16-bit
+    colour is read with 8 bits; floats are taken as [0, 1]. The size is checked before anything is decoded.
+    name: what errors call it. Raises ImageError if there is no such picture, if it is damaged or if it has more than
+    max_pixels.
+    """
+    with _opened(path, max_pixels, name) as image:
+        return _to_picture(image)
+
+
+def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) -> Picture:
+    """As `open_picture`, of the bytes of a JPEG, PNG or WebP that a stranger sent; name: what errors call it.
+
+    Raises ImageError also for another format, a longer side than max_side, an animation, or a JPEG of so many scans
+    that reading them all would take minutes.
+    """
+    with _opened_foreign(data, name, max_pixels, max_side) as image:
+        return _to_picture(image)
+
+
+def peek_size(data: bytes, name: str, *, max_pixels: int, max_side: int) -> tuple[int, int]:
+    """The size (height, width) of what `decode_picture` would read, from the header alone; raises ImageError as it."""
+    with _opened_foreign(data, name, max_pixels, max_side) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened_foreign(data: bytes, name: str, max_pixels: int, max_side: int) -> Iterator[Image.Image]:
+    with _opened(io.BytesIO(data), max_pixels, name, TRUSTED) as image:
+        if max(image.size) > max_side:
+            raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photo with its depth map or the like
+            raise ImageError(f"{name} is an animation; send a single picture")
+        if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+            raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it anew as a plain JPEG")
+        yield image
+
+
+def _to_picture(image: Image.Image) -> Picture:
+    color, alpha = decode(image)
+    if alpha is not None:
+        color = fill_hidden(color, alpha)
+    if color.dtype != np.uint8:
+        stored = _to_tensor(color.astype(np.float32, copy=False))
+    else:
+        stored = torch.from_numpy(color if color.flags.writeable else color.copy())
+    return Picture(stored, None if alpha is None else _to_tensor(alpha[..., None]))
+
+
+def read_image(path: Location, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read a picture's colours without its transparency: (1, 3, H, W) float32, sRGB in [0, 1]. As open_picture.
+
+    What can't be seen has the colours of what is visible beside it.
+    """
+    return open_picture(path, max_pixels=max_pixels).color
+
+
+def read_painting(path: Location) -> Tensor:
+    """Read what is visible of a painting: (1, 3, H, W) float32, sRGB in [0, 1], cropped to that. As open_picture.
+
+    Raises ImageError also if all of it is transparent.
+    """
+    return open_picture(path).painting(str(path))
+
+
+def read_metadata(path: Location, *, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
+    """The text in a PNG; {} for other formats. Raises ImageError as open_picture does."""
+    with _opened(path, max_pixels) as image:
+        text = image.text if isinstance(image, PngImagePlugin.PngImageFile) else {}
+    return {key: str(value) for key, value in text.items()}
+
+
+def write_image(
+    image: Tensor,
+    path: Location,
+    *,
+    alpha: Tensor | None = None,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = True,
+    quality: int = 95,
+    bits: int = 8,
+) -> None:
+    """Write a picture in the format that the name's suffix says, whole or not at all.
+
+    image: (3, H, W) or (1, 3, H, W), sRGB, clipped to [0, 1] and rounded, or (H, W, 3) uint8; alpha: (H, W),
+    (1, H, W) or (1, 1, H, W), kept in PNG, WebP and TIFF, laid on white in JPEG and BMP. metadata goes into PNG text.
+    quality: 1 to 100, for JPEG and WebP; WebP is lossless at 100. bits: 8, or 16 for PNG.
+    Raises ImageError, and leaves no file behind, if the values are not finite or the file can't be written.
+    """
+    target = Path(os.path.realpath(path))
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        raise ImageError(f"{path}: the name must end in one of {', '.join(WRITABLE)}")
+    kind = _KINDS.get(suffix, suffix[1:].upper())
+    if bits != 8 and (bits != 16 or kind != "PNG"):
+        raise ImageError(f"{path}: can't be written with {bits} bits; use 8, or 16 with .png")
+    if not 1 <= quality <= 100:
+        raise ImageError(f"{path}: quality must be from 1 to 100, not {quality}")
+    pixels = _to_pixels(image, alpha, bits, opaque=kind in ("JPEG", "BMP"))
+    try:
+        _check_target(target, kind, max(pixels.shape), overwrite)
+        _write_atomically(_encode(pixels, kind, quality, metadata or {}), target, overwrite)
+    except FileExistsError:
+        raise ImageError(f"{path} exists already; use --force to overwrite it") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} can't be written: {_reason(error)}; write it elsewhere") from None
+
+
+def encode_picture(image: Tensor, kind: str, *, alpha: Tensor | None = None, quality: int = 95) -> bytes:
+    """The bytes of a file of `kind`, JPEG, PNG or WEBP, as `write_image` writes it.
+
+    Raises ImageError if the values are not finite or a side is too long for `kind`.
+    """
+    pixels = _to_pixels(image, alpha, 8, opaque=kind == "JPEG")
+    longest = _LONGEST_SIDE.get(kind, max(pixels.shape))
+    if max(pixels.shape) > longest:
+        raise ImageError(f"{kind} holds at most {longest} pixels a side, not {max(pixels.shape)}; take PNG")
+    return _encode(pixels, kind, quality, {})
+
+
+@contextmanager
+def _opened(
+    source: Location | io.BytesIO, max_pixels: int, name: str = "", formats: tuple[str, ...] = READABLE
+) -> Iterator[Image.Image]:
+    """Open a picture and check its size; whatever fails until the block ends is told as an ImageError."""
+    try:
+        with _pillow_settings(max_pixels), Image.open(source, formats=formats) as image:
+            pixels = image.width * image.height
+            if pixels > max_pixels:
+                raise Image.DecompressionBombError(f"Image size ({pixels} pixels)")
+            yield image
+    except ImageError:
+        raise
+    except Exception as error:  # what decoders raise on damaged files has no common base
+        raise ImageError(_explain(source, name or str(source), error, max_pixels, formats)) from None
+
+
+@contextmanager
+def _pillow_settings(max_pixels: int) -> Iterator[None]:
+    """Let Pillow read max_pixels, silently, and put its settings back: they are global, hence one reader at a time."""
+    with _pillow_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow warns above it and refuses above twice it
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in the system's or the decoder's words, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _explain(
+    source: Location | io.BytesIO, name: str, error: Exception, max_pixels: int, formats: tuple[str, ...]
+) -> str:
+    """One line on why a file can't be read and what to do."""
+    if not isinstance(source, io.BytesIO) and os.path.isdir(source):
+        return f"{name} is a folder; name a picture in it"
+    if isinstance(error, UnidentifiedImageError):
+        return _explain_content(source, name, formats)
+    if isinstance(error, Image.DecompressionBombError):
+        size = _reason(error).split(" exceeds")[0]
+        return f"{name}: {size} exceeds the limit of {max_pixels} pixels; make it smaller first"
+    if isinstance(error, MemoryError):
+        return f"{name}: not enough memory to decode it; make it smaller first"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{name} can't be opened: {_reason(error)}; check its name and permissions"
+    return f"{name} is damaged or incomplete ({_reason(error)}); get it again"
+
+
+def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[str, ...]) -> str:
+    """What a file that no decoder takes seems to be."""
+    if isinstance(source, io.BytesIO):
+        head = source.getvalue()[:256]
+    else:
+        with open(source, "rb") as file:
+            head = file.read(256)
+    head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not head:
+        return f"{name} is empty; get it again"
+    if head.startswith(b"<"):
+        return f"{name} is a web page or drawing (HTML, SVG, XML), not a picture; get the picture itself"
+    return f"{name} is damaged or no picture; it must be one of {', '.join(formats)}"
+
+
+def _to_tensor(pixels: Floats) -> Tensor:
+    """(H, W, C) to (1, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
+
+
+def _to_pixels(image: Tensor, alpha: Tensor | None, bits: int, *, opaque: bool) -> NDArray[Any]:
+    """Check, clip and round to (H, W, 3), or (H, W, 4) with alpha, of uint8 or uint16."""
+    if image.dtype == torch.uint8 and image.dim() == 3 and image.shape[2] == 3:
+        if alpha is None and bits == 8:
+            return image.numpy()
+        image = Picture(image, None).color
+    color = _checked(image, 3, "an image")
+    if alpha is not None:
+        cover = _checked(alpha[None] if alpha.dim() == 2 else alpha, 1, "an alpha channel")
+        if cover.shape[1:] != color.shape[1:]:
+            raise ImageError("the alpha channel and the image differ in size; resize one of them first")
+        color = color * cover + (1 - cover) if opaque else torch.cat([color, cover])
+    levels = color.mul(2**bits - 1).round_()
+    if bits == 8:
+        return levels.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()  # bytes move sooner than floats
+    return np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), np.uint16)
+
+
+def _checked(image: Tensor, channels: int, what: str) -> Tensor:
+    """(1, C, H, W) or (C, H, W) of floats as a finite (C, H, W) in [0, 1] on the CPU."""
+    if image.dim() == 4 and image.shape[0] == 1:
+        image = image[0]
+    if image.dim() != 3 or image.shape[0] != channels or image.numel() == 0 or not image.is_floating_point():
+        shape = "x".join(map(str, image.shape))
+        raise ImageError(f"{what} must be floats of shape 1x{channels}xHxW, not {image.dtype} of {shape}")
+    image = image.detach().to("cpu", torch.float32)
+    if not is_finite(image):
+        raise ImageError(f"{what} has values that are not finite (NaN or infinity), so nothing was written")
+    return image.clamp(0, 1)
+
+
+def _check_target(target: Path, kind: str, side: int, overwrite: bool) -> None:
+    """Refuse what can't succeed before the work of encoding."""
+    longest = _LONGEST_SIDE.get(kind, side)
+    if side > longest:
+        raise ImageError(f"{target}: {kind} holds at most {longest} pixels a side, not {side}; write .png or .tif")
+    if not target.parent.is_dir():
+        raise ImageError(f"{target}: its folder does not exist; make it first")
+    if target.is_dir():
+        raise ImageError(f"{target} is a folder; name a file in it")
+    if target.exists() and not overwrite:
+        raise FileExistsError
+
+
+def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a file of the given kind."""
+    if kind == "PNG":
+        return encode_png(pixels, srgb().tobytes(), metadata)
+    options: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": quality, "subsampling": "4:4:4", "optimize": True},
+        "WEBP": {"quality": quality, "lossless": quality == 100, "exact": True},
+        "TIFF": {"compression": "tiff_adobe_deflate"},
+    }
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, icc_profile=srgb().tobytes(), **options.get(kind, {}))
+    return buffer.getvalue()
+
+
+def _write_atomically(payload: bytes, target: Path, overwrite: bool) -> None:
+    """Write beside the target, then rename; FileExistsError if the target is there and must stay."""
+    temporary = target.with_name(f".impasto-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(target)
+        else:
+            _publish_new(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish_new(temporary: Path, target: Path) -> None:
+    """Give a file its name unless that is taken, also where there are no hard links."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        target.open("xb").close()
+        temporary.replace(target)

@@ -1,0 +1,99 @@
+"""Optical flow: estimating it, moving pictures along it, where it can be trusted, and the warping error.
+
+A flow is (1, 2, H, W) in pixels, x first: how far each pixel of one picture has moved in the other one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from impasto.errors import ImpastoError
+from impasto.images.color import luma
+
+
+def has_flow() -> bool:
+    """Whether flow can be estimated here, by the extra ``flow``."""
+    try:
+        _opencv()
+    except ImpastoError:
+        return False
+    return True
+
+
+def estimate_flow(first: Tensor, second: Tensor) -> Tensor:
+    """The flow from `first` to `second`, (1, 3, H, W) in [0, 1], by OpenCV's DIS (Kroeger et al. 2016).
+
+    Raises ImpastoError without the extra ``flow``.
+    """
+    cv2 = _opencv()
+    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [luma(image).mul(255).round().byte()[0, 0].cpu().numpy() for image in (first, second)]
+    found = torch.from_numpy(finder.calc(*grey, None))
+    return found.permute(2, 0, 1)[None].to(first)
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError:
+        raise ImpastoError("optical flow needs OpenCV: pip install 'impasto[flow]'") from None
+    return cv2
+
+
+def warp(image: Tensor, flow: Tensor, *, sharp: bool = False) -> Tensor:
+    """What `image`, (1, C, H, W), has where `flow` points to; beyond the edge, the edge.
+
+    Bilinear, or bicubic if `sharp`, which blurs less when it is done again and again, and may leave the range.
+    """
+    height, width = image.shape[-2:]
+    x, y = _targets(flow)
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+    mode = "bicubic" if sharp else "bilinear"
+    return functional.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=True)
+
+
+def trusted(flow: Tensor, back: Tensor) -> Tensor:
+    """Where `flow` leads to the same thing in the other picture: (1, 1, H, W), 1 or 0 (Ruder et al. 2016, sec. 4).
+
+    back: the flow from the other picture. Left out is what is covered there, what has left it, and the edges of what
+    moves.
+    """
+    height, width = flow.shape[-2:]
+    x, y = _targets(flow)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    returned = warp(back, flow)
+    long = _squared(flow)
+    covered = _squared(flow + returned) > 0.01 * (long + _squared(returned)) + 0.5
+    across = functional.pad(flow[..., 1:] - flow[..., :-1], (0, 1, 0, 0))
+    down = functional.pad(flow[..., 1:, :] - flow[..., :-1, :], (0, 0, 0, 1))
+    edge = _squared(across) + _squared(down) > 0.01 * long + 0.002
+    return (inside[:, None] & ~covered & ~edge).to(flow)
+
+
+def warping_error(before: Tensor, after: Tensor, flow: Tensor, back: Tensor) -> float | None:
+    """Mean squared difference of two results where the same thing is seen (Lai et al. 2018, sec. 4).
+
+    before, after: results of two frames, (1, 3, H, W) in [0, 1]; flow, back: from the first frame to the second and
+    back, measured on the frames themselves. None if nothing is seen in both.
+    """
+    mask = trusted(flow, back)
+    count = float(mask.sum()) * before.shape[1]
+    if not count:
+        return None
+    return float((mask * (warp(after, flow) - before).square()).sum()) / count
+
+
+def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each pixel has gone, x and y, (1, H, W) each."""
+    height, width = flow.shape[-2:]
+    rows = torch.arange(height, device=flow.device, dtype=flow.dtype)
+    columns = torch.arange(width, device=flow.device, dtype=flow.dtype)
+    return flow[:, 0] + columns, flow[:, 1] + rows[:, None]
+
+
+def _squared(vectors: Tensor) -> Tensor:
+    return vectors.square().sum(1, keepdim=True)

@@ -1,0 +1,68 @@
+"""Frozen feature extractors with named layers.
+
+Layers carry the field's names, ``conv4_2`` and ``relu4_2`` for the VGGs, shallow to deep in `Backbone.layers`;
+``image`` is the picture itself. `load_backbone` is the door: ``vgg19-slim`` is part of the package, the others are
+torchvision's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from impasto.errors import OptionError
+from impasto.networks.backbone import Backbone
+from impasto.networks.layers import freeze
+from impasto.networks.vgg19_slim import HEADS, SLIM, SLIM_LAYERS, slim_backbone
+from impasto.weights import Weights, load_weights, resolve
+
+TORCHVISION = (
+    "vgg16",
+    "vgg19",
+    "vgg16_bn",
+    "vgg19_bn",
+    "resnet50",
+    "mobilenet_v3_large",
+    "squeezenet1_1",
+)
+BACKBONES = (SLIM, SLIM + HEADS, *TORCHVISION)
+
+
+def default_layers(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The content layers and the five style layers to begin with for the backbone called `name`."""
+    if name not in TORCHVISION:
+        return SLIM_LAYERS
+    from impasto.networks.torchvision_backbones import DEFAULT_LAYERS
+
+    content, style = DEFAULT_LAYERS[name]
+    return (content,), style
+
+
+def load_backbone(
+    name: str = SLIM, *, pooling: str = "max", weights: str | Path | None = None, pretrained: bool = True
+) -> Backbone:
+    """The frozen backbone called `name`, one of `BACKBONES`.
+
+    weights: a local safetensors file (for torchvision's networks also a state dict of theirs) instead of the official
+    one; pretrained False: random weights, for tests. Raises OptionError for an unknown name or pooling, WeightsError if
+    the weights can't be had.
+    """
+    if name not in BACKBONES:
+        raise OptionError(f"there is no backbone {name!r}; there are: {', '.join(BACKBONES)}")
+    if name in TORCHVISION:
+        from impasto.networks.torchvision_backbones import build
+
+        backbone = build(name, pooling=pooling, weights=weights, pretrained=pretrained)
+    else:
+        backbone = _load_slim(name, pooling, weights, pretrained)
+    freeze(backbone)
+    return backbone
+
+
+def _load_slim(name: str, pooling: str, weights: str | Path | None, pretrained: bool) -> Backbone:
+    heads = name.endswith(HEADS)
+    if not pretrained:
+        return slim_backbone(heads=heads, pooling=pooling)
+    file: Weights = load_weights(weights) if weights is not None else load_weights(resolve(SLIM))
+    backbone = slim_backbone(heads=heads, pooling=pooling, digest=file.digest)
+    file.fill(backbone, ignore=() if heads else ("heads.",))
+    return backbone

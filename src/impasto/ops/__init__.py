@@ -1,0 +1,1 @@
+"""Tensor arithmetic: moments, matrix roots, faster kernels for CPUs."""

@@ -1,0 +1,196 @@
+"""Moments of features: the one place where anything is summed over height and width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.ops.cpu_kernels import HALF, sum_channels
+
+NARROW = 64
+BLOCK, CHUNK = 1 << 16, 1 << 10
+"""Positions that are read at once, and positions whose products are summed in float32, by `sum_precisely`."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the features of one or more pictures add up to.
+
+    count: positions summed over, a float; total: (B, C); products: (B, C, C), or (B, C) for its diagonal alone.
+    Moments of tiles, frames and pictures combine by ``+``, by weights with ``*``.
+    """
+
+    count: float
+    total: Tensor
+    products: Tensor
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
+
+    def __mul__(self, weight: float) -> Moments:
+        return Moments(self.count * weight, self.total * weight, self.products * weight)
+
+    __rmul__ = __mul__
+
+    def sample(self, index: int) -> Moments:
+        """The moments of one sample of the batch, as a batch of one."""
+        return Moments(self.count, self.total[index : index + 1], self.products[index : index + 1])
+
+    @property
+    def mean(self) -> Tensor:
+        """Channel means, (B, C)."""
+        return self.total / self.count
+
+    @property
+    def second(self) -> Tensor:
+        """Raw second moments: mean products, (B, C, C) or (B, C)."""
+        return self.products / self.count
+
+    @property
+    def full(self) -> bool:
+        """Whether all products are there, not only each channel's with itself."""
+        return self.products.dim() == 3
+
+    @property
+    def variance(self) -> Tensor:
+        """Biased channel variances, (B, C), at least 0."""
+        second = torch.diagonal(self.second, dim1=1, dim2=2) if self.full else self.second
+        return (second - self.mean.square()).clamp_min(0)
+
+    def deviation(self, eps: float = 1e-5) -> Tensor:
+        """Channel standard deviations, (B, C): the root of variance + eps, so that its gradient stays finite."""
+        return (self.variance + eps).sqrt()
+
+    @property
+    def covariance(self) -> Tensor:
+        """Biased channel covariance, (B, C, C). Needs full products."""
+        return self.second - self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
+
+    @property
+    def gram(self) -> Tensor:
+        """The Gram matrix without any divisor, (B, C, C): F F^T over all positions."""
+        return self.products
+
+
+def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) -> Moments:
+    """Sum features over all positions.
+
+    features: (B, C, H, W); mask: (1, 1, H, W) weights in [0, 1], or None for all ones. Per sample, never across
+    the batch. Half-precision features are summed in float32.
+    """
+    if torch.compiler.is_exporting():  # the count must stay a tensor where sizes are unknown
+        flat = features.flatten(2)
+        count: Any = torch.ones_like(flat[0, 0]).sum()
+        return Moments(count, flat.sum(2), flat @ flat.transpose(1, 2) if full else flat.square().sum(2))
+    with torch.autocast(features.device.type, enabled=False):
+        if mask is None and not full:
+            total, squares = _Sums.apply(features)
+            return Moments(float(features.shape[2] * features.shape[3]), total, squares)
+        return _sum(precise(features), full, mask)
+
+
+def precise(x: Tensor) -> Tensor:
+    """`x`, in float32 if it is of half precision."""
+    return x.float() if x.dtype in HALF else x
+
+
+class _Sums(torch.autograd.Function):
+    """Sums of features and of their squares, both (B, C): the same as without this class, in a third of the time."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(features)
+        values = precise(features)
+        if features.shape[1] <= NARROW:  # all products by matrices are quicker than squares by channels
+            flat = values.flatten(2)
+            ones = flat.new_ones(flat.shape[2], 1)
+            return (flat @ ones)[..., 0], (flat @ flat.transpose(1, 2)).diagonal(dim1=1, dim2=2)
+        return values.sum((2, 3)), values.square().sum((2, 3))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        by_total, by_squares = (gradient[:, :, None, None].to(features.dtype) for gradient in gradients)
+        return torch.addcmul(by_total, features, 2 * by_squares)
+
+
+def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:
+    flat = features.flatten(2)  # (B, C, N)
+    if mask is None:
+        weighted, count = flat, float(flat.shape[2])
+    else:
+        weights = mask.to(flat).flatten(2)  # (1, 1, N)
+        weighted, count = flat * weights, float(weights[0].sum())
+    products = weighted @ flat.transpose(1, 2) if full else (weighted * flat).sum(2)
+    return Moments(max(count, 1e-6), weighted.sum(2), products)
+
+
+def sum_precisely(features: Tensor, *, full: bool = True, mask: Tensor | None = None) -> Moments:
+    """As `moments`, but summed in float64 (on Apple's GPUs in float32), so that it hardly matters in which order.
+
+    So a picture in tiles gives what it gives in one piece, even where the inverse of a covariance blows up what was
+    rounded. No gradients.
+    """
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        quickly = sum_channels(features) if mask is None and not full else None
+        if quickly is not None:
+            return Moments(float(features.shape[2] * features.shape[3]), *quickly)
+        flat = features.flatten(2)  # (B, C, N)
+        weights = None if mask is None else mask.to(features.device).flatten(2)
+        blocks = torch.split(flat, BLOCK, 2)
+        shares = [None] * len(blocks) if weights is None else torch.split(weights, BLOCK, 2)
+        count = float(flat.shape[2]) if weights is None else float(weights.cpu().double().sum())
+        sums = [_sum_block(block, share, full) for block, share in zip(blocks, shares, strict=True)]
+        total, products = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
+        return Moments(max(count, 1e-6), total, products)
+
+
+def _sum_block(flat: Tensor, weights: Tensor | None, full: bool) -> tuple[Tensor, Tensor]:
+    """Sums of (B, C, N), chunk by chunk in float32, the chunks together in float64."""
+    wide = torch.float32 if flat.device.type == "mps" else torch.float64
+    flat = flat.float() if flat.dtype in HALF else flat
+    weighted = flat if weights is None else flat * weights.to(flat.dtype)
+    even = max(1, flat.shape[2] // CHUNK) * CHUNK
+    batch, channels = flat.shape[:2]
+    total = torch.zeros(batch, channels, dtype=wide, device=flat.device)
+    products = torch.zeros(batch, channels, *([channels] if full else []), dtype=wide, device=flat.device)
+    for part, counted in zip(flat.tensor_split([even], 2), weighted.tensor_split([even], 2), strict=True):
+        if not part.shape[2]:
+            continue
+        size = min(CHUNK, part.shape[2])
+        own, other = (
+            torch.unflatten(x, 2, (-1, size)).transpose(1, 2) for x in (part, counted)
+        )  # (B, chunks, C, size)
+        total = total + other.sum(3).to(wide).sum(1)
+        if full or channels <= NARROW:
+            found = (other @ own.transpose(2, 3)).to(wide).sum(1)
+            found = found if full else found.diagonal(dim1=1, dim2=2)
+        else:
+            found = (other * own).sum(3).to(wide).sum(1)
+        products = products + found
+    return total, products
+
+
+def channel_stats(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every channel, each (B, C, 1, 1), numerically centred; for normalising (B, C, H, W)."""
+    values = precise(features)
+    mean = values.mean((2, 3), keepdim=True)
+    variance = (values - mean).square().mean((2, 3), keepdim=True)
+    return mean.to(features.dtype), (variance + eps).sqrt().to(features.dtype)
+
+
+def normalize(features: Tensor, eps: float = 1e-5) -> Tensor:
+    """Features with mean 0 and deviation 1 in every channel of every sample, (B, C, H, W)."""
+    mean, deviation = channel_stats(features, eps)
+    return (features - mean) / deviation
+
+
+def fit_mask(mask: Tensor | None, features: Tensor) -> Tensor | None:
+    """`mask`, (1, 1, H, W), averaged down to the features' height and width; None stays None."""
+    if mask is None or mask.shape[-2:] == features.shape[-2:]:
+        return mask
+    return F.interpolate(mask, features.shape[-2:], mode="area")

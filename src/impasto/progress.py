@@ -1,0 +1,58 @@
+"""Progress of long work: what `on_step` gets, and how long a run has taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+class Watch:
+    """How long a run has taken, how many steps it did, its last loss."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.steps = 0
+        self.loss: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def see(self, step: Step) -> None:
+        """Take note of a step."""
+        self.steps, self.loss = step.index, step.loss if step.terms else None
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f", {self.steps} steps, loss {self.loss:.4g}"
+        return f"{self.seconds:.1f} s{loss}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What `on_step` is told: steps done and in all, the terms of the loss, the picture, its working size."""
+
+    index: int
+    total: int
+    terms: dict[str, float]
+    image: Callable[[], Tensor]
+
+    @property
+    def loss(self) -> float:
+        """The sum of the terms."""
+        return sum(self.terms.values())
+
+
+OnStep = Callable[[Step], None]
+
+
+def ignore(step: Step) -> None:
+    """The `on_step` that does nothing."""
+
+
+def as_steps(on_step: OnStep, image: Callable[[], Tensor]) -> Callable[[int, int], None]:
+    """What tells `on_step` how many parts are done, of how many, for work whose picture is there only at the end."""
+    return lambda done, total: on_step(Step(done, total, {}, image))

@@ -1,0 +1,1 @@
+"""One picture from recipe to file, recorded."""

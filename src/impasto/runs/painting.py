@@ -1,0 +1,223 @@
+"""One picture to paint: a recipe, what it names as tensors, its model, the size; and the device it runs on."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impasto.errors import ImageError, OptionError
+from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
+from impasto.images.files import Picture, open_picture, read_painting
+from impasto.images.masks import check_masks, mask_of
+from impasto.images.tensors import LEAST_SIDE, MAX_PIXELS, fit, parse_size, resize
+from impasto.images.windows import Bytes, Window
+from impasto.methods import load
+from impasto.ops.memory import keep_freed_memory
+from impasto.progress import OnStep, Watch, ignore
+from impasto.runs.record import CARD, Recipe, is_bare
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.fixed_styles import named_style
+from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.styles import Style, load_style, mix
+
+log = logging.getLogger(__name__)
+
+
+MOST_PIXELS = MAX_PIXELS
+MOST_FLOATS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a recipe, read: the photo, paintings and styles, masks (1, 1, H, W)."""
+
+    content: Picture
+    styles: tuple[Tensor | Style, ...]
+    masks: tuple[Tensor, ...]
+
+
+def pick_device(name: str, runtime: str = "torch") -> str:
+    """The device called `name`; ``auto`` is the fastest there is for `runtime`. Raises OptionError if there is none."""
+    if name == "auto" and runtime != "torch":
+        return "cpu"
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    if name == "auto":
+        return there[0]
+    if name not in there:
+        raise OptionError(f"--device {name} is not there; there are: auto, {', '.join(there)}")
+    return name
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe ready to run: its model, the working size, (height, width), what was read."""
+
+    recipe: Recipe
+    model: Stylizer
+    size: tuple[int, int]
+    inputs: Inputs
+
+    @functools.cached_property
+    def _sized(self) -> Picture:
+        return self.inputs.content.resized(*self.size)
+
+    @functools.cached_property
+    def content(self) -> Tensor:
+        """The photo at the working size, (1, 3, H, W)."""
+        return self._sized.color
+
+    @property
+    def large(self) -> bool:
+        """Whether the photo would take much memory as floats."""
+        return math.prod(self.size) > MOST_FLOATS
+
+    @property
+    def by_windows(self) -> bool:
+        """Whether the photo is so large that it is worked on without ever being held as floats."""
+        stored = self.inputs.content
+        as_is = stored.size == self.size and stored.stored.dtype == torch.uint8 and not self.inputs.masks
+        return as_is and isinstance(self.model, OnePass) and self.large
+
+    @property
+    def photo_size(self) -> tuple[int, int]:
+        """The photo's own size, (height, width)."""
+        return self.inputs.content.size
+
+    @property
+    def alpha(self) -> Tensor | None:
+        """The photo's transparency at the working size."""
+        return None if self.inputs.content.alpha is None else self._sized.alpha
+
+    def finish(self, image: Tensor) -> Tensor:
+        """A picture as the method made it, with the photo's colours if they are to be kept."""
+        return restore_color(image.detach().cpu(), self.content, self.recipe.keep_color)
+
+    def paint(self, on_step: OnStep = ignore) -> Tensor:
+        """Do the work; returns (1, 3, H, W)."""
+        keep_freed_memory()
+        recipe = self.recipe
+        styles = self._styles()
+        image = self.model.stylize(
+            self.content,
+            *styles,
+            weights=recipe.style_weights,
+            strength=recipe.strength,
+            style_size=recipe.style_size,
+            masks=self.inputs.masks,
+            seed=recipe.seed,
+            on_step=on_step,
+        )
+        return self.finish(image)
+
+    def paint_bytes(self, on_step: OnStep = ignore) -> Tensor:
+        """As `paint`, window by window; returns (H, W, 3) uint8."""
+        keep_freed_memory()
+        recipe, content = self.recipe, Bytes(self.inputs.content.stored)
+
+        def finish(image: Tensor, window: Window) -> Tensor:
+            return restore_color(image, content.read(window), recipe.keep_color)
+
+        target = Bytes(torch.empty_like(content.pixels), finish)
+        assert isinstance(self.model, OnePass)
+        known = self.model.encode_styles(self._styles(), recipe.style_size or max(self.size))
+        style = mix(known, recipe.style_weights)
+        self.model.paint(content, target, style, strength=recipe.strength, on_step=on_step)
+        return target.pixels
+
+    def _styles(self) -> list[Tensor | Style]:
+        mode = self.recipe.keep_color
+        if mode not in MATCHING_MODES:
+            return list(self.inputs.styles)
+        return [s if isinstance(s, Style) else recolor_style(s, self.content, mode) for s in self.inputs.styles]
+
+
+def load_model(recipe: Recipe, device: str, runtime: str = "torch") -> Stylizer:
+    """The recipe's method with its options; raises ImpastoError."""
+    return load(recipe.method, preset=recipe.preset, device=device, runtime=runtime, **recipe.options)
+
+
+def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch") -> Job:
+    """Load the model, check the styles against it and fit the photo; raises ImpastoError."""
+    model = load_model(recipe, device, runtime)
+    for style in inputs.styles:
+        if isinstance(style, Style):
+            model.adopt(style)
+    return Job(recipe, model, working_size(model, *inputs.content.size, recipe.size), inputs)
+
+
+def working_size(model: Stylizer, height: int, width: int, size: str | None) -> tuple[int, int]:
+    """The size (height, width) at which a photo of height x width is worked on; raises ImageError if too large."""
+    found = model.working_size(height, width, None if size is None else parse_size(size))
+    if math.prod(found) > MOST_PIXELS:
+        most = f"{MOST_PIXELS // 1_000_000} megapixels"
+        raise ImageError(f"{found[1]}x{found[0]} is more than {most}; give a smaller --size")
+    return found
+
+
+def fit_painting(model: Stylizer, image: Tensor, longer: int | None) -> Tensor:
+    """The painting at the size at which `model` looks at one by itself, or with that longer side; never enlarged."""
+    height, width = image.shape[-2:]
+    if longer is None:
+        longer = max(height, width) if model.one_pass else model.default_longer_side
+    height, width = fit(height, width, longer)
+    return resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+
+
+def read_inputs(recipe: Recipe) -> Inputs:
+    """Read all files that `recipe` names; raises ImpastoError for the first that can't be read."""
+    assert recipe.content is not None
+    content = open_picture(recipe.content)
+    return Inputs(content, tuple(map(read_style, recipe.styles)), read_masks(recipe))
+
+
+def read_style(path: Path) -> Tensor | Style:
+    """A painting, (1, 3, H, W), or a style card, or a style of which the method knows the name; raises ImpastoError."""
+    if is_bare(path):
+        return named_style(path.name)
+    return load_style(path) if path.suffix.lower() == CARD else read_painting(path)
+
+
+def read_masks(recipe: Recipe) -> tuple[Tensor, ...]:
+    """The masks, (1, 1, H, W) each; raises ImpastoError, also if they select nothing."""
+    masks = tuple(mask_of(open_picture(path)) for path in recipe.masks)
+    check_masks(masks, [path.name for path in recipe.masks])
+    return masks
+
+
+def note_weights(recipe: Recipe, model: Stylizer) -> None:
+    """Warn if the recorded run used other weights."""
+    for name, digest in model.digests.items():
+        if recipe.weights.get(name, digest) != digest:
+            log.warning("the recorded run used other weights of %s: the picture will differ", name)
+
+
+def note_size(recipe: Recipe, model: Stylizer, photo: tuple[int, int], work: tuple[int, int]) -> None:
+    """Tell of a working size, (height, width), that may surprise, and of how to get another one."""
+    (height, width), longer, done = photo, max(photo), max(work)
+    wanted = None if recipe.size is None else parse_size(recipe.size)
+    if wanted is None and not model.one_pass and done < longer:
+        size = f"{work[1]}x{work[0]}"
+        log.info("working at %s of the photo's %dx%d; --size %d gives more", size, width, height, min(2 * done, longer))
+    elif isinstance(wanted, int) and wanted > max(longer, done):
+        larger = f"{round(width * wanted / longer)}x{round(height * wanted / longer)}"
+        log.info("the photo has only %dx%d; --size %s enlarges it, --size %d does not", width, height, larger, wanted)
+
+
+def outcome(job: Job, watch: Watch) -> dict[str, Any]:
+    """How a run went."""
+    return {
+        "seconds": round(watch.seconds, 3),
+        "losses": job.model.losses,
+        "interrupted": job.model.interrupted,
+    }

@@ -1,0 +1,264 @@
+"""The run record: what was asked for and what answered, so that a written picture can be made again.
+
+A record is a JSON object. It lies in a PNG's text under ``impasto``, beside other pictures as ``PICTURE.json``. Files
+are named relative to the record's own folder, with their SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from impasto import __version__
+from impasto.atomic import write_atomically
+from impasto.errors import ImpastoError, OptionError
+from impasto.images.color import COLOR_MODES, MATCHING_MODES
+from impasto.images.files import read_metadata, write_image
+from impasto.images.tensors import parse_size
+from impasto.methods import DEFAULT_METHOD, find_method, list_methods
+from impasto.options import Options
+from impasto.runs.remote_files import is_remote, url_of
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.fixed_styles import LearnedStyles
+from impasto.stylizers.styles import built_in_styles, check_weights, find_card
+
+CARD = ".safetensors"
+LONGEST_STEM = 120
+
+KEY = "impasto"
+FILES = ("content", "styles", "masks")
+RARE = ("vary", "smooth", "flow", "flow_by", "temporal_weight")
+LARGEST_RECORD = 10_000_000
+
+log = logging.getLogger(__name__)
+
+
+class Recipe(Options):
+    """What a run is asked for.
+
+    size: as `parse_size` reads it; None: what the method works at by itself. weights: the digests of the weights that a
+    recorded run used; vary: the axes of a contact sheet; smooth, flow, flow_by,
+    temporal_weight: a video's, as of `Coherence`, whose `held` is the last one, and what measures the flow.
+    """
+
+    method: str = DEFAULT_METHOD
+    preset: str = "default"
+    options: dict[str, Any] = Field({})
+    content: Path | None = None
+    styles: tuple[Path, ...] = ()
+    style_weights: tuple[float, ...] | None = None
+    masks: tuple[Path, ...] = ()
+    size: str | None = None
+    style_size: int | None = Field(None, ge=16, le=100_000)
+    strength: float = Field(1.0, ge=0, le=1)
+    keep_color: str = "off"
+    seed: int = Field(0, ge=0, lt=2**63)
+    vary: dict[str, tuple[str, ...]] = Field({})
+    smooth: float | None = Field(None, ge=0, lt=1)
+    flow: float | None = Field(None, ge=0, lt=1)
+    flow_by: Literal["dis", "raft"] | None = None
+    temporal_weight: float | None = Field(None, ge=0)
+    weights: dict[str, str] = Field({})
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _check_size(cls, value: Any) -> str | None:
+        if value is not None:
+            parse_size(str(value))
+        return None if value is None else str(value)
+
+    @field_validator("keep_color")
+    @classmethod
+    def _check_color(cls, value: str) -> str:
+        if value not in COLOR_MODES:
+            raise OptionError(f"--keep-color is one of {', '.join(COLOR_MODES)}, not {value!r}")
+        return value
+
+
+def sidecar(path: Path) -> Path | None:
+    """Where the record of a picture lies that can't hold it itself."""
+    return None if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.json")
+
+
+def find_style(name: str, *, learned: bool = False) -> Path:
+    """The style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError.
+
+    learned: it may also be a style that only the method itself knows, whose bare name is no file.
+    """
+    path = find_card(name)
+    if path.is_file() or (learned and is_bare(path)):
+        return path
+    there = ", ".join(built_in_styles()) or "none"
+    raise ImpastoError(f"there is no style {name!r}, neither as a file nor built in; the built-in ones are: {there}")
+
+
+def is_bare(path: Path) -> bool:
+    """Whether `path` is no more than a name."""
+    return not path.suffix and path == Path(path.name) and not path.exists()
+
+
+def make_record(
+    recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path, known: Mapping[Path, str] | None = None
+) -> dict[str, Any]:
+    """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`.
+
+    known: digests of files that need not be read for it once more, or can't be read here.
+    """
+    known = known or {}
+    record = recipe.model_dump(mode="json", exclude={*FILES, *RARE, "weights"})
+    cut = model.cut
+    record |= {
+        "options": model.options.model_dump(mode="json"),
+        "size": recipe.size or _implied_size(model, size),
+        "content": None if recipe.content is None else _describe(recipe.content, folder, known),
+        "styles": [_describe(path, folder, known) for path in recipe.styles],
+        "masks": [_describe(path, folder, known) for path in recipe.masks],
+        "width": size[1],
+        "height": size[0],
+        "weights": model.digests,
+        "device": model.device.type,
+        "runtime": model.runtime,
+        "statistics": "live" if cut is None else "exact",
+        "tile": None if cut is None else cut.tile,
+        "versions": {"impasto": __version__, "torch": torch.__version__},
+    }
+    rare = recipe.model_dump(mode="json", include=set(RARE))
+    return record | {name: value for name, value in rare.items() if value not in (None, {})}
+
+
+def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
+    """What --size must be for the same size on any device; None where the method or its recipe fixes it."""
+    own = getattr(model.options, "size", "")
+    return None if model.one_pass or own else str(max(size))
+
+
+def _describe(path: Path, folder: Path, known: Mapping[Path, str]) -> dict[str, str]:
+    if is_bare(path):
+        return {"style": path.name}
+    sha256 = known.get(path) or digest(path)
+    if built_in_styles().get(path.stem) == path:
+        return {"style": path.stem, "sha256": sha256}
+    if is_remote(path):
+        return {"file": url_of(path), "sha256": sha256}
+    try:
+        file = path.resolve() if is_remote(folder) else Path(os.path.relpath(path.resolve(), folder.resolve()))
+    except ValueError:  # on another drive
+        file = path.resolve()
+    return {"file": file.as_posix(), "sha256": sha256}
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file; raises ImpastoError if it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ImpastoError(f"{path} can't be read: {error.strerror}") from None
+
+
+def digest_of(data: bytes) -> str:
+    """The SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_recorded(
+    image: Tensor, path: Path, record: Mapping[str, Any] | None, *, alpha: Tensor | None = None, overwrite: bool = False
+) -> None:
+    """Write a picture with its record, in it or beside it. Raises ImpastoError."""
+    text = "" if record is None else json.dumps(record, ensure_ascii=False)
+    beside = sidecar(path)
+    write_image(image, path, alpha=alpha, metadata={KEY: text} if text and not beside else None, overwrite=overwrite)
+    if text and beside:
+        write_atomically(beside, (text + "\n").encode())
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a picture, beside it, or in a JSON file. Raises ImpastoError, warns of files that have changed."""
+    record = _read_record(path)
+    given: dict[str, Any] = {name: record[name] for name in Recipe.model_fields if record.get(name) is not None}
+    for name in FILES:
+        sources = given.pop(name, [])
+        sources = [sources] if name == "content" and sources else sources
+        if not isinstance(sources, list):
+            raise ImpastoError(f"{path}: {name} is no list of files")
+        found = tuple(_find(source, path, learned=_has_learned(record)) for source in sources)
+        given[name] = (found[0] if found else None) if name == "content" else found
+    return Recipe.parse(given, str(path))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        text = _read_text(path)
+        record = json.loads(text)
+    except OSError as error:
+        raise ImpastoError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ImpastoError(f"{path} holds no run record that can be read: it is no JSON") from None
+    if not isinstance(record, dict):
+        raise ImpastoError(f"{path} holds no run record: it is no JSON object")
+    return record
+
+
+def _read_text(path: Path) -> str:
+    if path.suffix.lower() != ".json":
+        text = read_metadata(path).get(KEY)
+        beside = path.with_name(f"{path.name}.json")
+        if text is not None:
+            return text
+        if not beside.is_file():
+            raise ImpastoError(f"{path} holds no run record; it is in pictures that impasto wrote without --no-record")
+        path = beside
+    with path.open("rb") as file:
+        data = file.read(LARGEST_RECORD + 1)
+    if len(data) > LARGEST_RECORD:
+        raise ImpastoError(f"{path} is too large for a run record")
+    return data.decode()
+
+
+def _has_learned(record: Mapping[str, Any]) -> bool:
+    """Whether the recorded method has styles of its own."""
+    name = record.get("method")
+    return name in list_methods() and issubclass(find_method(name), LearnedStyles)
+
+
+def _find(source: Any, record: Path, *, learned: bool) -> Path:
+    """The file that a record names: beside the record or here. A file that is gone is told of when it is read."""
+    source = {"file": source} if isinstance(source, str) else source
+    if not isinstance(source, dict) or not isinstance(source.get("file", source.get("style")), str):
+        raise ImpastoError(f"{record}: {source!r} names no file")
+    if "file" in source:
+        near, here = record.parent / source["file"], Path(Path(source["file"]).name)
+        path = here if here.is_file() and not near.is_file() else near
+    else:
+        path = built_in_styles().get(source["style"]) or find_style(source["style"], learned=learned)
+    if source.get("sha256") and path.is_file() and digest(path) != source["sha256"]:
+        log.warning("%s has changed since %s was made", source.get("style", path), record.name)
+    return path
+
+
+def check_recipe(recipe: Recipe) -> Recipe:
+    """Refuse what can be seen to be wrong before any file is read."""
+    if recipe.content is None:
+        raise ImpastoError("name a photo and a painting: impasto stylize photo.jpg painting.jpg")
+    if not recipe.styles:
+        raise ImpastoError("name a painting, a style card, or --style NAME, one of those that `impasto styles` lists")
+    check_weights(recipe.style_weights, len(recipe.styles))
+    if len(recipe.masks) not in (0, 1, len(recipe.styles)):
+        count = len(recipe.styles)
+        raise OptionError(f"{count} styles need one mask, or {count}, not {len(recipe.masks)}")
+    cards = [path for path in recipe.styles if path.suffix.lower() == CARD]
+    if cards and recipe.keep_color in MATCHING_MODES:
+        raise OptionError(
+            f"--keep-color {recipe.keep_color} recolours the painting, which {cards[0].name} does not hold: "
+            "use luminance or lab"
+        )
+    return recipe

@@ -1,0 +1,195 @@
+"""What the page does: values of its components become orders, a running job is shown, files are handed over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.concurrency import run_in_threadpool
+
+from impasto.errors import ImpastoError
+from impasto.images.files import encode_picture
+from impasto.images.tensors import fit, resize
+from impasto.server.job import ENDED, Job, tell
+from impasto.server.limits import NotReady
+from impasto.server.schema import CardWishes, Wishes, make_order, served_options
+from impasto.server.studio import Studio
+from impasto.server.translations import words_for
+
+SHOWN_SIDE = 1600
+LOOK_EVERY = 0.3
+FILES = ("picture", "record", "card")
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """The components whose values an order is made of, by the names of its fields; options by method and name."""
+
+    plain: dict[str, Any] = field(default_factory=dict)
+    options: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    @property
+    def components(self) -> list[Any]:
+        """All of them."""
+        return [*self.plain.values(), *self.options.values()]
+
+    def read(self, values: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The plain values, and the chosen method's options where they are not the defaults."""
+        plain = dict(zip(self.plain, values, strict=False))
+        chosen: dict[str, Any] = {}
+        for (method, name), value in zip(self.options, values[len(self.plain) :], strict=True):
+            default = served_options(method).model_fields[name].default
+            if method == plain["method"] and value is not None and value != shown(default):
+                chosen[name] = value
+        return plain, chosen
+
+
+def shown(value: Any) -> Any:
+    """A default as its component shows it: what holds several values, with commas."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+class Painter:
+    """What the buttons do."""
+
+    def __init__(self, studio: Studio, knobs: Knobs) -> None:
+        self.studio, self.knobs = studio, knobs
+
+    async def paint(self, request: gr.Request, *values: Any) -> AsyncIterator[Any]:
+        """Queue a job and show how far it is, its previews and its picture; if the visitor goes, so does the job."""
+        words = words_for(request.headers.get("accept-language"))
+        plain, options = self.knobs.read(values)
+        job: Job | None = None
+        with contextlib.ExitStack() as kept:
+            try:
+                begun, files = await run_in_threadpool(self._begin, plain, options, words)
+                job = begun
+                yield self._show(begun.id, "...", running=True)
+                before = await run_in_threadpool(self._photo, kept, files["content"][0], None)
+                async for told, preview in self._follow(begun, words):
+                    shown = None if preview is None else (before, self._keep(kept, preview, ".jpg"))
+                    yield self._show(begun.id, told, shown, running=True)
+                shown, told, made = await run_in_threadpool(self._end, kept, begun, files, plain, words)
+                yield self._show("", told, shown, made)
+            except ImpastoError as error:
+                yield self._show("", "")
+                raise gr.Error(tell(error), print_exception=False) from None
+            finally:
+                if job is not None:
+                    self.studio.queue.forget(job)
+
+    def stop(self, identifier: str) -> None:
+        """End the job early; its best picture is the result."""
+        with contextlib.suppress(ImpastoError):
+            self.studio.queue.cancel(self.studio.queue.find(identifier))
+
+    def _begin(
+        self, plain: dict[str, Any], options: dict[str, Any], words: dict[str, str]
+    ) -> tuple[Job, dict[str, tuple[bytes, ...]]]:
+        if not plain["photo"]:
+            raise NotReady(words["no_photo"])
+        files: dict[str, tuple[bytes, ...]] = {"content": (Path(plain["photo"]).read_bytes(),)}
+        wishes: dict[str, Any] = {name: plain[name] for name in ("method", "strength", "keep_color", "seed")}
+        wishes |= {"options": options} | ({"size": plain["size"].strip()} if plain["size"].strip() else {})
+        source = plain["source"]
+        if not plain[source]:
+            raise NotReady(words["no_style"])
+        if source == "built_in":
+            wishes["styles"] = [plain["built_in"]]
+        else:
+            files[f"{source}s"] = (Path(plain[source]).read_bytes(),)
+        masks = [mask for mask in map(self._mask, plain["mask"]) if mask is not None]
+        files |= {"masks": (masks[-1],)} if masks else {}
+        return self.studio.stylize(make_order(Wishes, wishes, files)), files
+
+    def _mask(self, data: bytes) -> bytes | None:
+        """What was brushed as a grey picture; None if nothing was."""
+        alpha = self.studio.decode(data, "mask").alpha
+        if alpha is None or float(alpha.max()) == 0:
+            return None
+        return encode_picture(alpha.expand(1, 3, -1, -1), "PNG")
+
+    async def _follow(self, job: Job, words: dict[str, str]) -> AsyncIterator[tuple[str, bytes | None]]:
+        """What is told and shown of a running job, whenever it changes."""
+        last: tuple[Any, ...] = ()
+        while job.state not in ENDED:
+            place, preview = self.studio.queue.place(job), job.preview()
+            if job.state == "waiting":
+                told = words["waiting"].format(place)
+            else:
+                told = words["step"].format(job.step, job.total) if job.total else words["running"]
+            share = job.step / job.total if job.total else 0
+            if (told, preview) != last:
+                fresh = preview if not last or preview != last[1] else None
+                last = (told, preview)
+                yield f"{told}<br><progress value='{share:.3f}' style='width: 100%'></progress>", fresh
+            await asyncio.wait({asyncio.wrap_future(job.finished)}, timeout=LOOK_EVERY)
+
+    def _end(
+        self,
+        kept: contextlib.ExitStack,
+        job: Job,
+        files: dict[str, tuple[bytes, ...]],
+        plain: dict[str, Any],
+        words: dict[str, str],
+    ) -> tuple[Any, str, dict[str, str]]:
+        """The pair for the slider, what is told, and the files to download."""
+        if job.state == "cancelled":
+            return None, words["cancelled"], {}
+        outcome = job.outcome()
+        about = outcome.about
+        height, width = about["height"], about["width"]
+        picture = self._keep(kept, outcome.data, ".png", "painted")
+        record = self._keep(kept, json.dumps(about["record"], ensure_ascii=False, indent=2).encode(), ".json", "record")
+        card = self._keep(kept, self._card(files, plain), ".safetensors", "style")
+        told = words["done"].format(width, height, job.describe()["seconds"])
+        if about["interrupted"]:
+            told = f"{words['stopped'].format(job.step)}<br>{told}"
+        pair = (self._photo(kept, files["content"][0], (height, width)), picture)
+        return pair, told, {"picture": picture, "record": record, "card": card}
+
+    def _card(self, files: dict[str, tuple[bytes, ...]], plain: dict[str, Any]) -> bytes:
+        """The card of the style that was taken; of a painting one is made."""
+        if plain["source"] == "built_in":
+            return self.studio.card(plain["built_in"]).data
+        if plain["source"] == "card":
+            return files["cards"][0]
+        order = make_order(CardWishes, {"method": plain["method"]}, {"painting": files["paintings"]})
+        job = self.studio.extract(order)
+        try:
+            job.finished.result()
+            return job.outcome().data
+        finally:
+            self.studio.queue.forget(job)
+
+    def _photo(self, kept: contextlib.ExitStack, data: bytes, size: tuple[int, int] | None) -> str:
+        """The photo as it is compared with the result, of that size or small."""
+        color = self.studio.decode(data, "content").color
+        height, width = size or fit(color.shape[-2], color.shape[-1], SHOWN_SIDE)
+        return self._keep(kept, encode_picture(resize(color, height, width), "JPEG", quality=88), ".jpg")
+
+    def _keep(self, kept: contextlib.ExitStack, data: bytes, ending: str, name: str = "shown") -> str:
+        """A file in the studio's folder until the page has taken its copy, which is in another one."""
+        folder = self.studio.folder / secrets.token_hex(8)
+        folder.mkdir()
+        path = folder / f"{name}{ending}"
+        path.write_bytes(data)
+        kept.callback(folder.rmdir)
+        kept.callback(path.unlink)
+        return str(path)
+
+    @staticmethod
+    def _show(
+        job: str, told: str, pair: Any = None, files: dict[str, str] | None = None, *, running: bool = False
+    ) -> list[Any]:
+        """New values of job, words, slider, both buttons and the downloads."""
+        ready = [gr.update(value=(files or {}).get(name), interactive=bool(files)) for name in FILES]
+        slider = gr.skip() if pair is None else pair
+        return [job, told, slider, gr.update(interactive=running), gr.update(interactive=not running), *ready]

@@ -1,0 +1,1 @@
+"""What methods share: the Stylizer interface, styles, kinds of stylizers."""

@@ -1,0 +1,269 @@
+"""Methods that paint in the styles that they have learned, and no others; styles that are whole networks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, NoReturn, cast
+
+import torch
+from torch import Tensor, nn
+
+from impasto.errors import OptionError
+from impasto.feedforward.stages import Known, Stage
+from impasto.feedforward.transformation_network import StagedNetwork, TransformationNetwork
+from impasto.images.tensors import LEAST_SIDE
+from impasto.networks.layers import fill
+from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, stack_rows
+from impasto.options import Options
+from impasto.stylizers.mixing import mixture_stages, network_kind
+from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.styles import Style, built_in_styles, load_style
+from impasto.weights import Network, digest_numbers, load_weights, resolve
+
+NAMED = "name"
+TOLD = ("title", "artist")
+
+
+class LearnedStyles(OnePass):
+    """A one-pass method with a fixed set of styles, asked for by name; any other painting has to be learned first."""
+
+    @property
+    @abstractmethod
+    def learned(self) -> Mapping[str, Style]:
+        """Its styles by name."""
+
+    def encode_style(self, image: Tensor) -> Style:
+        """Raises OptionError: a painting has to be learned, or named."""
+        self._refuse()
+
+    def style_stage(self) -> Stage:
+        """Raises OptionError: it measures no paintings."""
+        self._refuse()
+
+    def style_of(self, known: Known) -> Style:
+        """Raises OptionError: it measures no paintings."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise OptionError(f"{self.name} can't look at a painting: {self.advice}")
+
+    @property
+    def advice(self) -> str:
+        """What to do instead of naming a style that it does not know."""
+        return (
+            f"name one of the styles that it has learned ({', '.join(self.learned)}) with --style, or teach it "
+            f"the painting: impasto train {self.name} --style PAINTING"
+        )
+
+    def adopt(self, style: Style) -> Style:
+        """`style` if it is of this method's kind, or the learned one of the same name, or title and artist."""
+        with contextlib.suppress(OptionError):
+            return super().adopt(style)
+        for name, known in self.learned.items():
+            same = [style.info.get(key) is not None and style.info.get(key) == known.info.get(key) for key in TOLD]
+            if style.info.get(NAMED) == name or all(same):
+                return known
+        if style.kind == NAMED:
+            raise OptionError(f"{self.name} knows no style {style.info.get(NAMED)!r}: {self.advice}")
+        return super().adopt(style)
+
+
+class SharedNetworkStyles(LearnedStyles, Generic[Network]):
+    """A one-pass method whose styles are parts of one network; all else in it they share.
+
+    network: instead of that of a weights file; infos: what its styles are, ``name`` at least.
+    """
+
+    prefix = ""
+    """What the kind of its styles begins with, besides the method's name."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        network: Network | None = None,
+        infos: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self._digest = "random"
+        if network is None:
+            file = load_weights(self.options.weights or resolve(self.name))
+            network = file.build(self.read_network, self.name)
+            infos, self._digest = file.config["styles"], file.digest
+        self.network: Network = network.eval().requires_grad_(False).to(self.device)
+        self.network.to(memory_format=torch.channels_last)
+        self._kind = f"{self.prefix}{self.name}/{digest_numbers(self.shared())[:12]}"
+        self._learned = {info[NAMED]: Style(self.own(number), self._kind, info) for number, info in enumerate(infos)}
+
+    @staticmethod
+    @abstractmethod
+    def read_network(config: Mapping[str, Any]) -> Network:
+        """The network that a file's header tells of, without its numbers."""
+
+    @abstractmethod
+    def shared(self) -> Sequence[nn.Module]:
+        """What stays as it is while styles are added."""
+
+    @abstractmethod
+    def own(self, number: int) -> dict[str, Tensor]:
+        """What the style of that number has for itself."""
+
+    @property
+    def learned(self) -> Mapping[str, Style]:
+        """What each style has for itself, by the names of their paintings."""
+        return self._learned
+
+    @property
+    def style_kind(self) -> str:
+        """What fits between these shared layers."""
+        return self._kind
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The network."""
+        return {self.name: self._digest}
+
+
+class NetworkStyles(LearnedStyles):
+    """A one-pass method whose styles are whole networks of one shape.
+
+    shape: what `make_network` makes one of.
+    """
+
+    shape: Mapping[str, Any]
+
+    def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
+        super().__init__(options, device=device, preset=preset)
+        self._built: tuple[Style, StagedNetwork] | None = None
+
+    @staticmethod
+    def make_network(shape: Mapping[str, Any]) -> StagedNetwork:
+        """A network of that shape, without its numbers."""
+        return TransformationNetwork(**shape)
+
+    @property
+    def style_kind(self) -> str:
+        """Weights of a network of this shape."""
+        return network_kind(self.shape)
+
+    @functools.cached_property
+    def _template(self) -> StagedNetwork:
+        with torch.device("meta"):
+            return self.make_network(self.shape)
+
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """Each network of the style, then the mixture of what they paint and of the photo."""
+        return mixture_stages(style, self._build, strength)
+
+    def _build(self, style: Style) -> StagedNetwork:
+        """The network of which `style` is the weights; raises OptionError if they don't fit."""
+        if self._built is not None and self._built[0] is style:
+            return self._built[1]
+        try:
+            network = fill(self._template, style, self.device)
+        except RuntimeError:
+            raise OptionError(f"this style card is no whole network for {self.name}: {self.advice}") from None
+        self._built = style, network
+        return network
+
+
+class PaintingNetworks(NetworkStyles):
+    """A one-pass method with a network for each painting; a file holds one or more of them.
+
+    networks: instead of those of a weights file, by the names of their paintings.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        networks: Mapping[str, StagedNetwork] | None = None,
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self._digest = "random"
+        infos: list[dict[str, Any]] = [{NAMED: name} for name in networks or {}]
+        if networks is None:
+            file = load_weights(self.options.weights or resolve(self.name))
+            networks = cast("dict[str, StagedNetwork]", dict(file.build(self._read, self.name).items()))
+            infos, self._digest = list(file.config["networks"]), file.digest
+        self.shape = next(iter(networks.values())).shape
+        self._learned = {info[NAMED]: network_style(networks[info[NAMED]], info) for info in infos}
+
+    def _read(self, config: Mapping[str, Any]) -> nn.ModuleDict:
+        return nn.ModuleDict({info[NAMED]: self.make_network(config["shape"]) for info in config["networks"]})
+
+    @property
+    def learned(self) -> Mapping[str, Style]:
+        """The networks by the names of their paintings."""
+        return self._learned
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The file of the networks."""
+        return {self.name: self._digest}
+
+
+class PaintingTraining(nn.Module):
+    """How the network of one painting learns.
+
+    method: whose networks these are; painting: (1, 3, H, W); info: what it is, ``name`` at least.
+
+    Departs from the papers: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
+    matrices, over VGG-19; the painting is measured once, as a whole.
+    """
+
+    def __init__(
+        self, method: str, network: StagedNetwork, loss: PerceptualLoss, painting: Tensor, info: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.network = nn.ModuleDict({str(info[NAMED]): network})
+        self.method, self.info = method, dict(info)
+        self._frozen = loss, painting
+        self._targets: Targets | None = None
+
+    @property
+    def painter(self) -> StagedNetwork:
+        """The network itself."""
+        return cast(StagedNetwork, self.network[str(self.info[NAMED])])
+
+    def config(self) -> dict[str, Any]:
+        """The network's shape and whose style it has, for the file's header."""
+        return {"method": self.method, "shape": self.painter.shape, "networks": [self.info]}
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Content, style and smoothness of what is painted; `styles` are not looked at."""
+        loss, painting = self._frozen
+        if self._targets is None:
+            self._targets = loss.targets(painting.to(contents.device))
+        return loss.terms(self.painter(contents), contents, self._targets)
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Photographs and what is painted, (1, 3, 2 H, B W)."""
+        return stack_rows((contents, self.painter(contents).clamp(0, 1)))
+
+
+def named_style(name: str) -> Style:
+    """A style of which only the name is known; `LearnedStyles.adopt` finds what it stands for."""
+    return Style({}, NAMED, {NAMED: name})
+
+
+def describe_style(name: str) -> dict[str, Any]:
+    """What is known of the style called `name`: title and artist if it is a built-in one."""
+    card = built_in_styles().get(name)
+    return {NAMED: name} if card is None else {NAMED: name, **load_style(card).info}
+
+
+def network_style(network: StagedNetwork, info: Mapping[str, Any]) -> Style:
+    """The network's weights as a style."""
+    values = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    return Style(values, network_kind(network.shape), info)

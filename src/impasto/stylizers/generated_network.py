@@ -1,0 +1,191 @@
+"""Methods whose network is written for each painting by a hyper network: any style in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from impasto.errors import OptionError
+from impasto.feedforward.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
+from impasto.feedforward.stages import IMAGE, Flow, Known, MomentsOf, Stage
+from impasto.images.tensors import LEAST_SIDE
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import load_backbone
+from impasto.networks.layers import fill
+from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS
+from impasto.ops.moments import Moments, moments
+from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
+from impasto.options import Options
+from impasto.stylizers.mixing import mixture_stages, network_kind
+from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.styles import Style, moments_kind, recall
+from impasto.weights import load_weights, resolve
+
+LAYERS = tuple(f"relu{level}_1" for level in range(1, 6))
+SLIM_MOMENTS = 2 * sum(SLIM_WIDTHS)
+HIDDEN = "hidden"
+ADVICE = "make one with `impasto export-style PAINTING -o FILE`"
+
+
+class GeneratedOptions(Options):
+    """What can be chosen without training anew."""
+
+    weights: str = Field("", description="local weights file instead of the shipped one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+
+
+class GeneratedNetworks(OnePass):
+    """A method that makes a network for each painting and paints with it; strength mixes in the photo."""
+
+    options: GeneratedOptions
+
+    def __init__(
+        self,
+        options: GeneratedOptions,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        backbone: Backbone | None = None,
+        network: HyperNetwork | None = None,
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
+        self.backbone.to(memory_format=torch.channels_last)
+        self._digest = "random"
+        if network is None:
+            file = load_weights(options.weights or resolve(self.name))
+            network = file.build(lambda config: HyperNetwork(**config["shape"]), self.name)
+            self._digest = file.digest
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self._adopted: tuple[Style, Style] | None = None
+        self._built: tuple[Style, GeneratedNetwork] | None = None
+
+    @property
+    def style_kind(self) -> str:
+        """Hidden vectors of this hyper network."""
+        return f"{self.name}/{moments_kind(self.backbone)}/{self._digest[:12]}"
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Encoder and hyper network."""
+        return {str(self.backbone.name): str(self.backbone.digest), self.name: self._digest}
+
+    def adopt(self, style: Style) -> Style:
+        """Own styles, cards of moments of the same encoder, and whole generated networks."""
+        if style.kind == network_kind(self.network.template.shape):
+            return style
+        if style.kind == moments_kind(self.backbone):
+            if self._adopted is None or self._adopted[0] is not style:
+                self._adopted = style, self._style({layer: recall(style, layer) for layer in LAYERS}, style.info)
+            return self._adopted[1]
+        return super().adopt(style)
+
+    def style_stage(self) -> Stage:
+        """The moments of each layer."""
+        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
+        measures = tuple(MomentsOf(layer, full=False) for layer in LAYERS)
+        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
+
+    def style_of(self, known: Known) -> Style:
+        """The hidden vector."""
+        return self._style(known, {})
+
+    def _style(self, found: Mapping[str, Moments], info: Mapping[str, Any]) -> Style:
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            vector = vector_of([found[layer] for layer in LAYERS]).to(self.network.unit)
+            return Style({HIDDEN: self.network.encode(vector)[0]}, self.style_kind, info)
+
+    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+        """One pass from photo and painting."""
+        painted: Tensor = self.network(content, read_moments(self.backbone, painting))
+        return painted.clamp(0, 1)
+
+    @torch.no_grad()
+    def generate(self, style: Style) -> Style:
+        """The whole network that is made for `style`, as a style that needs no hyper network; raises OptionError."""
+        style = self.adopt(style)
+        if HIDDEN not in style:
+            return style
+        with torch.autocast(self.device.type, enabled=False):
+            (numbers,) = self.network.generate(style[HIDDEN][None].to(self.network.unit))
+        shape = self.network.template.shape
+        return Style(numbers, network_kind(shape), {**style.info, "network": shape})
+
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """The network made for the style, or each one of those mixed; then the mixture with the photo."""
+        return mixture_stages(style, self._build, strength)
+
+    def _build(self, style: Style) -> GeneratedNetwork:
+        """The network for `style`, made once for as long as no other one is asked for; raises OptionError."""
+        if self._built is not None and self._built[0] is style:
+            return self._built[1]
+        network = _fill(self.network.template, self.generate(style), self.device)
+        self._built = style, network
+        return network
+
+
+def load_network(style: Style) -> GeneratedNetwork:
+    """The network that a generated style is, ready to paint by itself; raises OptionError if it is none."""
+    shape = style.info.get("network")
+    if not isinstance(shape, dict):
+        raise OptionError(f"this style card holds no generated network: {ADVICE}")
+    try:
+        template = build_network(shape)
+    except (RuntimeError, TypeError):
+        raise OptionError(f"this style card holds a damaged network: {ADVICE}") from None
+    return _fill(template, style)
+
+
+def _fill(template: GeneratedNetwork, style: Style, device: torch.device | str = "cpu") -> GeneratedNetwork:
+    try:
+        return fill(template, style, device)
+    except RuntimeError:
+        raise OptionError(f"this style card holds a damaged network: {ADVICE}") from None
+
+
+class HyperTraining(nn.Module):
+    """How a hyper network learns, together with the two convolutions that all styles share.
+
+    Each sample of a batch has a style of its own, whose network is made and run by itself. method: whose network it is;
+    ramp: the style's share grows over the first part.
+    """
+
+    def __init__(
+        self, method: str, backbone: nn.Module, loss: PerceptualLoss, network: HyperNetwork, *, ramp: bool = True
+    ) -> None:
+        super().__init__()
+        self.method, self.ramp = method, ramp
+        self.network = network
+        self._frozen = backbone, loss  # in a tuple: no part of what is saved
+
+    def config(self) -> dict[str, Any]:
+        """The network's shape, for the file's header."""
+        return {"method": self.method, "backbone": str(self._frozen[0].digest), "shape": self.network.shape}
+
+    def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Stylized pictures, sample by sample, (B, 3, H, W)."""
+        painted: Tensor = self.network(contents, read_moments(self._frozen[0], styles))
+        return painted
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """What the loss says of what is painted."""
+        terms = self._frozen[1](self.paint(contents, styles), contents, styles)
+        return {**terms, "style": terms["style"] * min(1.0, 0.1 + 3 * progress)} if self.ramp else terms
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
+        return stack_rows((contents, styles, self.paint(contents, styles).clamp(0, 1)))
+
+
+@torch.no_grad()
+def read_moments(backbone: nn.Module, images: Tensor) -> Tensor:
+    """What the hyper network reads of pictures, (B, 3, H, W): (B, moments)."""
+    features = backbone(images, LAYERS)
+    return vector_of([moments(features[layer], full=False) for layer in LAYERS])

@@ -1,0 +1,172 @@
+"""OnePass: methods whose network paints in one pass, in one piece or in tiles."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from impasto.errors import OptionError, is_out_of_memory
+from impasto.feedforward.runtimes import check_runtime, switch
+from impasto.feedforward.stages import Known, MomentsSource, Stage, ask_once, run_whole
+from impasto.feedforward.tile_size import choose_tiling, free, smaller
+from impasto.feedforward.tiled_run import Tiling, measure_tiles, paint_tiles
+from impasto.images.tensors import LEAST_SIDE
+from impasto.images.windows import Canvas, Floats, Window
+from impasto.networks.layers import in_half, inference
+from impasto.options import Options as BaseOptions
+from impasto.progress import OnStep, as_steps, ignore
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.styles import Style
+
+log = logging.getLogger(__name__)
+
+
+class OnePass(Stylizer):
+    """A method whose network paints in one pass, as a row of local stages: any size, in bounded memory.
+
+    tiling: how pictures are cut; ``auto``: as memory asks for, None: not unless memory runs out.
+    """
+
+    options: Any
+
+    def __init__(self, options: BaseOptions, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
+        super().__init__(options, device=device, preset=preset)
+        self.tiling: Tiling | Literal["auto"] | None = "auto"
+
+    @abstractmethod
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """The stages that make the map ``result`` of the map ``image``; see `impasto.feedforward.stages`.
+
+        size: (height, width) of the picture.
+        """
+
+    @abstractmethod
+    def style_stage(self) -> Stage:
+        """The stage that measures the map ``image`` of a painting."""
+
+    @abstractmethod
+    def style_of(self, known: Known) -> Style:
+        """The style of which `style_stage` measured that much."""
+
+    def use_runtime(self, name: str) -> None:
+        """As every method's; what lies between the networks' chains of layers stays torch's."""
+        check_runtime(name, self.device, self.options.precision)
+        if name == self.runtime:
+            return
+        if self.runtime != "torch":
+            raise OptionError(f"this {self.name} is run by {self.runtime} already: load another one")
+        switch(self, name, half=name == "openvino" and in_half(self.device, self.options.precision))
+        self.runtime = name
+
+    @property
+    def precision(self) -> str:
+        """Of torch's arithmetic: another runtime takes and gives float32."""
+        return str(self.options.precision) if self.runtime == "torch" else "fp32"
+
+    def encode_style(self, image: Tensor) -> Style:
+        """What the encoder sees of a painting, (1, 3, H, W), of any size."""
+        with inference(self.device, self.precision):
+            stages = (self.style_stage(),)
+            cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, self.element)
+            found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
+            return Style({name: value.to(self.dtype) for name, value in found.items()}, found.kind, found.info)
+
+    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+        """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
+        raise OptionError(f"{self.name} can't be exported as one file; swift, wct, adain, sanet and metanet can")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network's weights are kept in."""
+        networks = (value for value in vars(self).values() if isinstance(value, nn.Module))
+        return next(parameter.dtype for network in networks for parameter in network.parameters())
+
+    @property
+    def element(self) -> int:
+        """Bytes of a number in the network."""
+        return 2 if in_half(self.device, self.precision) else 4
+
+    def transfer(
+        self,
+        content: Tensor,
+        style: Style,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        seed: int = 0,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """One pass, or as many as tiles need, with the same result; (1, 3, H, W) to the same size."""
+        size = content.shape[-2], content.shape[-1]
+        return self._run_stages(content, partial(self.stages, style, strength, size), mask, on_step)
+
+    def _run_stages(
+        self, content: Tensor, plan: Callable[[], Sequence[Stage]], mask: Tensor | None, on_step: OnStep
+    ) -> Tensor:
+        """What the stages that `plan` makes paint of `content`, (1, 3, H, W), in one piece or in tiles."""
+        target = Floats(content.new_empty(0))
+
+        def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
+            return run_whole(stages, content.to(self.device), mask, moments_of=source)
+
+        def begin() -> Floats:
+            target.image = torch.empty_like(content, device=self.device)
+            return target
+
+        found = self._paint(Floats(content), begin, whole, plan, mask, on_step)
+        return target.image if found is None else found
+
+    def paint(
+        self, content: Canvas, target: Canvas, style: Style, *, strength: float = 1.0, on_step: OnStep = ignore
+    ) -> None:
+        """As `transfer`, from one canvas to another of the same size: no picture is held as floats, if cut."""
+        height, width = content.size
+        everything = Window(0, 0, height, width)
+
+        def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
+            return run_whole(stages, content.read(everything).to(self.device), moments_of=source)
+
+        plan = partial(self.stages, style, strength, content.size)
+        found = self._paint(content, lambda: target, whole, plan, None, on_step)
+        if found is not None:
+            target.write(everything, found)
+
+    def _paint(
+        self,
+        content: Canvas,
+        begin: Callable[[], Canvas],
+        whole: Callable[[Sequence[Stage], MomentsSource], Tensor],
+        plan: Callable[[], Sequence[Stage]],
+        mask: Tensor | None,
+        on_step: OnStep,
+    ) -> Tensor | None:
+        """The ladder: in one piece if that fits, else in tiles, halved as long as memory runs out."""
+        with inference(self.device, self.precision):
+            stages, source = plan(), ask_once(self.moments_of)
+            cut = self.tiling
+            if cut == "auto":
+                cut = choose_tiling(stages, content.size, self.device, self.element)
+            while True:
+                self.cut = cut
+                try:
+                    if cut is None:
+                        return whole(stages, source)
+                    told = as_steps(on_step, lambda: content.read(Window(0, 0, *content.size)))
+                    paint_tiles(
+                        stages, content, begin(), cut, device=self.device, mask=mask, moments_of=source, on_tile=told
+                    )
+                    return None
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                free(self.device)
+                cut = smaller(cut, stages, content.size, self.device, self.element)
+                log.warning("not enough memory: once more, in tiles of %d px", cut.tile)

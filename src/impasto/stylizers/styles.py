@@ -1,0 +1,282 @@
+"""Styles: what a method needs to know of a painting, how styles mix, and style cards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from impasto.errors import OptionError, WeightsError
+from impasto.images.tensors import resize
+from impasto.ops.moments import Moments, moments
+from impasto.weights import Weights, load_weights, save_weights
+from impasto.weights.files import FOLDER
+
+BUILT_IN = FOLDER / "styles"
+COARSE = "half."
+MAPS, NETWORK = "maps/", "network/"
+"""What the kinds of styles begin with in which no method is linear: feature maps, whole networks."""
+
+
+class Style(dict[str, Tensor]):
+    """All that one method needs to know of a style: named tensors in which the method is linear.
+
+    kind: what the numbers are and which network they were measured with, such as ``moments/vgg19-slim/3f2a...``;
+    styles of different kinds don't mix. info: title, artist and the like, for people. others: the same painting in
+    other kinds, so that one card serves several methods; `Stylizer.adopt` takes the one that fits.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Tensor],
+        kind: str,
+        info: Mapping[str, Any] | None = None,
+        others: Iterable[Style] = (),
+    ) -> None:
+        super().__init__(values)
+        self.kind = kind
+        self.info: dict[str, Any] = dict(info or {})
+        self.others = tuple(others)
+
+    @property
+    def kinds(self) -> dict[str, Style]:
+        """The style and its others by kind."""
+        return {style.kind: style for style in (self, *self.others)}
+
+
+def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Style:
+    """The weighted sum of `styles`, in every kind that all of them have.
+
+    weights are divided by their sum (all equal if None). Raises OptionError.
+    """
+    if not styles:
+        raise OptionError("there is no style to mix: give at least one")
+    shares = check_weights(weights, len(styles))
+    first = styles[0]
+    if len(styles) == 1:
+        return first
+    info = {"mixed": [style.info for style in styles], "weights": list(shares)}
+    mixed = []
+    for kind, one in first.kinds.items():
+        same = [style.kinds[kind] for style in styles if kind in style.kinds]
+        if len(same) < len(styles):
+            continue
+        if kind.startswith((MAPS, NETWORK)):
+            mixed.append(Style(_keep_side_by_side(same, shares), kind, info))
+        elif all(style.keys() == one.keys() for style in same):
+            mixed.append(Style({n: sum_weighted([s[n] for s in same], shares) for n in one}, kind, info))
+    if not mixed:
+        other = next(style for style in styles if style.kind != first.kind or style.keys() != first.keys())
+        raise OptionError(f"styles of different kinds don't mix: {first.kind} and {other.kind}")
+    return Style(mixed[0], mixed[0].kind, info, mixed[1:])
+
+
+def _keep_side_by_side(styles: Sequence[Style], shares: Sequence[float]) -> dict[str, Tensor]:
+    found = [(own * share, part) for style, share in zip(styles, shares, strict=True) for own, part in parts(style)]
+    values = {f"{i}.{name}": tensor for i, (_, part) in enumerate(found) for name, tensor in part.items()}
+    return values | {f"{i}.share": torch.tensor(share, dtype=torch.float64) for i, (share, _) in enumerate(found)}
+
+
+def parts(style: Style) -> list[tuple[float, Style]]:
+    """The styles of feature maps, or networks, that were mixed into `style`, each with its share; or `style` itself.
+
+    What a method makes of these is not linear in them, so that they are mixed after its work, not before.
+    """
+    if "0.share" not in style:
+        return [(1.0, style)]
+    grouped: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in style.items():
+        number, rest = name.split(".", 1)
+        grouped.setdefault(int(number), {})[rest] = tensor
+    return [(float(part.pop("share")), Style(part, style.kind)) for _, part in sorted(grouped.items())]
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    """`weights` divided by their sum, one for each of `count` styles; raises OptionError."""
+    if count == 0:
+        raise OptionError("there is no style: give at least one painting or style card")
+    if weights is None:
+        return (1 / count,) * count
+    if len(weights) != count:
+        raise OptionError(f"{count} styles need {count} weights, not {len(weights)}")
+    total = sum(weights)
+    if min(weights) < 0 or not 0 < total < float("inf"):
+        raise OptionError(f"style weights are at least 0 and not all 0, not {', '.join(f'{w:g}' for w in weights)}")
+    return tuple(weight / total for weight in weights)
+
+
+def sum_weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The sum of tensors times weights."""
+    return torch.stack([tensor * weight for tensor, weight in zip(tensors, weights, strict=True)]).sum(0)
+
+
+def pack(matrix: Tensor) -> Tensor:
+    """The upper triangle of a symmetric matrix, (C, C), as a vector of C (C + 1) / 2."""
+    rows, columns = torch.triu_indices(*matrix.shape)
+    return matrix[rows, columns]
+
+
+def unpack(vector: Tensor, size: int) -> Tensor:
+    """The symmetric matrix, (size, size), of which `vector` is the upper triangle; raises OptionError if it is not."""
+    if vector.numel() != size * (size + 1) // 2:
+        raise OptionError(f"{vector.numel()} numbers are no triangle of a matrix with {size} rows")
+    rows, columns = torch.triu_indices(size, size)
+    matrix = vector.new_zeros(size, size)
+    matrix[rows, columns] = vector
+    matrix[columns, rows] = vector
+    return matrix
+
+
+def moments_kind(backbone: nn.Module) -> str:
+    """The kind of a style that is made of moments of `backbone`'s features."""
+    pooling = "/average" if any(isinstance(module, nn.AvgPool2d) for module in backbone.modules()) else ""
+    return f"moments/{backbone.name}/{str(backbone.digest)[:12]}{pooling}"
+
+
+def maps_kind(backbone: nn.Module) -> str:
+    """The kind of a style that is made of `backbone`'s feature maps."""
+    return MAPS + moments_kind(backbone).split("/", 1)[1]
+
+
+@torch.no_grad()
+def measure(
+    backbone: nn.Module,
+    image: Tensor,
+    layers: Iterable[str],
+    *,
+    coarse: bool = True,
+    look: Callable[[Tensor, tuple[str, ...]], Mapping[str, Moments]] | None = None,
+) -> Style:
+    """The moments of `image`, (1, 3, H, W), at `layers`: ``LAYER.mean`` (C,) and ``LAYER.second`` (C (C + 1) / 2,).
+
+    coarse: also at half the size, as ``half.LAYER.mean`` ..., for the coarse stages of an optimisation. look: what
+    gives the moments of a picture at layers, if not the whole picture at once.
+    """
+    layers = tuple(layers)
+    look = look or (lambda image, layers: {name: moments(found) for name, found in backbone(image, layers).items()})
+    values: dict[str, Tensor] = {}
+    height, width = image.shape[-2:]
+    least = getattr(backbone, "least_side", 1)
+    for prefix in ("", COARSE) if coarse else ("",):
+        if prefix and min(height, width) >= 2 * least:
+            image = resize(image, round(height / 2), round(width / 2))
+        for layer, found in look(image, layers).items():
+            values |= note(found, f"{prefix}{layer}")
+    return Style(values, moments_kind(backbone))
+
+
+def note(found: Moments, name: str) -> dict[str, Tensor]:
+    """One layer's moments as a style holds them."""
+    return {f"{name}.mean": found.mean[0].contiguous(), f"{name}.second": pack(found.second[0])}
+
+
+def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> Moments:
+    """The moments of `layer` that `style` holds, as of one position; raises OptionError if it lacks them."""
+    prefix = COARSE if coarse and f"{COARSE}{layer}.mean" in style else ""
+    try:
+        mean, second = style[f"{prefix}{layer}.mean"], style[f"{prefix}{layer}.second"]
+    except KeyError:
+        there = sorted({name.rsplit(".", 1)[0] for name in style if not name.startswith(COARSE)})
+        raise OptionError(f"this style knows nothing of {layer}; it was made from {', '.join(there)}") from None
+    return Moments(1.0, mean[None], unpack(second, len(mean))[None])
+
+
+def compact(style: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`style` as it survives fp16: instead of a layer's second moments, ``LAYER.root``, of the same size.
+
+    The root is the upper triangular R with R^T R the covariance: its values span half the orders of magnitude, and
+    whatever rounding does to it, R^T R is a covariance. `expand` turns it back.
+    """
+    values = dict(style)
+    for name in [name for name in style if name.endswith(".second")]:
+        layer = name.removesuffix(".second")
+        mean, second = style[f"{layer}.mean"].cpu().double(), style[name].cpu().double()
+        covariance = unpack(second, len(mean)) - torch.outer(mean, mean)
+        if not bool(torch.isfinite(covariance).all()):
+            continue  # it has no root, and no card can hold it
+        variances, axes = torch.linalg.eigh(covariance)
+        _, root = torch.linalg.qr((axes * variances.clamp_min(0).sqrt()).T)
+        values[f"{layer}.root"] = pack(root).to(values.pop(name).dtype)
+    return values
+
+
+def expand(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The style, in float32, of which `compact` made `values`; others stay as they are."""
+    style = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
+    for name in [name for name in style if name.endswith(".root")]:
+        layer = name.removesuffix(".root")
+        mean = style[f"{layer}.mean"].double()
+        root = unpack(style.pop(name).double(), len(mean)).triu()
+        style[f"{layer}.second"] = pack(root.T @ root + torch.outer(mean, mean)).float()
+    return style
+
+
+def save_style(style: Style, path: str | Path, *, half: bool = False) -> None:
+    """Write `style` with its others as a style card, a small safetensors file; atomically. Raises WeightsError.
+
+    half: in fp16, as `compact` gives it. Pictures in its info, such as the painting of ``--start style``, are left out.
+    """
+    config = {"style": style.kind, "info": _without_tensors(style.info)}
+    if style.others:
+        config["others"] = [other.kind for other in style.others]
+    tensors: dict[str, Tensor] = {}
+    for number, one in enumerate((style, *style.others)):
+        values = compact(one) if half else one
+        tensors |= {_prefix(number) + name: value for name, value in values.items()}
+    save_weights(tensors, path, config, half=half)
+
+
+def _prefix(number: int) -> str:
+    """What the names of a card's tensors begin with: nothing for the style itself, ``1:`` ... for its others."""
+    return f"{number}:" if number else ""
+
+
+def _without_tensors(info: Any) -> Any:
+    if isinstance(info, dict):
+        return {key: _without_tensors(value) for key, value in info.items() if not isinstance(value, Tensor)}
+    return [_without_tensors(item) for item in info] if isinstance(info, list) else info
+
+
+def load_style(path: str | Path) -> Style:
+    """Read a style card: a file, or a built-in style by its name.
+
+    Raises WeightsError in one line if it is damaged or no style card.
+    """
+    file = load_weights(find_card(path))
+    kinds = [file.config.get("style"), *_listed(file.config.get("others", []))]
+    if not all(isinstance(kind, str) for kind in kinds):
+        raise WeightsError(f"{path} is no style card: make one with `impasto style extract painting.jpg`")
+    given = file.config.get("info")
+    info = given if isinstance(given, dict) else {}
+    try:
+        styles = [Style(expand(_part(file, number)), str(kind), info) for number, kind in enumerate(kinds)]
+    except (KeyError, IndexError, ValueError, RuntimeError, OptionError):
+        raise WeightsError(f"{path} is a damaged style card: its tensors don't fit each other") from None
+    return Style(styles[0], styles[0].kind, info, styles[1:])
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None]
+
+
+def _part(file: Weights, number: int) -> dict[str, Tensor]:
+    """The tensors of a card's style of that number, by their own names."""
+    prefix = _prefix(number)
+    names = [name for name in file.tensors if (name.startswith(prefix) if prefix else ":" not in name)]
+    if not names:
+        raise KeyError(prefix)
+    return {name.removeprefix(prefix): file.tensors[name] for name in names}
+
+
+def built_in_styles() -> dict[str, Path]:
+    """The cards of the styles that come with impasto, by name."""
+    return {path.stem: path for path in sorted(BUILT_IN.glob("*.safetensors"))}
+
+
+def find_card(name: str | Path) -> Path:
+    """The file `name`, or, where there is none, the card of the built-in style of that name if there is one."""
+    path = Path(name)
+    return path if path.is_file() else built_in_styles().get(str(name), path)

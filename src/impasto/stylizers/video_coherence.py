@@ -1,0 +1,139 @@
+"""What keeps the frames of a video alike: moments smoothed over frames, and the last result moved along the flow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from impasto.feedforward.stages import live_moments
+from impasto.images.flow import estimate_flow, trusted, warp
+from impasto.images.tensors import resize
+from impasto.ops.moments import Moments
+from impasto.optimize.losses import TemporalLoss, Term
+from impasto.stylizers.base import Stylizer
+
+GLANCE = 8
+"""Frames are compared at this many px a side, where movements change little."""
+CUT, CUT_RATIO = 0.08, 4.0
+"""A cut: frames that differ by this much on average, and by so many times what is usual."""
+USUAL, USUAL_MEMORY = 0.03, 0.8
+"""What is usual before anything was seen, and how much each frame counts less than the next one."""
+
+
+class SmoothedMoments:
+    """A running mean of the content's moments over frames, for `Stylizer.moments_of`.
+
+    memory: how much each frame counts less than the next one; 0: each frame by itself. Call `begin` before each frame.
+    """
+
+    def __init__(self, memory: float) -> None:
+        self.memory = memory
+        self.known: dict[str, Moments] = {}
+        self._asked: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """A frame begins: its first question of a layer goes on with the first one of the frame before."""
+        self._asked.clear()
+
+    def forget(self) -> None:
+        """What comes has nothing to do with what was."""
+        self.known.clear()
+
+    def __call__(self, layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
+        """As `MomentsSource`. Several regions of one frame each have their own mean."""
+        name = f"{layer}#{self._asked[layer]}"
+        self._asked[layer] += 1
+        found = live_moments(layer, features, mask, full=full)
+        before = self.known.get(name)
+        self.known[name] = found if before is None else found + before * self.memory
+        return self.known[name]
+
+
+class Coherence:
+    """Paints frames one after the other so that they don't flicker.
+
+    memory: that of `SmoothedMoments`. carried: the share of the last result, moved along the flow, where the flow can
+    be trusted; a method that optimises starts from it as well. held: the weight of `TemporalLoss`, by which such a
+    method stays near it (both by Ruder et al. 2016, sec. 4). Where both are 0, no flow is measured. All begins anew at
+    cuts. estimate: what measures the flow.
+    """
+
+    def __init__(
+        self,
+        model: Stylizer,
+        *,
+        memory: float = 0.9,
+        carried: float = 0.0,
+        held: float = 0.0,
+        estimate: Callable[[Tensor, Tensor], Tensor] = estimate_flow,
+    ) -> None:
+        self.model, self.carried, self.held, self.estimate = model, carried, held, estimate
+        self.moments = SmoothedMoments(memory)
+        self.usual = USUAL
+        self.last: tuple[Tensor, Tensor] | None = None
+        self.cuts = 0
+
+    def paint(self, frame: Tensor, paint: Callable[[], Tensor]) -> Tensor:
+        """The result for `frame`, (1, 3, H, W); `paint` makes it of the frame alone. Rounded as 8 bits would be."""
+        if self.last is not None and self._is_cut(self.last[0], frame):
+            self.cuts += 1
+            self.moments.forget()
+            self.last = None
+        moved = self._moved(frame) if self.carried or self.held else None
+        self.moments.begin()
+        before = self.model.moments_of, self.model.start_from, self.model.more_terms
+        self.model.moments_of = self.moments
+        if moved is not None:
+            self.model.start_from = torch.lerp(frame, moved[0], moved[1])
+        if moved is not None and self.held:
+            loss = TemporalLoss(*(part.to(self.model.device) for part in moved))
+            self.model.more_terms = (*before[2], Term("temporal", "image", loss, self.held))
+        try:
+            result = paint()
+        finally:
+            self.model.moments_of, self.model.start_from, self.model.more_terms = before
+        if moved is not None:
+            result = torch.lerp(result, moved[0], self.carried * moved[1])
+        result = result.mul(255).round().div(255)
+        self.last = frame, result
+        return result
+
+    def _moved(self, frame: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The last result moved to where things are now, and where that can be trusted."""
+        if self.last is None:
+            return None
+        earlier, result = self.last
+        flow, back = self.estimate(frame, earlier), self.estimate(earlier, frame)
+        return warp(result, flow, sharp=True).clamp(0, 1), trusted(flow, back)
+
+    def _is_cut(self, before: Tensor, after: Tensor) -> bool:
+        change = float((resize(before, GLANCE, GLANCE) - resize(after, GLANCE, GLANCE)).abs().mean())
+        cut = change > max(CUT, CUT_RATIO * self.usual)
+        self.usual = USUAL_MEMORY * self.usual + (1 - USUAL_MEMORY) * change
+        return cut
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next frames depend on besides the last frame and its result."""
+        tensors = {"usual": torch.tensor([self.usual], dtype=torch.float64), "cuts": torch.tensor([self.cuts])}
+        for name, known in self.moments.known.items():
+            tensors[f"{name}.count"] = torch.tensor([known.count], dtype=torch.float64)
+            tensors[f"{name}.total"], tensors[f"{name}.products"] = known.total, known.products
+        return tensors
+
+    def restore(self, state: Mapping[str, Tensor], frame: Tensor, result: Tensor) -> None:
+        """Go on after `frame` and its `result` with what `state` gave then."""
+        self.usual = float(state["usual"][0])
+        self.cuts = int(state["cuts"][0])
+        names = [name.removesuffix(".count") for name in state if name.endswith(".count")]
+        self.moments.known = {
+            name: Moments(
+                float(state[f"{name}.count"][0]),
+                state[f"{name}.total"].to(self.model.device),
+                state[f"{name}.products"].to(self.model.device),
+            )
+            for name in names
+        }
+        self.last = frame, result

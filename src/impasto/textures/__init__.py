@@ -1,0 +1,1 @@
+"""Textures: pictures that need no photo."""

@@ -1,0 +1,138 @@
+"""How a texture generator learns: samples whose features have a painting's moments, and that differ from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from impasto.images.tensors import resize
+from impasto.ops.moments import Moments, moments
+from impasto.optimize.losses import CovarianceLoss
+from impasto.optimize.perceptual_loss import STYLE_LAYERS, stack_rows
+from impasto.textures.diversity import derangement, diversity_loss, julesz_loss
+from impasto.textures.generator import PyramidGenerator
+
+DIVERSITY_LAYER = "relu4_1"
+GROUP = 2
+
+
+def introduced(progress: float, count: int, share: float) -> int:
+    """How many of `count` textures take part at `progress`: one more every `share` / count of the training."""
+    if progress >= share:
+        return count
+    return min(count, 1 + int(progress / share * count))
+
+
+class TextureTraining(nn.Module):
+    """Texture loss and diversity of what the network draws (Li et al. 2017, sec. 3.2 to 3.4; Ulyanov et al. 2017).
+
+    judge: a frozen callable ``(image, layers) -> features``; paintings: (1, 3, H, W) each, one a texture; group:
+    samples of a texture in a batch, which the diversity term tells apart; introduction: the part of the training over
+    which the textures come in one after the other (Li's incremental training).
+
+    Departs from the papers: means and centred covariances are compared, in units of the painting's own (Li: centred
+    Gram matrices / (C N), absolute differences, gradients of norm 1); diversity is measured at relu4_1 in units of the
+    painting's variance there, because the judges stop short of relu4_2; a batch holds several textures, drawn at random
+    from those introduced, not one, in turn.
+    """
+
+    def __init__(
+        self,
+        network: PyramidGenerator,
+        judge: nn.Module,
+        paintings: Sequence[Tensor],
+        names: Sequence[str],
+        *,
+        layers: Sequence[str] = STYLE_LAYERS,
+        diversity_weight: float = 0.05,
+        diversity_form: Literal["derangement", "julesz"] = "derangement",
+        introduction: float = 0.3,
+        group: int = GROUP,
+    ) -> None:
+        super().__init__()
+        self.network, self.names, self.layers = network, tuple(names), tuple(layers)
+        self.diversity_weight, self.diversity_form = diversity_weight, diversity_form
+        self.introduction, self.group = introduction, group
+        self._frozen = judge, tuple(paintings)  # in a tuple: no part of what is saved
+        wanted = {*layers, DIVERSITY_LAYER}
+        with torch.no_grad():
+            seen = [{layer: moments(f) for layer, f in judge(painting, wanted).items()} for painting in paintings]
+        self.targets = [{layer: CovarianceLoss(found[layer]) for layer in layers} for found in seen]
+        self.spreads = [float(found[DIVERSITY_LAYER].variance.mean().clamp_min(1e-8)) for found in seen]
+
+    def config(self) -> dict[str, Any]:
+        """The network's shape and the textures' names, for the file's header."""
+        return {"method": "texture", "textures": list(self.names), **self.network.config()}
+
+    def choose(self, batch: int, progress: float) -> list[int]:
+        """The textures of a batch, `group` samples each, of those introduced by now."""
+        there = introduced(progress, len(self.names), self.introduction)
+        wanted = max(1, batch // self.group)
+        order = torch.cat([torch.randperm(there) for _ in range(-(-wanted // there))])
+        return [int(index) for index in order[:wanted]]
+
+    def paint(self, textures: Sequence[int], side: int, group: int, device: torch.device) -> Tensor:
+        """`group` samples of each texture, (len(textures) * group, 3, side, side)."""
+        side = -(-side // self.network.stride) * self.network.stride
+        shares = torch.eye(len(self.names), device=device)[list(textures)].repeat_interleave(group, 0)
+        noises = self.network.draw(len(shares), side, side)
+        noises = [noise.to(device, memory_format=torch.channels_last) for noise in noises]
+        samples: Tensor = self.network(noises, shares)
+        return samples
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """The texture loss of the samples and, with a weight, their diversity.
+
+        contents is not looked at, nor is what is on `styles`: only how many they are and how large.
+        """
+        textures = self.choose(len(styles), progress)
+        samples = self.paint(textures, styles.shape[-1], self.group, styles.device)
+        by_features = self.diversity_weight > 0 and self.diversity_form == "derangement"
+        seen = self._frozen[0](samples, {*self.layers, *([DIVERSITY_LAYER] if by_features else [])})
+        terms = {"texture": self._texture(seen, textures)}
+        if self.diversity_weight:
+            terms["diversity"] = self.diversity_weight * self._diversity(samples, seen, textures)
+        return terms
+
+    def _texture(self, seen: dict[str, Tensor], textures: Sequence[int]) -> Tensor:
+        losses = []
+        for layer in self.layers:
+            found = moments(seen[layer])
+            for number, texture in enumerate(textures):
+                own = slice(number * self.group, (number + 1) * self.group)
+                part = Moments(found.count, found.total[own], found.products[own])
+                losses.append(self.targets[texture][layer].distance(part))
+        return torch.stack(losses).mean()
+
+    def _diversity(self, samples: Tensor, seen: dict[str, Tensor], textures: Sequence[int]) -> Tensor:
+        losses = []
+        for number, texture in enumerate(textures):
+            own = slice(number * self.group, (number + 1) * self.group)
+            if self.diversity_form == "julesz":
+                losses.append(julesz_loss(samples[own].float()))
+            else:
+                part = seen[DIVERSITY_LAYER][own].float()
+                losses.append(diversity_loss(part, derangement(self.group)) / self.spreads[texture])
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Paintings, cut to squares, above two samples of each, (1, 3, 3 H, S W)."""
+        side = -(-styles.shape[-1] // self.network.stride) * self.network.stride
+        paintings = [_square(painting, side).to(styles) for painting in self._frozen[1]]
+        samples = self.paint(range(len(self.names)), side, 2, styles.device).clamp(0, 1)
+        return stack_rows((torch.cat(paintings), samples[0::2], samples[1::2]))
+
+
+def _square(image: Tensor, side: int) -> Tensor:
+    """The middle of `image`, (1, 3, H, W), at its own scale if it is large enough, (1, 3, side, side)."""
+    height, width = image.shape[-2:]
+    if min(height, width) < side:
+        scale = side / min(height, width)
+        image = resize(image, max(side, round(height * scale)), max(side, round(width * scale)))
+        height, width = image.shape[-2:]
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[..., top : top + side, left : left + side]

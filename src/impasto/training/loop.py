@@ -1,0 +1,347 @@
+"""Training: picture folders in, one weights file out; the loop that every trained method shares.
+
+A `Task` brings what differs: the module that learns, the loss terms of one batch, a preview picture, the file to ship.
+The loop brings the rest: devices, mixed precision and several processes by accelerate, a learning rate that anneals by
+steps or by the wall clock, checkpoints and exact resume, previews, a stop at NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from pydantic import Field
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from impasto.atomic import write_atomically
+from impasto.errors import ImpastoError
+from impasto.images.files import write_image
+from impasto.options import Options
+from impasto.training.pictures import Pictures
+from impasto.weights import load_weights, save_weights
+from impasto.weights.files import HEADER_KEY
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class TrainOptions(Options):
+    """How long and with what a training runs; the same for every method."""
+
+    steps: int = Field(20_000, ge=1, description="optimiser steps; with --minutes the most there may be")
+    minutes: float | None = Field(None, gt=0, description="wall-clock limit; the learning rate anneals to its end")
+    batch: int = Field(4, ge=1, le=1024, description="pictures of each kind a step and process")
+    crop: int = Field(144, ge=32, le=2048, description="side of the square crops, px")
+    side: int = Field(288, ge=32, le=4096, description="shorter side to which pictures are shrunk when read, px")
+    learning_rate: float = Field(1.5e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    seed: int = Field(0, ge=0, description="fixes the initial weights and every crop")
+    precision: str = Field("no", pattern="^(no|bf16|fp16)$", description="accelerate's mixed precision: no, bf16, fp16")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    preview_every: int = Field(1000, ge=1, description="steps between preview sheets")
+
+    @property
+    def art_side(self) -> int:
+        """Shorter side to which artworks are shrunk when read, px."""
+        return self.side
+
+    @property
+    def steps_an_artwork(self) -> int:
+        """For how many steps the same crops of artworks stay, while photographs change at every step."""
+        return 1
+
+
+class Enough(Exception):
+    """What `on_step` raises to end a training there, as if all steps were done."""
+
+
+class Task(nn.Module):
+    """What is trained. Its parameters that require gradients learn; calling it gives the terms of the loss."""
+
+    name: str = "task"
+
+    def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Weighted terms of the loss, whose sum is minimised.
+
+        contents, styles: (B, 3, H, W) in [0, 1], photographs and artworks; progress: 0 at the start, 1 at the end.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def learned(self) -> nn.Module:
+        """The module whose weights are checkpointed."""
+        return self
+
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """A picture, (1, 3, H, W), that shows how far the training is."""
+        return contents[:1]
+
+    def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
+        """What moves the parameters; each group's rate is the highest of its one-cycle schedule."""
+        return [torch.optim.Adam(self.groups(learning_rate), betas=(0.9, 0.99))]
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The parameters that learn, with the rate of each group."""
+        return [{"params": [one for one in self.parameters() if one.requires_grad], "lr": learning_rate}]
+
+    def shippable(self) -> dict[str, Tensor]:
+        """The tensors of the file to ship."""
+        return dict(self.learned().state_dict())
+
+    def config(self) -> dict[str, Any]:
+        """What goes into the shipped file's header, so that the file alone gives the model."""
+        return {}
+
+
+class Learner(Protocol):
+    """What a method's file brings to be trained: the network that ships and the terms of its loss."""
+
+    network: nn.Module
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Weighted terms of the loss for photographs and artworks, each (B, 3, H, W)."""
+
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """A picture, (1, 3, H, W), that shows how far the training is."""
+
+    def config(self) -> dict[str, Any]:
+        """The file's header."""
+
+
+class MethodTask(Task):
+    """The training of a method, from the learner that its file defines."""
+
+    def __init__(self, name: str, learner: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        self.learner = learner
+
+    def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """The learner's terms."""
+        terms: dict[str, Tensor] = cast(Learner, self.learner).training_terms(contents, styles, progress)
+        return terms
+
+    def learned(self) -> nn.Module:
+        """The network that ships."""
+        return cast(Learner, self.learner).network
+
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """The learner's sheet."""
+        return cast(Learner, self.learner).preview(contents, styles)
+
+    def config(self) -> dict[str, Any]:
+        """The learner's header."""
+        return cast(Learner, self.learner).config()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `train` tells after a step: number, share of the training done, terms of the loss, rate, seconds."""
+
+    step: int
+    progress: float
+    terms: dict[str, float]
+    learning_rate: float
+    seconds: float
+
+
+def one_cycle(progress: float, highest: float, warm: float = 0.1) -> float:
+    """The one-cycle learning rate (Smith & Topin 2019) at `progress` in [0, 1]: up from 1/25, down to 1e-4 of it."""
+    low, end = highest / 25, highest * 1e-4
+    if progress < warm:
+        return low + (highest - low) * 0.5 * (1 - math.cos(math.pi * progress / warm))
+    rest = min(1.0, (progress - warm) / (1 - warm))
+    return end + (highest - end) * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def train(
+    task: Task,
+    contents: Pictures,
+    styles: Pictures,
+    options: TrainOptions,
+    folder: Path,
+    *,
+    resume: bool = False,
+    log: bool = False,
+    on_step: Callable[[Report], None] = lambda report: None,
+) -> Path:
+    """Train `task` and write ``NAME.safetensors`` into `folder`; returns its path.
+
+    A checkpoint lies beside it; `resume` goes on from there and gives the same bits as a run never interrupted. Raises
+    ImpastoError if the loss is not finite, leaving the last good checkpoint. KeyboardInterrupt checkpoints first;
+    `Enough`, from `on_step`, ends it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run.begin(task, options, folder, log)
+    if resume:
+        run.load()
+    try:
+        for report in run.steps(contents, styles):
+            on_step(report)
+    except Enough:
+        pass
+    except KeyboardInterrupt:
+        run.save()
+        raise
+    run.save()
+    run.accelerator.end_training()
+    path = folder / f"{task.name}.safetensors"
+    if run.accelerator.is_main_process:
+        save_weights(task.shippable(), path, {**task.config(), "steps": run.step})
+    return path
+
+
+@dataclass
+class _Run:
+    """One training under way."""
+
+    task: Task
+    options: TrainOptions
+    folder: Path
+    accelerator: Accelerator
+    model: nn.Module
+    optimizers: list[Any]
+    peaks: list[list[float]]
+    step: int = 0
+    before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def begin(cls, task: Task, options: TrainOptions, folder: Path, log: bool) -> _Run:
+        try:
+            from accelerate import Accelerator
+            from accelerate.state import AcceleratorState
+        except ImportError:
+            raise ImpastoError("training needs accelerate: pip install 'impasto[train]'") from None
+        AcceleratorState._reset_state()  # a process may train several times, each with its own precision
+        accelerator = Accelerator(
+            mixed_precision=options.precision,
+            log_with="tensorboard" if log else None,
+            project_dir=folder,
+            cpu=not torch.cuda.is_available(),
+        )
+        if log:
+            accelerator.init_trackers(task.name)
+        optimizers = task.optimizers(options.learning_rate)
+        peaks = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in optimizers]
+        model, *prepared = accelerator.prepare(task, *optimizers)
+        return cls(task, options, folder, accelerator, model, prepared, peaks)
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    @property
+    def progress(self) -> float:
+        by_steps = self.step / self.options.steps
+        if self.options.minutes is None:
+            return min(1.0, by_steps)
+        return min(1.0, max(by_steps, self.seconds / (60 * self.options.minutes)))
+
+    def steps(self, contents: Pictures, styles: Pictures) -> Iterator[Report]:
+        while self.progress < 1:
+            yield self._one(contents, styles)
+            if self.step % self.options.preview_every == 0:
+                self._preview(contents, styles)
+            if self.step % self.options.checkpoint_every == 0:
+                self.save()
+
+    def _one(self, contents: Pictures, styles: Pictures) -> Report:
+        options, progress = self.options, self.progress
+        rate = self._set_rates(progress)
+        torch.manual_seed(options.seed * 1_000_003 + self.step)
+        terms = self.model(*self._batches(contents, styles), progress)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        if not bool(torch.isfinite(loss)):
+            raise ImpastoError(f"the loss is not finite at step {self.step}: lower --learning-rate and use --resume")
+        self.model.zero_grad()
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), options.clip)
+        if options.precision != "fp16" and norm is not None and not math.isfinite(norm):  # fp16 skips such steps itself
+            raise ImpastoError(f"the gradient is not finite at step {self.step}: lower --learning-rate, use --resume")
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if self.accelerator.trackers:
+            self.accelerator.log({**values, "learning_rate": rate}, step=self.step)
+        return Report(self.step, self.progress, values, rate, self.seconds)
+
+    def _set_rates(self, progress: float) -> float:
+        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = one_cycle(progress, peak)
+        return one_cycle(progress, self.options.learning_rate)
+
+    def _batches(self, contents: Pictures, styles: Pictures) -> tuple[Tensor, Tensor]:
+        options, rank = self.options, self.accelerator.process_index
+        steps = self.step, self.step // options.steps_an_artwork
+        pair = (
+            pictures.batch((options.seed, step, rank, i), options.batch, options.crop)
+            for i, (step, pictures) in enumerate(zip(steps, (contents, styles), strict=True))
+        )
+        first, second = (batch.to(self.accelerator.device, memory_format=torch.channels_last) for batch in pair)
+        return first, second
+
+    def _preview(self, contents: Pictures, styles: Pictures) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        seed, side = self.options.seed, self.options.crop
+        first, second = (p.batch((seed, 0, 0, 2 + i), 4, side) for i, p in enumerate((contents, styles)))
+        self.task.eval()
+        with torch.no_grad():
+            device = self.accelerator.device
+            sheet = self.task.preview(first.to(device), second.to(device))
+        self.task.train()
+        write_image(sheet.float().cpu(), self.folder / f"preview-{self.step:06d}.png")
+
+    def save(self) -> None:
+        """Write the checkpoint: weights, optimiser state, position and time, in one safetensors file."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in self.task.learned().state_dict().items()}
+        for i, optimizer in enumerate(self.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                name = f"optimizer.{i}.{index}"
+                tensors |= {f"{name}.{k}": torch.as_tensor(v).cpu().contiguous() for k, v in state.items()}
+        config = {"task": self.task.name, "step": self.step, "seconds": self.seconds}
+        write_atomically(self.folder / CHECKPOINT, save(tensors, {HEADER_KEY: json.dumps(config)}))
+
+    def load(self) -> None:
+        """Go on from the checkpoint; raises WeightsError if it is missing, damaged or another task's."""
+        file = load_weights(self.folder / CHECKPOINT)
+        if file.config.get("task") != self.task.name:
+            raise ImpastoError(f"{file.path} is a checkpoint of {file.config.get('task')!r}, not of {self.task.name!r}")
+        weights = {k.removeprefix("model."): v for k, v in file.tensors.items() if k.startswith("model.")}
+        try:
+            self.task.learned().load_state_dict(weights)
+        except RuntimeError:
+            raise ImpastoError(f"{file.path} is a checkpoint of another network: start anew elsewhere") from None
+        for i, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in file.tensors.items():
+                if name.startswith(f"optimizer.{i}."):
+                    index, key = name.split(".", 3)[2:]
+                    state.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        self.step, self.before = int(file.config["step"]), float(file.config["seconds"])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one thing is trained: its options, and the task built from them and the photographs and artworks.
+
+    contents: whether it learns from photographs, too, and needs --content.
+    """
+
+    options: type[TrainOptions]
+    build: Callable[[TrainOptions, Pictures, Pictures], Task]
+    contents: bool = True
