@@ -143,10 +143,10 @@ def test_mistakes(shell: Shell, asked: dict[str, Any], words: list[str], told: s
 
 
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None if name == "gradio" else object())
-    serve._check_extras(page=False)
-    with pytest.raises(ImpastoError, match=r"needs gradio: pip install 'impasto\[ui\]' \(or add --no-page\)"):
-        serve._check_extras(page=True)
+    serve._check_extras()
+    monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
+    with pytest.raises(ImpastoError, match=r"needs uvicorn: pip install 'impasto\[serve\]'"):
+        serve._check_extras()
 
 
 # --- a process of its own

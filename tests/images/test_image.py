@@ -319,6 +319,6 @@ def test_permission(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr("impasto.images.opening.open_regular", refuse)
     with pytest.raises(ImageError, match=r"a\.png can't be opened: Permission denied; check its name and permissions"):
         read_image(tmp_path / "a.png")

@@ -70,7 +70,7 @@ def serve(
     """
     terminal.be_quiet(quiet)
     words = list(ctx.args)
-    _check_extras(page)
+    _check_extras()
     from impasto.server.limits import Limits
 
     if words == ["--limits"]:
@@ -120,13 +120,12 @@ def _log_access(path: Path | None) -> None:
     logger.addHandler(handler)
 
 
-def _check_extras(page: bool) -> None:
+def _check_extras() -> None:
     from impasto.errors import ImpastoError
 
-    for module, extra in (("fastapi", "serve"), ("uvicorn", "serve"), ("python_multipart", "serve"), ("gradio", "ui")):
-        if importlib.util.find_spec(module) is None and (page or extra == "serve"):
-            other = " (or add --no-page)" if extra == "ui" else ""
-            raise ImpastoError(f"impasto serve needs {module}: pip install 'impasto[{'ui' if page else extra}]'{other}")
+    for module in ("fastapi", "uvicorn", "python_multipart"):
+        if importlib.util.find_spec(module) is None:
+            raise ImpastoError(f"impasto serve needs {module}: pip install 'impasto[serve]'")
 
 
 def _list_limits(limits: type[Limits], json: bool) -> None:
@@ -174,9 +173,9 @@ def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: b
         connections = Connections(limits, frozenset(place.proxies))
         app: Any = create_app(studio, token=place.token, connections=connections)
         if page:
-            from impasto.server.page import add_page
+            from impasto.server.site_routes import add_pages
 
-            add_page(app, studio)
+            add_pages(app, studio)
         studio.warm_up()
         log.info("serving on %s; Ctrl-C ends it", ", ".join(devices))
         make_server(app, studio, connections, announce, place.proxies).run([place.listener])

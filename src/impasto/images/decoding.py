@@ -11,24 +11,60 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
+from impasto.images.colorimetry import apply_deep, implied_profile, parse
+
 Floats = NDArray[np.float32]
+
+MOST_FLOATS = 75_000_000
+"""Larger pictures are rounded to bytes when they have been read."""
 
 _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "LAB": "LAB"}
 
 
-def decode(image: Image.Image) -> tuple[NDArray[np.uint8] | Floats, Floats | None]:
-    """Upright sRGB colours (H, W, 3), bytes or floats in [0, 1], and alpha (H, W) in [0, 1]."""
+def decode(
+    image: Image.Image, head: bytes = b"", name: str = "the picture", profile: bytes | None = None
+) -> tuple[NDArray[np.uint8] | Floats, Floats | None]:
+    """Upright sRGB colours (H, W, 3), bytes or floats in [0, 1], and alpha (H, W) in [0, 1].
+
+    head: the file's first bytes, which may say what its colours mean; profile: of its colours, instead of its own.
+    Raises ImageError for colours that can't be converted, such as HDR.
+    """
     image.load()
-    profile = _parse_profile(image.info.get("icc_profile"))
+    embedded = profile or image.info.get("icc_profile") or implied_profile(image, head, name)
+    known = parse(embedded)
     image = _upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _decode_deep_grey(image, profile)
+        return _decode_deep_grey(image, known)
     alpha = _scale(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
     if image.mode in ("1", "LA"):
         image = image.convert("L")
     elif image.mode not in _SPACES.values():
         image = image.convert("RGBA").convert("RGB")
-    return np.asarray(_to_srgb(image, profile)), alpha
+    return np.asarray(_to_srgb(image, known)), alpha
+
+
+def finish_deep(
+    color: Floats, alpha: Floats | None, profile: bytes | None, orientation: int
+) -> tuple[NDArray[np.uint8] | Floats, Floats | None]:
+    """As `decode`, of grey (H, W, 1), RGB (H, W, 3) or CMYK (H, W, 4) floats in [0, 1] and alpha (H, W)."""
+    color = _turned(color, orientation)
+    alpha = None if alpha is None else np.ascontiguousarray(_turned(alpha, orientation))
+    known, channels = parse(profile), color.shape[2]
+    if channels == 1:
+        return _through_curve(color[..., 0], known), alpha
+    if channels == 3 and color.size <= MOST_FLOATS:
+        transform = _transform(known, "RGB")
+        return np.ascontiguousarray(color if transform is None else apply_deep(transform, color)), alpha
+    levels = np.ascontiguousarray((color * 255).round().astype(np.uint8))
+    return np.asarray(_to_srgb(Image.fromarray(levels, "CMYK" if channels == 4 else "RGB"), known)), alpha
+
+
+def _turned(pixels: Floats, orientation: int) -> Floats:
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -55,20 +91,16 @@ def _decode_deep_grey(image: Image.Image, profile: ImageCms.ImageCmsProfile | No
     alpha = (values != key).astype(np.float32) if isinstance(key, int) else None
     if image.mode != "F":
         values /= 65535 if values.max() <= 65535 else 2**31 - 1
-    values = values.clip(0, 1)
+    return _through_curve(values.clip(0, 1), profile), alpha
+
+
+def _through_curve(values: NDArray[Any], profile: ImageCms.ImageCmsProfile | None) -> Floats:
+    """Grey (H, W) in [0, 1] as colours (H, W, 3), by the curve that a profile makes of 256 levels."""
     levels = np.arange(256)
     ramp = Image.fromarray(levels.astype(np.uint8)[None])
     curve = _scale(_to_srgb(ramp, profile))[0]  # (256, 3)
     channels = [np.interp(values, levels / 255, curve[:, channel]).astype(np.float32) for channel in range(3)]
-    return np.stack(channels, axis=-1), alpha
-
-
-def _parse_profile(data: Any) -> ImageCms.ImageCmsProfile | None:
-    """An embedded profile, or None if there is none or it is broken."""
-    try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(data)) if data else None
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-        return None
+    return np.stack(channels, axis=-1)
 
 
 def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Image.Image:
@@ -80,13 +112,23 @@ def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Im
         image = image.convert("RGB")
     if profile is None or space != image.mode:
         return image.convert("RGB")
-    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    transform = _transform(profile, image.mode)
     try:
-        transform = ImageCms.ImageCmsTransform(profile, srgb(), image.mode, "RGB", intent, flags=flags)
-        unneeded = image.mode == "RGB" and _changes_nothing(transform)
-        return image if unneeded else transform.apply(image)
+        return image.convert("RGB") if transform is None else transform.apply(image)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image.convert("RGB")
+
+
+def _transform(profile: ImageCms.ImageCmsProfile | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The transform from a profile's colours to sRGB; None if there is none, or none is needed."""
+    if profile is None or _SPACES.get(profile.profile.xcolor_space.strip()) != mode:
+        return None
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    try:
+        transform = ImageCms.ImageCmsTransform(profile, srgb(), mode, "RGB", intent, flags=flags)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+    return None if mode == "RGB" and _changes_nothing(transform) else transform
 
 
 @functools.cache

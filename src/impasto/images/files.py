@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import secrets
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from impasto.errors import ImageError
-from impasto.images.decoding import Floats, decode, srgb
+from impasto.images.decoding import Floats, srgb
+from impasto.images.opening import MOST_SCANS, opened, read_pixels, reason_of
 from impasto.images.png import encode_png
 from impasto.images.tensors import MAX_PIXELS, check_sides, is_finite, resize
 from impasto.images.transparency import fill_hidden, resize_covered, visible_part
 
-READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 TRUSTED = ("JPEG", "PNG", "WEBP")
 """What is decoded if a stranger sent it."""
 
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-MOST_SCANS = 100
 
 _KINDS = {".jpg": "JPEG", ".tif": "TIFF"}
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
-_pillow_lock = threading.Lock()
 
 Location = str | os.PathLike[str]
 
@@ -81,13 +77,13 @@ class Picture:
 def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, name: str = "") -> Picture:
     """Read a picture, a file or its bytes, upright, in sRGB, with its transparency; of an animation the first frame.
 
-    JPEG, PNG, WebP, TIFF, GIF and BMP are read, whatever the file's name says. 16-bit grey keeps its precision, 16-bit
-    colour is read with 8 bits; floats are taken as [0, 1]. The size is checked before anything is decoded.
+    JPEG, PNG, WebP, TIFF, GIF, BMP and AVIF are read, and HEIC by the extra ``heif``, whatever the file's name says.
+    What a TIFF has beyond 8 bits is kept, also 16-bit grey of a PNG; 16-bit colour of a PNG is read with 8 bits; floats
+    are taken as [0, 1]. The size is checked before anything is decoded.
     name: what errors call it. Raises ImageError if there is no such picture, if it is damaged or if it has more than
     max_pixels.
     """
-    with _opened(path, max_pixels, name) as image:
-        return _to_picture(image)
+    return _to_picture(*read_pixels(path, max_pixels, name))
 
 
 def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) -> Picture:
@@ -96,30 +92,31 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
     Raises ImageError also for another format, a longer side than max_side, an animation, or a JPEG of so many scans
     that reading them all would take minutes.
     """
-    with _opened_foreign(data, name, max_pixels, max_side) as image:
-        return _to_picture(image)
+    check = functools.partial(_check_foreign, data, name, max_side)
+    return _to_picture(*read_pixels(io.BytesIO(data), max_pixels, name, TRUSTED, check))
 
 
 def peek_size(data: bytes, name: str, *, max_pixels: int, max_side: int) -> tuple[int, int]:
-    """The size (height, width) of what `decode_picture` would read, from the header alone; raises ImageError as it."""
-    with _opened_foreign(data, name, max_pixels, max_side) as image:
+    """The stored size (height, width) of what `decode_picture` would read, from the header alone.
+
+    Raises ImageError as `decode_picture` does.
+    """
+    with opened(io.BytesIO(data), max_pixels, name, TRUSTED) as image:
+        _check_foreign(data, name, max_side, image)
         return image.height, image.width
 
 
-@contextmanager
-def _opened_foreign(data: bytes, name: str, max_pixels: int, max_side: int) -> Iterator[Image.Image]:
-    with _opened(io.BytesIO(data), max_pixels, name, TRUSTED) as image:
-        if max(image.size) > max_side:
-            raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photo with its depth map or the like
-            raise ImageError(f"{name} is an animation; send a single picture")
-        if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
-            raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it anew as a plain JPEG")
-        yield image
+def _check_foreign(data: bytes, name: str, max_side: int, image: Image.Image) -> None:
+    """Refuse what a stranger's picture must not be; raises ImageError."""
+    if max(image.size) > max_side:
+        raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photo with its depth map or the like
+        raise ImageError(f"{name} is an animation; send a single picture")
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+        raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it as a plain JPEG")
 
 
-def _to_picture(image: Image.Image) -> Picture:
-    color, alpha = decode(image)
+def _to_picture(color: NDArray[Any], alpha: Floats | None) -> Picture:
     if alpha is not None:
         color = fill_hidden(color, alpha)
     if color.dtype != np.uint8:
@@ -147,7 +144,7 @@ def read_painting(path: Location) -> Tensor:
 
 def read_metadata(path: Location, *, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
     """The text in a PNG; {} for other formats. Raises ImageError as open_picture does."""
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         text = image.text if isinstance(image, PngImagePlugin.PngImageFile) else {}
     return {key: str(value) for key, value in text.items()}
 
@@ -185,7 +182,7 @@ def write_image(
     except FileExistsError:
         raise ImageError(f"{path} exists already; use --force to overwrite it") from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} can't be written: {_reason(error)}; write it elsewhere") from None
+        raise ImageError(f"{path} can't be written: {reason_of(error)}; write it elsewhere") from None
 
 
 def encode_picture(image: Tensor, kind: str, *, alpha: Tensor | None = None, quality: int = 95) -> bytes:
@@ -198,75 +195,6 @@ def encode_picture(image: Tensor, kind: str, *, alpha: Tensor | None = None, qua
     if max(pixels.shape) > longest:
         raise ImageError(f"{kind} holds at most {longest} pixels a side, not {max(pixels.shape)}; take PNG")
     return _encode(pixels, kind, quality, {})
-
-
-@contextmanager
-def _opened(
-    source: Location | io.BytesIO, max_pixels: int, name: str = "", formats: tuple[str, ...] = READABLE
-) -> Iterator[Image.Image]:
-    """Open a picture and check its size; whatever fails until the block ends is told as an ImageError."""
-    try:
-        with _pillow_settings(max_pixels), Image.open(source, formats=formats) as image:
-            pixels = image.width * image.height
-            if pixels > max_pixels:
-                raise Image.DecompressionBombError(f"Image size ({pixels} pixels)")
-            yield image
-    except ImageError:
-        raise
-    except Exception as error:  # what decoders raise on damaged files has no common base
-        raise ImageError(_explain(source, name or str(source), error, max_pixels, formats)) from None
-
-
-@contextmanager
-def _pillow_settings(max_pixels: int) -> Iterator[None]:
-    """Let Pillow read max_pixels, silently, and put its settings back: they are global, hence one reader at a time."""
-    with _pillow_lock, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        before = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow warns above it and refuses above twice it
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in the system's or the decoder's words, on one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _explain(
-    source: Location | io.BytesIO, name: str, error: Exception, max_pixels: int, formats: tuple[str, ...]
-) -> str:
-    """One line on why a file can't be read and what to do."""
-    if not isinstance(source, io.BytesIO) and os.path.isdir(source):
-        return f"{name} is a folder; name a picture in it"
-    if isinstance(error, UnidentifiedImageError):
-        return _explain_content(source, name, formats)
-    if isinstance(error, Image.DecompressionBombError):
-        size = _reason(error).split(" exceeds")[0]
-        return f"{name}: {size} exceeds the limit of {max_pixels} pixels; make it smaller first"
-    if isinstance(error, MemoryError):
-        return f"{name}: not enough memory to decode it; make it smaller first"
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"{name} can't be opened: {_reason(error)}; check its name and permissions"
-    return f"{name} is damaged or incomplete ({_reason(error)}); get it again"
-
-
-def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[str, ...]) -> str:
-    """What a file that no decoder takes seems to be."""
-    if isinstance(source, io.BytesIO):
-        head = source.getvalue()[:256]
-    else:
-        with open(source, "rb") as file:
-            head = file.read(256)
-    head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not head:
-        return f"{name} is empty; get it again"
-    if head.startswith(b"<"):
-        return f"{name} is a web page or drawing (HTML, SVG, XML), not a picture; get the picture itself"
-    return f"{name} is damaged or no picture; it must be one of {', '.join(formats)}"
 
 
 def _to_tensor(pixels: Floats) -> Tensor:

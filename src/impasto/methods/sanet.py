@@ -22,6 +22,7 @@ from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import DOUBLING, Conv, StepDecoder
 from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
+from impasto.ops.cpu_kernels import round_scale, scale_channels
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import STYLE_LAYERS, PerceptualLoss, stack_rows
 from impasto.options import Options
@@ -63,8 +64,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) ->
 def standardize(features: Tensor, own: Moments | None = None) -> Tensor:
     """Features with mean 0 and deviation 1 in every channel; own: their moments, if not those of all of them."""
     found = own or moments(features, full=False)
-    shift, scale = found.mean[:, :, None, None], found.deviation()[:, :, None, None]
-    return (features - shift.to(features.dtype)) / scale.to(features.dtype)
+    scale = round_scale(found.deviation().reciprocal(), features)
+    return scale_channels(features, scale, -found.mean * scale)
 
 
 def enlarge(deep: Tensor, like: Sequence[int], odd: Sequence[int]) -> Tensor:

@@ -229,7 +229,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         if not regions:
             return content.clamp(0, 1)
         plan = partial(self._stages, regions, strength, "painted", (_keep_rest(total.clamp(0, 1)),))
-        return self._run_stages(content, plan, None, on_step)
+        return self._run_stages(content, plan, None, on_step, [mask for _, mask in pairs])
 
     def _stages(
         self, regions: Sequence[Region], strength: float, outcome: str, after: tuple[Stage, ...] = ()

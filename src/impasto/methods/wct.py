@@ -22,6 +22,7 @@ from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import StepDecoder, fit_edge, size_below
 from impasto.networks.vgg19_slim import SLIM
+from impasto.ops.cpu_kernels import mix_channels
 from impasto.ops.matrix_roots import roots
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
@@ -76,11 +77,12 @@ class WCTOptions(Options):
         return self
 
 
-def transport(content: Moments, style: Moments, kind: Transform, floor: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """The affine map ``x -> A x + b`` that gives features with `content`'s moments the mean and covariance of `style`.
+def transport(content: Moments, style: Moments, kind: Transform, floor: float = 1e-5) -> Tensor:
+    """The matrix A, (C, C), float64, of the map ``x -> A (x - mean) + mean of style`` between two Gaussians.
 
-    Returns A (C, C) and b (C,), float32; computed in float64. Directions in which the content has less than `floor` of
-    its largest variance are left out, as whitening would blow up their noise (the paper drops eigenvalues below 1e-5).
+    It gives features with `content`'s covariance that of `style`. Directions in which the content has less than `floor`
+    of its largest variance are left out, as whitening would blow up their noise (the paper drops eigenvalues below
+    1e-5).
 
     ``zca``: A = S^1/2 C^-1/2 (the paper). ``transport``: A = C^-1/2 (C^1/2 S C^1/2)^1/2 C^-1/2, which of all maps with
     this result moves the features least, so it keeps more of the content (Lu et al. 2019, "A closed-form solution").
@@ -91,12 +93,9 @@ def transport(content: Moments, style: Moments, kind: Transform, floor: float = 
     root = (vectors * values.sqrt()) @ vectors.T
     inverse = (vectors * torch.where(kept, values.clamp_min(1e-12).rsqrt(), 0)) @ vectors.T
     wanted = style.covariance[0].double()
-    if kind == "zca":
-        matrix = symmetric_root(wanted) @ inverse
-    else:
-        matrix = inverse @ symmetric_root(root @ wanted @ root) @ inverse
-    offset = style.mean[0].double() - matrix @ content.mean[0].double()
-    return matrix.float(), offset.float()
+    middle = symmetric_root(wanted) if kind == "zca" else inverse @ symmetric_root(root @ wanted @ root)
+    matrix: Tensor = middle @ inverse
+    return matrix
 
 
 def transport_by_products(content: Tensor, style: Tensor) -> Tensor:
@@ -148,29 +147,28 @@ def hold_scale(features: Tensor) -> Tensor:
     own = moments(features, full=False)
     mean, deviation = own.mean[:, :, None, None], own.deviation()[:, :, None, None]
     scale, shift = deviation.detach() / deviation, mean.detach()
-    return (features - mean.to(features.dtype)) * scale.to(features.dtype) + shift.to(features.dtype)
+    return ((features - mean) * scale + shift).to(features.dtype)
 
 
-Affine = list[tuple[Tensor, Tensor]]
-"""For every sample of a batch: matrix (C, C) and offset (C,)."""
+Affine = list[tuple[Tensor, Tensor, Tensor]]
+"""For every sample of a batch: matrix (C, C), the mean that is taken off before, (C,), and the one put on after it."""
 
 
 def affine(content: Moments, style: Moments, kind: Transform, strength: float = 1.0) -> Affine:
     """What `transport` gives for each sample, blended by `strength` with what leaves the features as they are."""
     found = []
     for i in range(len(content.total)):
-        matrix, offset = transport(content.sample(i), style.sample(i if len(style.total) > 1 else 0), kind)
-        eye = torch.eye(len(offset), device=offset.device)
-        found.append((eye + strength * (matrix - eye), strength * offset))
+        own, wanted = content.sample(i), style.sample(i if len(style.total) > 1 else 0)
+        matrix = transport(own, wanted, kind)
+        eye = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
+        mean = own.mean[0].to(matrix)
+        found.append((torch.lerp(eye, matrix, strength), mean, torch.lerp(mean, wanted.mean[0].to(matrix), strength)))
     return found
 
 
 def apply(maps: Affine, features: Tensor) -> Tensor:
     """Each sample's map at every position of `features`, (B, C, H, W)."""
-    moved = [
-        F.conv2d(features[i : i + 1], matrix[:, :, None, None].to(features.dtype), offset.to(features.dtype))
-        for i, (matrix, offset) in enumerate(maps)
-    ]
+    moved = [mix_channels(features[i : i + 1], *parts) for i, parts in enumerate(maps)]
     return moved[0] if len(moved) == 1 else torch.cat(moved)
 
 
@@ -210,6 +208,11 @@ class WCT(OnePass):
             self.decoder_digest = file.digest
         self.decoder = decoder.eval().requires_grad_(False).to(self.device)
         self.decoder.to(memory_format=torch.channels_last)
+
+    @property
+    def chosen_precision(self) -> str:
+        """That of the options, but full for ``zca``, which blows up the directions with the least variance most."""
+        return "fp32" if self.options.transform == "zca" else super().chosen_precision
 
     @property
     def style_kind(self) -> str:

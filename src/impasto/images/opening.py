@@ -1,0 +1,197 @@
+"""Picture files opened within bounds: what Pillow may read of them, and what is said if they can't be read."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError, features
+
+from impasto.errors import ImageError
+from impasto.images.decoding import Floats, decode, finish_deep
+from impasto.images.sniffing import HEAD, first_gif_frame, kind_of, pixels_of
+from impasto.images.tiff import ORIENTATION, alone, check_codec, check_page, is_common, read_page
+from impasto.images.tiff_samples import read_samples, tiff_profile, to_colors
+from impasto.regular_files import Budgeted, OverBudget, open_regular
+
+READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")
+HEIF = "HEIF"
+MOST_SCANS = 100
+SLACK, BYTES_A_PIXEL = 1 << 26, 40
+"""How many bytes of a file are read at most: so many, and so many more for each pixel."""
+
+Location = str | os.PathLike[str]
+Pixels = tuple[NDArray[np.uint8] | Floats, Floats | None]
+_pillow_lock = threading.Lock()
+
+
+def read_pixels(
+    source: Location | io.BytesIO,
+    max_pixels: int,
+    name: str,
+    formats: tuple[str, ...] = READABLE,
+    check: Callable[[Image.Image], None] = lambda image: None,
+) -> Pixels:
+    """Return upright sRGB colours (H, W, 3), bytes or floats in [0, 1], and alpha (H, W) or None. Raises ImageError.
+
+    check: may refuse what Pillow opened before it is decoded.
+    """
+    name = name or os.fspath(source)  # type: ignore[arg-type]  # bytes in memory come with a name
+    with _explained(source, name, max_pixels, formats), _file(source) as file, _pillow_settings(max_pixels):
+        head = file.read(HEAD)
+        file.seek(0)
+        if kind_of(head) == "TIFF" and "TIFF" in formats:
+            return _read_tiff(file, max_pixels, name)
+        with _opened(file, head, max_pixels, name, formats) as image:
+            check(image)
+            return decode(image, head, name)
+
+
+@contextmanager
+def opened(
+    source: Location | io.BytesIO, max_pixels: int, name: str = "", formats: tuple[str, ...] = READABLE
+) -> Iterator[Image.Image]:
+    """Open a picture with Pillow, its size checked; whatever fails until the block ends is an ImageError."""
+    name = name or os.fspath(source)  # type: ignore[arg-type]  # bytes in memory come with a name
+    with _explained(source, name, max_pixels, formats), _file(source) as file, _pillow_settings(max_pixels):
+        head = file.read(HEAD)
+        file.seek(0)
+        with _opened(file, head, max_pixels, name, formats) as image:
+            yield image
+
+
+@contextmanager
+def _file(source: Location | io.BytesIO) -> Iterator[BinaryIO]:
+    if isinstance(source, io.BytesIO):
+        yield source
+        return
+    with open_regular(source) as file:
+        yield file
+
+
+@contextmanager
+def _opened(file: BinaryIO, head: bytes, max_pixels: int, name: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    kind = kind_of(head)
+    if kind == HEIF and "TIFF" in formats:
+        _add_heif(name)
+        formats = (*formats, HEIF)
+    if kind == "AVIF" and "AVIF" in formats and not features.check("avif"):
+        raise ImageError(f"{name} is AVIF, which this Pillow does not read; install a newer one, or save it as PNG")
+    if kind == "GIF" and "GIF" in formats:
+        frame = first_gif_frame(file)
+        if frame is None:
+            raise OSError("no frame")
+        file = frame
+    bounded = Budgeted(file, SLACK + BYTES_A_PIXEL * min(pixels_of(head, kind), max_pixels))
+    with Image.open(bounded, formats=formats) as image:  # type: ignore[arg-type]  # all of a file that Pillow asks for
+        pixels = image.width * image.height
+        if pixels > max_pixels:
+            raise Image.DecompressionBombError(f"Image size ({pixels} pixels)")
+        bounded.left = max(bounded.left, SLACK + BYTES_A_PIXEL * pixels)
+        yield image
+
+
+def _read_tiff(file: BinaryIO, max_pixels: int, name: str) -> Pixels:
+    page = read_page(file, name)
+    check_page(page, name)
+    check_codec(page, name)
+    height, width = page.size
+    if height * width > max_pixels:
+        raise Image.DecompressionBombError(f"Image size ({height * width} pixels)")
+    profile = tiff_profile(page)
+    if is_common(page):
+        single = alone(page, file, SLACK + BYTES_A_PIXEL * height * width)
+        if single is None:
+            raise OverBudget
+        with Image.open(single, formats=("TIFF",)) as image:
+            return decode(image, b"", name, profile)
+    Image.MAX_IMAGE_PIXELS = None  # until the settings are put back: chunks are expanded as pictures of bytes
+    color, alpha = to_colors(page, read_samples(page, file, name), name)
+    return finish_deep(color, alpha, profile, page.one(ORIENTATION, 1))
+
+
+@functools.cache
+def _heif_opener() -> Callable[[], None] | None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return None
+    return register_heif_opener  # type: ignore[no-any-return]
+
+
+def _add_heif(name: str) -> None:
+    register = _heif_opener()
+    if register is None:
+        raise ImageError(f"{name} is HEIC: pip install 'impasto[heif]' to read it, or save it as JPEG")
+    register()
+
+
+@contextmanager
+def _explained(source: Location | io.BytesIO, name: str, max_pixels: int, formats: tuple[str, ...]) -> Iterator[None]:
+    """Whatever fails becomes an ImageError: what decoders raise on damaged files has no common base."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except OverBudget:
+        raise ImageError(f"{name} has far more bytes than its picture needs; save the picture again") from None
+    except Exception as error:
+        raise ImageError(_explain(source, name, error, max_pixels, formats)) from None
+
+
+@contextmanager
+def _pillow_settings(max_pixels: int) -> Iterator[None]:
+    """Let Pillow read max_pixels, silently, and put its settings back: they are global, hence one reader at a time."""
+    with _pillow_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow warns above it and refuses above twice it
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in the system's or the decoder's words, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _explain(
+    source: Location | io.BytesIO, name: str, error: Exception, max_pixels: int, formats: tuple[str, ...]
+) -> str:
+    """One line on why a file can't be read and what to do."""
+    if not isinstance(source, io.BytesIO) and os.path.isdir(source):
+        return f"{name} is a folder; name a picture in it"
+    if isinstance(error, UnidentifiedImageError):
+        return _explain_content(source, name, formats)
+    if isinstance(error, Image.DecompressionBombError):
+        size = reason_of(error).split(" exceeds")[0]
+        return f"{name}: {size} exceeds the limit of {max_pixels} pixels; make it smaller first"
+    if isinstance(error, MemoryError):
+        return f"{name}: not enough memory to decode it; make it smaller first"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{name} can't be opened: {reason_of(error)}; check its name and permissions"
+    return f"{name} is damaged or incomplete ({reason_of(error)}); get it again"
+
+
+def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[str, ...]) -> str:
+    """What a file that no decoder takes seems to be."""
+    with _file(source) as file:
+        file.seek(0)
+        head = file.read(256)
+    head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not head:
+        return f"{name} is empty; get it again"
+    if head.startswith(b"<"):
+        return f"{name} is a web page or drawing (HTML, SVG, XML), not a picture; get the picture itself"
+    return f"{name} is damaged or no picture; it must be one of {', '.join(formats)}"

@@ -1,0 +1,75 @@
+"""Files that others made: only regular ones are opened, and no more is read of them than their content deserves."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from typing import BinaryIO
+
+NOT_REGULAR = "it is a device, a pipe or a socket, not a file"
+
+Location = str | os.PathLike[str]
+
+
+class OverBudget(Exception):
+    """More of a file was asked for than its content deserves."""
+
+
+def open_regular(path: Location) -> BinaryIO:
+    """Open a file for reading, without waiting for a pipe; raises OSError, also if it is no regular file."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    handle = os.open(path, flags)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def size_of(file: BinaryIO) -> int:
+    """Return the number of bytes of a file that can be sought in."""
+    before = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(before)
+    return size
+
+
+class Budgeted(io.RawIOBase):
+    """A file of which at most `budget` bytes are read, all reads together; then reading raises OverBudget."""
+
+    def __init__(self, file: BinaryIO, budget: int) -> None:
+        self.file, self.left = file, budget
+        self.size = size_of(file)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read like a file; raises OverBudget instead of reading more than is left."""
+        rest = max(0, self.size - self.file.tell())
+        wanted = rest if size is None or size < 0 else min(size, rest)
+        if wanted > self.left:
+            raise OverBudget
+        data = self.file.read(wanted)
+        self.left -= len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Seek like a file."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self.file.tell()
+
+    def seekable(self) -> bool:
+        """Say that one can seek in it."""
+        return True
+
+    def readable(self) -> bool:
+        """Say that one can read it."""
+        return True
