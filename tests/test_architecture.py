@@ -49,7 +49,7 @@ OWNERS = {
     "torchvision": ("networks.torchvision_backbones", "networks.raft_flow", "weights.torchvision_files"),
     "peft": ("transfer",),
     "torchinfo": ("vision",),
-    "av": ("images.video",),
+    "av": ("images.video_source",),
     "openvino": ("feedforward.runtimes",),
     "onnxruntime": ("feedforward.runtimes",),
     "huggingface_hub": ("weights.hub",),
