@@ -60,6 +60,7 @@ OWNERS = {
     "typer": ("cli", "commands"),
     "rich": ("cli", "commands"),
     **dict.fromkeys(NETWORK, ("weights.torchvision_files",)),
+    "socket": ("weights.torchvision_files", "server.listen"),
 }
 """Libraries that only these folders or modules import."""
 

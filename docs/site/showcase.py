@@ -45,6 +45,9 @@ CHOICE: dict[str, dict[str, str]] = {
 }
 """What each method is for, in one sentence; the quick ones first."""
 
+TIMES = {"nnst": "a minute"}
+"""Which word of `words` says how long a method takes, if it is not that of its kind."""
+
 
 def show(picture: str, alt: str, caption: str) -> str:
     """One picture with a caption, as Markdown."""
@@ -70,7 +73,7 @@ def choose_method(names: list[str], slow: set[str], language: str) -> str:
         if picture is None:
             continue  # nothing was painted by it yet; the table below has it
         text = CHOICE.get(name, {}).get(language, "")
-        time = say(language, "half a minute" if name in slow else "a second")
+        time = say(language, TIMES.get(name, "half a minute" if name in slow else "a second"))
         caption = f"[`{name}`](methods/{name}.md), {time}. {text}".strip()
         figures.append(show(f"../pictures/{picture.relative_to(PICTURES)}", name, caption))
     return grid("choice", figures)

@@ -57,6 +57,7 @@ WORDS = {
         "arguments": "arguments and flags",
         "a second": "a second or less",
         "half a minute": "half a minute",
+        "a minute": "a minute",
     },
     "zh": {
         "options": "选项",
@@ -105,6 +106,7 @@ WORDS = {
         "arguments": "参数",
         "a second": "不到一秒",
         "half a minute": "半分钟",
+        "a minute": "一分钟",
     },
 }
 
