@@ -98,12 +98,14 @@ def show_styles(infos: dict[str, dict[str, Any]], cards: dict[str, Path], langua
 
 def paint_thumbnails(cards: dict[str, Path]) -> None:
     """Paint the server's small landscape in each style, unless that was done since the style or the method changed."""
-    from impasto.server.gallery import Gallery
+    from impasto.server.landscape import landscape
 
     THUMBNAILS.mkdir(parents=True, exist_ok=True)
     network = (Path(impasto.__file__).parent / "weights" / "swift.safetensors").stat().st_mtime
-    gallery = Gallery()
-    for name, card in cards.items():
-        target = THUMBNAILS / f"{name}.jpg"
-        if not target.is_file() or target.stat().st_mtime < max(network, card.stat().st_mtime):
-            target.write_bytes(gallery.picture(name))
+    targets = {name: THUMBNAILS / f"{name}.jpg" for name in cards}
+    old = [name for name, path in targets.items() if not path.is_file() or path.stat().st_mtime < network]
+    stale = [name for name in cards if name in old or targets[name].stat().st_mtime < cards[name].stat().st_mtime]
+    if stale:
+        model = impasto.load()
+        for name in stale:
+            impasto.write_image(model.stylize(landscape(), name), targets[name], quality=88)
