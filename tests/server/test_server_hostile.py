@@ -116,7 +116,7 @@ GOOD = {
     "one row": saved(Image.new("RGB", (200, 1)), "PNG"),
     "cmyk": saved(Image.new("CMYK", (40, 30), (9, 99, 9, 9)), "JPEG"),
     "palette": saved(Image.new("RGB", (40, 30), (9, 99, 9)).quantize(4), "PNG"),
-    "palette with transparency": saved(Image.new("RGB", (40, 30)).quantize(4), "PNG", transparency=0),
+    "palette with transparency": saved(Image.linear_gradient("L").resize((40, 30)).quantize(4), "PNG", transparency=0),
     "bilevel": saved(Image.new("1", (40, 30), 1), "PNG"),
     "grey with alpha": saved(Image.new("LA", (40, 30), (90, 9)), "PNG"),
     "16 bit": saved(Image.new("I;16", (40, 30), 30_000), "PNG"),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from impasto.errors import ImageError
 from impasto.images.decoding import Floats, srgb
-from impasto.images.opening import MOST_SCANS, opened, read_pixels, reason_of
+from impasto.images.opening import opened, read_pixels, reason_of
 from impasto.images.png import encode_png
 from impasto.images.tensors import MAX_PIXELS, check_sides, is_finite, resize
 from impasto.images.transparency import fill_hidden, resize_covered, visible_part
@@ -97,8 +97,6 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
             raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photo with its depth map or the like
             raise ImageError(f"{name} is an animation; send a single picture")
-        if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
-            raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it as a plain JPEG")
 
     return _to_picture(*read_pixels(io.BytesIO(data), max_pixels, name, TRUSTED, check))
 
