@@ -52,6 +52,6 @@ def adapt(
     about = arguments.given(title=title, artist=artist, year=year)
     plan = cli_adapt_run.plan(ctx, words, content or [], about, output, preview, force=force)
     result = (cli_adapt_run.rehearse if dry_run else cli_adapt_run.run)(plan)
-    terminal.print_json(result) if json else typer.echo(result["output"])
+    terminal.print_json(result) if json else terminal.say_path(result["output"])
     if result.get("ended") == cli_adapt_run.INTERRUPTED:
         raise typer.Exit(130)

@@ -140,7 +140,7 @@ def _run(
             await super().startup(sockets)
             if self.started:
                 shown = f"http://{place}:{self.servers[0].sockets[0].getsockname()[1]}/{secret}"
-                terminal.print_json({"url": shown, "devices": devices}, line=True) if json else typer.echo(shown)
+                terminal.print_json({"url": shown, "devices": devices}, line=True) if json else terminal.say(shown)
 
     config = uvicorn.Config(
         app,

@@ -145,4 +145,4 @@ def train(
     built = training_run.build(recipe, options, pictures)
     run = training_run.rehearse if dry_run else training_run.run
     result = run(built, pictures, options, folder, resume=resume, log=log)
-    terminal.print_json(result) if json else typer.echo(result["output"])
+    terminal.print_json(result) if json else terminal.say_path(result["output"])

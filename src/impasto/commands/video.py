@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -17,12 +16,13 @@ from torch import Tensor
 
 from impasto.atomic import write_atomically
 from impasto.batch.painter import Painter
-from impasto.commands import stylize
+from impasto.commands import stylize, terminal
 from impasto.commands.arguments import check_target
 from impasto.commands.progress import Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
 from impasto.commands.video_report import measure, paint_strip
 from impasto.errors import ImpastoError, OptionError
+from impasto.escaping import to_json
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import WRITABLE, Picture, read_image, write_image
 from impasto.images.flow import estimate_flow, has_flow
@@ -148,8 +148,8 @@ def plan(
     source, strip, report = recipe.content, places.strip, places.report
     assert source is not None
     info = probe_video(source)
-    stems = "-".join(path.stem for path in (source, *recipe.styles))[: record_module.LONGEST_STEM]
-    target = check_target(places.output or Path(f"{stems}.mp4"), force, tuple(ENCODERS))
+    stem = record_module.file_stem(*(path.stem for path in (source, *recipe.styles)))
+    target = check_target(places.output or Path(f"{stem}.mp4"), force, tuple(ENCODERS))
     if target.resolve() == source.resolve():
         raise ImpastoError(f"{target} is the video itself; give -o another name")
     check_video(source, target)
@@ -211,7 +211,7 @@ def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
 
 def rehearse(work: Work) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
-    typer.echo(f"dry run: {_title(work)}; nothing was written", err=True)
+    terminal.say(f"dry run: {_title(work)}; nothing was written", err=True)
     return {"output": str(work.target), **work.make_record(), "frames": work.info.frames, "dry_run": True}
 
 
@@ -223,7 +223,7 @@ def paint_video(work: Work, *, quiet: bool) -> dict[str, Any]:
     try:
         frames = _paint_frames(work, done, quiet)
     except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on", err=True)
+        terminal.say("interrupted: the same command goes on", err=True)
         raise typer.Exit(130) from None
     made: dict[str, Any] = {"output": str(work.target), **record, "frames": len(frames)}
     if work.strip is not None:
@@ -241,7 +241,7 @@ def paint_video(work: Work, *, quiet: bool) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+    return (to_json(value, indent=2) + "\n").encode()
 
 
 def _title(work: Work) -> str:
