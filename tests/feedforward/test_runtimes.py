@@ -22,6 +22,7 @@ from impasto.feedforward.runtimes import (
     check_runtime,
     installed,
     open_session,
+    openvino_has_bf16,
     run,
     write_graph,
 )
@@ -119,11 +120,19 @@ def test_openvino_in_a_process_of_its_own() -> None:
 
 @pytest.mark.skipif(missing("openvino"), reason="no OpenVINO, or tested elsewhere")
 def test_openvino_works_in_bfloat16() -> None:
+    if not openvino_has_bf16():
+        with pytest.raises(OptionError, match="openvino can't work in bf16 on this processor"):
+            load("adain", precision="bf16", runtime="openvino")
+        return
     photo, style = painting(70, 86, seed=2), painting()
     found = load("adain", precision="bf16", runtime="openvino").stylize(photo, style)
     error = (found - load("adain", precision="fp32").stylize(photo, style)).square().mean()
     assert found.dtype == torch.float32
     assert -10 * error.log10() >= 40
+    half = load("adain", precision="bf16", runtime="openvino")
+    flat = torch.full((1, 3, 48, 64), 0.5)
+    wanted = load("adain", precision="fp32", runtime="openvino").stylize(flat, style)
+    assert (half.stylize(flat, style) - wanted).abs().max() <= 1 / 255  # in bfloat16 it would be noise
 
 
 def test_mistakes_are_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

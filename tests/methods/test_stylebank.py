@@ -286,12 +286,12 @@ def test_training_learns_to_rebuild_and_to_paint(network: StyleBankNetwork, pict
             return painted, float((network.rebuild(picture) - picture).square().mean())
 
     before = losses()
-    for number in range(30):
+    for number in range(60):
         step(task, picture, number)
         optimizer.step()
     after = losses()
-    assert after[0] < 0.9 * before[0]
-    assert after[1] < 0.85 * before[1]
+    assert after[0] < 0.75 * before[0]  # 0.33 to 0.42 by processor: rounding errors grow from step to step
+    assert after[1] < 0.9 * before[1]  # 0.71 to 0.74
 
 
 @torch.no_grad()

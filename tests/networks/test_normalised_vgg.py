@@ -1,4 +1,4 @@
-"""The normalised VGG-19 from tiny random files, against the same network written out by hand."""
+"""The normalised VGG-19 from tiny random files, against the same network written out by hand, both in float64."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def tensors(deepest: str = "conv5_1", heads: bool = False) -> dict[str, Tensor]:
 
 def naive(weights: dict[str, Tensor], image: Tensor) -> dict[str, Tensor]:
     """All layers, and the heads' by the name ``head...``, step by step."""
+    weights = {name: tensor.double() for name, tensor in weights.items()}
     x = F.conv2d(image, weights["conv0.weight"], weights["conv0.bias"])
     found = {"image": image, "conv0": x}
     for name in (key.split(".")[0] for key in weights if key.startswith("conv") and key.endswith("weight")):
@@ -61,8 +62,8 @@ def write(path: Path, weights: dict[str, Tensor]) -> Path:
 @pytest.mark.parametrize("size", [(32, 32), (37, 51)])
 def test_every_layer_is_the_naive_ones(tmp_path: Path, size: tuple[int, int]) -> None:
     weights = tensors()
-    model = NormalisedVGG([write(tmp_path / "x.safetensors", weights)])
-    image = torch.rand(2, 3, *size)
+    model = NormalisedVGG([write(tmp_path / "x.safetensors", weights)]).double()
+    image = torch.rand(2, 3, *size, dtype=torch.float64)
     expected = naive(weights, image)
     found = model(image, expected)
     assert set(found) == set(expected)
@@ -72,8 +73,8 @@ def test_every_layer_is_the_naive_ones(tmp_path: Path, size: tuple[int, int]) ->
 
 def test_heads_give_the_layers_that_they_are_named_after(tmp_path: Path) -> None:
     weights = tensors(heads=True)
-    model = NormalisedVGG([write(tmp_path / "x.safetensors", weights)])
-    image = torch.rand(1, 3, 32, 40)
+    model = NormalisedVGG([write(tmp_path / "x.safetensors", weights)]).double()
+    image = torch.rand(1, 3, 32, 40, dtype=torch.float64)
     expected, found = naive(weights, image), model(image, FIRSTS)
     for layer, width in zip(FIRSTS, HEAD_WIDTHS, strict=True):
         torch.testing.assert_close(found[layer], expected[layer.replace("relu", "head")])
@@ -84,8 +85,8 @@ def test_exact_files_come_before_files_with_heads(tmp_path: Path) -> None:
     exact, thin = tensors("conv3_1"), tensors(heads=True)
     write(tmp_path / "b.safetensors", exact)
     write(tmp_path / "a.safetensors", thin)
-    model = NormalisedVGG.from_folder(tmp_path)
-    image = torch.rand(1, 3, 32, 32)
+    model = NormalisedVGG.from_folder(tmp_path).double()
+    image = torch.rand(1, 3, 32, 32, dtype=torch.float64)
     found, first, second = model(image, [*FIRSTS, "conv2_2"]), naive(exact, image), naive(thin, image)
     for layer in ("relu1_1", "conv2_2", "relu2_1", "relu3_1"):
         torch.testing.assert_close(found[layer], first[layer])

@@ -34,6 +34,7 @@ from impasto.cli.texture import texture
 from impasto.cli.train import train
 from impasto.cli.transfer import fit, predict
 from impasto.cli.video import video
+from impasto.cli.web import web
 from impasto.commands.arguments import OpenCommand
 from impasto.commands.terminal import say
 from impasto.errors import ImpastoError, is_out_of_memory
@@ -54,6 +55,7 @@ app.command(cls=OpenCommand)(stylize)
 app.command(cls=OpenCommand)(batch)
 app.command(cls=OpenCommand)(video)
 app.command(cls=OpenCommand)(serve)
+app.command()(web)
 app.command()(methods)
 app.command()(styles)
 app.add_typer(style, name="style")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from impasto.feedforward.stages import RESULT, Flow, MomentsOf, Stage, Work
 from impasto.networks.layers import StepDecoder, size_below
-from impasto.ops.cpu_kernels import scale_channels
+from impasto.ops.cpu_kernels import round_scale, scale_channels
 from impasto.ops.moments import Moments, moments
 
 Targets = Mapping[int, tuple[Tensor, Tensor]]
@@ -33,7 +33,7 @@ def adaptive_instance_norm(
     Departs from the paper: nothing.
     """
     own = own or moments(content, full=False)
-    scale = deviation / own.deviation()
+    scale = round_scale(deviation / own.deviation(), content)
     return scale_channels(content, scale, mean - own.mean * scale, relu=relu, plus=plus)
 
 

@@ -7,7 +7,10 @@ style cards, mixtures, strength, masks, tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,6 +30,18 @@ UNCHANGED = (nn.Identity, nn.Dropout)
 Session = Callable[[Any], Sequence[Any]]
 """From one numpy array, (B, C, H, W) float32, to those of the graph's outputs."""
 
+_FULL = ContextVar("impasto_full_precision", default=False)
+
+
+@contextmanager
+def running_in_full(wanted: bool) -> Iterator[None]:
+    """Let chains run in full precision if `wanted`, even if they were made for bfloat16."""
+    token = _FULL.set(wanted)
+    try:
+        yield
+    finally:
+        _FULL.reset(token)
+
 
 def installed(name: str) -> bool:
     """Whether the runtime called `name` can be used here."""
@@ -43,6 +58,8 @@ def check_runtime(name: str, device: torch.device, precision: str) -> None:
         raise OptionError(f"--runtime {name} works on the CPU here, not on {device.type}: add --device cpu")
     if name == "onnxruntime" and precision == "bf16":
         raise OptionError("--runtime onnxruntime works in fp32: leave --precision out, or use openvino")
+    if name == "openvino" and precision == "bf16" and not openvino_has_bf16():
+        raise OptionError("--runtime openvino can't work in bf16 on this processor: leave --precision out")
 
 
 class Chain(nn.Module):
@@ -50,12 +67,18 @@ class Chain(nn.Module):
 
     def __init__(self, chain: nn.Module, runtime: str, *, half: bool) -> None:
         super().__init__()
-        self.chain = chain
-        self.session = open_session(write_graph(self.path(), {}), runtime, half=half)
+        self.chain, self.runtime, self.half_precision = chain, runtime, half
+        self.sessions: dict[bool, Session] = {}
+        self._session(half)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the chain itself, in float32."""
-        return run(self.session, x)[0]
+        return run(self._session(self.half_precision and not _FULL.get()), x)[0]
+
+    def _session(self, half: bool) -> Session:
+        if half not in self.sessions:
+            self.sessions[half] = open_session(write_graph(self.path(), {}), self.runtime, half=half)
+        return self.sessions[half]
 
     def path(self) -> list[nn.Module]:
         """The layers in the order in which they run."""
@@ -75,7 +98,7 @@ class ChainBackbone(Backbone):
         )
         self.mean, self.std = backbone.mean, backbone.std
         self.runtime, self.half_precision = runtime, half
-        self.sessions: dict[tuple[str, ...], Session] = {}
+        self.sessions: dict[tuple[bool, *tuple[str, ...]], Session] = {}
 
     def forward(self, image: Tensor, layers: Iterable[str], *, rounded: bool = False) -> dict[str, Tensor]:
         """As every backbone, in float32."""
@@ -90,13 +113,14 @@ class ChainBackbone(Backbone):
         return found
 
     def _session(self, names: tuple[str, ...]) -> Session:
-        if names not in self.sessions:
+        half = self.half_precision and not _FULL.get()
+        if (half, *names) not in self.sessions:
             last = list(self.steps).index(names[-1]) + 1
             chain = list(self.steps.items())[:last]
             taps = {step: [self.heads[name]] if name in self.heads else [] for name, step in chain if name in names}
             graph = write_graph([step for _, step in chain], taps)
-            self.sessions[names] = open_session(graph, self.runtime, half=self.half_precision)
-        return self.sessions[names]
+            self.sessions[half, *names] = open_session(graph, self.runtime, half=half)
+        return self.sessions[half, *names]
 
 
 def switch(model: object, runtime: str, *, half: bool) -> None:
@@ -123,6 +147,17 @@ def run(session: Session, x: Tensor) -> list[Tensor]:
         if any(word in str(error).lower() for word in ("alloc", "memory")):
             raise MemoryError(str(error)) from error
         raise
+
+
+@functools.cache
+def openvino_has_bf16() -> bool:
+    """Whether OpenVINO runs a convolution and a pooling in bfloat16 here; what it says of itself can be wrong."""
+    chain = [Conv(3, 16), nn.ReLU(), nn.MaxPool2d(2), Conv(16, 16)]
+    try:
+        session = open_session(write_graph(chain, {}), "openvino", half=True)
+        return bool(torch.isfinite(run(session, torch.rand(1, 3, 32, 32))[0]).all())
+    except RuntimeError:
+        return False
 
 
 def open_session(graph: bytes, runtime: str, *, half: bool) -> Session:

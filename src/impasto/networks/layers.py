@@ -18,6 +18,7 @@ from impasto.ops.cpu_kernels import (
     convolve_doubled,
     device_of,
     halve,
+    onednn_has_bf16,
     pad_edges,
 )
 
@@ -226,7 +227,7 @@ def freeze(module: nn.Module) -> nn.Module:
 
 def _cpu_has_bf16(device: torch.device) -> bool:
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public name for it in torch 2.15
-    return device.type == "cpu" and supported is not None and bool(supported())
+    return device.type == "cpu" and supported is not None and bool(supported()) and onednn_has_bf16()
 
 
 def in_half(device: torch.device, precision: str) -> bool:

@@ -162,14 +162,22 @@ def convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride:
 
 def _kind_of(x: Tensor) -> torch.dtype | None:
     """The precision in which oneDNN convolves `x`; None: not at all, or not with a ReLU."""
-    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:  # type: ignore[no-untyped-call]
+    if not _onednn_is_on():
         return None
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    library = torch.ops.mkldnn
-    known = kind == torch.float32 or (
-        kind == torch.bfloat16 and hasattr(library, "_is_mkldnn_bf16_supported") and library._is_mkldnn_bf16_supported()
-    )
-    return kind if known and hasattr(library, "_convolution_pointwise") else None
+    known = kind == torch.float32 or (kind == torch.bfloat16 and onednn_has_bf16())
+    return kind if known and hasattr(torch.ops.mkldnn, "_convolution_pointwise") else None
+
+
+def _onednn_is_on() -> bool:
+    available = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[no-untyped-call]
+    return bool(available)
+
+
+def onednn_has_bf16() -> bool:
+    """Whether oneDNN is there and convolves in bfloat16 on this processor; ``ONEDNN_MAX_CPU_ISA`` counts, too."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None) if _onednn_is_on() else None
+    return supported is not None and bool(supported())
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
@@ -265,20 +273,35 @@ def _spread(x: Tensor) -> Tensor:
     return rows.reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
 
 
+def round_scale(scale: Tensor, x: Tensor) -> Tensor:
+    """`scale` as `scale_channels` uses it for `x`: rounded to the precision of `x`, kept in its own.
+
+    Compute a shift that cancels ``x * scale`` from this one: in bfloat16 a flat channel of 9.3, scaled by 316 and
+    shifted by what the exact scale asks for, is 5 off.
+    """
+    return scale.to(x.dtype).to(scale.dtype)
+
+
 def scale_channels(
     x: Tensor, scale: Tensor, shift: Tensor | None = None, *, relu: bool = False, plus: Tensor | None = None
 ) -> Tensor:
     """``x * scale + shift``, its ReLU if `relu`, and then `plus` added, all (B, C, H, W).
 
-    scale, shift: (1 or B, C). By oneDNN it is a convolution of each channel by itself, with its ReLU in one pass.
+    scale, shift: (1 or B, C); the scale is rounded to the precision of `x`, the shift and the sum are not, only the
+    outcome. By oneDNN it is a convolution of each channel by itself, with its ReLU in one pass.
     """
     scale = scale.to(x.dtype)
-    shift = torch.zeros_like(scale) if shift is None else shift.to(x.dtype)
-    y = _scale_by_convolution(x, scale, shift, relu) if len(scale) == 1 else None
+    shift = torch.zeros_like(scale, dtype=_sum_kind(x)) if shift is None else shift.to(_sum_kind(x))
+    y = _scale_in_one_pass(x, scale, shift, relu) if len(scale) == 1 else None
     if y is None:
-        y = torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
+        y = torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None]).to(x.dtype)
         y = F.relu_(y) if relu else y
     return y if plus is None else y + plus if relu and y.requires_grad else y.add_(plus)
+
+
+def _sum_kind(x: Tensor) -> torch.dtype:
+    """The precision in which what is in that of `x` is summed."""
+    return torch.float32 if x.dtype in HALF else x.dtype
 
 
 def add_scaled(x: Tensor, other: Tensor, scale: Tensor) -> Tensor:
@@ -296,20 +319,40 @@ def add_scaled(x: Tensor, other: Tensor, scale: Tensor) -> Tensor:
     return scale_channels(other, scale, plus=x)
 
 
-def _scale_by_convolution(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor | None:
+def mix_channels(x: Tensor, matrix: Tensor, mean: Tensor, target: Tensor) -> Tensor:
+    """``matrix @ (x - mean) + target`` at every position of `x`, (B, C, H, W), to (B, D, H, W).
+
+    matrix: (D, C); mean: (C,) of `x`, target: (D,). In half precision neither the mean nor the target is rounded.
+    """
+    kernel = matrix.to(x.dtype)
+    with torch.autocast(device_of(x), enabled=False):
+        if x.dtype not in HALF:
+            return F.conv2d(x, kernel[:, :, None, None], (target - matrix @ mean).to(x.dtype))
+        if _kind_of(x) == x.dtype and _last(x) and _is_free(x, kernel):
+            shift = (target - kernel.to(mean.dtype) @ mean).float()
+            y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                x, kernel[:, :, None, None], shift, [0, 0], [1, 1], [1, 1], 1, "none", [], ""
+            )
+            return y
+        ones = torch.ones_like(mean)[None]
+        centred = scale_channels(x, ones, -mean[None])
+        return F.conv2d(centred, kernel[:, :, None, None], target.to(x.dtype))
+
+
+def _scale_in_one_pass(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor | None:
     """`scale_channels` where that is quicker so; None: elsewhere. torch's own such convolution is slow in float32."""
-    if x.device.type != "cpu" or not (x.dtype in HALF or relu):
-        return None
-    kernel, channels = scale[0, :, None, None, None], x.shape[1]
-    if _kind_of(x) == x.dtype and _last(x) and _is_free(x, scale, shift):
+    half = x.dtype in HALF
+    if x.device.type == "cpu" and (half or relu) and _kind_of(x) == x.dtype and _last(x) and _is_free(x, scale, shift):
+        kernel, channels = scale[0, :, None, None, None], x.shape[1]
         name = "relu" if relu else "none"
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, kernel, shift[0], [0, 0], [1, 1], [1, 1], channels, name, [], ""
         )
         return y
-    if x.dtype not in HALF:
+    if not half or x.device.type not in ("cpu", "cuda") or _traced():
         return None
-    y = F.conv2d(x, kernel, shift[0], groups=channels)
+    zeros, ones = torch.zeros_like(shift[0]), torch.ones_like(shift[0])
+    y = F.batch_norm(x, zeros, ones, scale[0].float(), shift[0], eps=0.0)
     return F.relu_(y) if relu else y
 
 

@@ -185,8 +185,9 @@ def channel_stats(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
 
 def normalize(features: Tensor, eps: float = 1e-5) -> Tensor:
     """Features with mean 0 and deviation 1 in every channel of every sample, (B, C, H, W)."""
-    mean, deviation = channel_stats(features, eps)
-    return (features - mean) / deviation
+    values = precise(features)
+    mean, deviation = channel_stats(values, eps)
+    return ((values - mean) / deviation).to(features.dtype)
 
 
 def fit_mask(mask: Tensor | None, features: Tensor) -> Tensor | None:

@@ -90,15 +90,15 @@ class _Few(OrderedDict[str, Any]):
             self.popitem(last=False)
 
 
-def add_page(app: FastAPI, studio: Studio) -> None:
-    """Put the page at the root of `app`, behind all routes that are there."""
+def add_page(app: FastAPI, studio: Studio, path: str = "/") -> None:
+    """Put the page at `path` of `app`, behind all routes that are there."""
     words = gr.I18n(**translations())
     page = build_page(studio, words)
     page.queue(max_size=MOST_EVENTS, default_concurrency_limit=MOST_EVENTS, api_open=False)
     gr.mount_gradio_app(
         app,
         page,
-        "/",
+        path,
         allowed_paths=[],
         max_file_size=studio.limits.max_bytes,
         i18n=words,

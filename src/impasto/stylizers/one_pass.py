@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import OptionError, is_out_of_memory
-from impasto.feedforward.runtimes import check_runtime, switch
+from impasto.feedforward.fine_detail import has_fine_detail
+from impasto.feedforward.runtimes import check_runtime, openvino_has_bf16, running_in_full, switch
 from impasto.feedforward.stages import Known, MomentsSource, Stage, ask_once, run_whole
 from impasto.feedforward.tile_size import choose_tiling, free, smaller
 from impasto.feedforward.tiled_run import Tiling, measure_tiles, paint_tiles
 from impasto.images.tensors import LEAST_SIDE
 from impasto.images.windows import Canvas, Floats, Window
 from impasto.networks.layers import in_half, inference
-from impasto.options import Options as BaseOptions
+from impasto.options import Options
 from impasto.progress import OnStep, as_steps, ignore
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.styles import Style
 
 log = logging.getLogger(__name__)
+
+
+class OnePassOptions(Options):
+    """Options of every one-pass method."""
+
+    weights: str = Field("", description="local weights file instead of the shipped one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
 class OnePass(Stylizer):
@@ -35,7 +45,7 @@ class OnePass(Stylizer):
 
     options: Any
 
-    def __init__(self, options: BaseOptions, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
+    def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         super().__init__(options, device=device, preset=preset)
         self.tiling: Tiling | Literal["auto"] | None = "auto"
 
@@ -63,19 +73,35 @@ class OnePass(Stylizer):
             return
         if self.runtime != "torch":
             raise OptionError(f"this {self.name} is run by {self.runtime} already: load another one")
-        switch(self, name, half=name == "openvino" and in_half(self.device, self.options.precision))
+        half = name == "openvino" and in_half(self.device, self.chosen_precision) and openvino_has_bf16()
+        switch(self, name, half=half)
         self.runtime = name
 
     @property
     def precision(self) -> str:
         """Of torch's arithmetic: another runtime takes and gives float32."""
-        return str(self.options.precision) if self.runtime == "torch" else "fp32"
+        return self.chosen_precision if self.runtime == "torch" else "fp32"
+
+    @property
+    def chosen_precision(self) -> str:
+        """Of the convolutions, whatever runs them: as the options say."""
+        return str(self.options.precision)
+
+    @contextmanager
+    def _arithmetic(self, content: Canvas, masks: Sequence[Tensor] = ()) -> Iterator[int]:
+        """Run in the chosen precision, or in full precision if half would blow up what `content` rounds off.
+
+        Gives the bytes of a number.
+        """
+        half = in_half(self.device, self.chosen_precision) and has_fine_detail(content, masks)
+        with inference(self.device, self.precision if half else "fp32"), running_in_full(not half):
+            yield 2 if half and self.runtime == "torch" else 4
 
     def encode_style(self, image: Tensor) -> Style:
         """What the encoder sees of a painting, (1, 3, H, W), of any size."""
-        with inference(self.device, self.precision):
+        with self._arithmetic(Floats(image)) as element:
             stages = (self.style_stage(),)
-            cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, self.element)
+            cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
             found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
             return Style({name: value.to(self.dtype) for name, value in found.items()}, found.kind, found.info)
 
@@ -109,9 +135,17 @@ class OnePass(Stylizer):
         return self._run_stages(content, partial(self.stages, style, strength, size), mask, on_step)
 
     def _run_stages(
-        self, content: Tensor, plan: Callable[[], Sequence[Stage]], mask: Tensor | None, on_step: OnStep
+        self,
+        content: Tensor,
+        plan: Callable[[], Sequence[Stage]],
+        mask: Tensor | None,
+        on_step: OnStep,
+        regions: Sequence[Tensor] = (),
     ) -> Tensor:
-        """What the stages that `plan` makes paint of `content`, (1, 3, H, W), in one piece or in tiles."""
+        """What the stages that `plan` makes paint of `content`, (1, 3, H, W), in one piece or in tiles.
+
+        regions: masks of what the stages measure by themselves, instead of `mask`.
+        """
         target = Floats(content.new_empty(0))
 
         def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
@@ -121,7 +155,7 @@ class OnePass(Stylizer):
             target.image = torch.empty_like(content, device=self.device)
             return target
 
-        found = self._paint(Floats(content), begin, whole, plan, mask, on_step)
+        found = self._paint(Floats(content), begin, whole, plan, mask, on_step, regions)
         return target.image if found is None else found
 
     def paint(
@@ -147,13 +181,14 @@ class OnePass(Stylizer):
         plan: Callable[[], Sequence[Stage]],
         mask: Tensor | None,
         on_step: OnStep,
+        regions: Sequence[Tensor] = (),
     ) -> Tensor | None:
         """The ladder: in one piece if that fits, else in tiles, halved as long as memory runs out."""
-        with inference(self.device, self.precision):
+        with self._arithmetic(content, regions or ([] if mask is None else [mask])) as element:
             stages, source = plan(), ask_once(self.moments_of)
             cut = self.tiling
             if cut == "auto":
-                cut = choose_tiling(stages, content.size, self.device, self.element)
+                cut = choose_tiling(stages, content.size, self.device, element)
             while True:
                 self.cut = cut
                 try:
@@ -168,5 +203,5 @@ class OnePass(Stylizer):
                     if not is_out_of_memory(error):
                         raise
                 free(self.device)
-                cut = smaller(cut, stages, content.size, self.device, self.element)
+                cut = smaller(cut, stages, content.size, self.device, element)
                 log.warning("not enough memory: once more, in tiles of %d px", cut.tile)

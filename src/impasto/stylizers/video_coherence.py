@@ -21,6 +21,14 @@ CUT, CUT_RATIO = 0.08, 4.0
 """A cut: frames that differ by this much on average, and by so many times what is usual."""
 USUAL, USUAL_MEMORY = 0.03, 0.8
 """What is usual before anything was seen, and how much each frame counts less than the next one."""
+FLAT = 6 / 255
+"""A frame whose pixels differ by no more than this in every channel shows nothing."""
+
+
+def is_flat(frame: Tensor) -> bool:
+    """Whether `frame`, (1, 3, H, W), shows nothing: a black frame, say, whose moments would spoil the next shot's."""
+    least, most = torch.aminmax(frame.flatten(2), dim=2)
+    return bool((most - least <= FLAT).all())
 
 
 class SmoothedMoments:
@@ -57,8 +65,8 @@ class Coherence:
 
     memory: that of `SmoothedMoments`. carried: the share of the last result, moved along the flow, where the flow can
     be trusted; a method that optimises starts from it as well. held: the weight of `TemporalLoss`, by which such a
-    method stays near it (both by Ruder et al. 2016, sec. 4). Where both are 0, no flow is measured. All begins anew at
-    cuts. estimate: what measures the flow.
+    method stays near it (both by Ruder et al. 2016, sec. 4). Where both are 0, no flow is measured. All starts over at
+    cuts and after flat frames. estimate: what measures the flow.
     """
 
     def __init__(
@@ -80,8 +88,9 @@ class Coherence:
         """The result for `frame`, (1, 3, H, W); `paint` makes it of the frame alone. Rounded as 8 bits would be."""
         if self.last is not None and self._is_cut(self.last[0], frame):
             self.cuts += 1
-            self.moments.forget()
-            self.last = None
+            self._start_over()
+        elif self.last is not None and is_flat(self.last[0]):
+            self._start_over()
         moved = self._moved(frame) if self.carried or self.held else None
         self.moments.begin()
         before = self.model.moments_of, self.model.start_from, self.model.more_terms
@@ -100,6 +109,13 @@ class Coherence:
         result = result.mul(255).round().div(255)
         self.last = frame, result
         return result
+
+    def _start_over(self) -> None:
+        """Forget all frames. After a flat one, nothing is usual either: its shot had no movement to compare with."""
+        if self.last is not None and is_flat(self.last[0]):
+            self.usual = USUAL
+        self.moments.forget()
+        self.last = None
 
     def _moved(self, frame: Tensor) -> tuple[Tensor, Tensor] | None:
         """The last result moved to where things are now, and where that can be trusted."""

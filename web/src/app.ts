@@ -1,0 +1,498 @@
+// What is chosen, what is shown, and how one becomes the other.
+
+import { Engine, PaintError, type Shown } from "./engine/client";
+import type { BuiltInStyle, Models } from "./engine/models";
+import type { Order, StylePart } from "./engine/painter";
+import * as server from "./server";
+import * as store from "./store";
+import { say, type Word } from "./words";
+
+export interface Style {
+  id: string;
+  title: string;
+  artist: string;
+  year: string;
+  picture: string;
+  numbers?: number[];
+  file?: Blob;
+}
+
+export interface View extends Shown {
+  key: string;
+  /** Whether it has the size of the download. */
+  full: boolean;
+  /** What the server painted. */
+  picture: Blob | null;
+}
+
+type Activity = "idle" | "loading" | "painting" | "saving" | "camera";
+
+const PREVIEW_SIDE = 1024;
+const PREVIEW_FROM = 1400;
+const SERVER_PIXELS = 24_000_000;
+const HISTORY_DELAY = 1500;
+const MOST_HISTORY = 24;
+const FIXED = ["johnson", "conditional_norm", "stylebank", "metastyle", "texture_network"];
+/** Methods that read the painting itself, not its statistics: for own paintings only. */
+const READS_PAINTING = ["nnst"];
+const QUALITIES: Record<string, string> = { quick: "swift", painted: "gatys", finest: "nnst" };
+
+export class App {
+  photos: store.PhotoRecord[] = [];
+  styles: Style[] = [];
+  history: store.HistoryRecord[] = [];
+  methods: server.Method[] | null = null;
+  choice: store.Choice = {
+    photo: null,
+    style: "starry-night",
+    second: null,
+    mixing: false,
+    mix: 0.5,
+    strength: 1,
+    colours: false,
+    quality: "quick",
+    longer: null,
+  };
+  view: View | null = null;
+  activity: Activity = "idle";
+  share: number | null = null;
+  message = "";
+  error = "";
+  job: server.Job | null = null;
+  private began = 0;
+  private wanted = false;
+  private busy = false;
+  private later = 0;
+  private readonly listeners: (() => void)[] = [];
+
+  constructor(readonly engine: Engine) {}
+
+  // --- changes
+
+  onChange(listener: () => void): void {
+    this.listeners.push(listener);
+  }
+
+  changed(): void {
+    for (const listener of this.listeners) listener();
+  }
+
+  /** Read what was remembered and what there is; then go on where the last visit ended. */
+  async begin(models: Models, methods: server.Method[] | null): Promise<void> {
+    this.methods = methods;
+    this.styles = models.styles.map(builtIn);
+    for (const record of await store.list("paintings")) this.styles.push(own(record));
+    this.photos = await store.list("photos");
+    this.history = (await store.list("history")).reverse();
+    this.choice = { ...this.choice, ...store.recall<store.Choice>("choice") };
+    if (!this.findPhoto()) this.choice.photo = this.photos.at(-1)?.id ?? null;
+    if (!this.styles.some((style) => style.id === this.choice.style)) this.choice.style = this.styles[0].id;
+    if (!this.styles.some((style) => style.id === this.choice.second)) this.choice.second = null;
+    if (!this.qualities().includes(this.choice.quality)) this.choice.quality = "quick";
+    this.changed();
+    const job = store.recall<{ id: string; choice: store.Choice }>("job");
+    if (job !== null && this.methods !== null && this.photos.some((photo) => photo.id === job.choice.photo)) {
+      this.choice = job.choice;
+      void this.followJob(job.id);
+    } else if (this.findPhoto()) this.request();
+  }
+
+  choose(change: Partial<store.Choice>): void {
+    this.choice = { ...this.choice, ...change };
+    if (!this.qualities().includes(this.choice.quality)) this.choice.quality = "quick";
+    store.remember("choice", this.choice);
+    this.error = "";
+    this.request();
+  }
+
+  findPhoto(): store.PhotoRecord | null {
+    return this.photos.find((photo) => photo.id === this.choice.photo) ?? null;
+  }
+
+  findStyle(id: string | null): Style | null {
+    return this.styles.find((style) => style.id === id) ?? null;
+  }
+
+  // --- photos and paintings
+
+  async addPhotos(files: Iterable<File | Blob>): Promise<void> {
+    for (const file of files) {
+      try {
+        const id = store.newId();
+        this.note("loading");
+        const { width, height } = await this.engine.look(id, file);
+        const name = file instanceof File ? stem(file.name) : "photo";
+        const record = { id, name, file, width, height, added: Date.now() };
+        this.photos.push(record);
+        await store.put("photos", record);
+        this.note("idle");
+        this.choose({ photo: id });
+      } catch (error) {
+        this.fail(error);
+      }
+    }
+  }
+
+  async removePhoto(id: string): Promise<void> {
+    this.photos = this.photos.filter((photo) => photo.id !== id);
+    await store.remove("photos", id);
+    if (this.choice.photo === id) {
+      this.view = null;
+      this.choose({ photo: this.photos.at(-1)?.id ?? null });
+    } else this.changed();
+  }
+
+  async addPaintings(files: Iterable<File>): Promise<void> {
+    for (const file of files) {
+      try {
+        (await createImageBitmap(file)).close();
+        const record = { id: store.newId(), name: stem(file.name), file, added: Date.now() };
+        this.styles.push(own(record));
+        await store.put("paintings", record);
+        this.pick(record.id);
+      } catch {
+        this.fail(new PaintError("picture", "painting"));
+      }
+    }
+  }
+
+  async removePainting(id: string): Promise<void> {
+    this.styles = this.styles.filter((style) => style.id !== id);
+    await store.remove("paintings", id);
+    const left = this.choice.style === id ? { style: this.styles[0].id } : {};
+    this.choose(this.choice.second === id ? { ...left, second: null } : left);
+  }
+
+  /** A click on a style: the style itself, or while mixing the second one. */
+  pick(id: string): void {
+    if (this.choice.mixing && id !== this.choice.style) this.choose({ second: id });
+    else this.choose({ style: id, second: this.choice.second === id ? null : this.choice.second });
+  }
+
+  async setMask(mask: Blob | undefined): Promise<void> {
+    const photo = this.findPhoto();
+    if (photo === null) return;
+    photo.mask = mask;
+    await store.put("photos", photo);
+    this.changed();
+  }
+
+  // --- what can be chosen
+
+  /** The qualities that suit the chosen styles. */
+  qualities(): string[] {
+    if (this.methods === null) return ["quick"];
+    const paintings = this.parts().every((part) => this.findStyle(part.id)?.file);
+    const names = this.methods
+      .map((method) => method.name)
+      .filter((name) => !FIXED.includes(name) && (paintings || !READS_PAINTING.includes(name)));
+    const known = Object.keys(QUALITIES).filter((quality) => quality === "quick" || names.includes(QUALITIES[quality]));
+    return [...known, ...names.filter((name) => !Object.values(QUALITIES).includes(name))];
+  }
+
+  /** The styles that are mixed, with their shares. */
+  parts(): StylePart[] {
+    const { style, second, mixing, mix } = this.choice;
+    const chosen = mixing && second !== null ? [[style, 1 - mix] as const, [second, mix] as const] : [[style, 1] as const];
+    return chosen.flatMap(([id, share]) => {
+      const found = this.findStyle(id);
+      return found && share > 0 ? [{ id, share, numbers: found.numbers, painting: found.file }] : [];
+    });
+  }
+
+  /** The longer side of what is shown: large photos are previewed small. */
+  previewSide(): number | null {
+    const photo = this.findPhoto();
+    if (photo === null || this.choice.longer !== null) return this.choice.longer;
+    return Math.max(photo.width, photo.height) > PREVIEW_FROM ? PREVIEW_SIDE : null;
+  }
+
+  key(): string {
+    const parts = this.parts().map((part) => `${part.id}:${part.share.toFixed(3)}`);
+    return [this.choice.photo, parts.join("+"), this.choice.colours, this.choice.longer, this.choice.quality].join("/");
+  }
+
+  get stale(): boolean {
+    return this.view !== null && this.view.key !== this.key();
+  }
+
+  /** Whether the chosen quality needs the server, and a click on Paint. */
+  get onServer(): boolean {
+    return this.choice.quality !== "quick";
+  }
+
+  get working(): boolean {
+    return this.activity === "painting" || this.activity === "saving" || this.activity === "loading";
+  }
+
+  // --- painting here
+
+  /** Paint what is chosen, soon; what was asked for before and not begun is left out. */
+  request(): void {
+    window.clearTimeout(this.later);
+    this.changed();
+    if (this.activity === "camera" || this.findPhoto() === null || this.onServer) return;
+    this.wanted = true;
+    if (!this.busy) void this.paintAll();
+  }
+
+  private async paintAll(): Promise<void> {
+    this.busy = true;
+    while (this.wanted) {
+      this.wanted = false;
+      try {
+        await this.paintOnce();
+      } catch (error) {
+        this.fail(error);
+      }
+    }
+    this.busy = false;
+  }
+
+  private async paintOnce(): Promise<void> {
+    const photo = this.findPhoto();
+    const key = this.key();
+    if (photo === null || this.view?.key === key) return;
+    this.note("painting");
+    const longer = this.previewSide();
+    const found = await this.engine.paint(this.order(photo, longer), (share) => this.progress(share));
+    this.view = { ...found, key, full: longer === this.choice.longer, picture: null };
+    this.error = "";
+    this.note("idle");
+    this.later = window.setTimeout(() => void this.keep(), HISTORY_DELAY);
+  }
+
+  private order(photo: store.PhotoRecord, longer: number | null): Order {
+    return { photo: photo.id, file: photo.file, longer, styles: this.parts(), colours: this.choice.colours };
+  }
+
+  /** The file of the chosen picture at full size. */
+  async export(photo: store.PhotoRecord, type: string): Promise<Blob> {
+    this.note("saving");
+    try {
+      const picture = photo.id === this.choice.photo && !this.stale ? (this.view?.picture ?? null) : null;
+      const order = { ...this.order(photo, this.choice.longer), strength: this.choice.strength, type, picture };
+      const blob = await this.engine.export({ ...order, mask: photo.mask ?? null }, (share) => this.progress(share));
+      this.note("idle");
+      return blob;
+    } catch (error) {
+      const size = this.choice.longer ?? Math.max(photo.width, photo.height);
+      if (error instanceof PaintError && error.reason === "memory" && this.methods !== null && photo.width * photo.height <= SERVER_PIXELS) {
+        return this.exportByServer(photo, size, type);
+      }
+      throw error;
+    }
+  }
+
+  /** A picture for which the browser has too little memory: painted by the server, put together here. */
+  private async exportByServer(photo: store.PhotoRecord, longer: number, type: string): Promise<Blob> {
+    const job = await server.start({ ...this.serverOrder(photo), method: "swift", longer });
+    await server.follow(job.id, (now) => this.progress(now.steps ? now.step / now.steps : 0));
+    const picture = await server.result(job.id);
+    const order = { ...this.order(photo, longer), strength: this.choice.strength, type, picture };
+    const blob = await this.engine.export({ ...order, mask: photo.mask ?? null });
+    this.note("idle");
+    return blob;
+  }
+
+  // --- painting by the server
+
+  async paintByServer(): Promise<void> {
+    const photo = this.findPhoto();
+    if (photo === null) return;
+    this.note("painting");
+    this.message = say("loading");
+    this.changed();
+    try {
+      const job = await server.start(this.serverOrder(photo));
+      store.remember("job", { id: job.id, choice: this.choice });
+      await this.followJob(job.id);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  private serverOrder(photo: store.PhotoRecord): server.ServerOrder {
+    const parts = this.parts();
+    const named = parts.filter((part) => !part.painting);
+    const painted = parts.filter((part) => part.painting);
+    return {
+      method: QUALITIES[this.choice.quality] ?? this.choice.quality,
+      photo: photo.file,
+      styles: named.map((part) => part.id),
+      paintings: painted.map((part) => part.painting!),
+      shares: [...named, ...painted].map((part) => part.share),
+      colours: this.choice.colours,
+      longer: this.choice.longer,
+    };
+  }
+
+  private async followJob(id: string): Promise<void> {
+    const key = this.key();
+    this.note("painting");
+    const previews = window.setInterval(() => void this.showPreview(id, key), 2000);
+    try {
+      const end = await server.follow(id, (job) => {
+        this.job = job;
+        this.message = job.waiting > 0 ? say("waiting", job.waiting) : "";
+        this.progress(job.steps ? job.step / job.steps : 0);
+      });
+      window.clearInterval(previews);
+      if (end.state === "failed") throw new server.ServerError(end.error ?? "", 422);
+      if (end.state === "cancelled") throw new PaintError("stopped", "");
+      await this.showPicture(await server.result(id), key);
+      this.note("idle");
+      await this.keep();
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      window.clearInterval(previews);
+      this.job = null;
+      store.remember("job", null);
+      this.changed();
+    }
+  }
+
+  private async showPreview(id: string, key: string): Promise<void> {
+    const picture = await server.preview(id);
+    if (picture !== null && this.job?.id === id) await this.showPicture(picture, `${key}/preview`);
+  }
+
+  private async showPicture(picture: Blob, key: string): Promise<void> {
+    const photo = this.findPhoto();
+    if (photo === null) return;
+    const painted = await createImageBitmap(picture);
+    const { width, height } = painted;
+    const size = { resizeWidth: width, resizeHeight: height, resizeQuality: "high" as const };
+    this.view = { photo: await createImageBitmap(photo.file, size), painted, key, full: true, picture };
+    this.changed();
+  }
+
+  /** End what runs; an optimisation on the server keeps its best picture. */
+  async stop(): Promise<void> {
+    this.wanted = false;
+    if (this.job !== null) {
+      try {
+        await server.cancel(this.job.id);
+      } catch (error) {
+        this.fail(error);
+      }
+    } else this.engine.stop();
+  }
+
+  // --- history
+
+  private async keep(): Promise<void> {
+    const photo = this.findPhoto();
+    if (this.view === null || photo === null || this.stale) return;
+    const id = `${this.view.key}`;
+    const old = this.history.find((record) => record.id === id);
+    const thumb = await smallPicture(this.view.painted);
+    const record: store.HistoryRecord = {
+      id,
+      choice: { ...this.choice },
+      photoName: photo.name,
+      styleName: this.styleName(),
+      thumb,
+      picture: this.view.picture ?? undefined,
+      added: Date.now(),
+    };
+    this.history = [record, ...this.history.filter((other) => other !== old)];
+    await store.put("history", record);
+    for (const last of this.history.splice(MOST_HISTORY)) await store.remove("history", last.id);
+    this.changed();
+  }
+
+  /** Go back to an earlier picture. */
+  async goBack(record: store.HistoryRecord): Promise<void> {
+    if (!this.photos.some((photo) => photo.id === record.choice.photo)) return;
+    this.choice = { ...record.choice };
+    store.remember("choice", this.choice);
+    if (record.picture) await this.showPicture(record.picture, this.key());
+    this.request();
+  }
+
+  async clearHistory(): Promise<void> {
+    for (const record of this.history) await store.remove("history", record.id);
+    this.history = [];
+    this.changed();
+  }
+
+  // --- what is said
+
+  styleName(): string {
+    return this.parts().map((part) => this.findStyle(part.id)!.title).join(" + ");
+  }
+
+  /** photo-starry-night.png */
+  fileName(photo: store.PhotoRecord, type: string): string {
+    const parts = this.parts().map((part) => {
+      const found = this.findStyle(part.id)!;
+      return found.file ? slug(found.title) : found.id;
+    });
+    return `${[slug(photo.name), ...parts].join("-")}.${type === "image/jpeg" ? "jpg" : "png"}`;
+  }
+
+  note(activity: Activity): void {
+    if (activity !== this.activity) this.began = performance.now();
+    this.activity = activity;
+    this.share = null;
+    this.message = "";
+    this.changed();
+  }
+
+  progress(share: number): void {
+    this.share = share;
+    this.changed();
+  }
+
+  /** Seconds that are left, once that can be guessed. */
+  secondsLeft(): number | null {
+    const spent = (performance.now() - this.began) / 1000;
+    return this.share && this.share > 0.05 && spent > 1 ? (spent * (1 - this.share)) / this.share : null;
+  }
+
+  fail(error: unknown): void {
+    this.note("idle");
+    if (error instanceof PaintError && error.reason === "stopped") this.message = say("stopped");
+    else this.error = explain(error);
+    this.changed();
+  }
+}
+
+/** What went wrong, for people. */
+export function explain(error: unknown): string {
+  if (error instanceof server.ServerError) {
+    return error.status === 0 ? say("errorGone") : say("errorServer", error.message);
+  }
+  const words: Record<string, Word> = { picture: "errorPicture", memory: "errorMemory", load: "errorLoad" };
+  return say((error instanceof PaintError && words[error.reason]) || "errorFault");
+}
+
+function builtIn(style: BuiltInStyle): Style {
+  const { name, title = name, artist = "", year = "", picture, numbers } = style;
+  return { id: name, title, artist, year, picture: `models/${picture}`, numbers };
+}
+
+function own(record: store.PaintingRecord): Style {
+  return { id: record.id, title: record.name, artist: "", year: "", picture: URL.createObjectURL(record.file), file: record.file };
+}
+
+function stem(name: string): string {
+  return name.replace(/\.[^.]*$/, "") || "photo";
+}
+
+/** A part of a file's name that every system takes. */
+function slug(name: string): string {
+  const plain = name.normalize("NFC").replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "");
+  return plain.slice(0, 60) || "photo";
+}
+
+async function smallPicture(bitmap: ImageBitmap): Promise<Blob> {
+  const scale = Math.min(1, 192 / Math.max(bitmap.width, bitmap.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+  canvas.getContext("2d")!.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return new Promise((resolve) => canvas.toBlob((blob) => resolve(blob!), "image/jpeg", 0.85));
+}
