@@ -28,8 +28,7 @@ from impasto.methods import load
 from impasto.methods.stylebank import StyleBank, StyleBankOptions, StyleBankTraining
 from impasto.networks.layers import count_parameters
 from impasto.optimize.perceptual_loss import PerceptualLoss
-from impasto.stylizers.fixed_styles import named_style
-from impasto.stylizers.styles import Style, mix
+from impasto.stylizers.styles import Style, mix, named_style
 from impasto.training.loop import Report
 from impasto.weights import load_weights, manifest, save_weights
 from tiny import narrow_slim, painting
