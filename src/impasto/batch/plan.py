@@ -10,9 +10,9 @@ from pathlib import Path
 
 from impasto.errors import ImpastoError, OptionError
 from impasto.images.files import WRITABLE
-from impasto.runs.record import CARD, Recipe, check_recipe, file_stem, sidecar
+from impasto.runs.record import Recipe, check_recipe, file_stem, sidecar
 from impasto.runs.remote_files import find_remote, has_pattern, is_remote, to_path, url_of
-from impasto.stylizers.styles import built_in_styles
+from impasto.stylizers.styles import CARD, built_in_styles
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 

@@ -86,7 +86,7 @@ def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, n
     name: what errors call it. Raises ImageError if there is no such picture, if it is damaged or if it has more than
     max_pixels.
     """
-    return _to_picture(*read_pixels(path, max_pixels, name))
+    return to_picture(*read_pixels(path, max_pixels, name))
 
 
 def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) -> Picture:
@@ -96,7 +96,7 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
     that reading them all would take minutes.
     """
     check = functools.partial(_check_foreign, name, max_side)
-    return _to_picture(*read_pixels(io.BytesIO(data), max_pixels, name, TRUSTED, check))
+    return to_picture(*read_pixels(io.BytesIO(data), max_pixels, name, TRUSTED, check))
 
 
 def peek_size(data: bytes, name: str, *, max_pixels: int, max_side: int) -> tuple[int, int]:
@@ -117,7 +117,8 @@ def _check_foreign(name: str, max_side: int, image: Image.Image) -> None:
         raise ImageError(f"{name} is an animation; send a single picture")
 
 
-def _to_picture(color: NDArray[Any], alpha: Floats | None) -> Picture:
+def to_picture(color: NDArray[Any], alpha: Floats | None) -> Picture:
+    """Return what was decoded, (H, W, 3) and (H, W), as a picture."""
     if alpha is not None:
         color = fill_hidden(color, alpha)
     if color.dtype != np.uint8:

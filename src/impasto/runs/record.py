@@ -30,9 +30,8 @@ from impasto.options import Options
 from impasto.runs.remote_files import is_remote, url_of
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.fixed_styles import LearnedStyles
-from impasto.stylizers.styles import built_in_styles, check_weights, find_card
+from impasto.stylizers.styles import CARD, built_in_styles, check_weights, find_card
 
-CARD = ".safetensors"
 LONGEST_STEM = 200
 """Bytes; file systems take names of 255, and endings come on top."""
 
