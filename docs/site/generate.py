@@ -109,6 +109,11 @@ def choice(language: str) -> str:
     return showcase.choose_method(list_methods(), slow, language)
 
 
+def page(language: str) -> str:
+    """What the server's page looks like, once there is a picture of it."""
+    return showcase.show_page(language)
+
+
 def styles_wall(language: str) -> str:
     """The built-in styles, each as a small picture."""
     infos = {name: load_style(card).info for name, card in built_in_styles().items()}
@@ -305,6 +310,7 @@ def _flags_table(command: Any, language: str) -> str:
 PARTS: dict[str, Callable[[str], str]] = {
     "methods": methods_table,
     "choice": choice,
+    "page": page,
     "styles": styles_wall,
     "gallery": gallery,
     "command-line": command_line,
