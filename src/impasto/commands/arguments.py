@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand
 
-from impasto.errors import ImpastoError, OptionError
+from impasto.errors import ImpastoError, OptionError, nearest
 
 if TYPE_CHECKING:
     from impasto.options import Options
@@ -92,8 +91,8 @@ def _find_field(flag: str, options: type[Options]) -> tuple[str | None, bool | N
 
 def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, listing: str) -> str:
     own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
-    near = difflib.get_close_matches(flag, [*own, *map(flag_of, options.model_fields)], n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    near = nearest(flag, [*own, *map(flag_of, options.model_fields)], 3)
+    hint = f"{near};"
     theirs = [] if owner.startswith("train ") else _methods_with(flag)
     if theirs:
         hint = f", but {' and '.join(theirs)} has: add -m {theirs[0]};"

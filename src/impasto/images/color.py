@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.images.tensors import resize
 from impasto.ops.moments import moments
 
@@ -149,7 +149,8 @@ def _match_values(values: Tensor, wanted: Tensor) -> Tensor:
 
 def _check_mode(mode: str, valid: tuple[str, ...]) -> None:
     if mode not in valid:
-        raise OptionError(f"there is no color mode {mode!r}; choose one of: {', '.join(valid)}")
+        near = nearest(mode, valid)
+        raise OptionError(f"there is no color mode {mode!r}{near}; choose one of: {', '.join(valid)}")
 
 
 def _mix(image: Tensor, matrix: Tensor) -> Tensor:
