@@ -71,6 +71,10 @@ def serve(
     terminal.be_quiet(quiet)
     words = list(ctx.args)
     _check_extras()
+    from impasto.server.wire import process_context
+
+    if words != ["--limits"]:
+        process_context()
     from impasto.server.limits import Limits
 
     if words == ["--limits"]:

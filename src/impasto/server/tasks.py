@@ -53,6 +53,12 @@ def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
     }
 
 
+@functools.cache
+def built_in(name: str) -> Style:
+    """A built-in style, read once."""
+    return load_style(name)
+
+
 class Models:
     """The models in use, each loaded once; the least recently used are dropped."""
 
@@ -161,7 +167,7 @@ def _read_styles(
 ) -> tuple[Tensor | Style, ...]:
     """The styles of a request: built-in ones and kept cards in their order, then paintings, then cards."""
     known = iter(files.get("known", ()))
-    styles = [reader.card(next(known)) if name is None else load_style(name) for name in names]
+    styles = [reader.card(next(known)) if name is None else built_in(name) for name in names]
     cards = [reader.card(data) for data in files.get("cards", ())]
     for style in (*styles, *cards):
         model.adopt(style)
@@ -225,5 +231,5 @@ def make_card(
 
 def paint_thumbnail(models: Models, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
     """A small landscape in a built-in style."""
-    image = models.get(Choice(options={})).stylize(landscape(), load_style(header["style"]), on_step=progress)
+    image = models.get(Choice(options={})).stylize(landscape(), built_in(header["style"]), on_step=progress)
     return Outcome(encode_picture(image, "JPEG", quality=88), "image/jpeg")

@@ -7,11 +7,9 @@ The server's side is `runner.Runner`. Both talk over one connection: tasks, ``st
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -92,9 +90,7 @@ class ProcessWorker:
     """A worker in a process of its own, which runs ``target(connection, *args)``."""
 
     def __init__(self, target: Callable[..., None], *args: Any) -> None:
-        context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        if sys.platform == "linux":
-            context.set_forkserver_preload(["impasto.server.tasks"])  # so that another worker starts in no time
+        context = wire.process_context()
         self.connection, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(
             target=target, args=(theirs, *args), name="impasto worker", daemon=True
