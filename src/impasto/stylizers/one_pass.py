@@ -103,7 +103,8 @@ class OnePass(Stylizer):
             stages = (self.style_stage(),)
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
             found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
-            return Style({name: value.to(self.dtype) for name, value in found.items()}, found.kind, found.info)
+            values = {name: value.to(self.dtype) for name, value in found.items()}
+            return Style(values, found.kind, found.info, adopt=self.adopt)
 
     def plain(self, content: Tensor, painting: Tensor) -> Tensor:
         """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
