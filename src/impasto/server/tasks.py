@@ -19,13 +19,13 @@ from torch import Tensor
 from impasto.errors import ImpastoError, OptionError, is_out_of_memory
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import Picture, decode_picture, encode_picture
+from impasto.images.landscape import landscape
 from impasto.images.masks import check_masks, mask_of
 from impasto.images.tensors import LEAST_SIDE, fit, resize
 from impasto.methods import load
 from impasto.runs import painting as jobs_of_one
 from impasto.runs.painting import Inputs, fit_painting, working_size
 from impasto.runs.record import Recipe, make_record
-from impasto.server.landscape import landscape
 from impasto.server.limits import Limits, TooMuch
 from impasto.server.schema import FORMATS, CardWishes, Choice, Wishes
 from impasto.server.worker import Outcome, Progress, Task

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from impasto.errors import ImpastoError, is_out_of_memory
+from impasto.escaping import printable
 from impasto.images.files import encode_picture
 from impasto.images.tensors import fit, resize
 from impasto.progress import Step
@@ -116,8 +117,19 @@ class ProcessWorker:
         return code
 
 
+class SafeFormatter(logging.Formatter):
+    """Escapes what a terminal could take for a command: errors repeat names from files of strangers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as text."""
+        return printable(super().format(record), keep="\n\t")
+
+
 def run_process(connection: Connection, make: Callable[..., Mapping[str, Task]], *args: Any) -> None:
     """The life of a worker process: ends when the server is gone, never by a signal meant for the server."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     serve(connection, lambda: make(*args), lambda: os._exit(0))
