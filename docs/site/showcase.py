@@ -104,7 +104,7 @@ def show_styles(infos: dict[str, dict[str, Any]], cards: dict[str, Path], langua
 
 def paint_thumbnails(cards: dict[str, Path]) -> None:
     """Paint the server's small landscape in each style, unless that was done since the style or the method changed."""
-    from impasto.server.landscape import landscape
+    from impasto.images.landscape import landscape
 
     THUMBNAILS.mkdir(parents=True, exist_ok=True)
     network = (Path(impasto.__file__).parent / "weights" / "swift.safetensors").stat().st_mtime
