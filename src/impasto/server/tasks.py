@@ -114,7 +114,8 @@ class Reader:
             path.write_bytes(data)
             return load_style(path)
         except ImpastoError as error:
-            raise type(error)(str(error).replace(str(path), "the style card")) from None
+            text = str(error).replace(str(path), "the style card").replace(path.name, "the style card")
+            raise type(error)(text) from None
         finally:
             path.unlink(missing_ok=True)
 
