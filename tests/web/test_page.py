@@ -197,6 +197,7 @@ def test_mistakes_are_told_in_words(visit: Callable[..., Visit]) -> None:
 def test_the_server_paints_what_the_browser_cannot(visit: Callable[..., Visit]) -> None:
     here = visit()
     here.give(photo_bytes(1))
+    here.give(photo_bytes(2, 90, 120), "painting.png", where="painting-file")
     here.wait_until_painted()
     here.page.get_by_label("Painted").check()
     here.page.get_by_text("shows the earlier choice").wait_for()
@@ -204,7 +205,7 @@ def test_the_server_paints_what_the_browser_cannot(visit: Callable[..., Visit]) 
     here.page.get_by_text("Painted, ").wait_for()
     here.wait_until_painted()
     name, picture = here.download()
-    assert (name, picture.size) == ("photo-starry-night.png", (200, 150))
+    assert (name, picture.size) == ("photo-painting.png", (200, 150))
 
 
 def test_the_camera_is_painted_live_and_recorded(visit: Callable[..., Visit]) -> None:
@@ -265,7 +266,7 @@ def test_it_works_without_a_connection_after_one_visit_to_any_host(browser: Any,
     with plain_host(SITE) as host:
         here = Visit(browser, host)
         here.open()
-        here.page.wait_for_function("() => caches.match('models/style.onnx').then(Boolean)")
+        here.page.locator("html[data-offline=ready]").wait_for()
         here.page.wait_for_function("() => navigator.serviceWorker.controller !== null")
     here.open()  # the host is gone
     data, other = photo_bytes(1), photo_bytes(2, 120, 90)
