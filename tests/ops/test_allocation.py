@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from impasto.ops.memory import give_back_freed_memory, keep_freed_memory
+from impasto.ops.memory import give_back_freed_memory, keep_freed_memory, name_bytes
 
 ROUNDS, MAPS, MEGABYTES = 12, 3, 64
 PAGES = ROUNDS * MAPS * (MEGABYTES << 20) // 4096
@@ -17,7 +17,9 @@ glibc = pytest.mark.skipif(not keep_freed_memory(), reason="another C library th
 
 def run(code: str) -> list[int]:
     """What a process of its own prints."""
-    start = "import resource, torch\nfrom impasto.ops.memory import give_back_freed_memory, keep_freed_memory\n"
+    start = (
+        "import resource, torch\nfrom impasto.ops.memory import give_back_freed_memory, keep_freed_memory\n"
+    )
     done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, check=True)
     return [int(word) for word in done.stdout.split()]
 
@@ -78,3 +80,10 @@ def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert not keep_freed_memory()
     give_back_freed_memory()
     keep_freed_memory.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("count", "name"), [(0, "0 kB"), (900, "1 kB"), (35_400_000, "35 MB"), (1_500_000_000, "1.5 GB")]
+)
+def test_bytes_are_named_in_a_unit_that_fits(count: int, name: str) -> None:
+    assert name_bytes(count) == name

@@ -30,6 +30,7 @@ from impasto.images.tensors import resize
 from impasto.images.video import ENCODERS, Frame, VideoInfo, probe_video, read_frames, write_video
 from impasto.images.video import check_target as check_video
 from impasto.methods import find_method
+from impasto.ops.memory import name_bytes
 from impasto.progress import Step
 from impasto.runs import record as record_module
 from impasto.runs.painting import pick_device
@@ -173,7 +174,7 @@ def plan(
     needed = info.frames * size[0] * size[1] * MOST_BYTES_A_PIXEL
     if shutil.disk_usage(target.parent).free < needed:
         raise ImpastoError(
-            f"{info.frames} frames may need {needed / 1e9:.1f} GB in {target.parent}: write elsewhere with -o"
+            f"{info.frames} frames may need {name_bytes(needed)} in {target.parent}: write elsewhere with -o"
         )
     return Work(recipe, target, strip, report, record, force, info, painter, size, raft)
 

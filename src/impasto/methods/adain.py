@@ -59,6 +59,7 @@ class AdaIN(OnePass):
     """
 
     name = "adain"
+    rebuilds = True
     Options = AdaINOptions
     options: AdaINOptions
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.feedforward.stages import IMAGE, RESULT, Flow, Known, Stage, Work
+from impasto.feedforward.stages import IMAGE, RESULT, Flow, Known, Stage, Work, photo_share
 from impasto.feedforward.transformation_network import (
     Form,
     LayerRow,
@@ -188,6 +188,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
     """
 
     name = "stylebank"
+    rebuilds = True
     Options = StyleBankOptions
     options: StyleBankOptions
     prefix = NETWORK
@@ -228,7 +229,8 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         regions = tuple(Region(style, mask, mask / covered) for style, mask in pairs)
         if not regions:
             return content.clamp(0, 1)
-        plan = partial(self._stages, regions, strength, "painted", (_keep_rest(total.clamp(0, 1)),))
+        painted = total.clamp(0, 1) * (1 - photo_share(strength))
+        plan = partial(self._stages, regions, strength, "painted", (_keep_rest(painted),))
         return self._run_stages(content, plan, None, on_step, [mask for _, mask in pairs])
 
     def _stages(

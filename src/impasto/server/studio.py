@@ -21,7 +21,7 @@ from impasto.errors import ImpastoError, OptionError, is_out_of_memory
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import Picture, decode_picture, encode_picture
 from impasto.images.masks import check_masks, mask_of
-from impasto.images.tensors import LEAST_SIDE, fit, resize
+from impasto.images.tensors import fit, resize
 from impasto.methods import list_methods, load
 from impasto.runs import painting as jobs_of_one
 from impasto.runs.painting import Inputs, fit_painting, working_size
@@ -165,7 +165,7 @@ class Studio:
         image = self.decode(data, name).painting(name)
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         self._check_painting(model, height, width)
-        return image if whole else resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+        return image if whole else resize(image, height, width)
 
     def _check_painting(self, model: Stylizer, height: int, width: int) -> None:
         if height * width * getattr(model.options, "style_scale", 1) ** 2 > self.limits.max_output:
