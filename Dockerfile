@@ -10,7 +10,8 @@ RUN pip install --index-url "$TORCH_INDEX" torch torchvision
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN pip install '.[video,flow]' && rm -rf /build
+ARG EXTRAS=video,flow
+RUN pip install ".[$EXTRAS]" && rm -rf /build
 
 RUN useradd --create-home painter && mkdir /pictures && chown painter /pictures
 USER painter

@@ -118,8 +118,8 @@ def check_flags(verbs: tuple[str, ...], context: Any) -> None:
 
 def options_of(verbs: tuple[str, ...], context: Any) -> type[Options] | None:
     """The options that a recipe takes besides its flags."""
-    from impasto.cli.train import TASKS
-    from impasto.commands.adapt import RECIPE
+    from impasto.commands.adapt import AdaptOptions
+    from impasto.commands.train import find_any_training, list_trainings
     from impasto.transfer.tasks import FitOptions
     from impasto.vision.attack import AttackOptions
     from impasto.vision.dreams import DreamOptions
@@ -127,13 +127,14 @@ def options_of(verbs: tuple[str, ...], context: Any) -> type[Options] | None:
 
     if verbs == ("train",):
         task = context.params["task"]
-        return TASKS[task]().options if task in TASKS else None
+        training = find_any_training(task) if task in list_trainings() else None
+        return training.options if training else None
     recipes = {
         "attack": AttackOptions,
         "invert": InversionOptions,
         "dream": DreamOptions,
         "fit": FitOptions,
-        "adapt": RECIPE.options,
+        "adapt": AdaptOptions,
     }
     return recipes.get(verbs[-1])
 

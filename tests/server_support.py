@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
+import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,14 @@ from PIL import Image
 
 from impasto.methods import find_method
 from impasto.progress import Step
-from impasto.server import studio as studio_module
-from impasto.server.jobs import Job, JobQueue
+from impasto.server import tasks as tasks_module
+from impasto.server import wire
+from impasto.server.job import Job
+from impasto.server.job import Task as JobTask
+from impasto.server.jobs import JobQueue
 from impasto.server.limits import Limits
 from impasto.server.studio import Studio
+from impasto.server.worker import Outcome, Progress, Task, serve
 from impasto.stylizers.base import Stylizer
 from tiny import narrow, tiny_gatys
 
@@ -38,13 +44,47 @@ def load_tiny(method: str, *, preset: str = "default", device: str = "cpu", **op
 _narrow = functools.cache(narrow)
 
 
+class ThreadWorker:
+    """A worker in a thread of this process, so that tests need no second one; it ends at the next step."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Task]]) -> None:
+        self.connection, theirs = multiprocessing.Pipe()
+        self._theirs = theirs
+        self._thread = threading.Thread(target=serve, args=(theirs, make, lambda: None), daemon=True)
+        self._thread.start()
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def kill(self) -> int | None:
+        code = None if self.alive() else 1
+        with contextlib.suppress(OSError):
+            wire.send(self.connection, {"type": "stop"})
+        self.connection.close()
+        return code
+
+
+def start_thread(folder: Path, device: str, limits: Limits) -> ThreadWorker:
+    """A worker with the server's tasks, and those of `odd_tasks`."""
+    return ThreadWorker(lambda: {**tasks_module.make_tasks(device, limits, str(folder)), **odd_tasks()})
+
+
 @contextmanager
 def open_studio(folder: Path, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> Iterator[Studio]:
     """A studio of tiny methods with one worker."""
-    monkeypatch.setattr(studio_module, "load", load_tiny)
-    studio = Studio(["cpu"], Limits(**limits), folder)
+    monkeypatch.setattr(tasks_module, "load", load_tiny)
+    studio = Studio(["cpu"], Limits(**limits), folder, functools.partial(start_thread, folder))
+    assert studio.queue.wait_until_ready(60)
     yield studio
     studio.close()
+
+
+@contextmanager
+def open_queue(**limits: Any) -> Iterator[JobQueue]:
+    """A queue whose worker knows the tasks of `odd_tasks` alone."""
+    queue = JobQueue(["cpu"], Limits(**limits), lambda device, limits: ThreadWorker(odd_tasks))
+    yield queue
+    queue.close()
 
 
 def picture_bytes(
@@ -60,32 +100,45 @@ def picture_bytes(
     return buffer.getvalue()
 
 
-class Gate:
-    """Work that holds a worker until it is let go, taking a step now and then."""
+GATES: dict[str, threading.Event] = {}
 
-    def __init__(self) -> None:
-        self.open = threading.Event()
 
-    def __call__(self, job: Job) -> Any:
-        from impasto.server.jobs import Outcome
+def odd_tasks() -> dict[str, Task]:
+    """Tasks that tests need: one that waits at a gate, taking steps now and then, others that fail or say something."""
 
+    def wait(header: dict[str, Any], blobs: list[bytes], progress: Progress) -> Outcome:
         index = 0
-        while not self.open.wait(0.01):
+        while not GATES[header["gate"]].wait(0.01):
             index += 1
-            job.see(Step(index, 1000, {}, lambda: pytest.fail("no preview was asked for")))
+            progress(Step(index, 1000, {}, lambda: pytest.fail("no preview was asked for")))
         return Outcome(b"done", "text/plain")
+
+    def fail(header: dict[str, Any], blobs: list[bytes], progress: Progress) -> Outcome:
+        raise {"fault": ZeroDivisionError("the inside"), "memory": MemoryError()}[header["how"]]
+
+    def say(header: dict[str, Any], blobs: list[bytes], progress: Progress) -> Outcome:
+        return Outcome(header["text"].encode(), "text/plain")
+
+    return {"wait": wait, "fail": fail, "say": say}
+
+
+def gate_task() -> tuple[JobTask, threading.Event]:
+    """A task that runs until the gate is opened."""
+    name = f"gate {len(GATES)}"
+    GATES[name] = threading.Event()
+    return JobTask({"type": "wait", "gate": name}), GATES[name]
 
 
 @contextmanager
 def busy_worker(queue: JobQueue) -> Iterator[Job]:
     """The worker has something to do all the while."""
-    gate = Gate()
-    job = queue.submit(gate, "cpu")
+    task, gate = gate_task()
+    job = queue.submit(task)
     wait_until(lambda: job.state == "running")
     try:
         yield job
     finally:
-        gate.open.set()
+        gate.set()
 
 
 def wait_until(found: Callable[[], Any], seconds: float = 20.0) -> None:

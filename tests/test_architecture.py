@@ -49,7 +49,7 @@ OWNERS = {
     "torchvision": ("networks.torchvision_backbones", "networks.raft_flow", "weights.torchvision_files"),
     "peft": ("transfer",),
     "torchinfo": ("vision",),
-    "av": ("images.video",),
+    "av": ("images.video_source",),
     "openvino": ("feedforward.runtimes",),
     "onnxruntime": ("feedforward.runtimes",),
     "huggingface_hub": ("weights.hub",),
@@ -60,6 +60,7 @@ OWNERS = {
     "typer": ("cli", "commands"),
     "rich": ("cli", "commands"),
     **dict.fromkeys(NETWORK, ("weights.torchvision_files",)),
+    "socket": ("weights.torchvision_files", "server.listen"),
 }
 """Libraries that only these folders or modules import."""
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from impasto.feedforward.transformation_network import slim_network
 from impasto.images.tensors import resize
 from impasto.methods.gatys import Gatys, GatysOptions
+from impasto.methods.nnst import NNST, NNSTOptions
 from impasto.networks.backbone import Backbone
 from impasto.networks.layers import freeze
 from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_BLOCKS, slim_backbone, vgg_steps
@@ -43,6 +44,12 @@ def tiny_gatys(network: Backbone | None = None, /, **options: Any) -> Gatys:
     quick = {"steps": 12, "octaves": 0, **plain, **options}
     network = network or narrow_slim(pooling=options.get("pooling", "max"))
     return Gatys(GatysOptions.parse(quick, "gatys"), backbone=network)
+
+
+def tiny_nnst(network: Backbone | None = None, /, **options: Any) -> NNST:
+    """Neural neighbours with few steps and places over random weights, `options` on top."""
+    quick = {"octaves": 1, "coarse_steps": 3, "steps": 3, "last_steps": 2, "candidates": 200, **options}
+    return NNST(NNSTOptions.parse(quick, "nnst"), backbone=network or narrow_slim())
 
 
 def tiny_wct() -> Stylizer:
@@ -209,6 +216,7 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "johnson": tiny_johnson,
     "metanet": tiny_metanet,
     "metastyle": tiny_metastyle,
+    "nnst": tiny_nnst,
     "sanet": tiny_sanet,
     "stylebank": tiny_stylebank,
     "swift": tiny_swift,

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from impasto.errors import OptionError
 
+MOST_SHOWN = 80
+"""Characters of a wrong value that a message repeats."""
+
 
 class Options(BaseModel):
     """A method's options; a field's type, default, range and description are what the command line shows.
@@ -44,5 +47,13 @@ def _one_line(cls: type[Options], error: ValidationError, owner: str) -> str:
     name = ".".join(str(part) for part in first["loc"][:1]) or "options"
     if first["type"] == "extra_forbidden":
         return f"{owner} has no option {name!r}; it has: {', '.join(cls.model_fields)}"
-    shown = "" if not first["loc"] else f", not {first['input']!r}"
+    shown = "" if not first["loc"] else f", not {_shorten(first['input'])}"
     return f"{owner}: {name.replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _shorten(value: Any) -> str:
+    """A value as it is shown in a message."""
+    if isinstance(value, list | tuple | dict) and len(value) > MOST_SHOWN:
+        return f"{len(value)} of them"
+    text = repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

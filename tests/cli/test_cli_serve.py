@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import http.client
 import io
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,7 +30,7 @@ from impasto.images.files import open_picture, read_image
 from impasto.server.app import create_app
 from impasto.server.limits import Limits
 from impasto.server.studio import Studio
-from server_support import picture_bytes, wait_until
+from server_support import picture_bytes, start_thread, wait_until
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -45,7 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def run(*values: Any) -> None:
-        found.update(zip(("devices", "limits", "folder", "host", "port", "token", "page", "json"), values, strict=True))
+        found.update(zip(("devices", "limits", "folder", "place", "page", "json"), values, strict=True))
         assert found["folder"].is_dir()
 
     monkeypatch.setattr(serve, "_run", run)
@@ -53,21 +55,68 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_it_serves_this_machine_only_by_default(shell: Shell, asked: dict[str, Any]) -> None:
-    shell.run("serve", "--no-page").good()
-    assert (asked["host"], asked["port"], asked["token"], asked["limits"]) == ("127.0.0.1", 7860, "", Limits())
+    shell.run("serve", "--no-page", "--port", "0").good()
+    assert (asked["place"].host, asked["place"].token) == ("127.0.0.1", "")
+    assert asked["place"].listener.fileno() == -1
     assert not asked["folder"].exists()
 
 
+def test_its_own_machine_alone_is_served_without_limits_for_strangers(shell: Shell, asked: dict[str, Any]) -> None:
+    shell.run("serve", "--no-page", "--port", "0").good()
+    assert asked["limits"] == Limits.choose({}, own_machine=True)
+    assert asked["limits"].max_output > 100_000_000
+    shell.run("serve", "--no-page", "--port", "0", "--proxy", "127.0.0.1").good()
+    assert (asked["limits"], asked["place"].proxies) == (Limits(), ("127.0.0.1",))
+    shell.run("serve", "--no-page", "--port", "0", "--max-output", "1000").good()
+    assert asked["limits"].max_output == 1000
+
+
 def test_other_machines_need_a_token(shell: Shell, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    shell.run("serve", "--no-page", "--host", "0.0.0.0").good()
-    assert len(asked["token"]) >= 24
+    shell.run("serve", "--no-page", "--port", "0", "--host", "0.0.0.0").good()
+    assert len(asked["place"].token) >= 24
+    assert asked["limits"] == Limits()
     monkeypatch.setenv("IMPASTO_TOKEN", "my-own-token")
-    shell.run("serve", "--no-page", "--host", "0.0.0.0").good()
-    assert asked["token"] == "my-own-token"
+    shell.run("serve", "--no-page", "--port", "0", "--host", "0.0.0.0").good()
+    assert asked["place"].token == "my-own-token"
+    assert "IMPASTO_TOKEN" not in os.environ
+    (shell.folder / "token").write_text("from-a-file\n")
+    shell.run("serve", "--no-page", "--port", "0", "--token-file", "token").good()
+    assert asked["place"].token == "from-a-file"
+
+
+def test_a_token_on_the_command_line_is_refused(shell: Shell, asked: dict[str, Any]) -> None:
+    done = shell.run("serve", "--no-page", "--token", "secret-token")
+    assert (done.code, asked) == (2, {})
+    assert "give --token-file or IMPASTO_TOKEN" in done.err
+    assert "secret-token" not in done.err
+
+
+def test_a_port_that_is_taken_costs_one_line(shell: Shell, asked: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = shell.run("serve", "--no-page", "--port", str(port))
+    assert (done.code, done.out, asked) == (2, "", {})
+    assert f"port {port} is taken" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_folders_of_killed_servers_are_removed(tmp_path: Path) -> None:
+    from impasto.server.listen import own_folder
+
+    with own_folder(tmp_path) as running:
+        dead = tmp_path / "impasto-serve-dead"
+        (dead / "page").mkdir(parents=True)
+        (dead / "lock").touch()
+        (tmp_path / "impasto-serve-mine").mkdir()
+        with own_folder(tmp_path) as folder:
+            left = {path.name for path in tmp_path.iterdir()}
+            assert left == {running.name, folder.name, "impasto-serve-mine"}
+            assert folder.stat().st_mode & 0o077 == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["impasto-serve-mine"]
 
 
 def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
-    shell.run("serve", "--no-page", "--max-pixels", "1000000", "--max-waiting=3").good()
+    shell.run("serve", "--no-page", "--port", "0", "--max-pixels", "1000000", "--max-waiting=3").good()
     assert (asked["limits"].max_pixels, asked["limits"].max_waiting) == (1_000_000, 3)
     told = shell.run("serve", "--limits").good().out
     assert all(f"--{name.replace('_', '-')}" in told for name in Limits.model_fields)
@@ -79,8 +128,12 @@ def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
         (["--max-pixel", "9"], "no option --max-pixel; did you mean --max-pixels"),
         (["--max-pixels", "none"], "max-pixels: .*valid integer"),
         (["photo.png"], "takes no files: photo.png"),
-        (["--token", "short"], "at least 8 characters"),
-        (["--device", "abacus"], "--device abacus is not there"),
+        (["--token-file", "none"], "--token-file none can't be read: No such file"),
+        (["--token-file", "photo.png"], "at least 8 characters of ASCII"),
+        (["--device", "abacus", "--port", "0"], "--device abacus is not there"),
+        (["--host", "not an address"], "no address of this machine"),
+        (["--host", "192.0.2.1"], "192.0.2.1 port 7860 can't be listened at"),
+        (["--access-log", "nowhere/x", "--port", "0"], "--access-log nowhere/x can't be written: No such file"),
     ],
 )
 def test_mistakes(shell: Shell, asked: dict[str, Any], words: list[str], told: str) -> None:
@@ -127,11 +180,24 @@ def test_a_process_serves_and_ends_well(tmp_path: Path) -> None:
             status, picture = ask(address, "/v1/stylize", {"content": photo, "styles": ["udnie"], "method": "adain"})
             assert status == 200
             assert open_picture(io.BytesIO(picture)).size == (36, 48)
-            process.send_signal(signal.SIGTERM)
+            assert end_while_painting(address, photo, process) == (503, "the server is shutting down")
             assert process.wait(60) == 0
         finally:
             process.kill()
     assert list((tmp_path / "own").iterdir()) == []
+
+
+def end_while_painting(address: str, photo: str, process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Status and error of a request during which the server is asked to end."""
+    found: list[tuple[int, bytes]] = []
+    wishes = {"content": photo, "styles": ["udnie"], "method": "gatys", "options": {"steps": 100_000}}
+    waiting = threading.Thread(target=lambda: found.append(ask(address, "/v1/stylize", wishes)))
+    waiting.start()
+    wait_until(lambda: b'impasto_jobs_running{device="cpu"} 1' in ask(address, "/metrics")[1], 60)
+    process.send_signal(signal.SIGTERM)
+    waiting.join(60)
+    ((status, body),) = found
+    return status, json.loads(body)["error"].split(":")[0]
 
 
 # --- the README
@@ -143,7 +209,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
     folder = tmp_path / "server"
     folder.mkdir()
-    studio = Studio(["cpu"], Limits(), folder)
+    studio = Studio(["cpu"], Limits(), folder, functools.partial(start_thread, folder))
     server = uvicorn.Server(uvicorn.Config(create_app(studio), "127.0.0.1", 0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

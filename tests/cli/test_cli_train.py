@@ -16,11 +16,11 @@ from torch import Tensor
 
 from cli_support import Outcome, make_picture, use_one_thread
 from impasto.cli.main import main
-from impasto.commands import train as training_run
-from impasto.commands import train_backbone
+from impasto.commands import train as train_run
 from impasto.images.files import write_image
 from impasto.networks.backbones import load_backbone
 from impasto.networks.vgg19_slim import VGG19_BLOCKS, VGG19_WIDTHS
+from impasto.training import backbone_distillation
 from impasto.training.loop import CHECKPOINT, Report, Task
 from impasto.weights import load_weights, save_weights
 
@@ -96,13 +96,13 @@ def test_json_and_numbers(train: Callable[..., Outcome], tmp_path: Path, data: P
 
 
 def test_the_line_of_numbers(train: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_run, "SELDOM", 0.0)
+    monkeypatch.setattr(train_run, "SELDOM", 0.0)
     monkeypatch.setattr("test_cli_train.TOY", [word for word in TOY if word != "--quiet"])
     done = train(tmp_path / "plain").good()
     lines = [line for line in done.err.splitlines() if line.startswith("step ")]
     assert re.fullmatch(r"step 1/3  loss [0-9.]+ \(relu1_1 [0-9.]+ .*gram [0-9.]+\)  rate [0-9.e-]+  .* s", lines[0])
     assert re.search(r"  \d+:\d\d left$", lines[1])
-    monkeypatch.setattr(training_run, "OFTEN", 0.0)
+    monkeypatch.setattr(train_run, "OFTEN", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert "\r\x1b[Kstep 3/3" in train(tmp_path / "live").good().err
 
@@ -111,7 +111,7 @@ def test_interrupted_and_resumed_is_the_same(
     train: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path / "whole").good()
-    show = training_run._Line.show
+    show = train_run._Line.show
 
     def press(line: object, report: Report) -> None:
         show(line, report)  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ def test_interrupted_and_resumed_is_the_same(
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_run._Line, "show", press)
+        patch.setattr(train_run._Line, "show", press)
         done = train(tmp_path / "parts")
     assert (done.code, done.out) == (130, "")
     assert "with --resume goes on" in done.err
@@ -146,13 +146,13 @@ def test_starting_over_gives_the_same(train: Callable[..., Outcome], tmp_path: P
 def test_it_stops_where_the_loss_is_not_finite(
     train: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = train_backbone.Distillation.forward
+    forward = backbone_distillation.Distillation.forward
 
     def diverge(task: Task, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
         terms = forward(task, contents, styles, progress)  # type: ignore[arg-type]
         return terms if progress < 0.5 else {**terms, "gram": terms["gram"] * torch.nan}
 
-    monkeypatch.setattr(train_backbone.Distillation, "forward", diverge)
+    monkeypatch.setattr(backbone_distillation.Distillation, "forward", diverge)
     done = train(tmp_path, "--checkpoint-every", "1")
     assert (done.code, done.out) == (2, "")
     assert "error: the loss is not finite at step 2: lower --learning-rate and use --resume" in done.err
@@ -171,7 +171,9 @@ def test_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  --gram-weight  number, at least 0; default 0.1\n" in capsys.readouterr().out
     assert main(["train", "backbone", "--list-options", "--json"]) == 0
     flags = {option["flag"] for option in json.loads(capsys.readouterr().out)}
-    assert flags == {"--" + name.rstrip("_").replace("_", "-") for name in train_backbone.BackboneOptions.model_fields}
+    assert flags == {
+        "--" + name.rstrip("_").replace("_", "-") for name in backbone_distillation.BackboneOptions.model_fields
+    }
 
 
 @pytest.mark.parametrize(

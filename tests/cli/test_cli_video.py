@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,12 +62,12 @@ def frames(path: str) -> list[Tensor]:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Tensor]]:
-    """The frames that went into each video: x264's own rounding differs a little from run to run."""
+    """The frames that went into each video, before colour is stored at half the size."""
     given: dict[str, list[Tensor]] = {}
 
-    def write(results: Iterable[Tensor], times: Sequence[Frame], source: Path, target: Path) -> None:
+    def write(results: Iterable[Tensor], times: Sequence[Frame], source: Path, target: Path, *rest: Any) -> None:
         given[target.name] = list(results)
-        write_video(given[target.name], times, source, target)
+        write_video(given[target.name], times, source, target, *rest)
 
     monkeypatch.setattr(cli_video_run, "write_video", write)
     return given
@@ -340,3 +341,46 @@ def test_without_room_on_the_disk_nothing_begins(shell: Shell, monkeypatch: pyte
     done = video(shell, "clip.mp4", "sea.png", "-o", "out.mp4")
     assert done.code == 2
     assert "write elsewhere" in done.err
+
+
+def test_what_a_video_loses_is_said_before_the_first_frame(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Path("clip.mp4").read_bytes()
+    Path("cut.mp4").write_bytes(data[: len(data) // 2])
+    before = shell.names()
+    done = video(shell, "cut.mp4", "sea.png", "-o", "out.mp4")
+    assert (done.code, done.out, shell.names()) == (2, "", before)
+    assert "is cut off" in done.err.splitlines()[-1]
+    painted: list[Job] = []
+    monkeypatch.setattr(Job, "paint", lambda job, *_: painted.append(job))
+    Path("a:b").mkdir()
+    done = video(shell, "clip.mp4", "sea.png", "-o", "a:b/out.webm")
+    assert (done.code, painted) == (2, [])
+    assert "can't hold sound in aac" in done.err
+
+
+def test_the_same_command_writes_the_same_bytes_whatever_the_names(shell: Shell) -> None:
+    Path("a:b").mkdir()
+    Path("clip.mp4").rename("12:30:00.mp4")
+    for name in ("a:b/one.mp4", "two.mp4"):
+        video(shell, "12:30:00.mp4", "sea.png", "-o", name).good()
+    assert Path("a:b/one.mp4").read_bytes() == Path("two.mp4").read_bytes()
+
+
+def test_transparency_goes_into_the_result(shell: Shell) -> None:
+    import av
+    import numpy as np
+
+    with av.open("cut.mov", "w") as output:
+        stream = output.add_stream("qtrle", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "argb"
+        for i in range(3):
+            image = np.zeros((48, 64, 4), "u1")
+            image[12:36, 8 + i : 40 + i] = 220, 90, 30, 255
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgba").reformat(format="argb")))
+        output.mux(stream.encode(None))
+    done = video(shell, "cut.mov", "sea.png", "-o", "out.mp4")
+    assert (done.code, "transparency, which .mp4 can't hold" in done.err) == (2, True)
+    assert video(shell, "cut.mov", "sea.png").good().out == "cut-sea.mov\n"
+    (first, *_) = read_frames(Path("cut-sea.mov"))
+    assert first.alpha is not None
+    assert (float(first.alpha[0, 0, 2, 2]), float(first.alpha[0, 0, 24, 24])) == pytest.approx((0, 1), abs=0.05)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clips import moving_shapes, pan, sound_of, write_clip
 from impasto.errors import ImageError, ImpastoError
-from impasto.images.video import check_target, probe_video, read_frames, write_video
+from impasto.images.video import check_target, probe_video, read_frames, survey_video, write_video
 from tiny import painting
 
 
@@ -40,7 +40,7 @@ def test_times_survive(tmp_path: Path, suffix: str) -> None:
     found = list(read_frames(tmp_path / f"b{suffix}"))
     assert [round(1000 * f.start * f.time_base) for f in found] == starts
     for one, other in zip(found, source, strict=True):
-        assert (one.image - (1 - other.image)).abs().mean() < 0.03
+        assert (one.image - (1 - other.image)).abs().mean() < 0.06  # two generations of colour at half the size
 
 
 def test_sound_is_copied_bit_by_bit(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_sound_is_copied_bit_by_bit(tmp_path: Path) -> None:
     assert probe_video(path).sound
     source = list(read_frames(path))
     for name in ("b.mp4", "b.mkv"):
-        check_target(path, tmp_path / name)
+        check_target(path, tmp_path / name, survey_video(path))
         write_video([f.image for f in source], source, path, tmp_path / name)
         before, after = sound_of(path), sound_of(tmp_path / name)
         assert [data for _, data in after] == [data for _, data in before]
@@ -56,7 +56,7 @@ def test_sound_is_copied_bit_by_bit(tmp_path: Path) -> None:
         starts = 0.0, float(first.start * first.time_base)  # in .mkv, which knows no time before 0, all is later
         assert [time - starts[1] for time, _ in after] == pytest.approx([t - starts[0] for t, _ in before], abs=2e-3)
     with pytest.raises(ImpastoError, match=r"\.webm can't hold sound in aac; write a \.mkv"):
-        check_target(path, tmp_path / "b.webm")
+        check_target(path, tmp_path / "b.webm", survey_video(path))
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])
@@ -93,7 +93,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
         list(read_frames(tmp_path / "none.mp4"))
     path = write_clip(frames_of(), tmp_path / "a.mp4")
     with pytest.raises(ImpastoError, match="the name must end in one of"):
-        check_target(path, tmp_path / "b.avi")
+        check_target(path, tmp_path / "b.avi", survey_video(path))
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -17,9 +17,7 @@ glibc = pytest.mark.skipif(not keep_freed_memory(), reason="another C library th
 
 def run(code: str) -> list[int]:
     """What a process of its own prints."""
-    start = (
-        "import resource, torch\nfrom impasto.ops.memory import give_back_freed_memory, keep_freed_memory\n"
-    )
+    start = "import resource, torch\nfrom impasto.ops.memory import give_back_freed_memory, keep_freed_memory\n"
     done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, check=True)
     return [int(word) for word in done.stdout.split()]
 

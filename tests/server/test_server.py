@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import time
@@ -23,11 +24,21 @@ from impasto.images.files import decode_picture
 from impasto.methods import find_method, list_methods
 from impasto.runs.record import Recipe
 from impasto.server.app import create_app
-from impasto.server.jobs import JobQueue, Outcome
+from impasto.server.job import Task
 from impasto.server.limits import Limits
 from impasto.server.schema import is_served, served_options
 from impasto.server.studio import Studio
-from server_support import ADDRESS, Gate, busy_worker, load_tiny, open_studio, picture_bytes, wait_until
+from server_support import (
+    ADDRESS,
+    busy_worker,
+    gate_task,
+    load_tiny,
+    open_queue,
+    open_studio,
+    picture_bytes,
+    start_thread,
+    wait_until,
+)
 
 PHOTO, PAINTING = picture_bytes(1), picture_bytes(2, 40, 40)
 FILES = [("content", ("photo.png", PHOTO)), ("paintings", ("sea.png", PAINTING))]
@@ -110,16 +121,16 @@ def test_transparency_stays_and_metadata_goes(client: TestClient) -> None:
         assert image.mode == ("RGB" if kind == "jpeg" else "RGBA")
 
 
-def test_the_default_method_and_a_built_in_style_need_no_word(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from impasto.methods import load
-    from impasto.server import studio as module
-
-    monkeypatch.setattr(module, "load", load)
-    answer = client.post("/v1/stylize", files=FILES[:1], data={"styles": "starry-night"})
-    assert answer.status_code == 200, answer.text
-    assert Image.open(io.BytesIO(answer.content)).size == (48, 36)
+def test_the_default_method_and_a_built_in_style_need_no_word_and_are_shown(tmp_path: Path) -> None:
+    studio = Studio(["cpu"], Limits(), tmp_path, functools.partial(start_thread, tmp_path))
+    with TestClient(create_app(studio), base_url=ADDRESS) as client:
+        studio.warm_up()
+        answer = client.post("/v1/stylize", files=FILES[:1], data={"styles": "starry-night"})
+        assert answer.status_code == 200, answer.text
+        assert Image.open(io.BytesIO(answer.content)).size == (48, 36)
+        small = client.get("/v1/styles/starry-night/picture")
+        assert Image.open(io.BytesIO(small.content)).size == (224, 168)
+        assert client.get("/v1/styles/starry-night/picture").content == small.content
 
 
 # --- jobs
@@ -201,28 +212,26 @@ def test_a_full_queue_refuses_and_serves_again_later(tmp_path: Path, monkeypatch
 
 
 def test_results_are_kept_for_a_while_only() -> None:
-    queue = JobQueue(["cpu"], Limits(keep_seconds=0.05, keep_bytes=10))
-    first = queue.submit(lambda job: Outcome(b"12345678", "text/plain"), "cpu")
-    first.finished.result(10)
-    second = queue.submit(lambda job: Outcome(b"12345678", "text/plain"), "cpu")
-    second.finished.result(10)
-    assert queue.find(second.id) is second
-    with pytest.raises(Exception, match="no longer kept"):
-        queue.find(first.id)
-    time.sleep(0.06)
-    with pytest.raises(Exception, match="no longer kept"):
-        queue.find(second.id)
-    queue.close()
+    with open_queue(keep_seconds=0.05, keep_bytes=10) as queue:
+        first = queue.submit(Task({"type": "say", "text": "12345678"}))
+        first.finished.result(10)
+        second = queue.submit(Task({"type": "say", "text": "12345678"}))
+        second.finished.result(10)
+        assert queue.find(second.id) is second
+        with pytest.raises(Exception, match="no longer kept"):
+            queue.find(first.id)
+        time.sleep(0.06)
+        with pytest.raises(Exception, match="no longer kept"):
+            queue.find(second.id)
 
 
 def test_a_job_ends_after_its_time() -> None:
-    queue = JobQueue(["cpu"], Limits(max_seconds=0.05))
-    job = queue.submit(Gate(), "cpu")
-    job.finished.result(10)
-    assert job.state == "failed"
-    with pytest.raises(Exception, match=r"more than 0\.05 s"):
-        job.outcome()
-    queue.close()
+    with open_queue(max_seconds=0.05) as queue:
+        job = queue.submit(gate_task()[0])
+        job.finished.result(10)
+        assert job.state == "failed"
+        with pytest.raises(Exception, match=r"more than 0\.05 s"):
+            job.outcome()
 
 
 def test_an_optimisation_out_of_time_gives_its_best_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,23 +248,18 @@ def test_an_optimisation_out_of_time_gives_its_best_picture(tmp_path: Path, monk
 def test_a_fault_of_ours_is_told_as_one_and_the_worker_lives_on(
     client: TestClient, studio: Studio, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(job: Any) -> Outcome:
-        raise ZeroDivisionError("the inside")
-
-    job = studio.queue.submit(fail, "cpu")
+    job = studio.queue.submit(Task({"type": "fail", "how": "fault"}))
     job.finished.result(10)
-    assert (
-        client.get(f"/v1/jobs/{job.id}").json()["error"] == "this should not have happened; the server's log says more"
-    )
+    words = "this should not have happened; the server's log says more"
+    assert client.get(f"/v1/jobs/{job.id}").json()["error"] == words
+    answer = client.get(f"/v1/jobs/{job.id}/result")
+    assert (answer.status_code, answer.json()["error"]) == (500, words)
     assert "the inside" in caplog.text
     assert client.get("/ready").status_code == 200
 
 
 def test_no_memory_is_a_mistake_that_can_be_mended(client: TestClient, studio: Studio) -> None:
-    def fail(job: Any) -> Outcome:
-        raise MemoryError
-
-    job = studio.queue.submit(fail, "cpu")
+    job = studio.queue.submit(Task({"type": "fail", "how": "memory"}))
     job.finished.result(10)
     answer = client.get(f"/v1/jobs/{job.id}/result")
     assert (answer.status_code, answer.json()["error"]) == (413, "not enough memory for this: give a smaller size")
@@ -306,12 +310,6 @@ def test_lists(client: TestClient) -> None:
     assert client.get(f"/v1/styles/{styles[0]['name']}/card").content[:8] != b""
     assert client.get("/v1/styles/..%2f..%2fetc/card").status_code == 404
     assert client.get("/v1/styles/none/picture").status_code == 404
-
-
-def test_the_gallery_shows_a_style(client: TestClient) -> None:
-    answer = client.get("/v1/styles/starry-night/picture")
-    assert Image.open(io.BytesIO(answer.content)).size == (224, 168)
-    assert client.get("/v1/styles/starry-night/picture").content == answer.content
 
 
 def test_requests_can_set_no_text_that_could_be_a_file() -> None:

@@ -26,7 +26,7 @@ from impasto.server.app import create_app
 from impasto.server.limits import Limits
 from impasto.server.studio import Studio
 from impasto.stylizers.styles import moments_kind
-from server_support import ADDRESS, load_tiny, open_studio, picture_bytes, wait_until
+from server_support import ADDRESS, ThreadWorker, load_tiny, odd_tasks, open_studio, picture_bytes, wait_until
 
 PHOTO, PAINTING = picture_bytes(1), picture_bytes(2, 40, 40)
 
@@ -69,6 +69,12 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def half_white() -> Image.Image:
+    image = Image.new("RGB", (40, 30))
+    image.paste((255, 255, 255), (0, 0, 20, 30))
+    return image
 
 
 def animated(kind: str) -> bytes:
@@ -116,7 +122,7 @@ GOOD = {
     "one row": saved(Image.new("RGB", (200, 1)), "PNG"),
     "cmyk": saved(Image.new("CMYK", (40, 30), (9, 99, 9, 9)), "JPEG"),
     "palette": saved(Image.new("RGB", (40, 30), (9, 99, 9)).quantize(4), "PNG"),
-    "palette with transparency": saved(Image.new("RGB", (40, 30)).quantize(4), "PNG", transparency=0),
+    "palette with transparency": saved(half_white().quantize(2), "PNG", transparency=0),
     "bilevel": saved(Image.new("1", (40, 30), 1), "PNG"),
     "grey with alpha": saved(Image.new("LA", (40, 30), (90, 9)), "PNG"),
     "16 bit": saved(Image.new("I;16", (40, 30), 30_000), "PNG"),
@@ -200,7 +206,7 @@ def test_names_of_files_lead_nowhere(client: TestClient, name: str) -> None:
         (b'{"content": "AAAA", "method": "gatys", "options": {"learning_rate": NaN}}', 422),
         (b'{"content": "AAAA", "styles": ["../../../../etc/passwd"]}', 404),
         (b'{"content": "AAAA", "styles": ["/etc/passwd"]}', 404),
-        (b'{"content": "AAAA", "size": "99999x99999", "styles": ["starry-night"]}', 422),
+        (b'{"content": "AAAA", "size": "99999x99999", "styles": ["starry-night"]}', 413),
         (b'{"content": "AAAA", "seed": -1}', 422),
         (b'{"content": "AAAA", "nothing": 1}', 422),
     ],
@@ -304,7 +310,8 @@ def test_other_names_and_other_sites_are_refused(client: TestClient) -> None:
 
 
 def test_a_token_opens(tmp_path: Path) -> None:
-    app = create_app(Studio(["cpu"], Limits(), tmp_path), token="open-sesame")
+    studio = Studio(["cpu"], Limits(), tmp_path, lambda device, limits: ThreadWorker(odd_tasks))
+    app = create_app(studio, token="open-sesame")
     with TestClient(app, base_url="http://there.example") as client:
         check_refusal(client.get("/v1/methods"), 401)
         check_refusal(client.get("/v1/methods?token=wrong"), 401)

@@ -42,16 +42,16 @@ def adapt(
     can be said.
     """
     terminal.be_quiet(quiet)
-    from impasto.commands import adapt as cli_adapt_run
+    from impasto.commands import adapt as command
     from impasto.commands import train
 
     if list_options:
-        train.show_options(cli_adapt_run.RECIPE, json)
+        train.show_options(command.TRAINING, json)
         return
     words = [*arguments.words(painting, None), *ctx.args]
     about = arguments.given(title=title, artist=artist, year=year)
-    plan = cli_adapt_run.plan(ctx, words, content or [], about, output, preview, force=force)
-    result = (cli_adapt_run.rehearse if dry_run else cli_adapt_run.run)(plan)
+    plan = command.plan(ctx, words, content or [], about, output, preview, force=force)
+    result = (command.rehearse if dry_run else command.run)(plan)
     terminal.print_json(result) if json else typer.echo(result["output"])
-    if result.get("ended") == cli_adapt_run.INTERRUPTED:
+    if result.get("ended") == command.INTERRUPTED:
         raise typer.Exit(130)

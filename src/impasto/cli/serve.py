@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import logging.handlers
 import os
 import signal
 import sys
@@ -20,18 +21,28 @@ from impasto.commands import arguments, terminal
 
 if TYPE_CHECKING:
     from impasto.server.limits import Limits
+    from impasto.server.listen import Place
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-KEEP_ALIVE = 10
-MOST_CONNECTIONS = 256
+LONGEST_TOKEN = 1000
 
 log = logging.getLogger(__name__)
 
 HostFlag = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen at; 0.0.0.0: all, with a token.")]
 PortFlag = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0: any that is free.")]
-TokenFlag = Annotated[
-    str | None,
-    typer.Option(metavar="TEXT", envvar="IMPASTO_TOKEN", help="What clients must know; made up if one is needed."),
+TokenFlag = Annotated[str | None, typer.Option("--token", hidden=True)]
+TokenFileFlag = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Where the token is that clients need; else IMPASTO_TOKEN, or made up if one is needed."
+    ),
+]
+AccessFlag = Annotated[
+    Path | None, typer.Option("--access-log", metavar="FILE", help="Write a line of JSON per request; -: to stderr.")
+]
+ProxyFlag = Annotated[
+    list[str] | None,
+    typer.Option("--proxy", metavar="ADDRESS", help="A proxy whose X-Forwarded-For is believed; repeatable."),
 ]
 DevicesFlag = Annotated[
     list[str] | None,
@@ -45,8 +56,11 @@ def serve(
     host: HostFlag = "127.0.0.1",
     port: PortFlag = 7860,
     token: TokenFlag = None,
+    token_file: TokenFileFlag = None,
     device: DevicesFlag = None,
     page: PageFlag = True,
+    access_log: AccessFlag = None,
+    proxy: ProxyFlag = None,
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,
 ) -> None:
@@ -63,16 +77,20 @@ def serve(
         _list_limits(Limits, json)
         return
     from impasto.errors import ImpastoError
-    from impasto.runs.painting import pick_device
 
     extra, values = arguments.take_flags(ctx, words, Limits, "serve", "impasto serve --limits")
     if extra:
         raise ImpastoError(f"impasto serve takes no files: {extra[0]}")
-    limits = Limits.parse(values, "serve")
-    secret = _choose_token(host, token)
-    devices = list(dict.fromkeys(pick_device(name) for name in device or ["auto"]))
-    with _ending_well(), tempfile.TemporaryDirectory(prefix="impasto-serve-") as folder:
-        _run(devices, limits, Path(folder), host, port, secret, page, json)
+    secret = _choose_token(host, token, token_file)
+    limits = Limits.choose(values, own_machine=host in LOOPBACK and not secret and not proxy)
+    from impasto.runs.painting import pick_device
+    from impasto.server.listen import Place, bind, own_folder
+
+    with _ending_well(), bind(host, port) as listener, own_folder(Path(tempfile.gettempdir())) as folder:
+        devices = list(dict.fromkeys(pick_device(name) for name in device or ["auto"]))
+        _log_access(access_log)
+        place = Place(listener, host, secret, tuple(proxy or ()))
+        _run(devices, limits, folder, place, page, json)
 
 
 @contextmanager
@@ -83,6 +101,23 @@ def _ending_well() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _log_access(path: Path | None) -> None:
+    """Write the access log to a file, opened again when it was renamed, or to stderr; raises ImpastoError."""
+    from impasto.errors import ImpastoError
+
+    if path is None:
+        return
+    try:
+        handler = logging.StreamHandler() if str(path) == "-" else logging.handlers.WatchedFileHandler(path)
+    except OSError as error:
+        raise ImpastoError(f"--access-log {path} can't be written: {error.strerror}") from None
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("impasto-access")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
 
 
 def _check_extras() -> None:
@@ -99,62 +134,50 @@ def _list_limits(limits: type[Limits], json: bool) -> None:
     terminal.print_json(describe_options(limits)) if json else show_options(limits)
 
 
-def _choose_token(host: str, token: str | None) -> str:
-    """The token that clients need; raises ImpastoError if it is too short to be one."""
+def _choose_token(host: str, word: str | None, file: Path | None) -> str:
+    """The token that clients need, empty: none; raises ImpastoError if it is too short to be one."""
     import secrets
 
     from impasto.errors import ImpastoError
 
+    if word is not None:
+        raise ImpastoError("a token on the command line can be read by everybody: give --token-file or IMPASTO_TOKEN")
+    token = os.environ.pop("IMPASTO_TOKEN", None)  # so that the workers' environment does not hold it
+    if file is not None:
+        try:
+            with file.open("rb") as opened:
+                token = opened.read(LONGEST_TOKEN).decode("ascii", "replace").strip()
+        except OSError as error:
+            raise ImpastoError(f"--token-file {file} can't be read: {error.strerror}") from None
     if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
         raise ImpastoError("a token has at least 8 characters of ASCII and no spaces")
     return token or ("" if host in LOOPBACK else secrets.token_urlsafe(24))
 
 
-def _run(
-    devices: list[str], limits: Limits, folder: Path, host: str, port: int, token: str, page: bool, json: bool
-) -> None:
-    """Serve until Ctrl-C."""
+def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: bool, json: bool) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
     own = folder / "page"
     own.mkdir()
     os.environ |= {"GRADIO_TEMP_DIR": str(own), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     os.environ["GRADIO_QUEUE_SESSION_RESUME_TTL"] = "30"
-    import uvicorn
-
     from impasto.server.app import create_app
+    from impasto.server.connections import Connections
+    from impasto.server.listen import make_server
     from impasto.server.studio import Studio
 
+    def announce() -> None:
+        terminal.print_json({"url": place.url, "devices": devices}, line=True) if json else typer.echo(place.url)
+
     studio = Studio(devices, limits, folder)
-    app: Any = create_app(studio, token=token)
-    if page:
-        from impasto.server.site_routes import add_pages
-
-        add_pages(app, studio)
-    studio.warm_up()
-    place, secret = f"[{host}]" if ":" in host else host, f"?token={token}" if token else ""
-
-    class Server(uvicorn.Server):
-        """Tells where it is once it listens."""
-
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                shown = f"http://{place}:{self.servers[0].sockets[0].getsockname()[1]}/{secret}"
-                terminal.print_json({"url": shown, "devices": devices}, line=True) if json else typer.echo(shown)
-
-    config = uvicorn.Config(
-        app,
-        host,
-        port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=5,
-        limit_concurrency=MOST_CONNECTIONS,
-    )
-    log.info("serving on %s; Ctrl-C ends it", ", ".join(devices))
     try:
-        Server(config).run()
+        connections = Connections(limits, frozenset(place.proxies))
+        app: Any = create_app(studio, token=place.token, connections=connections)
+        if page:
+            from impasto.server.site_routes import add_pages
+
+            add_pages(app, studio)
+        studio.warm_up()
+        log.info("serving on %s; Ctrl-C ends it", ", ".join(devices))
+        make_server(app, studio, connections, announce, place.proxies).run([place.listener])
     finally:
         studio.close()

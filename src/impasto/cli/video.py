@@ -50,6 +50,7 @@ MemoryFlag = Annotated[
     float | None,
     typer.Option(metavar="GB", min=0.1, help="Take no more memory than this; frames are made smaller if need be."),
 ]
+SalvageFlag = Annotated[bool, typer.Option("--salvage", help="Paint what can be read of a damaged video.")]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is there, and begin anew.")]
 
 
@@ -71,6 +72,7 @@ def video(
     max_memory: MemoryFlag = None,
     strip: StripFlag = None,
     report: ReportFlag = None,
+    salvage: SalvageFlag = False,
     force: ForceFlag = False,
     told: Telling,
 ) -> None:
@@ -85,7 +87,9 @@ def video(
     by = "raft" if flow_weights and not flow_by else flow_by
     given = wishes.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
     asked = cli_video_run.make_recipe(ctx, arguments.words(content, styles), told.recipe, given)
-    places = cli_video_run.Places(output, strip, report, flow_weights)
-    work = cli_video_run.plan(asked, places, device, runtime, max_memory, force=force, record=told.record)
+    places = cli_video_run.Places(output, strip, report, flow_weights, salvage)
+    work = cli_video_run.plan(
+        asked, places, device, runtime, max_memory, force=force, record=told.record, quiet=told.quiet
+    )
     result = cli_video_run.rehearse(work) if told.dry_run else cli_video_run.paint_video(work, quiet=told.quiet)
     terminal.print_json(result) if told.json else typer.echo(result["output"])

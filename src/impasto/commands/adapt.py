@@ -16,16 +16,15 @@ from pydantic import Field
 from impasto.commands import train
 from impasto.commands.arguments import check_target
 from impasto.commands.network_command import one_picture, read_options
-from impasto.commands.train_methods import judge
-from impasto.commands.train_styles import PaintingOptions, paintings_of, start_network
 from impasto.errors import ImpastoError
 from impasto.feedforward.transformation_network import TransformationNetwork
 from impasto.images.dead_leaves import dead_leaves
 from impasto.images.files import WRITABLE, write_image
 from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, network_style
 from impasto.stylizers.styles import save_style
-from impasto.training import loop as loop_module
-from impasto.training.loop import Enough, MethodTask, Report, Task, TrainOptions
+from impasto.training.loop import Enough, MethodTask, Report, Task, Training, TrainOptions
+from impasto.training.one_pass import judge
+from impasto.training.paintings import PaintingOptions, paintings_of, start_network
 from impasto.training.pictures import Pictures
 from impasto.weights import resolve
 
@@ -207,4 +206,4 @@ def settled(losses: list[float], patience: int) -> bool:
     return sum(losses[-patience:]) >= sum(losses[-2 * patience : -patience])
 
 
-RECIPE = loop_module.Recipe(AdaptOptions, build)
+TRAINING = Training(AdaptOptions, build)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,15 @@ from impasto.commands import methods_table
 from impasto.commands.arguments import take_flags
 from impasto.commands.terminal import print_json
 from impasto.errors import ImpastoError
+from impasto.methods import find_training, list_methods
 from impasto.networks.layers import count_parameters
-from impasto.training.loop import CHECKPOINT, Recipe, Report, Task, TrainOptions, train
+from impasto.training.loop import CHECKPOINT, Report, Task, Training, TrainOptions, train
 from impasto.training.pictures import Pictures
 
 log = logging.getLogger(__name__)
+OTHERS = {"backbone": "impasto.training.backbone_distillation", "texture": "impasto.textures.generator_training"}
+"""What can be trained besides methods, and the module whose TRAINING it is."""
+
 OFTEN, SELDOM = 2.0, 10.0
 NAMED = 5
 
@@ -59,27 +64,40 @@ class Folders:
         return Pictures([]), styles
 
 
-def read_words(
-    ctx: typer.Context, words: list[str], tasks: Mapping[str, Callable[[], Recipe]]
-) -> tuple[str, Recipe, dict[str, Any]]:
-    """The task's name, its recipe and the values of its options; raises ImpastoError."""
-    name = next((word for word in words if word in tasks), None)
-    if name is None:
-        raise ImpastoError(f"say what to train, one of: {', '.join(tasks)}, such as: impasto train {next(iter(tasks))}")
-    recipe = tasks[name]()
-    plain, values = take_flags(ctx, words, recipe.options, f"train {name}", f"impasto train {name} --list-options")
+def list_trainings() -> list[str]:
+    """Return the names of what can be trained: methods, and the networks in OTHERS."""
+    return [*OTHERS, *(name for name in list_methods() if find_training(name))]
+
+
+def read_words(ctx: typer.Context, words: list[str]) -> tuple[str, Training, dict[str, Any]]:
+    """Return the task's name, its training and the values of its options; raises ImpastoError."""
+    name = next((word for word in words if word in OTHERS or word in list_methods()), None)
+    training = None if name is None else find_any_training(name)
+    if name is None or training is None:
+        known = list_trainings()
+        wrong = "" if name is None else f"{name} has no training; "
+        raise ImpastoError(f"{wrong}say what to train, one of: {', '.join(known)}, such as: impasto train {known[0]}")
+    plain, values = take_flags(ctx, words, training.options, f"train {name}", f"impasto train {name} --list-options")
     if plain != [name]:
         extra = next(word for word in plain if word != name)
-        raise ImpastoError(f"{extra!r} is too much: name each folder with --content or --style of its own")
-    return name, recipe, values
+        raise ImpastoError(f"{extra!r} is too much: put --content or --style before each folder")
+    return name, training, values
 
 
-def show_options(recipe: Recipe, json: bool) -> None:
+def find_any_training(name: str) -> Training | None:
+    """Return the training called `name`, of a method or one of OTHERS; None if there is none."""
+    if name not in OTHERS:
+        return find_training(name)
+    training: Training = importlib.import_module(OTHERS[name]).TRAINING
+    return training
+
+
+def show_options(training: Training, json: bool) -> None:
     """List all options of what is trained."""
     if json:
-        print_json(methods_table.describe_options(recipe.options))
+        print_json(methods_table.describe_options(training.options))
     else:
-        methods_table.show_options(recipe.options)
+        methods_table.show_options(training.options)
 
 
 def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
@@ -97,9 +115,9 @@ def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
     return folder
 
 
-def build(recipe: Recipe, options: TrainOptions, pictures: tuple[Pictures, Pictures]) -> Task:
+def build(training: Training, options: TrainOptions, pictures: tuple[Pictures, Pictures]) -> Task:
     """The task, ready to learn; raises ImpastoError."""
-    task = recipe.build(options, *pictures)
+    task = training.build(options, *pictures)
     log.info("%s: %d parameters learn", task.name, count_parameters(task.learned()))
     return task
 

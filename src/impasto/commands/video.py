@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import typer
 from torch import Tensor
 
@@ -24,10 +25,19 @@ from impasto.commands.video_memory import find_fitting, limit_memory
 from impasto.commands.video_report import measure, paint_strip
 from impasto.errors import ImpastoError, OptionError
 from impasto.images.color import MATCHING_MODES
-from impasto.images.files import WRITABLE, Picture, read_image, write_image
+from impasto.images.files import WRITABLE, Picture, open_picture, read_image, write_image
 from impasto.images.flow import estimate_flow, has_flow
 from impasto.images.tensors import resize
-from impasto.images.video import ENCODERS, Frame, VideoInfo, probe_video, read_frames, write_video
+from impasto.images.video import (
+    ENCODERS,
+    Frame,
+    Survey,
+    default_ending,
+    probe_video,
+    read_frames,
+    survey_video,
+    write_video,
+)
 from impasto.images.video import check_target as check_video
 from impasto.methods import find_method
 from impasto.ops.memory import name_bytes
@@ -83,7 +93,7 @@ def _temporal_weight(recipe: Recipe, flow: float) -> float | None:
 
 @dataclass(frozen=True)
 class Work:
-    """A video to be made: where everything goes, what is known of the source, the model, the working size."""
+    """A video to be made: where everything goes, what the source is, the model, the working size."""
 
     recipe: Recipe
     target: Path
@@ -91,7 +101,7 @@ class Work:
     report: Path | None
     record: bool
     force: bool
-    info: VideoInfo
+    survey: Survey
     painter: Painter
     size: tuple[int, int]
     raft: Raft | None = None
@@ -117,8 +127,15 @@ class Work:
         return made if self.raft is None else made | {"weights": made["weights"] | {"raft": self.raft.digest}}
 
     def results(self, total: int) -> Iterator[Tensor]:
-        """All finished frames, (1, 3, H, W) each."""
-        return (read_image(self.frame_path(index)) for index in range(total))
+        """All finished frames, (1, 3, H, W) each, or (1, 4, H, W) with transparency."""
+        return (self._result(index) for index in range(total))
+
+    def _result(self, index: int) -> Tensor:
+        picture = open_picture(self.frame_path(index))
+        if not self.survey.alpha:
+            return picture.color
+        color = picture.color
+        return torch.cat([color, torch.ones_like(color[:, :1]) if picture.alpha is None else picture.alpha], dim=1)
 
 
 def _folder(target: Path) -> Path:
@@ -127,12 +144,13 @@ def _folder(target: Path) -> Path:
 
 @dataclass(frozen=True)
 class Places:
-    """The files of a run besides those of its recipe, as they were named."""
+    """The files of a run besides those of its recipe, as they were named; salvage: damage to the video is no error."""
 
     output: Path | None
     strip: Path | None
     report: Path | None
     flow_weights: Path | None
+    salvage: bool = False
 
 
 def plan(
@@ -144,16 +162,17 @@ def plan(
     *,
     force: bool,
     record: bool,
+    quiet: bool = False,
 ) -> Work:
     """Check everything and load the model; raises ImpastoError before any work is done."""
     source, strip, report = recipe.content, places.strip, places.report
     assert source is not None
-    info = probe_video(source)
+    if places.output is not None:
+        _check_names(places.output, source, force)
+    survey = _survey(source, salvage=places.salvage, quiet=quiet)
     stems = "-".join(path.stem for path in (source, *recipe.styles))[: record_module.LONGEST_STEM]
-    target = check_target(places.output or Path(f"{stems}.mp4"), force, tuple(ENCODERS))
-    if target.resolve() == source.resolve():
-        raise ImpastoError(f"{target} is the video itself; give -o another name")
-    check_video(source, target)
+    target = places.output or Path(f"{stems}{default_ending(source, survey)}")
+    _check_names(target, source, force)
     beside = sidecar(target) if record else None
     resumed = _folder(target).exists()
     for path, endings in ((strip, WRITABLE), (report, (".json",)), (beside, (".json",))):
@@ -163,20 +182,35 @@ def plan(
     if ((_needs_flow(recipe) and raft is None) or report) and not has_flow():
         raise ImpastoError("--flow, --temporal-weight and --report need OpenCV: pip install 'impasto[flow]'")
     painter = Painter(recipe, device, runtime)
-    first = next(read_frames(source), None)
-    if first is None:
-        raise ImpastoError(f"{source} holds no frame")
-    size = painter.working_size(first.image.shape[-2], first.image.shape[-1])
+    size = painter.working_size(*survey.size)
     if max_memory is not None:
         limit_memory(max_memory, painter.model.device)
-        size = find_fitting(size, lambda size: _try(painter, first.image, size))
+        first = next(read_frames(source, survey)).image
+        size = find_fitting(size, lambda size: _try(painter, first, size))
         painter.recipe = recipe = recipe.model_copy(update={"size": f"{size[1]}x{size[0]}"})
-    needed = info.frames * size[0] * size[1] * MOST_BYTES_A_PIXEL
+    for note in (*survey.notes, *check_video(source, target, survey, size)):
+        log.warning("%s: %s", source.name, note)
+    _check_room(target, survey.frames, size)
+    return Work(recipe, target, strip, report, record, force, survey, painter, size, raft)
+
+
+def _check_names(target: Path, source: Path, force: bool) -> None:
+    check_target(target, force, tuple(ENCODERS))
+    if target.resolve() == source.resolve():
+        raise ImpastoError(f"{target} is the video itself; give -o another name")
+
+
+def _survey(source: Path, *, salvage: bool, quiet: bool) -> Survey:
+    """Look through the whole video, so that nothing about it comes as a surprise after hours."""
+    frames = probe_video(source).frames
+    with count(f"looking through {source.name}", frames, quiet, pause=PAUSE) as shown:
+        return survey_video(source, salvage=salvage, on_frame=lambda: shown.advance("frames looked at"))
+
+
+def _check_room(target: Path, frames: int, size: tuple[int, int]) -> None:
+    needed = frames * size[0] * size[1] * MOST_BYTES_A_PIXEL
     if shutil.disk_usage(target.parent).free < needed:
-        raise ImpastoError(
-            f"{info.frames} frames may need {name_bytes(needed)} in {target.parent}: write elsewhere with -o"
-        )
-    return Work(recipe, target, strip, report, record, force, info, painter, size, raft)
+        raise ImpastoError(f"{frames} frames may need {name_bytes(needed)} in {target.parent}: write elsewhere with -o")
 
 
 def _needs_flow(recipe: Recipe) -> bool:
@@ -213,7 +247,7 @@ def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
 def rehearse(work: Work) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     typer.echo(f"dry run: {_title(work)}; nothing was written", err=True)
-    return {"output": str(work.target), **work.make_record(), "frames": work.info.frames, "dry_run": True}
+    return {"output": str(work.target), **work.make_record(), "frames": work.survey.frames, "dry_run": True}
 
 
 def paint_video(work: Work, *, quiet: bool) -> dict[str, Any]:
@@ -228,15 +262,15 @@ def paint_video(work: Work, *, quiet: bool) -> dict[str, Any]:
         raise typer.Exit(130) from None
     made: dict[str, Any] = {"output": str(work.target), **record, "frames": len(frames)}
     if work.strip is not None:
-        write_image(paint_strip(work.source, work.frame_path, len(frames)), work.strip)
+        write_image(paint_strip(work.source, work.survey, work.frame_path), work.strip)
     if work.report is not None:
-        made["report"] = measure(work.painter, work.recipe, work.source, work.results(len(frames)), len(frames), quiet)
+        made["report"] = measure(work.painter, work.recipe, work.source, work.survey, work.results(len(frames)), quiet)
         write_atomically(work.report, _as_json(made["report"]))
     beside = sidecar(work.target)
     if work.record and beside is not None:
         write_atomically(beside, _as_json(record))
     log.info("putting %d frames together", len(frames))
-    write_video(work.results(len(frames)), frames, work.source, work.target)
+    write_video(work.results(len(frames)), frames, work.source, work.target, work.survey.colors)
     shutil.rmtree(work.folder)
     return {**made, "seconds": round(time.monotonic() - begun, 3)}
 
@@ -247,7 +281,7 @@ def _as_json(value: Any) -> bytes:
 
 def _title(work: Work) -> str:
     height, width = work.size
-    return f"painting {work.info.frames} frames of {width}x{height} with {work.painter.model.name}"
+    return f"painting {work.survey.frames} frames of {width}x{height} with {work.painter.model.name}"
 
 
 def _claim(work: Work, record: Mapping[str, Any]) -> int:
@@ -277,15 +311,15 @@ def _paint_frames(work: Work, done: int, quiet: bool) -> list[Frame]:
     if done:
         log.info("%d frames are there already", done)
     with (
-        count(_title(work), work.info.frames, quiet, done=done, pause=PAUSE) as shown,
+        count(_title(work), work.survey.frames, quiet, done=done, pause=PAUSE) as shown,
         ThreadPoolExecutor(1, "write") as writer,
     ):
         waiting: Future[None] | None = None
-        for index, frame in enumerate(_ahead(read_frames(work.source))):
-            times.append(replace(frame, image=frame.image[..., :1, :1]))
+        for index, frame in enumerate(_ahead(read_frames(work.source, work.survey))):
+            times.append(replace(frame, image=frame.image[..., :1, :1], alpha=None))
             if index < done - 1:
                 continue
-            photo = work.painter.fit(Picture(frame.image, None))
+            photo = work.painter.fit(Picture(frame.image, frame.alpha))
             if index == done - 1:
                 state = load_weights(work.folder / STATE).tensors
                 coherence.restore(state, photo.color, read_image(work.frame_path(index)))
@@ -293,7 +327,7 @@ def _paint_frames(work: Work, done: int, quiet: bool) -> list[Frame]:
             result = _paint(work, coherence, photo, shown)
             if waiting is not None:
                 waiting.result()
-            waiting = writer.submit(_keep, work, index, result, coherence.state())
+            waiting = writer.submit(_keep, work, index, Picture(result, photo.alpha), coherence.state())
             shown.advance("frames")
         if waiting is not None:
             waiting.result()
@@ -310,9 +344,9 @@ def _paint(work: Work, coherence: Coherence, photo: Picture, shown: Count) -> Te
     return result
 
 
-def _keep(work: Work, index: int, result: Tensor, state: Mapping[str, Tensor]) -> None:
+def _keep(work: Work, index: int, result: Picture, state: Mapping[str, Tensor]) -> None:
     """Write a frame, then what the next one depends on: a kill in between costs one frame."""
-    write_image(result, work.frame_path(index))
+    write_image(result.color, work.frame_path(index), alpha=result.alpha)
     save_weights(state, work.folder / STATE, {"done": index + 1}, half=False)
 
 

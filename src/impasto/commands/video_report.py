@@ -14,7 +14,7 @@ from impasto.evaluation.metrics import LossNetwork
 from impasto.evaluation.video_score import VideoScore
 from impasto.images.contact_sheet import contact_sheet
 from impasto.images.files import Picture, read_image
-from impasto.images.video import read_frames
+from impasto.images.video import Survey, read_frames
 from impasto.networks.backbones import load_backbone
 from impasto.networks.vgg19_slim import SLIM
 from impasto.runs.painting import read_style
@@ -23,17 +23,18 @@ from impasto.runs.record import Recipe
 COLUMNS, CELL = 6, 256
 
 
-def paint_strip(source: Path, result: Callable[[int], Path], total: int) -> Tensor:
+def paint_strip(source: Path, survey: Survey, result: Callable[[int], Path]) -> Tensor:
     """Frames from beginning to end above their results, (1, 3, H, W)."""
+    total = survey.frames
     number = min(COLUMNS, total)
     wanted = [round(i * (total - 1) / max(number - 1, 1)) for i in range(number)]
-    before = [frame.image for index, frame in enumerate(read_frames(source)) if index in wanted]
+    before = [frame.image for index, frame in enumerate(read_frames(source, survey)) if index in wanted]
     after = [read_image(result(index)) for index in wanted]
     return contact_sheet([before, after], column_labels=[f"frame {index}" for index in wanted], cell=CELL)
 
 
 def measure(
-    painter: Painter, recipe: Recipe, source: Path, results: Iterable[Tensor], total: int, quiet: bool
+    painter: Painter, recipe: Recipe, source: Path, survey: Survey, results: Iterable[Tensor], quiet: bool
 ) -> dict[str, Any]:
     """Warping error and style loss of `results`, and of every frame painted by itself.
 
@@ -43,13 +44,14 @@ def measure(
     network = load_backbone(SLIM).to(device)
     paintings = [style for style in map(read_style, recipe.styles) if isinstance(style, Tensor)]
     scores: dict[str, VideoScore] | None = None
+    total = survey.frames
     with count(f"measuring {total} frames", total, quiet, pause=5.0) as shown:
-        for frame, result in zip(read_frames(source), results, strict=True):
-            photo = painter.fit(Picture(frame.image, None))
+        for frame, result in zip(read_frames(source, survey), results, strict=True):
+            photo = painter.fit(Picture(frame.image, frame.alpha))
             if scores is None:
                 scores = _start(network, paintings, recipe, painter, photo)
             alone = painter.job(recipe, photo, recipe.styles).paint(shown.within)
-            scores["smoothed"].add(photo.color.to(device), result)
+            scores["smoothed"].add(photo.color.to(device), result[:, :3])
             scores["each frame by itself"].add(photo.color.to(device), alone)
             shown.advance("frames")
     assert scores is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from impasto.errors import OptionError
 from impasto.images.tensors import resize
@@ -118,6 +119,26 @@ def monge_map(source: Tensor, target: Tensor) -> Tensor:
     root, inverse = _power(source + ridge, 0.5), _power(source + ridge, -0.5)
     middle = _power(root @ (target + ridge) @ root, 0.5)
     return torch.matmul(torch.matmul(inverse, middle), inverse)
+
+
+def match_low_frequencies(image: Tensor, content: Tensor, colors: Tensor) -> Tensor:
+    """Give large areas of `image` the content's arrangement of `colors`; detail and lightness stay.
+
+    image, content: (1, 3, H, W); colors: (M, 3), a sample of the colours to take, whose mean and covariance the
+    content's colours are given (Kolkin et al. 2022, sec. 3.4). Returns (1, 3, H, W), clipped to [0, 1].
+    """
+    height, width = image.shape[-2:]
+    small = max(1, height // LARGE_AREA), max(1, width // LARGE_AREA)
+    painted, wanted = resize(image, *small), resize(content, *small)
+    if wanted[0, 0].numel() > 1:
+        wanted = match_covariance(wanted, colors.T.reshape(1, 3, -1, 1)).clamp(0, 1)
+    change = wanted - painted
+    change = change - luma(change)
+    return (image + functional.interpolate(change, (height, width), mode="bilinear", align_corners=False)).clamp(0, 1)
+
+
+LARGE_AREA = 16
+"""Pixels a side over which colours are averaged before they are moved."""
 
 
 def match_histogram(style: Tensor, content: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import secrets
@@ -91,16 +92,28 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
     Raises ImageError also for another format, a longer side than max_side, an animation, or a JPEG of so many scans
     that reading them all would take minutes.
     """
-
-    def check(image: Image.Image) -> None:
-        if max(image.size) > max_side:
-            raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photo with its depth map or the like
-            raise ImageError(f"{name} is an animation; send a single picture")
-        if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
-            raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it as a plain JPEG")
-
+    check = functools.partial(_check_foreign, data, name, max_side)
     return _to_picture(*read_pixels(io.BytesIO(data), max_pixels, name, TRUSTED, check))
+
+
+def peek_size(data: bytes, name: str, *, max_pixels: int, max_side: int) -> tuple[int, int]:
+    """The stored size (height, width) of what `decode_picture` would read, from the header alone.
+
+    Raises ImageError as `decode_picture` does.
+    """
+    with opened(io.BytesIO(data), max_pixels, name, TRUSTED) as image:
+        _check_foreign(data, name, max_side, image)
+        return image.height, image.width
+
+
+def _check_foreign(data: bytes, name: str, max_side: int, image: Image.Image) -> None:
+    """Refuse what a stranger's picture must not be; raises ImageError."""
+    if max(image.size) > max_side:
+        raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photo with its depth map or the like
+        raise ImageError(f"{name} is an animation; send a single picture")
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+        raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it as a plain JPEG")
 
 
 def _to_picture(color: NDArray[Any], alpha: Floats | None) -> Picture:

@@ -44,7 +44,7 @@ def read_pixels(
 
     check: may refuse what Pillow opened before it is decoded.
     """
-    name = name or os.fspath(source)  # type: ignore[arg-type]  # bytes in memory come with a name
+    name = name or _name_of(source)
     with _explained(source, name, max_pixels, formats), _file(source) as file, _pillow_settings(max_pixels):
         head = file.read(HEAD)
         file.seek(0)
@@ -56,14 +56,20 @@ def read_pixels(
 
 
 @contextmanager
-def opened(source: Location, max_pixels: int) -> Iterator[Image.Image]:
+def opened(
+    source: Location | io.BytesIO, max_pixels: int, name: str = "", formats: tuple[str, ...] = READABLE
+) -> Iterator[Image.Image]:
     """Open a picture with Pillow, its size checked; whatever fails until the block ends is an ImageError."""
-    name = os.fspath(source)
-    with _explained(source, name, max_pixels, READABLE), _file(source) as file, _pillow_settings(max_pixels):
+    name = name or _name_of(source)
+    with _explained(source, name, max_pixels, formats), _file(source) as file, _pillow_settings(max_pixels):
         head = file.read(HEAD)
         file.seek(0)
-        with _opened(file, head, max_pixels, name, READABLE) as image:
+        with _opened(file, head, max_pixels, name, formats) as image:
             yield image
+
+
+def _name_of(source: Location | io.BytesIO) -> str:
+    return "the picture" if isinstance(source, io.BytesIO) else os.fspath(source)
 
 
 @contextmanager

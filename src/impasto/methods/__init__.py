@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from impasto.errors import OptionError
 from impasto.stylizers.base import Stylizer
+from impasto.training.loop import Training
 
 DEFAULT_METHOD = "swift"
 
@@ -25,11 +27,20 @@ def find_method(name: str | None = None) -> type[Stylizer]:
     name = name or DEFAULT_METHOD
     if name not in list_methods():
         raise OptionError(f"there is no method {name!r}; there are: {', '.join(list_methods())}")
-    module = importlib.import_module(f"impasto.methods.{name}")
+    module = _import(name)
     for _, found in inspect.getmembers(module, inspect.isclass):
         if issubclass(found, Stylizer) and found.__module__ == module.__name__:
             return found
     raise OptionError(f"impasto/methods/{name}.py defines no Stylizer")
+
+
+def find_training(name: str) -> Training | None:
+    """Return the training of the method called `name`: the TRAINING of its file, None if it has none."""
+    return getattr(_import(name), "TRAINING", None)
+
+
+def _import(name: str) -> ModuleType:
+    return importlib.import_module(f"impasto.methods.{name}")
 
 
 def load(

@@ -7,10 +7,9 @@ photos and paintings turns them into a picture. Small and quick; the style of a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.feedforward.instance_norm import decode_normalised, decoding_stages, measure_level, measure_photo
@@ -22,9 +21,11 @@ from impasto.networks.layers import StepDecoder
 from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.options import Options
-from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, recall
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
+from impasto.training.pictures import Pictures
 from impasto.weights import load_weights, resolve
 
 DEEPEST = 4
@@ -32,11 +33,8 @@ LEVELS = (4, 3, 2, 1)
 LAYERS = {level: f"relu{level}_1" for level in LEVELS}
 
 
-class AdaINOptions(Options):
-    """What can be chosen without training anew."""
-
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+class AdaINOptions(OnePassOptions):
+    """Options of adain."""
 
 
 def paper_decoder() -> StepDecoder:
@@ -186,3 +184,17 @@ class AdaINTraining(nn.Module):
         """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles).clamp(0, 1))
         return stack_rows(rows)
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """AdaIN's decoder over vgg19-slim, from random weights or from `from_`."""
+    options = cast(MethodOptions, options)
+    torch.manual_seed(options.seed)
+    backbone, decoder = load_backbone(SLIM), slim_decoder()
+    if options.from_:
+        start_decoder(decoder, options.from_)
+    learner = AdaINTraining(backbone, judge(options), decoder)
+    return as_task("adain", learner)
+
+
+TRAINING = Training(MethodOptions, build_training)

@@ -7,26 +7,34 @@ any weighted mixture of styles is one pass, and a new style is learned by these 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from impasto.errors import ImpastoError
 from impasto.feedforward.stages import Stage
 from impasto.feedforward.transformation_network import Norms, TransformationNetwork, blend_stage, network_stages
 from impasto.images.tensors import LEAST_SIDE
 from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
-from impasto.options import Options
 from impasto.stylizers.fixed_styles import SharedNetworkStyles
+from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import as_task, judge
+from impasto.training.paintings import (
+    NO_FROM,
+    ManyStylesOptions,
+    begin,
+    fill_styles,
+    shape_of,
+)
+from impasto.training.pictures import Pictures
+from impasto.weights import load_weights
 
 
-class ConditionalNormOptions(Options):
-    """What can be chosen without training anew."""
-
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+class ConditionalNormOptions(OnePassOptions):
+    """Options of conditional_norm."""
 
 
 class ConditionalNetwork(nn.Module):
@@ -149,3 +157,28 @@ class ConditionalNormTraining(nn.Module):
             numbers = torch.arange(first, first + size, device=contents.device) % count + self.fixed
             rows.append(self.network(contents, numbers).clamp(0, 1))
         return stack_rows(rows)
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """One network for all paintings, from random weights or from `from_`, or new styles for the one of `from_`."""
+    options = cast(ManyStylesOptions, options)
+    first = begin(options, styles, start_styles)
+    learner = ConditionalNormTraining(first.network, judge(options), first.paintings, first.infos, fixed=first.fixed)
+    return as_task("conditional_norm", learner)
+
+
+def start_styles(options: ManyStylesOptions, count: int) -> tuple[ConditionalNetwork, list[dict[str, Any]]]:
+    """The network to begin with, with room for `count` styles, and what it knows."""
+    if not options.from_:
+        if options.add:
+            raise ImpastoError(NO_FROM)
+        return ConditionalNetwork(count, options.width, options.residuals), []
+    file = load_weights(options.from_)
+    before = list(file.config.get("styles", []))
+    shape = shape_of(file)
+    network = ConditionalNetwork(len(before), shape["width"], shape["residuals"])
+    fill_styles(network, file, options, len(before), count)
+    return network, before
+
+
+TRAINING = Training(ManyStylesOptions, build_training)

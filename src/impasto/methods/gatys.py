@@ -294,7 +294,7 @@ class Gatys(Stylizer):
         start = self._start(content, style, seed)
         made: list[FittingObjective] = []
 
-        def objective_at(scale: Scale) -> Targets:
+        def objective_at(scale: Scale, _: Tensor) -> Targets:
             fitted = resize(content, scale.height, scale.width)
             made[:] = [self._objective(fitted, style, strength, mask, coarse=scale is not scales[-1])]
             return made[0]

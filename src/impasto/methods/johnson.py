@@ -7,23 +7,31 @@ all methods of one pass, at the price of a training for each painting; a style h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, cast
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from impasto.errors import WeightsError
 from impasto.feedforward.transformation_network import TransformationNetwork
-from impasto.options import Options
-from impasto.stylizers.fixed_styles import PaintingNetworks
+from impasto.stylizers.fixed_styles import NAMED, PaintingNetworks, PaintingTraining
+from impasto.stylizers.one_pass import OnePassOptions
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import as_task, judge
+from impasto.training.paintings import (
+    StylesOptions,
+    only_painting,
+    start_network,
+)
+from impasto.training.pictures import Pictures
 from impasto.weights import load_weights
 
 
-class JohnsonOptions(Options):
-    """What can be chosen without training anew."""
+class JohnsonOptions(OnePassOptions):
+    """Options of johnson."""
 
     weights: str = Field("", description="local file of one or more trained networks instead of the shipped ones")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
 def paper_network() -> TransformationNetwork:
@@ -56,3 +64,16 @@ def join(files: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors |= file.tensors
         config["networks"] += file.config["networks"]
     return tensors, config
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """The network of one painting, from random weights or from `from_`."""
+    options = cast(StylesOptions, options)
+    painting, info = only_painting(styles, "johnson")
+    torch.manual_seed(options.seed)
+    network = start_network(options, info[NAMED], (options.width, options.residuals))
+    learner = PaintingTraining("johnson", network, judge(options), painting, info)
+    return as_task("johnson", learner)
+
+
+TRAINING = Training(StylesOptions, build_training)

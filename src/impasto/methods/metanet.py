@@ -7,14 +7,23 @@ can be kept as a file of half a megabyte.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
+
+import torch
+from pydantic import Field
 
 from impasto.feedforward.hypernetwork import HyperNetwork
-from impasto.stylizers.generated_network import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions
+from impasto.networks.backbones import load_backbone
+from impasto.networks.vgg19_slim import SLIM
+from impasto.stylizers.generated_network import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions, HyperTraining
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import MethodOptions, as_task, judge, survey
+from impasto.training.pictures import Pictures
+from impasto.weights import load_weights
 
 
 class MetaNetOptions(GeneratedOptions):
-    """What can be chosen without training anew."""
+    """Options of metanet."""
 
 
 def slim_network(
@@ -42,3 +51,47 @@ class MetaNet(GeneratedNetworks):
 
     name = "metanet"
     Options = MetaNetOptions
+
+
+class MetaNetTrainOptions(MethodOptions):
+    """What the training of a network that makes networks can be told besides."""
+
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
+    style_weight: float = Field(8.0, ge=0, description="weight of the style")
+    gram_weight: float = Field(0.5, ge=0, description="weight of Gram matrices beside means and deviations")
+    tv_weight: float = Field(1.0, ge=0, description="weight of total variation")
+    from_: str = Field("", description="weights file to go on from")
+    style_every: int = Field(1, ge=1, description="steps for which the same artworks stay; the paper's 20")
+    hidden: int = Field(30, ge=1, le=1024, description="hidden numbers a generated convolution; the paper has 128")
+    width: int = Field(8, ge=2, le=64, description="channels at full size; the paper has 32, its fast network 8")
+    residual: bool = Field(True, description="residual blocks instead of ten convolutions in a row")
+    affine: bool = Field(True, description="generate the scales and shifts of the norms, too, which the paper has not")
+    sigmoid: bool = Field(True, description="a sigmoid behind the last convolution; the paper's output is linear")
+
+    @property
+    def steps_an_artwork(self) -> int:
+        """As told."""
+        return self.style_every
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """The hyper network over vgg19-slim, from random weights, scaled by what the artworks are like, or from `from_`."""
+    options = cast(MetaNetTrainOptions, options)
+    torch.manual_seed(options.seed)
+    backbone = load_backbone(SLIM)
+    network = slim_network(
+        options.hidden,
+        options.width,
+        residual=options.residual,
+        output="sigmoid" if options.sigmoid else "linear",
+        affine=options.affine,
+    )
+    if options.from_:
+        load_weights(options.from_).fill(network)
+    else:
+        network.start_reading(survey(backbone, options, styles))
+    learner = HyperTraining("metanet", backbone, judge(options), network)
+    return as_task("metanet", learner)
+
+
+TRAINING = Training(MetaNetTrainOptions, build_training)

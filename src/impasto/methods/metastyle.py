@@ -9,27 +9,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.errors import OptionError
+from impasto.errors import ImpastoError, OptionError
 from impasto.feedforward.transformation_network import Norms, TransformationNetwork
 from impasto.ops.moments import precise
 from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows
-from impasto.options import Options
 from impasto.stylizers.fixed_styles import NetworkStyles
+from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import as_task, judge
+from impasto.training.paintings import (
+    StylesOptions,
+    start_network,
+)
+from impasto.training.pictures import Pictures
 from impasto.weights import load_weights, resolve
 
 
-class MetaStyleOptions(Options):
-    """What can be chosen without training anew."""
+class MetaStyleOptions(OnePassOptions):
+    """Options of metastyle."""
 
     weights: str = Field("", description="local file of initial parameters instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
 def paper_network() -> TransformationNetwork:
@@ -179,3 +185,39 @@ def clip_each(gradients: Sequence[Tensor], longest: float) -> Sequence[Tensor]:
 def pick_norms(values: list[Tensor], numbers: Tensor) -> Norms:
     """Scales and shifts of the styles of these numbers, (B,), of those that stand in turns in `values`."""
     return [(scale[numbers], shift[numbers]) for scale, shift in zip(values[::2], values[1::2], strict=True)]
+
+
+class MetaStyleTrainOptions(StylesOptions):
+    """What the training of initial parameters can be told besides."""
+
+    gram_weight: float = Field(
+        0.0, ge=0, description="weight of Gram matrices beside means and deviations; flat artworks have huge ones"
+    )
+    style_side: int = Field(288, ge=32, le=4096, description="shorter side to which artworks are shrunk when read, px")
+    from_: str = Field("", description="weights file to go on from: its own, conditional_norm's or johnson's")
+    inner_steps: int = Field(1, ge=0, le=5, description="steps of the norms that training looks ahead")
+    inner_rate: float = Field(0.03, ge=0, le=100, description="learning rate of these steps")
+    inner_clip: float = Field(10.0, gt=0, description="largest norm of a style's gradient in these steps")
+    shots: int = Field(1, ge=1, le=256, description="photos a style for the inner steps, and as many others after them")
+    first_order: bool = Field(False, description="do not differentiate through the inner steps: half of the work")
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """The initial parameters, from random weights or from what `from_` holds."""
+    options = cast(MetaStyleTrainOptions, options)
+    if options.batch < 2 * options.shots:
+        raise ImpastoError(f"--shots {options.shots} and as many photos after the steps: --batch {2 * options.shots}")
+    torch.manual_seed(options.seed)
+    learner = MetaStyleTraining(
+        start_network(options, None, (options.width, options.residuals)),
+        judge(options),
+        inner_steps=options.inner_steps,
+        inner_rate=options.inner_rate,
+        inner_clip=options.inner_clip,
+        shots=options.shots,
+        first_order=options.first_order,
+    )
+    return as_task("metastyle", learner)
+
+
+TRAINING = Training(MetaStyleTrainOptions, build_training)

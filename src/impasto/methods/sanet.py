@@ -8,7 +8,7 @@ painting is its feature maps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +25,11 @@ from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
 from impasto.ops.cpu_kernels import round_scale, scale_channels
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import STYLE_LAYERS, PerceptualLoss, stack_rows
-from impasto.options import Options
-from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.styles import Style, maps_kind, parts
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
+from impasto.training.pictures import Pictures
 from impasto.weights import load_weights, resolve
 
 SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")
@@ -37,14 +39,12 @@ SHIFT = nn.MaxPool2d(3, stride=1, padding=1)
 """How a path tells of the position by which `enlarge` looks further at an odd size; see `receptive`."""
 
 
-class SANetOptions(Options):
-    """What can be chosen without training anew."""
+class SANetOptions(OnePassOptions):
+    """Options of sanet."""
 
     positions: int = Field(
         4096, ge=16, le=1 << 20, description="most positions of the painting that are looked at; more are thinned out"
     )
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) -> Tensor:
@@ -325,3 +325,35 @@ class SANetTraining(nn.Module):
         """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles).clamp(0, 1))
         return stack_rows(rows)
+
+
+class SANetTrainOptions(MethodOptions):
+    """What the training of SANet can be told besides."""
+
+    identity_weight: float = Field(50.0, ge=0, description="weight of pictures painted in their own style: pixels")
+    features_weight: float = Field(1.0, ge=0, description="weight of pictures painted in their own style: features")
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """SANet's transform and decoder over vgg19-slim, from random weights or from `from_`."""
+    options = cast(SANetTrainOptions, options)
+    torch.manual_seed(options.seed)
+    backbone, network = load_backbone(SLIM), SANetwork.slim()
+    if options.from_:
+        file = load_weights(options.from_)
+        if file.config.get("method") == "sanet":
+            file.fill(network)
+        else:
+            start_decoder(network.decoder, options.from_)
+            network.start_as_identity()
+    learner = SANetTraining(
+        backbone,
+        judge(options),
+        network,
+        pixels_weight=options.identity_weight,
+        features_weight=options.features_weight,
+    )
+    return as_task("sanet", learner)
+
+
+TRAINING = Training(SANetTrainOptions, build_training)

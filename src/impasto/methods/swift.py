@@ -17,12 +17,23 @@ from there with structure 0.2 and content 1.4: 0.164, 0.592, 0.604.
 
 from __future__ import annotations
 
-from impasto.feedforward.hypernetwork import HyperNetwork
-from impasto.stylizers.generated_network import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions
+from typing import cast
+
+import torch
+from pydantic import Field
+
+from impasto.feedforward.hypernetwork import HyperNetwork, condense, start_doubling, widen
+from impasto.networks.backbones import load_backbone
+from impasto.networks.vgg19_slim import SLIM
+from impasto.stylizers.generated_network import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions, HyperTraining
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import MethodOptions, as_task, judge, survey
+from impasto.training.pictures import Pictures
+from impasto.weights import load_weights
 
 
 class SwiftOptions(GeneratedOptions):
-    """What can be chosen without training anew."""
+    """Options of swift."""
 
 
 def swift_network(hidden: int = 15, width: int = 8) -> HyperNetwork:
@@ -39,3 +50,44 @@ class Swift(GeneratedNetworks):
 
     name = "swift"
     Options = SwiftOptions
+
+
+class SwiftTrainOptions(MethodOptions):
+    """What the training of swift can be told besides."""
+
+    learning_rate: float = Field(1.2e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
+    style_weight: float = Field(5.0, ge=0, description="weight of the style")
+    structure_weight: float = Field(0.7, ge=0, description="weight of structural similarity to the photo (SSIM)")
+    gram_weight: float = Field(0.1, ge=0, description="weight of Gram matrices beside means and deviations")
+    tv_weight: float = Field(4.0, ge=0, description="weight of total variation")
+    content_layers: tuple[str, ...] = Field(
+        ("relu4_1",), min_length=1, description="layers at which the content is compared"
+    )
+    from_: str = Field("", description="weights file to go on from: its own, or metanet's of the same width")
+    hidden: int = Field(15, ge=1, le=1024, description="hidden numbers a generated convolution")
+    width: int = Field(8, ge=2, le=64, description="channels at full size")
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """swift's hyper network, from random weights, scaled by what the artworks are like, or from `from_`."""
+    options = cast(SwiftTrainOptions, options)
+    torch.manual_seed(options.seed)
+    backbone, network = load_backbone(SLIM), swift_network(options.hidden, options.width)
+    if not options.from_:
+        network.start_reading(survey(backbone, options, styles))
+    else:
+        file = load_weights(options.from_)
+        if file.config.get("method") == "metanet":
+            before = file.build(lambda config: HyperNetwork(**config["shape"]), "metanet")
+            if before.hidden > options.hidden:
+                before = condense(before, options.hidden, survey(backbone, options, styles))
+            start_doubling(network, before)
+        else:
+            known = file.build(lambda config: HyperNetwork(**config["shape"]), "swift")
+            fits = known.hidden >= options.hidden
+            network = known if fits else widen(known, options.hidden, survey(backbone, options, styles))
+    learner = HyperTraining("swift", backbone, judge(options), network, ramp=not options.from_)
+    return as_task("swift", learner)
+
+
+TRAINING = Training(SwiftTrainOptions, build_training)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from impasto.errors import WeightsError
 from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.feedforward.stages import IMAGE, Flow, MomentsOf, Stage, Work
 from impasto.feedforward.transformation_network import (
@@ -27,20 +28,28 @@ from impasto.feedforward.transformation_network import (
 )
 from impasto.networks.layers import DOUBLING, Conv, double, fit_edge
 from impasto.ops.moments import Moments
-from impasto.options import Options
-from impasto.stylizers.fixed_styles import PaintingNetworks
+from impasto.stylizers.fixed_styles import NAMED, PaintingNetworks, PaintingTraining
+from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import as_task, judge
+from impasto.training.paintings import (
+    PaintingOptions,
+    only_painting,
+    tensors_of,
+)
+from impasto.training.pictures import Pictures
+from impasto.weights import Weights, load_weights
 
 NAME = "texture_network"
 LEVELS, BRANCH, NOISE = 5, 8, 3
 MASK = 0xFFFFFFFF
 
 
-class TextureNetworkOptions(Options):
-    """What can be chosen without training anew."""
+class TextureNetworkOptions(OnePassOptions):
+    """Options of texture_network."""
 
     weights: str = Field("", description="local file of one or more trained networks; none is shipped")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
     noise_seed: int = Field(0, ge=0, lt=1 << 31, description="which noise the network is given beside the photo")
 
 
@@ -195,3 +204,36 @@ class TextureNetwork(PaintingNetworks):
         network = cast(PyramidNetwork, super()._build(style))
         network.seed = self.options.noise_seed
         return network
+
+
+class TextureNetworkTrainOptions(PaintingOptions):
+    """What the training of a pyramid network can be told besides."""
+
+    levels: int = Field(LEVELS, ge=1, le=5, description="sizes of the photo, each half of the next")
+    branch: int = Field(BRANCH, ge=1, le=256, description="channels of each size's own path")
+    noise: int = Field(NOISE, ge=0, le=64, description="channels of noise beside the photo")
+    from_: str = Field("", description="weights file of the same shape to go on from")
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """The pyramid network of one painting, from random weights or from `from_`."""
+    options = cast(TextureNetworkTrainOptions, options)
+    painting, info = only_painting(styles, NAME)
+    torch.manual_seed(options.seed)
+    network = start_pyramid(options, info[NAMED])
+    learner = PaintingTraining(NAME, network, judge(options), painting, info)
+    return as_task(NAME, learner)
+
+
+def start_pyramid(options: TextureNetworkTrainOptions, name: str) -> PyramidNetwork:
+    """A pyramid for the style called `name`: random, or the one of that name, or the first one, of `from_`."""
+    if not options.from_:
+        return PyramidNetwork(options.levels, options.branch, options.noise)
+    file = load_weights(options.from_)
+    if file.config.get("method") != NAME:
+        raise WeightsError(f"{file.path} was not made by `impasto train {NAME}`")
+    own = Weights(file.path, tensors_of(file, name), file.config, file.digest)
+    return own.build(lambda config: make_pyramid(config["shape"]), NAME)
+
+
+TRAINING = Training(TextureNetworkTrainOptions, build_training)

@@ -8,7 +8,7 @@ but moments, so a card of the method `gatys` serves here as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +21,25 @@ from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import StepDecoder, fit_edge, size_below
-from impasto.networks.vgg19_slim import SLIM
-from impasto.ops.cpu_kernels import mix_channels
-from impasto.ops.matrix_roots import roots
+from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS
 from impasto.ops.moments import Moments, moments
+from impasto.ops.whitening import (
+    Affine,
+    Transform,
+    affine,
+    apply,
+    centred,
+    colour,
+    transport_by_products,
+)
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.options import Options
-from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, note, recall
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import MethodOptions, as_task, judge
+from impasto.training.pictures import Pictures
 from impasto.weights import load_weights, resolve
 
-Transform = Literal["zca", "transport"]
 DEEPEST = 5
 LAYERS = {level: f"relu{level}_1" for level in range(1, DEEPEST + 1)}
 
@@ -40,8 +48,8 @@ USUAL = {5: 1.0, 4: 1.3, 3: 1.3, 2: 1.2, 1: 1.0}
 """Strength by level: deep features are exaggerated, as the photo's own are blended in below them."""
 
 
-class WCTOptions(Options):
-    """What can be chosen without training anew."""
+class WCTOptions(OnePassOptions):
+    """Options of wct."""
 
     levels: tuple[int, ...] = Field(
         (4, 3, 2, 1), min_length=1, description="levels at which colours and textures change"
@@ -56,8 +64,6 @@ class WCTOptions(Options):
     transform: Transform = Field(
         "transport", description="zca as in the paper, or the optimal transport between Gaussians"
     )
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
     @model_validator(mode="after")
     def _fitting(self) -> WCTOptions:
@@ -75,101 +81,6 @@ class WCTOptions(Options):
         if not all(0 <= value <= 1 for value in self.detail):
             raise ValueError("detail is from 0 to 1")
         return self
-
-
-def transport(content: Moments, style: Moments, kind: Transform, floor: float = 1e-5) -> Tensor:
-    """The matrix A, (C, C), float64, of the map ``x -> A (x - mean) + mean of style`` between two Gaussians.
-
-    It gives features with `content`'s covariance that of `style`. Directions in which the content has less than `floor`
-    of its largest variance are left out, as whitening would blow up their noise (the paper drops eigenvalues below
-    1e-5).
-
-    ``zca``: A = S^1/2 C^-1/2 (the paper). ``transport``: A = C^-1/2 (C^1/2 S C^1/2)^1/2 C^-1/2, which of all maps with
-    this result moves the features least, so it keeps more of the content (Lu et al. 2019, "A closed-form solution").
-    """
-    values, vectors = torch.linalg.eigh(content.covariance[0].double())
-    values = values.clamp_min(0)
-    kept = values > floor * values.max().clamp_min(1e-12)
-    root = (vectors * values.sqrt()) @ vectors.T
-    inverse = (vectors * torch.where(kept, values.clamp_min(1e-12).rsqrt(), 0)) @ vectors.T
-    wanted = style.covariance[0].double()
-    middle = symmetric_root(wanted) if kind == "zca" else inverse @ symmetric_root(root @ wanted @ root)
-    matrix: Tensor = middle @ inverse
-    return matrix
-
-
-def transport_by_products(content: Tensor, style: Tensor) -> Tensor:
-    """The matrix of the optimal transport, as `transport`, but by matrix products alone; what ONNX can hold.
-
-    content, style: covariances, (B, C, C), float32; returns (B, C, C). Directions in which the content has little
-    variance are damped, not left out, from about 1/2000 of the mean variance on.
-    """
-    root, inverse = roots(content, 5e-4, 20)
-    kept = content @ inverse @ inverse
-    middle = roots(root @ style @ root, 1e-5, 18)[0]  # not more steps: they would find rounding errors
-    return kept.mT @ inverse @ middle @ inverse @ kept
-
-
-def centred(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Means, (B, C, 1, 1), and covariances, (B, C, C), of (B, C, H, W), which float32 holds best if centred first."""
-    mean = moments(features, full=False).mean[:, :, None, None]
-    return mean, moments(features - mean).second
-
-
-def symmetric_root(matrix: Tensor) -> Tensor:
-    """The square root of a symmetric matrix, negative eigenvalues counted as 0."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    return root
-
-
-def colour(
-    features: Tensor, style: Moments, kind: Transform, strength: float = 1.0, own: Moments | None = None
-) -> Tensor:
-    """`features`, (B, C, H, W), with the style's mean and covariance, blended by `strength` with what they were.
-
-    style: of one picture for all, or one a sample; own: the moments that are whitened, if they are not those of all of
-    `features`. Gradients run through the features, their means and their deviations, not through the transform's other
-    numbers.
-    """
-    if strength == 0:
-        return features
-    if features.requires_grad:
-        features = hold_scale(features)
-    return apply(affine(own or moments(features.detach()), style, kind, strength), features)
-
-
-def hold_scale(features: Tensor) -> Tensor:
-    """The same features, (B, C, H, W), but as if channel means and deviations were constants put onto normalised ones.
-
-    So a gradient knows that shifting or scaling a channel has no effect on what is whitened afterwards.
-    """
-    own = moments(features, full=False)
-    mean, deviation = own.mean[:, :, None, None], own.deviation()[:, :, None, None]
-    scale, shift = deviation.detach() / deviation, mean.detach()
-    return ((features - mean) * scale + shift).to(features.dtype)
-
-
-Affine = list[tuple[Tensor, Tensor, Tensor]]
-"""For every sample of a batch: matrix (C, C), the mean that is taken off before, (C,), and the one put on after it."""
-
-
-def affine(content: Moments, style: Moments, kind: Transform, strength: float = 1.0) -> Affine:
-    """What `transport` gives for each sample, blended by `strength` with what leaves the features as they are."""
-    found = []
-    for i in range(len(content.total)):
-        own, wanted = content.sample(i), style.sample(i if len(style.total) > 1 else 0)
-        matrix = transport(own, wanted, kind)
-        eye = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
-        mean = own.mean[0].to(matrix)
-        found.append((torch.lerp(eye, matrix, strength), mean, torch.lerp(mean, wanted.mean[0].to(matrix), strength)))
-    return found
-
-
-def apply(maps: Affine, features: Tensor) -> Tensor:
-    """Each sample's map at every position of `features`, (B, C, H, W)."""
-    moved = [mix_channels(features[i : i + 1], *parts) for i, parts in enumerate(maps)]
-    return moved[0] if len(moved) == 1 else torch.cat(moved)
 
 
 class WCT(OnePass):
@@ -397,3 +308,23 @@ class WCTTraining(nn.Module):
         """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles, 0.5).clamp(0, 1))
         return stack_rows(rows)
+
+
+class WCTTrainOptions(MethodOptions):
+    """What the training of WCT can be told besides."""
+
+    rebuild_weight: float = Field(1.0, ge=0, description="weight of rebuilding pictures, beside painting them")
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """WCT's decoder, from random weights or from `from_`; the same for the same seed."""
+    options = cast(WCTTrainOptions, options)
+    torch.manual_seed(options.seed)
+    loss = judge(options) if options.style_weight else None
+    learner = WCTTraining(load_backbone(SLIM), SLIM_WIDTHS, loss, rebuild_weight=options.rebuild_weight)
+    if options.from_:
+        load_weights(options.from_).fill(learner.network)
+    return as_task("wct", learner)
+
+
+TRAINING = Training(WCTTrainOptions, build_training)

@@ -189,6 +189,9 @@ class _Descent:
             group["lr"] = self.rate * self.settings.decay ** (len(self.losses) // self.settings.decay_every)
         seen: dict[str, float] = {}
         before = self._snapshot()
+        begin = getattr(self.objective, "begin", None)
+        if begin is not None:
+            begin(len(self.losses))
 
         def closure() -> float:
             self.optimizer.zero_grad()
@@ -310,7 +313,7 @@ class Scale:
 def coarse_to_fine(
     scales: Sequence[Scale],
     start: Tensor,
-    objective_at: Callable[[Scale], Targets],
+    objective_at: Callable[[Scale, Tensor], Targets],
     parameter_of: Callable[[Tensor], ImageParameter] = Pixels,
     *,
     enlarge: Callable[[Tensor, int, int], Tensor] = resize,
@@ -321,7 +324,8 @@ def coarse_to_fine(
 
     start: (B, 3, H, W), resized to the first scale. The large shapes settle where steps are cheap; the fine scale only
     adds the fine texture. enlarge: makes a picture of another height and width. `on_step` sees one count over all
-    scales. checkpoint: where the state is kept, and where the run goes on if there is one.
+    scales. objective_at: makes the objective of a scale from the picture with which it begins. checkpoint: where the
+    state is kept, and where the run goes on if there is one.
     """
     first, state = (checkpoint.load() if checkpoint else None) or (0, None)
     total, done = sum(scale.settings.steps for scale in scales), 0
@@ -332,7 +336,9 @@ def coarse_to_fine(
             done += scale.settings.steps
             continue
         image = enlarge(result.image, scale.height, scale.width)
-        keep = functools.partial(checkpoint.offer, number) if checkpoint else None
+        if state is not None and number == first:
+            image = state[0].pop(BEGINNING).to(image)
+        keep = functools.partial(_offer, checkpoint, number, image) if checkpoint else None
 
         def report(step: Step, done: int = done) -> None:
             on_step(Step(done + step.index, total, step.terms, step.image))
@@ -341,7 +347,7 @@ def coarse_to_fine(
         if goes_on is not None:
             log.info("going on after %d of %d steps", done + len(goes_on[1]["losses"]), total)
         result = optimize_image(
-            objective_at(scale), parameter_of(image), scale.settings, on_step=report, state=goes_on, keep=keep
+            objective_at(scale, image), parameter_of(image), scale.settings, on_step=report, state=goes_on, keep=keep
         )
         losses += result.losses
         done += scale.settings.steps
@@ -349,6 +355,18 @@ def coarse_to_fine(
             break
     last = scales[-1]
     return Result(enlarge(result.image, last.height, last.width), losses, result.interrupted)
+
+
+BEGINNING = "beginning"
+"""What a checkpoint calls the picture with which its scale began."""
+
+
+def _offer(checkpoint: Checkpoint, number: int, beginning: Tensor, state: Callable[[], State]) -> None:
+    def whole() -> State:
+        tensors, values = state()
+        return {**tensors, BEGINNING: beginning}, values
+
+    checkpoint.offer(number, whole)
 
 
 def noise_like(image: Tensor, deviation: float, seed: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,22 @@ ContentForm = Literal["mean", "half-sum", "relative"]
 GramForm = Literal["gatys", "leongatys", "neural-style", "magenta", "mailcorahul", "relative"]
 VariationForm = Literal["l1-mean", "l1-sum", "l2-mean", "nine-point", "power"]
 SIMILARITY_WINDOW = 7
+
+
+@runtime_checkable
+class PlaceLoss(Protocol):
+    """A loss that adds up over places, so that it can be found tile by tile."""
+
+    def part(self, features: Tensor, rows: slice, columns: slice) -> Tensor:
+        """What these rows and columns of the features add to the loss."""
+
+
+@runtime_checkable
+class ChangingLoss(Protocol):
+    """A loss that differs from one step of an optimisation to the next."""
+
+    def begin(self, step: int) -> None:
+        """Get ready for the step of that number."""
 
 
 class ContentLoss:
@@ -237,6 +253,29 @@ class ActivationLoss:
         if row >= height or column >= width:
             raise OptionError(f"there is no unit {row},{column}: the layer has {height} rows and {width} columns here")
         return -features[:, self.channel, row, column].mean()
+
+
+class SelfSimilarityLoss:
+    """How far the similarities of a picture's places to each other are from those of the photo's (Kolkin et al. 2019).
+
+    target: the photo's features, (1, C, H, W), averaged to at most `side` rows and columns. Cosine distances between
+    all places, divided by their sum for each place; their absolute differences, summed for each place, averaged. It
+    does not mind texture and colour, but that what belonged together falls apart.
+    """
+
+    def __init__(self, target: Tensor, side: int = 32) -> None:
+        self.size = min(side, target.shape[-2]), min(side, target.shape[-1])
+        self.target = self._distances(target.detach())
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The loss of `features`, of the target's shape."""
+        return (self._distances(features) - self.target).abs().sum(0).mean()
+
+    def _distances(self, features: Tensor) -> Tensor:
+        rows = F.adaptive_avg_pool2d(features, self.size)[0].flatten(1)
+        rows = F.normalize(rows - rows.mean(1, keepdim=True), dim=0, eps=1e-6)
+        distances = 1 - rows.T @ rows
+        return distances / distances.sum(0, keepdim=True).clamp_min(1e-6)
 
 
 class TemporalLoss:

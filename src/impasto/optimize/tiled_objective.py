@@ -21,7 +21,7 @@ from impasto.images.windows import Window, windows
 from impasto.networks.backbone import Backbone
 from impasto.networks.receptive_field import leaves, reach, stride_after, strides
 from impasto.ops.moments import Moments, fit_mask, moments
-from impasto.optimize.losses import ContentLoss, Objective, StatisticLoss, Term
+from impasto.optimize.losses import ChangingLoss, Objective, PlaceLoss, StatisticLoss, Term
 
 SMALLEST_TILE = 192
 BYTES_HELD = 240
@@ -37,7 +37,7 @@ class Tiles:
         self.backbone, self.layers, self.size = backbone, layers, size
         ways = {layer: backbone.path(layer) for layer in layers}
         self.strides = {layer: stride_after(way) for layer, way in ways.items()}
-        self.align = max(self.strides.values())
+        self.align = max(stride for way in ways.values() for stride in _strides_inside(way))
         self.halo = max(reach(way) for way in ways.values())
         self.windows = list(windows(*size, tile, self.align))
 
@@ -64,6 +64,11 @@ class Tiles:
         """`mask` at the layer's size."""
         height, width = (side // self.strides[layer] for side in self.size)
         return fit_mask(mask, torch.empty(1, 0, height, width))
+
+
+def _strides_inside(way: list[nn.Module]) -> list[int]:
+    """The stride behind each layer of `way`: a map may be coarser on the way than at its end."""
+    return [1, *(stride for _, stride in strides(leaves(way))), stride_after(way)]
 
 
 @torch.no_grad()
@@ -184,7 +189,7 @@ class TiledObjective:
 
     def _content(self, parts: dict[str, Tensor], tile: Window) -> Iterator[tuple[str, Tensor]]:
         for term in self.terms:
-            if isinstance(term.loss, ContentLoss):
+            if isinstance(term.loss, PlaceLoss):
                 rows, columns = self.tiles.place(term.layer, tile)
                 yield term.name, term.weight * term.loss.part(parts[term.layer], rows, columns)
 
@@ -221,6 +226,12 @@ class FittingObjective:
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
         """Each name's weighted loss for `image`."""
         return self.current(image)
+
+    def begin(self, step: int) -> None:
+        """Tell losses that change from step to step which step comes."""
+        for term in self.objective.terms:
+            if isinstance(term.loss, ChangingLoss):
+                term.loss.begin(step)
 
     @property
     def cut(self) -> Tiling | None:

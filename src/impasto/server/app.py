@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import json
 import logging
@@ -15,33 +13,41 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from impasto import __version__
 from impasto.errors import ImpastoError
-from impasto.server.gallery import Gallery
-from impasto.server.guard import Guard, refuse
-from impasto.server.jobs import ENDED, Job, tell
-from impasto.server.limits import Busy, Malformed, Missing, NotReady, TooMuch
-from impasto.server.schema import SINGLE, CardWishes, Choice, Order, Wishes, body_schema, make_order, parse_json
-from impasto.server.studio import CARD_TYPE, Studio
+from impasto.server.body import read_order
+from impasto.server.connections import Connections
+from impasto.server.guard import PROBLEM, Guard, refuse
+from impasto.server.job import ENDED, Job, tell
+from impasto.server.limits import Busy, Closing, Malformed, Missing, NotReady, TooMuch, WorkerFault
+from impasto.server.metrics import Metrics
+from impasto.server.schema import CardWishes, Wishes, body_schema
+from impasto.server.state import add_state
+from impasto.server.studio import Studio
+from impasto.server.tasks import CARD_TYPE
 
 PICTURE_FILES = ("content", "paintings", "cards", "masks")
 CARD_FILES = ("painting",)
-STATUS = {Malformed: 400, Missing: 404, NotReady: 409, TooMuch: 413, Busy: 429}
+STATUS = {Malformed: 400, Missing: 404, NotReady: 409, TooMuch: 413, Busy: 429, Closing: 503}
+RETRY = {429: "3", 503: "30"}
+"""Seconds after which a client may try again, by status."""
+
 LOOK_EVERY = 0.25
-MOST_FIELDS = 64
 DESCRIPTION = "Neural style transfer: a photo is repainted in the style of a painting."
 PICTURES = {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in ("png", "jpeg", "webp")}
-PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 PROBLEM_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 
 log = logging.getLogger(__name__)
 
 
-def create_app(studio: Studio, *, token: str = "") -> FastAPI:
-    """The application; the studio is closed when it ends. token: needed from every client, if not empty."""
+def create_app(studio: Studio, *, token: str = "", connections: Connections | None = None) -> FastAPI:
+    """The application; the studio is closed when it ends.
+
+    token: needed from every client, if not empty. connections: those of the server, for its metrics.
+    """
+    metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
@@ -51,16 +57,16 @@ def create_app(studio: Studio, *, token: str = "") -> FastAPI:
     app = FastAPI(
         title="Impasto", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=live
     )
-    app.add_middleware(Guard, limits=studio.limits, token=token)
-    for kind, handler in ((ImpastoError, _on_error), (HTTPException, _on_http), (RequestValidationError, _on_invalid)):
+    app.add_middleware(Guard, limits=studio.limits, metrics=metrics, token=token)
+    for kind, handler in ((HTTPException, _on_http), (RequestValidationError, _on_invalid)):
         app.add_exception_handler(kind, handler)
-    app.add_exception_handler(Exception, _on_error)
-    gallery = Gallery()
+    for fault in (ImpastoError, WorkerFault):
+        app.add_exception_handler(fault, _on_error)
     _add_pictures(app, studio)
     _add_jobs(app, studio)
-    _add_lists(app, studio, gallery)
+    _add_lists(app, studio)
+    add_state(app, studio, metrics, connections)
     _document(app)
-    app.state.gallery = gallery
     return app
 
 
@@ -77,15 +83,16 @@ def _problems(*statuses: int, **more: Any) -> dict[int | str, dict[str, Any]]:
         413: "more than the limits allow",
         422: "a value or a file is wrong",
         429: "busy: try again",
+        503: "the server is ending, or its workers don't start",
     }
     return {status: {"description": words[status], "content": PROBLEM} for status in (401, 403, *statuses)}
 
 
-POSTING = _problems(400, 404, 408, 409, 413, 415, 422, 429)
+POSTING = _problems(400, 404, 408, 409, 413, 415, 422, 429, 503)
 
 
 def _add_pictures(app: FastAPI, studio: Studio) -> None:
-    body = body_schema(Wishes, PICTURE_FILES)
+    body = body_schema(Wishes, PICTURE_FILES, studio.limits)
     made = {"description": "the picture", "content": PICTURES}
     queued = {"description": "wait=false: the job that makes it", "content": {"application/json": {"schema": JOB_REF}}}
 
@@ -97,8 +104,8 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     async def stylize(request: Request, wait: bool = True) -> Response:
         """Repaint a photo; answers with the picture, or with wait=false at once with the job that makes it."""
         studio.queue.check_room()
-        order = await _read_order(request, Wishes, PICTURE_FILES, studio.limits.max_pictures)
-        job = await run_in_threadpool(studio.stylize, order)
+        order = await read_order(request, Wishes, PICTURE_FILES, studio.limits.max_pictures)
+        job = await run_in_threadpool(studio.stylize, order, client_of(request))
         if not wait:
             return JSONResponse(_describe(studio, job), 202, {"Location": f"/v1/jobs/{job.id}"})
         await _finish(studio, job, request)
@@ -107,7 +114,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
         finally:
             studio.queue.forget(job)
 
-    card = body_schema(CardWishes, CARD_FILES)
+    card = body_schema(CardWishes, CARD_FILES, studio.limits)
     created = {"description": "the card", "content": {"application/json": {"schema": {"type": "object"}}}}
 
     both = {201: created, **POSTING}
@@ -116,20 +123,21 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     async def make_card(request: Request) -> Response:
         """Make a style card of a painting; its id can be used as a style, and its file can be fetched."""
         studio.queue.check_room()
-        order = await _read_order(request, CardWishes, CARD_FILES, studio.limits.max_pictures)
-        job = await run_in_threadpool(studio.extract, order)
+        order = await read_order(request, CardWishes, CARD_FILES, studio.limits.max_pictures)
+        job = await run_in_threadpool(studio.extract, order, client_of(request))
         await _finish(studio, job, request)
         try:
-            about = job.outcome().about
+            outcome = job.outcome()
         finally:
             studio.queue.forget(job)
-        return JSONResponse({**about, "card": f"/v1/styles/{about['id']}/card"}, 201)
+        identifier = studio.keep_card(outcome)
+        return JSONResponse({"id": identifier, **outcome.about, "card": f"/v1/styles/{identifier}/card"}, 201)
 
 
 JOB_REF = {"$ref": "#/components/schemas/Job"}
 JOB_SCHEMA = {
     "type": "object",
-    "required": ["id", "state", "step", "steps", "waiting", "seconds", "error", "about"],
+    "required": ["id", "state", "step", "steps", "waiting", "seconds", "left", "error", "about"],
     "properties": {
         "id": {"type": "string"},
         "state": {"enum": ["waiting", "running", "done", "failed", "cancelled"]},
@@ -138,14 +146,19 @@ JOB_SCHEMA = {
         "waiting": {"type": "integer", "description": "jobs that come before it"},
         "device": {"type": "string"},
         "seconds": {"type": ["number", "null"], "description": "since it started"},
+        "left": {"type": ["number", "null"], "description": "seconds until its end, as the steps so far suggest"},
         "error": {"type": ["string", "null"]},
-        "about": {"type": ["object", "null"], "description": "size, losses and the record of the run, once it is done"},
+        "about": {
+            "type": ["object", "null"],
+            "description": "size, losses, notes and the record of the run, once done",
+        },
         "result": {"type": "string", "description": "where the picture is"},
     },
 }
 
 
 def _add_jobs(app: FastAPI, studio: Studio) -> None:
+    followers = Followers(studio)
     told = {200: {"description": "the job", "content": {"application/json": {"schema": JOB_REF}}}, **_problems(404)}
 
     @app.get("/v1/jobs/{job}", responses=told)
@@ -155,10 +168,11 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     events = {"description": "progress", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
-    @app.get("/v1/jobs/{job}/events", responses={200: events, **_problems(404)}, response_class=StreamingResponse)
+    @app.get("/v1/jobs/{job}/events", responses={200: events, **_problems(404, 429)}, response_class=StreamingResponse)
     async def follow_job(job: str) -> Response:
         """The job as server-sent events: ``progress`` whenever something changes, ``end`` as the last one."""
-        return StreamingResponse(_follow(studio, studio.queue.find(job)), media_type="text/event-stream")
+        events = followers.follow(studio.queue.find(job))
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     @app.post("/v1/jobs/{job}/cancel", responses=told)
     async def cancel_job(job: str) -> Response:
@@ -173,7 +187,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         studio.queue.forget(studio.queue.find(job))
         return Response(status_code=204)
 
-    file = {200: {"description": "the picture", "content": PICTURES}, **_problems(404, 409, 413, 422)}
+    file = {200: {"description": "the picture", "content": PICTURES}, **_problems(404, 409, 413, 422, 503)}
 
     @app.get("/v1/jobs/{job}/result", responses=file, response_class=Response)
     async def fetch_result(job: str) -> Response:
@@ -191,7 +205,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
 
-def _add_lists(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
+def _add_lists(app: FastAPI, studio: Studio) -> None:
     refusals = _problems()
 
     @app.get("/v1/methods", responses=refusals)
@@ -199,17 +213,23 @@ def _add_lists(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
         """The methods with their presets and the JSON schema of their options."""
         return studio.methods()
 
+    @app.get("/v1/limits", responses=refusals)
+    async def show_limits() -> dict[str, float]:
+        """What a request may ask for here, by the names that `impasto serve --limits` explains."""
+        return studio.limits.model_dump()
+
     @app.get("/v1/styles", responses=refusals)
     def list_styles() -> list[dict[str, Any]]:
         """The built-in styles."""
         return [{**about, "picture": f"/v1/styles/{about['name']}/picture"} for about in studio.styles()]
 
-    shown = {200: {"description": "a small picture", "content": {"image/jpeg": {}}}, **_problems(404)}
+    shown = {200: {"description": "a small picture", "content": {"image/jpeg": {}}}, **_problems(404, 503)}
 
     @app.get("/v1/styles/{style}/picture", responses=shown, response_class=Response)
     def show_style(style: str) -> Response:
         """A small landscape of our own in that built-in style."""
-        return Response(gallery.picture(style), media_type="image/jpeg")
+        headers = {"Cache-Control": "private, max-age=86400"}
+        return Response(studio.gallery.picture(style), media_type="image/jpeg", headers=headers)
 
     card = {200: {"description": "the card", "content": {CARD_TYPE: {}}}, **_problems(404)}
 
@@ -218,18 +238,6 @@ def _add_lists(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
         """A style card, a safetensors file."""
         headers = {"Content-Disposition": 'attachment; filename="style.safetensors"'}
         return Response(studio.card(style).data, media_type=CARD_TYPE, headers=headers)
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        """Whether the process answers."""
-        return {"status": "ok"}
-
-    waiting: dict[int | str, dict[str, Any]] = {503: {"description": "no work is done", "content": PROBLEM}}
-
-    @app.get("/ready", responses=waiting)
-    async def ready() -> Response:
-        """Whether work is done: every device has its worker."""
-        return JSONResponse({"status": "ready"}) if studio.queue.alive else refuse(503, "no work is done here")
 
 
 def _document(app: FastAPI) -> None:
@@ -249,52 +257,9 @@ def _document(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-async def _read_order(request: Request, kind: type[Choice], names: tuple[str, ...], most: int) -> Order:
-    """The body of a request, multipart or JSON; raises Malformed, OptionError or an HTTPException."""
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media == "application/json":
-        body = await request.body()
-        return await run_in_threadpool(_parse_body, body, kind, names)
-    if media != "multipart/form-data":
-        raise HTTPException(415, "send multipart/form-data or application/json")
-    async with request.form(max_files=2 * most + 1, max_fields=MOST_FIELDS, max_part_size=100_000) as form:
-        values: dict[str, Any] = {}
-        files: dict[str, tuple[bytes, ...]] = {}
-        for name in form:
-            parts = form.getlist(name)
-            if name in names:
-                if not all(isinstance(part, UploadFile) for part in parts):
-                    raise Malformed(f"{name}: send a file, as in curl -F {name}=@photo.jpg")
-                files[name] = tuple([await part.read() for part in parts if isinstance(part, UploadFile)])
-            elif any(isinstance(part, UploadFile) for part in parts):
-                raise Malformed(f"there is no file called {name!r}; there are: {', '.join(names)}")
-            else:
-                values[name] = parts if len(parts) > 1 or name == "styles" else parts[0]
-    _check_single(files)
-    return make_order(kind, values, files)
-
-
-def _parse_body(body: bytes, kind: type[Choice], names: tuple[str, ...]) -> Order:
-    values = parse_json(body, "the request")
-    files = {name: _decode_files(name, values.pop(name)) for name in names if values.get(name) is not None}
-    _check_single(files)
-    return make_order(kind, {name: value for name, value in values.items() if name not in names}, files)
-
-
-def _decode_files(name: str, value: Any) -> tuple[bytes, ...]:
-    given = value if isinstance(value, list) else [value]
-    if not all(isinstance(text, str) for text in given):
-        raise Malformed(f"{name}: base64 text is needed")
-    try:
-        return tuple(base64.b64decode(text, validate=True) for text in given)
-    except (binascii.Error, ValueError):
-        raise Malformed(f"{name}: this is no base64") from None
-
-
-def _check_single(files: dict[str, tuple[bytes, ...]]) -> None:
-    for name in SINGLE:
-        if len(files.get(name, ())) > 1:
-            raise Malformed(f"{name}: send one")
+def client_of(request: Request) -> str:
+    """The address of a client."""
+    return request.client.host if request.client else ""
 
 
 async def _finish(studio: Studio, job: Job, request: Request) -> None:
@@ -312,6 +277,8 @@ async def _finish(studio: Studio, job: Job, request: Request) -> None:
 def _send(job: Job) -> Response:
     outcome = job.outcome()
     about = {"X-Impasto-Seconds": str(outcome.about.get("seconds")), "Cache-Control": "no-store"}
+    if outcome.about.get("notes"):
+        about["X-Impasto-Note"] = "; ".join(outcome.about["notes"])
     return Response(outcome.data, media_type=outcome.media_type, headers=about)
 
 
@@ -319,15 +286,32 @@ def _describe(studio: Studio, job: Job) -> dict[str, Any]:
     return {**job.describe(), "waiting": studio.queue.place(job), "result": f"/v1/jobs/{job.id}/result"}
 
 
-async def _follow(studio: Studio, job: Job) -> AsyncIterator[str]:
-    last: dict[str, Any] = {}
-    while job.state not in ENDED:
-        now = _describe(studio, job)
-        if any(now[name] != last.get(name) for name in ("state", "step", "waiting")):
-            yield _event("progress", now)
-            last = now
-        await asyncio.wait({asyncio.wrap_future(job.finished)}, timeout=LOOK_EVERY)
-    yield _event("end", _describe(studio, job))
+class Followers:
+    """Clients that follow jobs as events: so many at a time, for each takes a connection."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._count = 0
+
+    def follow(self, job: Job) -> AsyncIterator[str]:
+        """The events of a job; raises Busy if too many clients follow."""
+        if self._count >= self._studio.limits.max_followers:
+            raise Busy("too many clients follow jobs: ask GET /v1/jobs/ID now and then instead")
+        return self._events(job)
+
+    async def _events(self, job: Job) -> AsyncIterator[str]:
+        self._count += 1
+        try:
+            last: dict[str, Any] = {}
+            while job.state not in ENDED:
+                now = _describe(self._studio, job)
+                if any(now[name] != last.get(name) for name in ("state", "step", "waiting")):
+                    yield _event("progress", now)
+                    last = now
+                await asyncio.wait({asyncio.wrap_future(job.finished)}, timeout=LOOK_EVERY)
+            yield _event("end", _describe(self._studio, job))
+        finally:
+            self._count -= 1
 
 
 def _event(name: str, data: dict[str, Any]) -> str:
@@ -338,7 +322,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 422)
     if not isinstance(error, ImpastoError):
         status = 500
-    headers = {"Retry-After": "3"} if status == 429 else {}
+    headers = {"Retry-After": RETRY[status]} if status in RETRY else {}
     return refuse(status, tell(error), **headers)
 
 

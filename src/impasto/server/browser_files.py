@@ -23,7 +23,7 @@ from impasto.runs.split_graphs import (
     painting_graph,
     style_graph,
 )
-from impasto.server.gallery import landscape
+from impasto.server.landscape import landscape
 from impasto.stylizers.generated_network import HIDDEN, GeneratedNetworks
 from impasto.stylizers.styles import built_in_styles, load_style
 

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import secrets
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.datastructures import URL, QueryParams
 from starlette.exceptions import HTTPException
-from starlette.requests import cookie_parser
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impasto.server.limits import Limits
+from impasto.server.metrics import Metrics
 
 COOKIE = "impasto_token"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_PATHS = ("/health", "/ready")
 READING = ("GET", "HEAD", "OPTIONS")
+METHODS = (*READING, "POST", "PUT", "PATCH", "DELETE")
 HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"DENY"))
+
+PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+"""A refusal in the OpenAPI document."""
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("impasto-access")  # beside the others, whose lines go to the terminal
 
 
 def refuse(status: int, message: str, **headers: str) -> JSONResponse:
@@ -36,38 +47,35 @@ class Guard:
     own; with or without, a request that changes something must not come from another site's page.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, token: str = "") -> None:
-        self.app, self.limits, self.token = app, limits, token
-        self.receiving = 0
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, token: str = "") -> None:
+        self.app, self.limits, self.metrics, self.token = app, limits, metrics, token
+        self.reception = Reception(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, count it and log it."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        answer = self._check(scope, headers)
-        if answer is not None:
-            await answer(scope, receive, _adorn(send))
-            return
-        if scope["method"] in READING:
-            await self.app(scope, receive, _adorn(send))
-            return
-        if self.receiving >= self.limits.max_receiving:
-            busy = refuse(429, "too many requests at the same time: try again in a few seconds", **{"Retry-After": "3"})
-            await busy(scope, receive, _adorn(send))
-            return
-        body = _Body(receive, self.limits)
-        self.receiving += 1
-        body.on_end = self._received
+        exchange = Exchange(scope, send)
+        body: _Body | None = None
         try:
-            await self.app(scope, body, _adorn(send))
+            answer = self._check(scope, exchange.headers)
+            if answer is None and scope["method"] not in READING:
+                body = self.reception.admit(receive)
+            await (answer or self.app)(scope, body or receive, exchange.send)
+        except ClientDisconnect:  # nobody is there any more to be answered
+            exchange.gone = True
+        except Exception:
+            log.exception("a request failed: %s", exchange.id)
+            if not exchange.status:
+                fault = refuse(500, "this should not have happened; the server's log says more")
+                await fault(scope, receive, exchange.send)
         finally:
-            body.end()
-
-    def _received(self) -> None:
-        self.receiving -= 1
+            if body is not None:
+                body.end()
+                exchange.received = body.count
+            exchange.finish(self.metrics)
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         host = headers.get("host", "")
@@ -101,36 +109,121 @@ class Guard:
         return secrets.compare_digest(given.encode(), self.token.encode())
 
 
+class Reception:
+    """The bodies that are being received. They may hold so many bytes together; beyond, the slowest is given up."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.bodies: set[_Body] = set()
+
+    def admit(self, receive: Receive) -> _Body:
+        """A body that is going to be received."""
+        body = _Body(receive, self)
+        self.bodies.add(body)
+        return body
+
+    def make_room(self) -> None:
+        """Give bodies up until the others hold no more than they may."""
+        while len(self.bodies) > 1 and sum(body.count for body in self.bodies) > self.limits.max_receiving_bytes:
+            min(self.bodies, key=lambda body: body.rate).give_up()
+
+
 class _Body:
     """A request's body as it comes in: counted and timed."""
 
-    def __init__(self, receive: Receive, limits: Limits) -> None:
-        self.receive, self.limits = receive, limits
-        self.count, self.more, self.deadline = 0, True, time.monotonic() + limits.receive_seconds
-        self.on_end: Any = None
+    def __init__(self, receive: Receive, reception: Reception) -> None:
+        self.receive, self.reception, self.limits = receive, reception, reception.limits
+        self.count, self.more, self.started = 0, True, time.monotonic()
+        self._given_up = False
+        self._timeout: asyncio.Timeout | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.started
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second so far."""
+        return self.count / max(self.age, 1e-3)
 
     async def __call__(self) -> Message:
+        """The next message of the client."""
         if not self.more:
             return await self.receive()
+        left = min(self.limits.stall_seconds, self.limits.receive_seconds - self.age)
         try:
-            message = await asyncio.wait_for(self.receive(), max(0.01, self.deadline - time.monotonic()))
+            async with asyncio.timeout(0 if self._given_up else max(0.01, left)) as self._timeout:
+                message = await self.receive()
         except TimeoutError:
             self.end()
-            raise HTTPException(408, f"sending a request may take at most {self.limits.receive_seconds:g} s") from None
+            raise HTTPException(408, "this request was sent too slowly", {"Connection": "close"}) from None
         self.count += len(message.get("body", b""))
         if self.count > self.limits.max_bytes:
             self.end()
-            raise HTTPException(413, f"a request may have at most {self.limits.max_bytes} bytes")
+            words = f"a request may have at most {self.limits.max_bytes} bytes"
+            raise HTTPException(413, words, {"Connection": "close"})
         self.more = bool(message.get("more_body", False))
         if not self.more:
             self.end()
+        self.reception.make_room()
         return message
+
+    def give_up(self) -> None:
+        """Receive no more of it: its place is needed."""
+        self._given_up = True
+        if self._timeout is not None:
+            with contextlib.suppress(RuntimeError):  # it is not being waited for right now
+                self._timeout.reschedule(asyncio.get_running_loop().time())
+        self.end()
 
     def end(self) -> None:
         """No more is received: another request may be."""
-        if self.on_end is not None:
-            self.on_end()
-            self.on_end = None
+        self.reception.bodies.discard(self)
+
+
+class Exchange:
+    """A request and its answer, for counts and the access log."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.scope, self._send = scope, send
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self.id, self.started = secrets.token_hex(8), time.monotonic()
+        self.status = self.received = self.sent = 0
+        self.gone = False
+
+    async def send(self, message: Message) -> None:
+        """Send, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = {name.lower() for name, _ in message["headers"]}
+            ours = [*HEADERS, (b"x-request-id", self.id.encode())]
+            message["headers"] = [*message["headers"], *(pair for pair in ours if pair[0] not in own)]
+        self.sent += len(message.get("body", b""))
+        await self._send(message)
+
+    def finish(self, metrics: Metrics) -> None:
+        """Count and log it; the query is left out, as it may hold the token."""
+        seconds = time.monotonic() - self.started
+        route = getattr(self.scope.get("route"), "path", "") or "other"
+        method = self.scope["method"] if self.scope["method"] in METHODS else "other"
+        metrics.note(route, method, self.status, seconds, self.received, self.sent)
+        if access.isEnabledFor(logging.INFO):
+            client = self.scope.get("client")
+            line = {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "id": self.id,
+                "client": client[0] if client else None,
+                "method": self.scope["method"],
+                "path": self.scope["path"],
+                "route": route,
+                "status": self.status,
+                "seconds": round(seconds, 4),
+                "received": self.received,
+                "sent": self.sent,
+                "gone": self.gone,
+            }
+            access.info(json.dumps(line))
 
 
 class NoAddresses:
@@ -189,15 +282,3 @@ def _split(address: str) -> tuple[str, str | None]:
         return url.netloc, url.hostname
     except ValueError:
         return "", None
-
-
-def _adorn(send: Send) -> Send:
-    """`send`, with the headers that every answer has."""
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            own = {name.lower() for name, _ in message["headers"]}
-            message["headers"] = [*message["headers"], *(pair for pair in HEADERS if pair[0] not in own)]
-        await send(message)
-
-    return sending

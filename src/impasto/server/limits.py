@@ -1,16 +1,34 @@
-"""What a stranger may ask for. Every limit is on by default; no request can raise one, only who starts the server."""
+"""What clients may ask for. All limits are on by default, and only flags of the server can raise them."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from pydantic import Field
 
 from impasto.errors import ImpastoError
+from impasto.images.tensors import MAX_PIXELS
 from impasto.options import Options
-from impasto.stylizers.base import Stylizer
 
-USUAL_POSITIONS = 4096
+OWN_MACHINE: dict[str, Any] = {
+    "max_bytes": 400_000_000,
+    "max_pixels": MAX_PIXELS,
+    "max_side": 100_000,
+    "max_output": MAX_PIXELS,
+    "max_work": 10**15,
+    "max_seconds": 86_400.0,
+    "stop_seconds": 30.0,
+    "max_waiting": 100,
+    "max_client_waiting": 100,
+    "max_waiting_bytes": 4_000_000_000,
+    "max_receiving_bytes": 2_000_000_000,
+    "keep_seconds": 3600.0,
+    "keep_bytes": 2_000_000_000,
+    "max_cards": 1000,
+    "max_card_bytes": 100_000_000,
+}
+"""Limits of a server that only its own machine can reach: what the machine can do."""
 
 
 class Limits(Options):
@@ -23,28 +41,46 @@ class Limits(Options):
     max_output: int = Field(12_000_000, ge=256, description="pixels of a picture that goes out")
     max_work: int = Field(400_000_000, ge=256, description="pixels times steps of a picture that goes out")
     max_seconds: float = Field(600, gt=0, description="seconds that a job may run; then the best picture so far counts")
+    stop_seconds: float = Field(
+        3, gt=0, description="seconds that a job has for ending when it must; then it is killed"
+    )
     max_waiting: int = Field(8, ge=1, le=10_000, description="jobs that may wait for each device")
+    max_client_waiting: int = Field(4, ge=1, le=10_000, description="jobs of one address that may wait")
     max_waiting_bytes: int = Field(1_000_000_000, ge=1, description="bytes that waiting jobs may hold")
-    max_receiving: int = Field(16, ge=1, le=10_000, description="requests that may be received at the same time")
+    max_connections: int = Field(512, ge=4, le=100_000, description="open connections; beyond, idle ones are closed")
+    max_client_connections: int = Field(128, ge=1, le=100_000, description="open connections of one address")
+    max_followers: int = Field(64, ge=1, le=10_000, description="clients that may follow jobs as events")
+    header_seconds: float = Field(5, gt=0, description="seconds until a request's header must be there")
+    idle_seconds: float = Field(10, gt=0, description="seconds that a connection may wait for its next request")
+    stall_seconds: float = Field(5, gt=0, description="seconds without a byte after which a client is given up")
+    max_receiving_bytes: int = Field(
+        400_000_000, ge=1000, description="bytes of requests in receipt; the slowest makes room"
+    )
     receive_seconds: float = Field(60, gt=0, description="seconds that sending a request may take")
     keep_seconds: float = Field(600, gt=0, description="seconds that a result waits to be fetched")
     keep_bytes: int = Field(300_000_000, ge=1, description="bytes of results that are kept")
     max_cards: int = Field(64, ge=1, le=10_000, description="style cards that are kept")
     max_card_bytes: int = Field(4_000_000, ge=1000, description="bytes of a style card that comes in")
 
-    def check_work(self, model: Stylizer, size: tuple[int, int]) -> None:
-        """Raise TooMuch if painting `size`, (height, width), with `model` is more than allowed."""
+    @classmethod
+    def choose(cls, values: dict[str, Any], *, own_machine: bool) -> Limits:
+        """Limits with the given values; the others are the machine's if only that can reach the server."""
+        return cls.parse({**OWN_MACHINE, **values} if own_machine else values, "serve")
+
+    def check_work(self, size: tuple[int, int], steps: float) -> None:
+        """Raise TooMuch if painting `size`, (height, width), with work like so many steps is more than allowed."""
         pixels = math.prod(size)
         if pixels > self.max_output:
             raise TooMuch(f"{size[1]}x{size[0]} is more than {self.max_output} pixels; give a smaller size")
-        options = model.options
-        steps = getattr(options, "steps", 1) + getattr(options, "coarse_steps", 0) / 3
-        steps *= max(1, getattr(options, "positions", 1) / USUAL_POSITIONS)
         if pixels * steps > self.max_work:
-            most = f"{self.max_work} pixels times steps"
             raise TooMuch(
-                f"{size[1]}x{size[0]} with {steps:.0f} steps is more than {most}; give fewer or a smaller size"
+                f"{size[1]}x{size[0]} with work like {steps:.0f} steps is more than {self.max_work} pixels times "
+                "steps; give fewer steps or a smaller size"
             )
+
+    def most_pixels(self, steps: float) -> int:
+        """The most pixels that may be painted with work like so many steps."""
+        return min(self.max_output, int(self.max_work / max(steps, 1e-9)))
 
 
 class TooMuch(ImpastoError):
@@ -65,3 +101,15 @@ class Malformed(ImpastoError):
 
 class NotReady(ImpastoError):
     """A result that is not there yet."""
+
+
+class Closing(ImpastoError):
+    """The server is ending, or no worker can be started."""
+
+
+class WorkerFault(Exception):
+    """A fault of ours in a worker, whose log says more."""
+
+
+REFUSALS = {kind.__name__: kind for kind in (TooMuch, Busy, Missing, Malformed, NotReady, Closing)}
+"""By the name under which they cross from a worker to the server."""

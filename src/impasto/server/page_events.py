@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from impasto.errors import ImpastoError
 from impasto.images.files import encode_picture
 from impasto.images.tensors import fit, resize
-from impasto.server.jobs import ENDED, Job, tell
+from impasto.server.job import ENDED, Job, tell
 from impasto.server.limits import NotReady
 from impasto.server.schema import CardWishes, Wishes, make_order, served_options
 from impasto.server.studio import Studio

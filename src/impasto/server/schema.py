@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from annotated_types import MaxLen
 from pydantic import BeforeValidator, Field, create_model
 from pydantic.fields import FieldInfo
 
@@ -16,7 +17,7 @@ from impasto.images.color import COLOR_MODES
 from impasto.methods import DEFAULT_METHOD, find_method, list_methods
 from impasto.options import Options
 from impasto.runs.record import Recipe
-from impasto.server.limits import Malformed
+from impasto.server.limits import Limits, Malformed
 from impasto.stylizers.base import Stylizer
 
 FILES = {
@@ -31,6 +32,11 @@ FILES = {
 SINGLE = ("content", "painting")
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 NUMBERS = (bool, int, float)
+LONGEST_NAME, MOST_ITEMS, MOST_OPTIONS, MOST_STYLES = 64, 64, 64, 100
+MOST_VALUES = 10_000
+"""Values, nested ones included, that a request in JSON may hold."""
+
+Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 
 def is_served(name: str, field: FieldInfo) -> bool:
@@ -47,11 +53,20 @@ def is_served(name: str, field: FieldInfo) -> bool:
 def served_options(method: str) -> type[Options]:
     """The options of `method` that a request may set; raises OptionError if there is no such method."""
     fields: dict[str, Any] = {
-        name: (field.annotation, field)
+        name: _limited(field)
         for name, field in find_method(method).Options.model_fields.items()
         if is_served(name, field)
     }
     return create_model(f"{method}_options", __base__=Options, **fields)
+
+
+def _limited(field: FieldInfo) -> tuple[Any, FieldInfo]:
+    """An option's type and field; a list is limited in length, and so are its texts."""
+    if get_origin(field.annotation) is not tuple:
+        return field.annotation, field
+    field = copy.copy(field)
+    field.metadata = [*field.metadata, MaxLen(MOST_ITEMS)]
+    return (tuple[Name, ...] if str in get_args(field.annotation) else field.annotation), field
 
 
 def served_presets(method: type[Stylizer]) -> list[str]:
@@ -71,28 +86,32 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Size = Annotated[str | None, BeforeValidator(_as_text, json_schema_input_type=int | str | None)]
+SizeText = Annotated[str, Field(max_length=20)]
+Size = Annotated[SizeText | None, BeforeValidator(_as_text, json_schema_input_type=int | SizeText | None)]
+Shares = Annotated[tuple[float, ...], Field(max_length=MOST_STYLES)] | None
 
 
 class Choice(Options):
     """How to paint: the method, its preset and options."""
 
-    method: str = DEFAULT_METHOD
-    preset: str = "default"
-    options: dict[str, Any] = Field(default={}, description="the method's own options")
+    method: Name = DEFAULT_METHOD
+    preset: Name = "default"
+    options: dict[Name, Any] = Field(default={}, max_length=MOST_OPTIONS, description="the method's own options")
 
 
 class Wishes(Choice):
     """What a request for a picture says beside its files."""
 
-    styles: tuple[str, ...] = Field((), description="built-in styles by name, or ids of cards from POST /v1/styles")
-    style_weights: tuple[float, ...] | None = _of_recipe(
+    styles: tuple[Name, ...] = Field(
+        (), max_length=MOST_STYLES, description="built-in styles by name, or ids of cards from POST /v1/styles"
+    )
+    style_weights: Shares = _of_recipe(
         "style_weights", "shares of the styles, then paintings, then cards; none: all equal"
     )
     size: Size = _of_recipe("size", "longer side of the result, or WIDTHxHEIGHT; none: the photo's own")
     style_size: int | None = _of_recipe("style_size", "longer side at which paintings are looked at")
     strength: float = _of_recipe("strength", "how much of the style")
-    keep_color: str = Field(
+    keep_color: Name = Field(
         "off", description="how to keep the photo's colours", json_schema_extra={"enum": list(COLOR_MODES)}
     )
     seed: int = _of_recipe("seed", "same seed, same picture")
@@ -130,7 +149,9 @@ def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object; raises Malformed."""
+    """A JSON object; raises Malformed, without parsing it if it holds very many values."""
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
+        raise Malformed(f"{what}: more than {MOST_VALUES} values")
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
@@ -140,32 +161,32 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
     return found
 
 
-def body_schema(kind: type[Choice], names: tuple[str, ...]) -> dict[str, Any]:
+def body_schema(kind: type[Choice], names: tuple[str, ...], limits: Limits) -> dict[str, Any]:
     """The request body of OpenAPI: multipart, and JSON with base64; names: the files that it can hold."""
-    return {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": _any_method(kind, names, {"type": "string", "format": "binary"})},
-            "application/json": {"schema": _any_method(kind, names, {"type": "string", "contentEncoding": "base64"})},
-        },
+    binary, text = {"format": "binary"}, {"contentEncoding": "base64"}
+    bodies = {
+        media: {"type": "string", **how, "maxLength": limits.max_bytes}
+        for media, how in (("multipart/form-data", binary), ("application/json", text))
     }
-
-
-def _any_method(kind: type[Choice], names: tuple[str, ...], file: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [_with_method(kind, names, file, find_method(name)) for name in list_methods()]}
+    content = {
+        media: {"schema": {"anyOf": [_with_method(kind, names, file, name, limits) for name in list_methods()]}}
+        for media, file in bodies.items()
+    }
+    return {"required": True, "content": content}
 
 
 def _with_method(
-    kind: type[Choice], names: tuple[str, ...], file: dict[str, Any], method: type[Stylizer]
+    kind: type[Choice], names: tuple[str, ...], file: dict[str, Any], method_name: str, limits: Limits
 ) -> dict[str, Any]:
-    schema = kind.model_json_schema()
+    method, schema = find_method(method_name), kind.model_json_schema()
     properties = schema["properties"]
     properties["method"] = {"const": method.name}
     properties["preset"] = {"enum": served_presets(method), "default": "default"}
     properties["options"] = served_options(method.name).model_json_schema() | {"default": {}}
     for name in names:
         one = {**file, "description": FILES[name]}
-        properties[name] = one if name in SINGLE else {"type": "array", "items": one}
+        several = {"type": "array", "items": one, "maxItems": limits.max_pictures}
+        properties[name] = one if name in SINGLE else several
     required = [name for name in names if name in SINGLE] + (["method"] if method.name != DEFAULT_METHOD else [])
     return schema | {"title": f"{kind.__name__} for {method.name}", "required": required}
 

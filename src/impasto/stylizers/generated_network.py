@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
@@ -19,9 +18,8 @@ from impasto.networks.layers import fill
 from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.options import Options
 from impasto.stylizers.mixing import mixture_stages, network_kind
-from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, recall
 from impasto.weights import load_weights, resolve
 
@@ -31,11 +29,8 @@ HIDDEN = "hidden"
 ADVICE = "make one with `impasto export-style PAINTING -o FILE`"
 
 
-class GeneratedOptions(Options):
-    """What can be chosen without training anew."""
-
-    weights: str = Field("", description="local weights file instead of the shipped one")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
+class GeneratedOptions(OnePassOptions):
+    """Options of methods whose network is generated."""
 
 
 class GeneratedNetworks(OnePass):

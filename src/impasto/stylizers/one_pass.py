@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import OptionError, is_out_of_memory
@@ -29,12 +30,19 @@ from impasto.feedforward.tiled_run import Tiling, measure_tiles, paint_tiles
 from impasto.images.tensors import LEAST_SIDE
 from impasto.images.windows import Canvas, Floats, Window
 from impasto.networks.layers import in_half, inference
-from impasto.options import Options as BaseOptions
+from impasto.options import Options
 from impasto.progress import OnStep, as_steps, ignore
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.styles import Style
 
 log = logging.getLogger(__name__)
+
+
+class OnePassOptions(Options):
+    """Options of every one-pass method."""
+
+    weights: str = Field("", description="local weights file instead of the shipped one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the convolutions")
 
 
 class OnePass(Stylizer):
@@ -47,7 +55,7 @@ class OnePass(Stylizer):
     rebuilds: ClassVar[bool] = False
     """Whether its stages at strength 0 give the photo as the network rebuilds it, and not the photo itself."""
 
-    def __init__(self, options: BaseOptions, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
+    def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         super().__init__(options, device=device, preset=preset)
         self.tiling: Tiling | Literal["auto"] | None = "auto"
 

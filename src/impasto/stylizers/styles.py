@@ -17,8 +17,8 @@ from impasto.weights.files import FOLDER
 
 BUILT_IN = FOLDER / "styles"
 COARSE = "half."
-MAPS, NETWORK = "maps/", "network/"
-"""What the kinds of styles begin with in which no method is linear: feature maps, whole networks."""
+MAPS, NETWORK, PLACES = "maps/", "network/", "places/"
+"""What the kinds of styles begin with in which no method is linear: feature maps, whole networks, single places."""
 
 
 class Style(dict[str, Tensor]):
@@ -64,7 +64,7 @@ def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Styl
         same = [style.kinds[kind] for style in styles if kind in style.kinds]
         if len(same) < len(styles):
             continue
-        if kind.startswith((MAPS, NETWORK)):
+        if kind.startswith((MAPS, NETWORK, PLACES)):
             mixed.append(Style(_keep_side_by_side(same, shares), kind, info))
         elif all(style.keys() == one.keys() for style in same):
             mixed.append(Style({n: sum_weighted([s[n] for s in same], shares) for n in one}, kind, info))

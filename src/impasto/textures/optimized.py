@@ -121,7 +121,7 @@ def synthesize(
     canvas = wrap_edges(copy.deepcopy(network)) if tileable else network
     assert isinstance(canvas, Backbone)
 
-    def objective_at(scale: Scale) -> Targets:
+    def objective_at(scale: Scale, _: Tensor) -> Targets:
         objective = looks[scale].objective(canvas, options, shares, tileable)
         size, room = (scale.height, scale.width), backwards_room(network.mean.device)
         tile = None if tileable else choose_tile(network, layers, size, room)

@@ -8,18 +8,24 @@ layer's variance, and a term asks for VGG-19's Gram matrices on artworks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from impasto.errors import OptionError
 from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import Conv
+from impasto.networks.normalised_vgg import NormalisedVGG
 from impasto.networks.vgg19_slim import SLIM, VGG19_BLOCKS, VGG19_WIDTHS, slim_backbone
 from impasto.ops.moments import channel_stats, moments
-from impasto.training.loop import Task
-from impasto.weights import Weights
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.pictures import Pictures
+from impasto.weights import Weights, load_weights
 
 LAYERS = tuple(f"relu{block}_1" for block in range(1, len(VGG19_BLOCKS) + 1))
 
@@ -241,3 +247,52 @@ def correlations(student: nn.Module, teacher: nn.Module, images: list[Tensor]) -
     for layer, (n, a, b, aa, bb, ab) in sums.items():
         found[layer] = float((n * ab - a * b) / ((n * aa - a * a) * (n * bb - b * b)).sqrt())
     return found
+
+
+FIRST_CROPS = 8
+
+
+class BackboneOptions(TrainOptions):
+    """What the distillation of vgg19-slim can be told."""
+
+    teacher: str = Field(
+        "vgg19", description="a folder with a normalised VGG-19 as safetensors, or torchvision's vgg19"
+    )
+    teacher_weights: str = Field("", description="local file for --teacher vgg19 instead of a download")
+    from_: str = Field("", description="weights file of a trained vgg19-slim to go on from")
+    layer_weights: tuple[float, ...] = Field(
+        (1.0,) * 5, min_length=5, max_length=5, description="weights of relu1_1 to relu5_1"
+    )
+    gram_weight: float = Field(0.1, ge=0, description="weight of the agreement of Gram matrices on artworks")
+
+
+def load_teacher(options: BackboneOptions) -> nn.Module:
+    """The frozen network that is imitated; raises ImpastoError."""
+    if Path(options.teacher).is_dir():
+        if options.teacher_weights:
+            raise OptionError("--teacher-weights is for --teacher vgg19; a folder brings its own")
+        return NormalisedVGG.from_folder(options.teacher)
+    if options.teacher != "vgg19":
+        raise OptionError(f"--teacher is a folder or vgg19; there is no folder {options.teacher}")
+    return load_backbone("vgg19", weights=options.teacher_weights or None)
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """The task, its student started at the pictures' own scale; the same for the same seed."""
+    options = cast(BackboneOptions, options)
+    teacher = load_teacher(options)
+    torch.manual_seed(options.seed)
+    crops = [
+        pictures.batch((options.seed, i), FIRST_CROPS, options.crop) for i, pictures in enumerate((contents, styles))
+    ]
+    task = Distillation(
+        teacher,
+        torch.cat(crops),
+        options.gram_weight,
+        options.layer_weights,
+        load_weights(options.from_) if options.from_ else None,
+    )
+    return task.to(memory_format=torch.channels_last)
+
+
+TRAINING = Training(BackboneOptions, build_training)

@@ -336,7 +336,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Training:
     """How one thing is trained: its options, and the task built from them and the photographs and artworks.
 
     contents: whether it learns from photographs, too, and needs --content.

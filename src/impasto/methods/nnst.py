@@ -1,0 +1,386 @@
+"""Neural Neighbor Style Transfer (Kolkin et al. 2022): every place of the photo becomes like a place of the painting.
+
+Each place takes the features of the place of the painting that looks most like it; the picture is optimised until a
+network sees these features, from coarse to fine. Large shapes, flat colour fields and strokes are the painter's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from impasto.errors import OptionError
+from impasto.feedforward.stages import photo_share
+from impasto.feedforward.tile_size import backwards_room
+from impasto.images.color import match_low_frequencies
+from impasto.images.tensors import resize
+from impasto.networks.backbone import Backbone
+from impasto.networks.backbones import default_layers, load_backbone
+from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
+from impasto.networks.receptive_field import stride_after
+from impasto.networks.vgg19_slim import SLIM
+from impasto.ops.moments import Moments, fit_mask
+from impasto.optimize.descent import OptimizerName, Scale, Settings, Targets, coarse_to_fine
+from impasto.optimize.losses import CovarianceLoss, Objective, SelfSimilarityLoss, Term, TotalVariation
+from impasto.optimize.nearest import MatchedLoss, MatchForm, NearestLoss, directions, rows_of
+from impasto.optimize.pyramids import LaplacianPyramid, enlarge, without_detail
+from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
+from impasto.options import Options
+from impasto.progress import OnStep, ignore
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.painting_places import (
+    Places,
+    balance,
+    choose,
+    distinct,
+    gather,
+    places_kind,
+    recall_layer,
+    recall_places,
+)
+from impasto.stylizers.styles import Style, measure, recall
+
+VGG16_LAYERS = (
+    *("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1"),
+    *("relu3_2", "relu3_3", "relu4_1", "relu4_2", "relu4_3"),
+)
+SLIM_COLUMNS = ("relu1_2", "relu2_2", "relu3_1", "relu3_3", "relu4_1", "relu4_3")
+GUARD_SIDE = 32
+COARSE_DETAIL = 3
+"""How many of the finest bands of the coarsest size begin empty."""
+
+START_NOISE = 0.02
+"""Deviation of the noise with which a picture begins: flat areas are not all alike, and seeds give other pictures."""
+
+
+class NNSTOptions(Options):
+    """How places are matched, and how the picture is made of the matches."""
+
+    backbone: str = Field(SLIM, description="network whose features are compared; vgg16 is the paper's")
+    backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
+    pooling: Literal["max", "average"] = Field("max", description="the backbone's pooling")
+    layers: tuple[str, ...] = Field((), description="layers of the hypercolumns; empty: the backbone's")
+    last_layers: tuple[str, ...] = Field((), description="layers of the last pass; empty: the backbone's")
+    layer_balance: Literal["deviation", "channels"] = Field(
+        "deviation", description="what a layer of the hypercolumns is divided by"
+    )
+    octaves: int = Field(3, ge=0, le=7, description="how many coarser sizes, each half the next, come first")
+    least_side: int = Field(32, ge=16, le=4096, description="no coarser size has a shorter side below this")
+    coarse_steps: int = Field(80, ge=1, le=100_000, description="steps at each coarser size")
+    steps: int = Field(25, ge=0, le=100_000, description="steps at the working size")
+    last_steps: int = Field(15, ge=0, le=100_000, description="steps of the last pass, which matches layer by layer")
+    optimizer: OptimizerName = Field("adam", description="adam, lbfgs or gd (plain gradient descent)")
+    learning_rate: float = Field(0.004, gt=0, description="step size")
+    alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
+    candidates: int = Field(4096, ge=16, le=65_536, description="places of the painting to choose from, at each size")
+    rotations: int = Field(0, ge=0, le=3, description="quarter turns of the painting whose places are candidates, too")
+    spread: float = Field(0.1, ge=0, le=2, description="how much it costs to take the same place again and again")
+    match_form: MatchForm = Field("cosine", description="distance from matched features: cosine, relative (squared)")
+    match_weight: float = Field(1.0, ge=0, description="weight of the matched hypercolumns")
+    last_weight: float = Field(1.0, ge=0, description="weight of the last pass")
+    color_weight: float = Field(0.2, ge=0, description="weight of the matched places' colours")
+    style_weight: float = Field(0.1, ge=0, description="weight of means and covariances, which hold back extremes")
+    content_weight: float = Field(0.5, ge=0, description="weight of the photo's self-similarity, which keeps objects")
+    tv_weight: float = Field(0.0, ge=0, description="weight of total variation, against noise")
+    grey_detail: bool = Field(True, description="change the finest detail in lightness only, against coloured fringes")
+    recolor: bool = Field(False, description="give large areas the photo's arrangement of the painting's colours")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "draft": {"octaves": 2, "coarse_steps": 50, "steps": 8, "last_steps": 6, "candidates": 2048},
+    "published": {
+        "backbone": "vgg16",
+        "layers": VGG16_LAYERS,
+        "last_layers": VGG16_LAYERS,
+        "layer_balance": "channels",
+        "coarse_steps": 200,
+        "steps": 200,
+        "last_steps": 200,
+        "learning_rate": 0.002,
+        "candidates": 65_536,
+        "rotations": 3,
+        "spread": 0.0,
+        "color_weight": 0.0,
+        "style_weight": 0.0,
+        "content_weight": 0.0,
+        "grey_detail": False,
+        "recolor": True,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Pass(Scale):
+    """One stage of the work. octave: how often the size was halved; last: whether layers are matched by themselves."""
+
+    octave: int
+    last: bool = False
+
+
+class NNST(Stylizer):
+    """Optimise a picture until each place looks like the painting's most similar one (Kolkin et al. 2022).
+
+    Departs from the paper: in ``default`` the network is vgg19-slim with six layers, the painting is not turned, no
+    place of the painting may be taken too often, matched colours, means and covariances and the photo's self-similarity
+    count beside the match, and the finest detail changes in lightness only. ``--preset published`` has the paper's
+    network, layers, steps and losses; its last pass centres both sides by the painting's mean, and turned copies share
+    the limit of ``--candidates``.
+    """
+
+    name = "nnst"
+    Options = NNSTOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    one_pass = False
+    options: NNSTOptions
+
+    def __init__(
+        self,
+        options: NNSTOptions,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        backbone: Backbone | None = None,
+    ) -> None:
+        content, style = default_layers(options.backbone)
+        own = {
+            "layers": options.layers or (SLIM_COLUMNS if options.backbone.startswith(SLIM) else style[:4]),
+            "last_layers": options.last_layers or style[:4],
+        }
+        options = NNSTOptions.parse({**options.model_dump(), **own}, self.name)
+        super().__init__(options, device=device, preset=preset)
+        self.options = options
+        backbone = backbone or load_backbone(
+            options.backbone, pooling=options.pooling, weights=options.backbone_weights or None
+        )
+        self.content_layer, self.style_layers = content[0], style
+        backbone.check_layers({*options.layers, *options.last_layers, *style, *content})
+        self.network = Hypercolumns(backbone, options.layers).to(self.device)
+        self.room = 0  # bytes for a way through the backbone and back; 0: what memory allows
+
+    @property
+    def style_kind(self) -> str:
+        """Places looked at by the backbone in use."""
+        return places_kind(self.network)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The backbone's digest."""
+        return {self.network.name: self.network.digest}
+
+    @property
+    def _room(self) -> int:
+        return self.room or backwards_room(self.device)
+
+    def encode_style(self, image: Tensor) -> Style:
+        """Places of the painting at its size and at halves, and moments; image: (1, 3, H, W)."""
+        options, image = self.options, image.to(self.device)
+        values = gather(
+            self.network,
+            image,
+            options.last_layers,
+            octaves=options.octaves,
+            most=options.candidates,
+            turns=options.rotations,
+            room=self._room,
+        )
+        if options.style_weight:
+            fitting = looking(self.network, self._room)
+            values |= measure(self.network, image, self.style_layers, look=fitting)
+        return Style(values, self.style_kind)
+
+    def transfer(
+        self,
+        content: Tensor,
+        style: Style,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        seed: int = 0,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """Optimise a picture of the content's size, (1, 3, H, W)."""
+        content = content.to(self.device)
+        self.losses, self.interrupted, self.cut = {}, False, None
+        if strength == 0:
+            return content.clamp(0, 1)
+        work = _Work(self, content, distinct(style), strength, mask)
+        stages = self._stages(*content.shape[-2:])
+        start = self._start(content, stages[0], strength, seed)
+        made: list[FittingObjective] = []
+
+        def objective_at(scale: Scale, image: Tensor) -> Targets:
+            assert isinstance(scale, Pass)
+            made[:] = [work.objective(scale, image, first=scale is stages[0])]
+            return made[0]
+
+        result = coarse_to_fine(
+            stages, start, objective_at, self._parameter, enlarge=enlarge, on_step=on_step, checkpoint=self.checkpoint
+        )
+        self.cut = made[0].cut if made else None
+        self.losses = result.losses[-1] if result.losses else {}
+        self.interrupted = result.interrupted
+        painted = work.recolored(result.image) if self.options.recolor else result.image
+        return torch.lerp(painted, content.clamp(0, 1), photo_share(strength)) if strength < 1 else painted
+
+    @property
+    def least_side(self) -> int:
+        """As every method's, or the network's."""
+        return max(super().least_side, self.network.least_side)
+
+    def _stages(self, height: int, width: int) -> list[Pass]:
+        options = self.options
+        stages: list[Pass] = []
+        for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):
+            small = round(height / 2**octave), round(width / 2**octave)
+            if min(small) >= max(options.least_side, self.network.least_side):
+                stages.append(Pass(*small, self._settings(options.coarse_steps), octave))
+        if options.steps or not options.last_steps:
+            stages.append(Pass(height, width, self._settings(max(options.steps, 1)), 0))
+        if options.last_steps:
+            stages.append(Pass(height, width, self._settings(options.last_steps), 0, last=True))
+        return stages
+
+    def _settings(self, steps: int) -> Settings:
+        return Settings(steps, self.options.optimizer, self.options.learning_rate)
+
+    def _parameter(self, image: Tensor) -> LaplacianPyramid:
+        return LaplacianPyramid(image, grey=self.options.grey_detail)
+
+    def _start(self, content: Tensor, first: Scale, strength: float, seed: int) -> Tensor:
+        if self.start_from is not None:
+            return resize(self.start_from.to(content), *content.shape[-2:])
+        small = resize(content, first.height, first.width)
+        start = without_detail(small, COARSE_DETAIL, 1 - strength)
+        noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed)).to(start)
+        return (start + START_NOISE * strength * noise).clamp(0, 1)
+
+
+class _Work:
+    """One picture under way: what is to be looked at, and the objective of each stage."""
+
+    def __init__(
+        self, model: NNST, content: Tensor, mixture: list[tuple[float, Style]], strength: float, mask: Tensor | None
+    ) -> None:
+        self.model, self.options, self.network = model, model.options, model.network
+        self.content, self.mixture, self.strength, self.mask = content, mixture, strength, mask
+
+    def objective(self, stage: Pass, image: Tensor, *, first: bool) -> FittingObjective:
+        """What is minimised in `stage`, which begins with `image`; first: nothing was painted before it."""
+        photo = resize(self.content, stage.height, stage.width)
+        size, network = (stage.height, stage.width), self.network
+        layers = {COLUMNS, *self.model.style_layers}
+        tile = choose_tile(network, layers, size, self.model._room)
+        terms = (
+            [*self._last(size), *self._matched(stage, photo, image, tile, first=first)]
+            if stage.last
+            else (self._matched(stage, photo, image, tile, first=first))
+        )
+        terms += self._statistics(photo, stage.octave, tile)
+        if tile is None:
+            terms += self._guard(photo)
+        terms.append(Term("tv", "image", TotalVariation(), self.options.tv_weight))
+        if stage.octave == 0:
+            terms += self.model.more_terms
+        return FittingObjective(Objective(network, terms), network, size, tile)
+
+    def _matched(self, stage: Pass, photo: Tensor, image: Tensor, tile: int | None, *, first: bool) -> list[Term]:
+        options, places = self.options, recall_places(self.mixture, stage.octave)
+        self._check(places)
+        scale = self._scale(places)
+        mixed = 0.0 if first and self.model.start_from is None else 1 - options.alpha
+        index = self._match(photo, image, mixed, places, scale, tile)
+        kept = 1 - self.strength
+        shared = look(self.network, photo, (COLUMNS, COLORS), (), tile=tile)[0] if kept else {}
+        mask = self._mask_at(photo.shape, STRIDE)
+        ones = scale.new_ones(3)
+        weight = kept if stage.last else 1.0
+        columns = MatchedLoss(
+            places.columns, index, scale, options.match_form, photo=shared.get(COLUMNS), kept=kept, mask=mask
+        )
+        colors = MatchedLoss(places.colors, index, ones, "relative", photo=shared.get(COLORS), kept=kept, mask=mask)
+        return [
+            Term("match", COLUMNS, columns, options.match_weight * weight),
+            Term("colors", COLORS, colors, options.color_weight),
+        ]
+
+    def _check(self, places: Places) -> None:
+        if places.columns.shape[1] != sum(self.network.widths):
+            raise OptionError("this style card was made with other --layers: extract it again with -m nnst")
+
+    def _scale(self, places: Places) -> Tensor:
+        widths = self.network.widths
+        return balance(places.columns, widths, widths if self.options.layer_balance == "channels" else None)
+
+    def _match(
+        self, photo: Tensor, image: Tensor, mixed: float, places: Places, scale: Tensor, tile: int | None
+    ) -> Tensor:
+        """Which place of the paintings each place of the picture is to look like, (H / 4, W / 4)."""
+        columns = self._seen(photo, tile)
+        if mixed:
+            columns = torch.lerp(columns, self._seen(image, tile), mixed)
+        queries = rows_of(columns) * scale
+        weights = self._mask_at(photo.shape, STRIDE)
+        center = queries.mean(0) if weights is None else (queries * weights.flatten()[:, None]).sum(0) / weights.sum()
+        index = choose(directions(queries, center), places, scale, self.options.spread)
+        return index.view(columns.shape[-2:])
+
+    def _seen(self, image: Tensor, tile: int | None) -> Tensor:
+        return look(self.network, image, (COLUMNS,), (), tile=tile)[0][COLUMNS]
+
+    def _last(self, size: tuple[int, int]) -> list[Term]:
+        layers = self.options.last_layers
+        weight = self.options.last_weight * self.strength / len(layers)
+        terms = []
+        for layer in layers:
+            stride = stride_after(self.network.path(layer))
+            own = size[0] // stride, size[1] // stride
+            mask = self._mask_at((1, 1, *size), stride)
+            terms.append(Term("last", layer, NearestLoss(recall_layer(self.mixture, layer), own, mask=mask), weight))
+        return terms
+
+    def _statistics(self, photo: Tensor, octave: int, tile: int | None) -> list[Term]:
+        if not self.options.style_weight:
+            return []
+        layers = self.model.style_layers
+        kept = 1 - self.strength
+        own = look(self.network, photo, (), layers if kept else (), self.mask, tile)[1] if kept else {}
+        falling = [len(layers) - i for i in range(len(layers))]
+        terms = []
+        for layer, share in zip(layers, falling, strict=True):
+            target = sum_moments([recall(style, layer, coarse=octave > 0) for _, style in self.mixture], self.mixture)
+            if kept:
+                target = Moments(1.0, own[layer].mean, own[layer].second) * kept + target * self.strength
+            weight = self.options.style_weight * share / sum(falling)
+            terms.append(Term("style", layer, CovarianceLoss(target, self.mask), weight))
+        return terms
+
+    def _guard(self, photo: Tensor) -> list[Term]:
+        if not self.options.content_weight:
+            return []
+        layer = self.model.content_layer
+        with torch.no_grad():
+            target = self.network(photo, {layer})[layer]
+        return [Term("content", layer, SelfSimilarityLoss(target, GUARD_SIDE), self.options.content_weight)]
+
+    def _mask_at(self, shape: Sequence[int], stride: int) -> Tensor | None:
+        return fit_mask(self.mask, torch.empty(1, 0, shape[-2] // stride, shape[-1] // stride))
+
+    def recolored(self, image: Tensor) -> Tensor:
+        """`image` with large areas in the photo's arrangement of the paintings' colours."""
+        places = recall_places(self.mixture, 0)
+        found = match_low_frequencies(image, self.content, places.colors)
+        return torch.lerp(image, found, self.strength)
+
+
+def sum_moments(found: Sequence[Moments], mixture: Sequence[tuple[float, Style]]) -> Moments:
+    """The moments of a mixture."""
+    total = found[0] * mixture[0][0]
+    for one, (share, _) in zip(found[1:], mixture[1:], strict=True):
+        total = total + one * share
+    return total

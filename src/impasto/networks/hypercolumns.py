@@ -1,0 +1,90 @@
+"""Hypercolumns: the features of each place of a picture at many layers, side by side (Hariharan et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from impasto.networks.backbone import Backbone
+from impasto.networks.receptive_field import channels_after, stride_after
+
+COLUMNS, COLORS = "columns", "colors"
+"""The layers that `Hypercolumns` adds to those of its backbone."""
+
+STRIDE = 4
+
+
+class Hypercolumns(Backbone):
+    """A backbone with two more layers, at a quarter of the picture's size: ``columns`` and ``colors``.
+
+    columns: (B, C, H / 4, W / 4), the maps of the layers one after the other; larger maps are averaged, smaller ones
+    enlarged bilinearly. colors: (B, 3, H / 4, W / 4), the picture averaged. Shares its weights with `backbone`.
+    """
+
+    def __init__(self, backbone: Backbone, columns: Sequence[str]) -> None:
+        backbone.check_layers(columns)
+        super().__init__(
+            backbone.name,
+            dict(backbone.steps.items()),
+            heads=dict(backbone.heads.items()),
+            digest=backbone.digest,
+            least_side=max(STRIDE, backbone.least_side),
+        )
+        self.mean, self.std = backbone.mean, backbone.std
+        self.columns = tuple(columns)
+        self.strides = {layer: stride_after(self.path(layer)) for layer in self.columns}
+        self.widths = [channels_after(self.path(layer), 3) for layer in self.columns]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layer names, shallow to deep."""
+        return (*super().layers, COLORS, COLUMNS)
+
+    def path(self, layer: str) -> list[nn.Module]:
+        """The modules from the image to `layer`, in the order in which they run."""
+        if layer == COLORS:
+            return [nn.AvgPool2d(STRIDE)]
+        if layer != COLUMNS:
+            return super().path(layer)
+        deepest = max(self.columns, key=self.layers.index)
+        return [*super().path(deepest), *_resizing(self.strides[deepest])]
+
+    def forward(self, image: Tensor, layers: Iterable[str], *, rounded: bool = False) -> dict[str, Tensor]:
+        """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`."""
+        wanted = set(layers)
+        self.check_layers(wanted)
+        deep = wanted - {COLUMNS, COLORS} | (set(self.columns) if COLUMNS in wanted else set())
+        found = super().forward(image, deep, rounded=rounded) if deep else {}
+        if COLUMNS in wanted:
+            size = image.shape[-2] // STRIDE, image.shape[-1] // STRIDE
+            maps = [_at_quarter(found[layer], self.strides[layer], size) for layer in self.columns]
+            found[COLUMNS] = torch.cat(maps, 1)
+        if COLORS in wanted:
+            found[COLORS] = F.avg_pool2d(image, STRIDE)
+        return {layer: found[layer] for layer in wanted}
+
+
+def _resizing(stride: int) -> list[nn.Module]:
+    """The modules that bring a map with this stride to a quarter of the picture's size."""
+    if stride == STRIDE:
+        return []
+    if stride < STRIDE:
+        return [nn.AvgPool2d(STRIDE // stride)]
+    # The convolution says that bilinear enlarging looks one place further.
+    look = nn.Conv2d(1, 1, 3, padding=1, device="meta")
+    return [look, nn.Upsample(scale_factor=stride // STRIDE)]
+
+
+def _at_quarter(features: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """`features` with this stride, (B, C, h, w), at `size`: the same in a tile as in the whole picture."""
+    if stride < STRIDE:
+        return F.avg_pool2d(features, STRIDE // stride)
+    if stride > STRIDE:
+        features = F.interpolate(features, scale_factor=float(stride // STRIDE), mode="bilinear", align_corners=False)
+        below, right = size[0] - features.shape[-2], size[1] - features.shape[-1]
+        if below or right:
+            features = F.pad(features, (0, right, 0, below), mode="replicate")
+    return features

@@ -1,0 +1,109 @@
+"""Whitening and colouring: affine maps that give features other means and covariances."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from impasto.ops.cpu_kernels import mix_channels
+from impasto.ops.matrix_roots import roots
+from impasto.ops.moments import Moments, moments
+
+Transform = Literal["zca", "transport"]
+
+
+def transport(content: Moments, style: Moments, kind: Transform, floor: float = 1e-5) -> Tensor:
+    """The matrix A, (C, C), float64, of the map ``x -> A (x - mean) + mean of style`` between two Gaussians.
+
+    It gives features with `content`'s covariance that of `style`. Directions in which the content has less than `floor`
+    of its largest variance are left out, as whitening would blow up their noise (the paper drops eigenvalues below
+    1e-5).
+
+    ``zca``: A = S^1/2 C^-1/2 (the paper). ``transport``: A = C^-1/2 (C^1/2 S C^1/2)^1/2 C^-1/2, which of all maps with
+    this result moves the features least, so it keeps more of the content (Lu et al. 2019, "A closed-form solution").
+    """
+    values, vectors = torch.linalg.eigh(content.covariance[0].double())
+    values = values.clamp_min(0)
+    kept = values > floor * values.max().clamp_min(1e-12)
+    root = (vectors * values.sqrt()) @ vectors.T
+    inverse = (vectors * torch.where(kept, values.clamp_min(1e-12).rsqrt(), 0)) @ vectors.T
+    wanted = style.covariance[0].double()
+    middle = symmetric_root(wanted) if kind == "zca" else inverse @ symmetric_root(root @ wanted @ root)
+    matrix: Tensor = middle @ inverse
+    return matrix
+
+
+def transport_by_products(content: Tensor, style: Tensor) -> Tensor:
+    """The matrix of the optimal transport, as `transport`, but by matrix products alone; what ONNX can hold.
+
+    content, style: covariances, (B, C, C), float32; returns (B, C, C). Directions in which the content has little
+    variance are damped, not left out, from about 1/2000 of the mean variance on.
+    """
+    root, inverse = roots(content, 5e-4, 20)
+    kept = content @ inverse @ inverse
+    middle = roots(root @ style @ root, 1e-5, 18)[0]  # not more steps: they would find rounding errors
+    return kept.mT @ inverse @ middle @ inverse @ kept
+
+
+def centred(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Means, (B, C, 1, 1), and covariances, (B, C, C), of (B, C, H, W), which float32 holds best if centred first."""
+    mean = moments(features, full=False).mean[:, :, None, None]
+    return mean, moments(features - mean).second
+
+
+def symmetric_root(matrix: Tensor) -> Tensor:
+    """The square root of a symmetric matrix, negative eigenvalues counted as 0."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root
+
+
+def colour(
+    features: Tensor, style: Moments, kind: Transform, strength: float = 1.0, own: Moments | None = None
+) -> Tensor:
+    """`features`, (B, C, H, W), with the style's mean and covariance, blended by `strength` with what they were.
+
+    style: of one picture for all, or one a sample; own: the moments that are whitened, if they are not those of all of
+    `features`. Gradients run through the features, their means and their deviations, not through the transform's other
+    numbers.
+    """
+    if strength == 0:
+        return features
+    if features.requires_grad:
+        features = hold_scale(features)
+    return apply(affine(own or moments(features.detach()), style, kind, strength), features)
+
+
+def hold_scale(features: Tensor) -> Tensor:
+    """The same features, (B, C, H, W), but as if channel means and deviations were constants put onto normalised ones.
+
+    So a gradient knows that shifting or scaling a channel has no effect on what is whitened afterwards.
+    """
+    own = moments(features, full=False)
+    mean, deviation = own.mean[:, :, None, None], own.deviation()[:, :, None, None]
+    scale, shift = deviation.detach() / deviation, mean.detach()
+    return ((features - mean) * scale + shift).to(features.dtype)
+
+
+Affine = list[tuple[Tensor, Tensor, Tensor]]
+"""For every sample of a batch: matrix (C, C), the mean that is taken off before, (C,), and the one put on after it."""
+
+
+def affine(content: Moments, style: Moments, kind: Transform, strength: float = 1.0) -> Affine:
+    """What `transport` gives for each sample, blended by `strength` with what leaves the features as they are."""
+    found = []
+    for i in range(len(content.total)):
+        own, wanted = content.sample(i), style.sample(i if len(style.total) > 1 else 0)
+        matrix = transport(own, wanted, kind)
+        eye = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
+        mean = own.mean[0].to(matrix)
+        found.append((torch.lerp(eye, matrix, strength), mean, torch.lerp(mean, wanted.mean[0].to(matrix), strength)))
+    return found
+
+
+def apply(maps: Affine, features: Tensor) -> Tensor:
+    """Each sample's map at every position of `features`, (B, C, H, W)."""
+    moved = [mix_channels(features[i : i + 1], *parts) for i, parts in enumerate(maps)]
+    return moved[0] if len(moved) == 1 else torch.cat(moved)

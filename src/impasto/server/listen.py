@@ -1,0 +1,145 @@
+"""The socket and the process: bound before anything is loaded, ended at once when it is asked to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.concurrency import run_in_threadpool
+
+from impasto.errors import ImpastoError
+from impasto.server.connections import Connections
+from impasto.server.studio import Studio
+
+PREFIX = "impasto-serve-"
+LOCK = "lock"
+BACKLOG = 1024
+CLOSING_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it is served: the socket, the host as it was named, the token, proxies that are believed."""
+
+    listener: socket.socket
+    host: str
+    token: str
+    proxies: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """What to open in a browser."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{name}:{self.listener.getsockname()[1]}/" + (f"?token={self.token}" if self.token else "")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that is bound and does not listen yet; raises ImpastoError in one line."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        raise ImpastoError(f"--host {host} is no address of this machine; 127.0.0.1 is for itself alone") from None
+    found = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(BACKLOG)
+    except OSError as error:
+        found.close()
+        raise ImpastoError(_explain(error, host, port)) from None
+    return found
+
+
+def _explain(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is taken, maybe by another impasto serve: end that, or give --port 0 for any free port"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {port} needs rights that this user lacks: give a port from 1024 to 65535"
+    return f"{host} port {port} can't be listened at: {error.strerror}; give another --host or --port"
+
+
+class Server(uvicorn.Server):
+    """Calls `on_start` once it listens; when it is to end, jobs end first, so that nobody waits for them."""
+
+    def __init__(self, config: uvicorn.Config, studio: Studio, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._studio, self._on_start = studio, on_start
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """End all jobs, whose clients are answered, then all connections."""
+        await run_in_threadpool(self._studio.close)
+        await super().shutdown(sockets)
+
+
+def make_server(
+    app: Any, studio: Studio, connections: Connections, on_start: Callable[[], None], proxies: Sequence[str] = ()
+) -> Server:
+    """The server of `app`. proxies: addresses whose X-Forwarded-For is believed."""
+    config = uvicorn.Config(
+        app,
+        http=connections.make,  # type: ignore[arg-type]  # called as a class is
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+        timeout_keep_alive=int(studio.limits.idle_seconds) + 5,  # connections end earlier, by their own timer
+        timeout_graceful_shutdown=CLOSING_SECONDS,
+    )
+    return Server(config, studio, on_start)
+
+
+@contextmanager
+def own_folder(parent: Path) -> Iterator[Path]:
+    """A folder in `parent` that is gone at the end; those of servers that were killed are removed, too."""
+    _remove_left_over(parent)
+    folder = parent / f"{PREFIX}{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o700)
+    try:
+        with (folder / LOCK).open("w") as lock:
+            _try_lock(lock)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left_over(parent: Path) -> None:
+    """Remove folders whose servers are gone: nobody holds their locks."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        try:
+            with (folder / LOCK).open("r+") as lock:
+                gone = _try_lock(lock)
+        except OSError:  # it is another user's, or just being made
+            continue
+        if gone:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _try_lock(file: Any) -> bool:
+    """Whether this process now holds the lock; always False where the system has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,229 @@
+"""What a worker does: a photo is repainted, a style card made, a small picture of a built-in style painted."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from impasto.errors import ImpastoError, OptionError, is_out_of_memory
+from impasto.images.color import MATCHING_MODES
+from impasto.images.files import Picture, decode_picture, encode_picture
+from impasto.images.masks import check_masks, mask_of
+from impasto.images.tensors import fit, resize
+from impasto.methods import load
+from impasto.runs import painting as jobs_of_one
+from impasto.runs.painting import Inputs, fit_painting, working_size
+from impasto.runs.record import Recipe, make_record
+from impasto.server.landscape import landscape
+from impasto.server.limits import Limits, TooMuch
+from impasto.server.schema import FORMATS, CardWishes, Choice, Wishes
+from impasto.server.worker import Outcome, Progress, Task
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.styles import Style, load_style, save_style
+
+MOST_MODELS = 8
+CARD_TYPE = "application/octet-stream"
+QUALITY = 92
+PAINTED = {"method", "preset", "options", "style_weights", "size", "style_size", "strength", "keep_color", "seed"}
+"""What a request and a `Recipe` have in common."""
+
+
+def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
+    """The tasks of a worker on `device` by name; the default method is loaded before the first one.
+
+    folder: where files may lie while they are used.
+    """
+    models, reader = Models(device), Reader(limits, folder)
+    models.get(Choice(options={}))
+    return {
+        "stylize": functools.partial(stylize, models, reader),
+        "card": functools.partial(make_card, models, reader),
+        "thumbnail": functools.partial(paint_thumbnail, models),
+    }
+
+
+class Models:
+    """The models in use, each loaded once; the least recently used are dropped."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._known: OrderedDict[str, Stylizer] = OrderedDict()
+
+    def get(self, choice: Choice) -> Stylizer:
+        """The model of that choice; raises ImpastoError."""
+        key = json.dumps([choice.method, choice.preset, choice.options], sort_keys=True, default=str)
+        found = self._known.pop(key, None)
+        if found is None:
+            found = load(choice.method, preset=choice.preset, device=self._device, **choice.options)
+        self._known[key] = found
+        while len(self._known) > MOST_MODELS:
+            self._known.popitem(last=False)
+        return found
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Decodes what clients send, within the limits."""
+
+    limits: Limits
+    folder: str
+
+    def picture(self, data: bytes, name: str) -> Picture:
+        """A picture; raises ImageError."""
+        return decode_picture(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
+
+    def painting(self, data: bytes, name: str, model: Stylizer, longer: int, whole: bool) -> Tensor:
+        """A painting at the size at which it is looked at, or whole if it has to be recoloured before."""
+        image = self.picture(data, name).painting(name)
+        height, width = fit(image.shape[-2], image.shape[-1], longer)
+        self.check_painting(model, height, width)
+        return image if whole else resize(image, height, width)
+
+    def check_painting(self, model: Stylizer, height: int, width: int) -> None:
+        """Raise TooMuch if a painting of that size is larger than what may be painted."""
+        if height * width * getattr(model.options, "style_scale", 1) ** 2 > self.limits.max_output:
+            raise TooMuch(f"a painting of {width}x{height} exceeds the size limit; give a smaller style_size")
+
+    def mask(self, data: bytes, name: str, size: tuple[int, int]) -> Tensor:
+        """A mask, (1, 1, H, W), at the size of the result."""
+        return resize(mask_of(self.picture(data, name)), *size)
+
+    def card(self, data: bytes) -> Style:
+        """A style card; raises WeightsError or TooMuch."""
+        if len(data) > self.limits.max_card_bytes:
+            raise TooMuch(f"a style card may have at most {self.limits.max_card_bytes} bytes")
+        path = self.new_file()
+        try:
+            path.write_bytes(data)
+            return load_style(path)
+        except ImpastoError as error:
+            raise type(error)(str(error).replace(str(path), "the style card")) from None
+        finally:
+            path.unlink(missing_ok=True)
+
+    def new_file(self) -> Path:
+        """A name for a style card that lies on disk while it is used."""
+        return Path(self.folder) / f"{secrets.token_hex(8)}.safetensors"
+
+
+def _part(header: Mapping[str, Any], blobs: Sequence[bytes]) -> dict[str, list[bytes]]:
+    """The files of a task by what they are."""
+    left = iter(blobs)
+    return {name: [next(left) for _ in range(count)] for name, count in header["files"].items()}
+
+
+def stylize(
+    models: Models, reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress
+) -> Outcome:
+    """Repaint a photo. header: wishes; styles, by name or as ``known`` cards; notes to pass on."""
+    wishes, files = Wishes.parse(header["wishes"], "the request"), _part(header, blobs)
+    model = models.get(wishes)
+    content = reader.picture(files["content"][0], "content")
+    recipe = Recipe.parse(wishes.model_dump(include=PAINTED), "stylize")
+    size = working_size(model, *content.size, recipe.size)
+    styles = _read_styles(reader, model, wishes, header["styles"], files, size)
+    masks = tuple(reader.mask(data, f"mask {i}", size) for i, data in enumerate(files.get("masks", ()), 1))
+    check_masks(masks, [f"mask {i}" for i in range(1, len(masks) + 1)])
+    painting = jobs_of_one.Job(recipe, model, size, Inputs(content, styles, masks))
+    start = time.perf_counter()
+    try:
+        image = painting.paint_bytes(progress) if painting.by_windows else painting.paint(progress)
+    except (RuntimeError, ValueError, KeyError, IndexError, AssertionError) as error:
+        if is_out_of_memory(error) or not (files.get("cards") or files.get("known")):
+            raise
+        raise OptionError(f"the style card does not fit {model.name}: extract it again from the painting") from None
+    seconds = round(time.perf_counter() - start, 4)
+    kind = FORMATS[wishes.format]
+    data = encode_picture(image, kind, alpha=painting.alpha, quality=QUALITY)
+    sources = _sources(header["styles"], files)
+    about = {"seconds": seconds, "notes": header.get("notes", []), **_describe(painting, sources, progress.step)}
+    return Outcome(data, f"image/{kind.lower()}", about)
+
+
+def _read_styles(
+    reader: Reader,
+    model: Stylizer,
+    wishes: Wishes,
+    names: Sequence[str | None],
+    files: Mapping[str, Sequence[bytes]],
+    size: tuple[int, int],
+) -> tuple[Tensor | Style, ...]:
+    """The styles of a request: built-in ones and kept cards in their order, then paintings, then cards."""
+    known = iter(files.get("known", ()))
+    styles = [reader.card(next(known)) if name is None else load_style(name) for name in names]
+    cards = [reader.card(data) for data in files.get("cards", ())]
+    for style in (*styles, *cards):
+        model.adopt(style)
+    longer, whole = wishes.style_size or max(size), wishes.keep_color in MATCHING_MODES
+    paintings = [
+        reader.painting(data, f"painting {i}", model, longer, whole)
+        for i, data in enumerate(files.get("paintings", ()), 1)
+    ]
+    return (*styles, *paintings, *cards)
+
+
+def _describe(painting: jobs_of_one.Job, sources: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """Facts about a picture; its record can be replayed by the command line."""
+    model, (height, width) = painting.model, painting.size
+    record = {**make_record(painting.recipe, model, painting.size, Path()), **sources}
+    if model.interrupted:
+        record["interrupted"] = step
+    found = {"width": width, "height": height, "interrupted": model.interrupted}
+    return found | {
+        "losses": {name: loss for name, loss in model.losses.items() if math.isfinite(loss)},
+        "record": record,
+    }
+
+
+def _sources(styles: Sequence[str | None], files: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
+    """The files of a request as a record names them: by what they are and their digests, never by their own names."""
+
+    def named(role: str, name: str) -> list[dict[str, str]]:
+        return [
+            {"file": f"{role}-{i}", "sha256": hashlib.sha256(data).hexdigest()}
+            for i, data in enumerate(files.get(name, ()), 1)
+        ]
+
+    content = {"file": "content", "sha256": hashlib.sha256(files["content"][0]).hexdigest()}
+    known = [{"file": "card"} if name is None else {"style": name} for name in styles]
+    styles_too = [*known, *named("painting", "paintings"), *named("card", "cards")]
+    return {"content": content, "styles": styles_too, "masks": named("mask", "masks")}
+
+
+def make_card(
+    models: Models, reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress
+) -> Outcome:
+    """Make a style card of a painting."""
+    wishes = CardWishes.parse(header["wishes"], "the request")
+    model = models.get(wishes)
+    image = reader.picture(_part(header, blobs)["painting"][0], "painting").painting("painting")
+    fitted = fit_painting(model, image, wishes.size)
+    reader.check_painting(model, fitted.shape[-2], fitted.shape[-1])
+    info = {name: value for name, value in wishes.model_dump(include={"title", "artist", "year"}).items() if value}
+    info |= {"width": fitted.shape[-1], "height": fitted.shape[-2]}
+    found = model.encode_style(fitted)
+    style = Style({name: value.cpu() for name, value in found.items()}, found.kind, info)
+    path = reader.new_file()
+    try:
+        save_style(style, path)
+        data = path.read_bytes()
+    finally:
+        path.unlink(missing_ok=True)
+    return Outcome(data, CARD_TYPE, {"kind": style.kind, "bytes": len(data), "info": info})
+
+
+def paint_thumbnail(models: Models, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
+    """A small landscape in a built-in style."""
+    image = models.get(Choice(options={})).stylize(landscape(), load_style(header["style"]), on_step=progress)
+    return Outcome(encode_picture(image, "JPEG", quality=88), "image/jpeg")

@@ -1,0 +1,194 @@
+"""A painting as a few thousand places: hypercolumns, colours and single layers' features, at its size and at halves.
+
+That is all that neural neighbours need of it, and what its style card holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from impasto.errors import OptionError
+from impasto.images.tensors import resize
+from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
+from impasto.optimize.nearest import directions, nearest, spread
+from impasto.optimize.tiled_objective import Tiles, choose_tile
+from impasto.stylizers.styles import PLACES, Style, moments_kind, parts
+
+LAST = "last."
+LEAST_SIDE = 16
+EPSILON = 1e-8
+
+
+def places_kind(network: Hypercolumns) -> str:
+    """The kind of a style that is made of places that `network` has looked at."""
+    return PLACES + moments_kind(network).split("/", 1)[1]
+
+
+@torch.no_grad()
+def gather(
+    network: Hypercolumns,
+    image: Tensor,
+    layers: Sequence[str],
+    *,
+    octaves: int,
+    most: int,
+    turns: int = 0,
+    room: int,
+) -> dict[str, Tensor]:
+    """Places of `image`, (1, 3, H, W): for each octave ``N.columns`` (M, C), ``N.colors`` (M, 3).
+
+    At the full size also ``0.last.LAYER`` (M, C) for each of `layers`. most: places at each size, evenly spread, at the
+    most; turns: how many quarter turns of the painting are looked at besides.
+    """
+    found: dict[str, Tensor] = {}
+    least = max(LEAST_SIDE, network.least_side)
+    for octave in range(octaves + 1):
+        sides = [round(side / 2**octave) for side in image.shape[-2:]]
+        if octave and min(sides) < least:
+            break
+        views = [torch.rot90(resize(image, *sides), turn, (2, 3)) for turn in range(turns + 1)]
+        wanted = (COLUMNS, COLORS, *(layers if octave == 0 else ()))
+        seen = [_look(network, view, wanted, most // len(views), room) for view in views]
+        for layer in wanted:
+            name = layer if layer in (COLUMNS, COLORS) else LAST + layer
+            found[f"{octave}.{name}"] = torch.cat([view[layer] for view in seen])
+    return found
+
+
+def _look(network: Hypercolumns, image: Tensor, layers: Sequence[str], most: int, room: int) -> dict[str, Tensor]:
+    """At most `most` rows, evenly spread, of each layer of `image`; tile by tile if it takes more than `room` bytes."""
+    size = image.shape[-2], image.shape[-1]
+    tiles = Tiles(network, layers, size, choose_tile(network, layers, size, room) or max(size))
+    picked = {}
+    for layer in layers:
+        height, width = (side // tiles.strides[layer] for side in size)
+        # The same places for columns and colours, which have the same size.
+        picked[layer] = evenly(height * width, most).reshape(-1), width
+    found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    for window, (_, _, own) in zip(tiles.windows, tiles.see(image), strict=True):
+        for layer, part in own.items():
+            places, width = picked[layer]
+            rows, columns = tiles.place(layer, window)
+            down, right = places // width - rows.start, places % width - columns.start
+            here = (down >= 0) & (down < part.shape[-2]) & (right >= 0) & (right < part.shape[-1])
+            found[layer].append(part[0][:, down[here], right[here]].T)
+    return {layer: torch.cat(rows) for layer, rows in found.items()}
+
+
+def evenly(count: int, most: int) -> Tensor:
+    """At most `most` of the numbers from 0 to `count`, spread without a pattern, ascending; always the same."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places of one or more paintings at one size.
+
+    columns: (M, C); colors: (M, 3); owner: (M,), which painting a place belongs to; shares: (K,), how much of a picture
+    each painting is to give. centers: (K, C), their means.
+    """
+
+    columns: Tensor
+    colors: Tensor
+    owner: Tensor
+    shares: Tensor
+
+    @property
+    def centers(self) -> Tensor:
+        """Each painting's mean, (K, C)."""
+        return torch.stack([self.columns[self.owner == number].mean(0) for number in range(len(self.shares))])
+
+    def keys(self, scale: Tensor) -> Tensor:
+        """The columns as directions, (M, C), with channels multiplied by `scale`, (C,)."""
+        return directions(self.columns * scale, (self.centers * scale)[self.owner])
+
+    @property
+    def expected(self) -> Tensor:
+        """How much of a picture each place is to give if all are to be used alike, (M,)."""
+        counts = torch.bincount(self.owner, minlength=len(self.shares))
+        return (self.shares / counts)[self.owner]
+
+
+def distinct(style: Style) -> list[tuple[float, Style]]:
+    """The paintings mixed into `style` with their shares; equal ones are one, those without a share are none."""
+    found: list[tuple[float, Style]] = []
+    for share, one in parts(style):
+        if share <= 0:
+            continue
+        for number, (other, known) in enumerate(found):
+            if known.keys() == one.keys() and all(torch.equal(known[name], one[name]) for name in one):
+                found[number] = other + share, known
+                break
+        else:
+            found.append((share, one))
+    return found
+
+
+def recall_places(mixture: Sequence[tuple[float, Style]], octave: int) -> Places:
+    """The places at 1 / 2^octave of the paintings' size, or at the smallest that they have."""
+    columns, colors = [], []
+    for _, style in mixture:
+        level = max((int(name.split(".")[0]) for name in style if name.endswith(COLUMNS)), default=-1)
+        if level < 0:
+            raise OptionError("this style card holds no places: extract it again with -m nnst")
+        level = min(octave, level)
+        columns.append(style[f"{level}.{COLUMNS}"])
+        colors.append(style[f"{level}.{COLORS}"])
+    owner = torch.cat([torch.full((len(rows),), number) for number, rows in enumerate(columns)]).to(columns[0].device)
+    shares = torch.tensor([share for share, _ in mixture], device=columns[0].device)
+    return Places(torch.cat(columns), torch.cat(colors), owner, shares)
+
+
+def recall_layer(mixture: Sequence[tuple[float, Style]], layer: str) -> Tensor:
+    """All places that the paintings have at `layer` at their full size, (M, C)."""
+    name = f"0.{LAST}{layer}"
+    if any(name not in style for _, style in mixture):
+        raise OptionError(f"this style card knows nothing of {layer}: extract it again with -m nnst")
+    return torch.cat([style[name] for _, style in mixture])
+
+
+def balance(columns: Tensor, widths: Sequence[int], by: Sequence[float] | None = None) -> Tensor:
+    """What each channel of `columns`, (M, C), is multiplied by so that all layers count alike, (C,).
+
+    widths: the layers' channels. A layer is divided by the deviation of its features over places, or, if `by` is given,
+    by these numbers.
+    """
+    spread = (columns - columns.mean(0)).square().mean(0)
+    scales = []
+    for number, part in enumerate(torch.split(spread, list(widths))):
+        size = part.sum().clamp_min(EPSILON).sqrt() if by is None else part.new_tensor(by[number])
+        scales.append((1 / size).expand(len(part)))
+    return torch.cat(scales)
+
+
+def choose(queries: Tensor, places: Places, scale: Tensor, amount: float) -> Tensor:
+    """The place that each of `queries`, directions (N, C), is to look like; each painting gives its share of them."""
+    keys = places.keys(scale)
+    handicap = spread(queries, keys, places.expected, amount) if amount else None
+    if len(places.shares) == 1:
+        return nearest(queries, keys, handicap)
+    best, index = [], []
+    for number in range(len(places.shares)):
+        own = (places.owner == number).nonzero()[:, 0]
+        less = None if handicap is None else handicap[own]
+        found = nearest(queries, keys[own], less)
+        similar = (queries * keys[own][found]).sum(1)
+        best.append(similar if less is None else similar - less[found])
+        index.append(own[found])
+    owner = share_out(torch.stack(best, 1), places.shares)
+    return torch.stack(index, 1).gather(1, owner[:, None])[:, 0]
+
+
+def share_out(scores: Tensor, shares: Tensor, rounds: int = 64) -> Tensor:
+    """The column of `scores`, (N, K), that each row takes: the best, given bonuses by which `shares` are kept."""
+    bonus = torch.zeros_like(shares)
+    for number in range(rounds):
+        taken = torch.bincount((scores + bonus).argmax(1), minlength=len(shares)).to(shares) / len(scores)
+        bonus = bonus + (shares - taken) * 0.5 / (1 + number / 8)
+    return (scores + bonus).argmax(1)
