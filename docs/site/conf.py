@@ -42,6 +42,7 @@ html_theme = "furo"
 html_title = "impasto"
 html_static_path = ["static"]
 html_css_files = ["impasto.css"]
+html_js_files = ["impasto.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
@@ -74,8 +75,12 @@ class Generated(SphinxDirective):
 
 
 class SearchInChinese(SearchChinese):
-    """Finds Chinese words without a dictionary: by whole runs of characters, and by every two that stand together."""
+    """Finds Chinese words without a dictionary: by whole runs of characters, and by every two that stand together.
 
+    language_name is the stemmer's, by which Sphinx names its JavaScript class; there is none for Chinese.
+    """
+
+    language_name = "English"
     runs = re.compile(r"[\u4e00-\u9fff]+")
 
     def split(self, input: str) -> list[str]:

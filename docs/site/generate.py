@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import showcase
 import typer.main
 from words import ASKED, phrases, say, translate
 
@@ -102,15 +103,16 @@ def methods_table(language: str) -> str:
     return table([say(language, key) for key in ("method", "kind", "summary")], rows)
 
 
-def styles_table(language: str) -> str:
-    """The built-in styles."""
-    rows = []
-    for name, card in built_in_styles().items():
-        info = load_style(card).info
-        artist = f"{translate(language, info['artist'])} ({info['years']})"
-        year = info["year"] if info["year"].isdigit() else translate(language, info["year"])
-        rows.append([f"`{name}`", translate(language, info["title"]), artist, year])
-    return table([say(language, key) for key in ("name", "work", "artist", "year")], rows)
+def choice(language: str) -> str:
+    """Which method for what, with pictures."""
+    slow = {name for name in list_methods() if not find_method(name).one_pass}
+    return showcase.choose_method(list_methods(), slow, language)
+
+
+def styles_wall(language: str) -> str:
+    """The built-in styles, each as a small picture."""
+    infos = {name: load_style(card).info for name, card in built_in_styles().items()}
+    return showcase.show_styles(infos, built_in_styles(), language)
 
 
 # --- numbers
@@ -302,7 +304,8 @@ def _flags_table(command: Any, language: str) -> str:
 
 PARTS: dict[str, Callable[[str], str]] = {
     "methods": methods_table,
-    "styles": styles_table,
+    "choice": choice,
+    "styles": styles_wall,
     "gallery": gallery,
     "command-line": command_line,
 }

@@ -55,6 +55,9 @@ WORDS = {
         "and": " and ",
         "min_length": "at least {}",
         "arguments": "arguments and flags",
+        "a second": "a second or less",
+        "half a minute": "half a minute",
+        "a minute": "a minute",
     },
     "zh": {
         "options": "选项",
@@ -101,6 +104,9 @@ WORDS = {
         "and": "，",
         "min_length": "至少 {} 项",
         "arguments": "参数",
+        "a second": "不到一秒",
+        "half a minute": "半分钟",
+        "a minute": "一分钟",
     },
 }
 

@@ -19,26 +19,17 @@ from cli_support import Outcome, make_picture
 from impasto.cli.main import main
 from impasto.commands import train as cli_training
 from impasto.errors import OptionError
+from impasto.feedforward.filter_banks import SIDE, StyleBankNetwork, make_bank, paper_network, slim_network
 from impasto.feedforward.stages import run_whole
 from impasto.feedforward.tiled_run import Tiling
 from impasto.feedforward.transformation_network import LayerRow
 from impasto.images.files import write_image
 from impasto.images.tensors import resize
 from impasto.methods import load
-from impasto.methods.stylebank import (
-    SIDE,
-    StyleBank,
-    StyleBankNetwork,
-    StyleBankOptions,
-    StyleBankTraining,
-    make_bank,
-    paper_network,
-    slim_network,
-)
+from impasto.methods.stylebank import StyleBank, StyleBankOptions, StyleBankTraining
 from impasto.networks.layers import count_parameters
 from impasto.optimize.perceptual_loss import PerceptualLoss
-from impasto.stylizers.fixed_styles import named_style
-from impasto.stylizers.styles import Style, mix
+from impasto.stylizers.styles import Style, mix, named_style
 from impasto.training.loop import Report
 from impasto.weights import load_weights, manifest, save_weights
 from tiny import narrow_slim, painting

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from impasto.errors import ImpastoError, OptionError
 from impasto.images.files import WRITABLE
-from impasto.runs.record import CARD, LONGEST_STEM, Recipe, check_recipe, sidecar
+from impasto.runs.record import Recipe, check_recipe, file_stem, sidecar
 from impasto.runs.remote_files import find_remote, has_pattern, is_remote, to_path, url_of
-from impasto.stylizers.styles import built_in_styles
+from impasto.stylizers.styles import CARD, built_in_styles
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 
@@ -62,7 +62,7 @@ class Plan:
         photos, paintings = short_names(contents), short_names([path for style in self.styles for path in style])
         items = []
         for content, style in couples:
-            stem = "-".join([photos[content], *(paintings[path] for path in style)])[:LONGEST_STEM]
+            stem = file_stem(photos[content], *(paintings[path] for path in style))
             recipe = self.base.model_copy(update={"content": content, "styles": style})
             items.append(Item(recipe, self.output / f"{stem}{self.suffix}"))
         _refuse_same_names(items)

@@ -77,7 +77,7 @@ def dream(
     made = network_command.make_record("dream", options, network, **facts)
     out.write(result.image, made)
     found = {"output": str(out.target), **made, "seconds": watch.seconds, "losses": result.losses[-1:]}
-    terminal.print_json(found) if run.json else typer.echo(str(out.target))
+    terminal.print_json(found) if run.json else terminal.say_path(out.target)
     network_command.tell_interrupted(result.interrupted)
 
 

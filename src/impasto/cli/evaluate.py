@@ -92,7 +92,7 @@ def evaluate(
     found = run.measure(_find(ctx, words) if make is None else _make(ctx, words, make, given, run))
     if markdown is not None:
         _write(markdown, found.to_markdown())
-    terminal.print_json(found.to_json()) if json else typer.echo(found.to_markdown(rows=False), nl=False)
+    terminal.print_json(found.to_json()) if json else terminal.say(found.to_markdown(rows=False), nl=False)
 
 
 class _Run:

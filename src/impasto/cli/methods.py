@@ -31,6 +31,6 @@ def methods(
         return
     for method in known:
         about = summarize(method)
-        typer.echo(f"{about['name']:<12} {about['kind']:<13} {about['summary']}")
-        typer.echo(f"{'':<12} presets: {', '.join(about['presets'])}")
-    typer.echo("\nimpasto methods NAME lists a method's options")
+        terminal.say(f"{about['name']:<12} {about['kind']:<13} {about['summary']}")
+        terminal.say(f"{'':<12} presets: {', '.join(about['presets'])}")
+    terminal.say("\nimpasto methods NAME lists a method's options")

@@ -166,7 +166,7 @@ def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: b
     from impasto.server.studio import Studio
 
     def announce() -> None:
-        terminal.print_json({"url": place.url, "devices": devices}, line=True) if json else typer.echo(place.url)
+        terminal.print_json({"url": place.url, "devices": devices}, line=True) if json else terminal.say(place.url)
 
     studio = Studio(devices, limits, folder)
     try:

@@ -59,7 +59,7 @@ def extract(
     }
     style = model.encode_style(fitted)
     save_style(Style(style, style.kind, info), target)
-    terminal.print_json(describe_card(target)) if json else typer.echo(str(target))
+    terminal.print_json(describe_card(target)) if json else terminal.say_path(target)
 
 
 def show(card: CardWord, json: flags.JsonFlag = False) -> None:
@@ -69,11 +69,11 @@ def show(card: CardWord, json: flags.JsonFlag = False) -> None:
         terminal.print_json(about)
         return
     kinds = " and ".join((about["kind"], *about["others"]))
-    typer.echo(f"{card}: {kinds}, {about['bytes'] / 1000:.0f} kB")
+    terminal.say(f"{card}: {kinds}, {about['bytes'] / 1000:.0f} kB")
     for name, value in about["info"].items():
-        typer.echo(f"  {name}: {value}")
+        terminal.say(f"  {name}: {value}")
     for name, shape in about["tensors"].items():
-        typer.echo(f"  {name}  {'x'.join(map(str, shape))}")
+        terminal.say(f"  {name}  {'x'.join(map(str, shape))}")
 
 
 def describe_card(card: Path) -> dict[str, Any]:
@@ -106,9 +106,9 @@ def styles(method: flags.MethodFlag = None, json: flags.JsonFlag = False) -> Non
     width = max((len(about["name"]) for about in known), default=0)
     for about in known:
         told = f"{about['artist']} ({about['years']}), {about['title']}, {about['year']}" if "years" in about else ""
-        typer.echo(f"{about['name']:<{width}}  {told}".rstrip())
+        terminal.say(f"{about['name']:<{width}}  {told}".rstrip())
     chosen = "" if method is None else f" -m {method}"
-    typer.echo(f"\nimpasto stylize photo.jpg --style NAME{chosen} repaints a photo in one of them")
+    terminal.say(f"\nimpasto stylize photo.jpg --style NAME{chosen} repaints a photo in one of them")
 
 
 def _known_styles(method: str | None) -> list[dict[str, Any]]:

@@ -46,6 +46,6 @@ def stylize(
     show = command.previewer(job, target, preview, preview_every, force=force)
     run = command.rehearse if told.dry_run else command.paint_file
     result = run(job, target, quiet=told.quiet, record=told.record, force=force, also=show)
-    terminal.print_json(result) if told.json else typer.echo(result["output"])
+    terminal.print_json(result) if told.json else terminal.say_path(result["output"])
     if result.get("interrupted"):
         raise typer.Exit(130)

@@ -48,6 +48,6 @@ def sweep(
     plan = command.plan_sheet(asked, device)
     make = command.rehearse_sheet if told.dry_run else command.paint_sheet
     result = make(plan, target, cell=cell, quiet=told.quiet, record=told.record, force=force)
-    terminal.print_json(result) if told.json else typer.echo(result["output"])
+    terminal.print_json(result) if told.json else terminal.say_path(result["output"])
     if result.get("interrupted"):
         raise typer.Exit(130)

@@ -92,4 +92,4 @@ def video(
         asked, places, device, runtime, max_memory, force=force, record=told.record, quiet=told.quiet
     )
     result = cli_video_run.rehearse(work) if told.dry_run else cli_video_run.paint_video(work, quiet=told.quiet)
-    terminal.print_json(result) if told.json else typer.echo(result["output"])
+    terminal.print_json(result) if told.json else terminal.say_path(result["output"])

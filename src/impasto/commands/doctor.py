@@ -26,6 +26,7 @@ EXTRAS = {
     "openvino": ("the runtime openvino", "pip install 'impasto[openvino]'"),
     "onnxscript": ("impasto export", "pip install 'impasto[onnx]'"),
     "gradio": ("impasto serve", "pip install 'impasto[ui]'"),
+    "torchvision": ("networks such as VGG and ResNet", "pip install 'impasto[backbones]'"),
     "accelerate": ("training on several GPUs", "pip install 'impasto[train]'"),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from torch import Tensor
 
-from impasto.commands import recipe_from_flags
+from impasto.commands import recipe_from_flags, terminal
 from impasto.commands.arguments import flag_of
 from impasto.commands.progress import progress
 from impasto.commands.stylize import title
@@ -92,7 +92,7 @@ def plan_sheet(recipe: Recipe, device: str) -> Plan:
 
 def rehearse_sheet(plan: Plan, target: Path, **ignored: Any) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
-    typer.echo(f"dry run: {len(plan.cells)} times {title(plan.job(plan.cells[0]))}; nothing was written", err=True)
+    terminal.say(f"dry run: {len(plan.cells)} times {title(plan.job(plan.cells[0]))}; nothing was written", err=True)
     return {"output": str(target), "cells": [_named(values) for values in plan.cells], "dry_run": True}
 
 
@@ -114,7 +114,7 @@ def paint_sheet(plan: Plan, target: Path, *, cell: int, quiet: bool, record: boo
     if not sheet.reports:
         raise KeyboardInterrupt
     if sheet.interrupted:
-        typer.echo(f"interrupted: {len(sheet.reports)} of {len(plan.cells)} pictures are on the sheet", err=True)
+        terminal.say(f"interrupted: {len(sheet.reports)} of {len(plan.cells)} pictures are on the sheet", err=True)
     first = plan.job(plan.cells[0])
     made = make_record(plan.recipe, first.model, first.size, target.parent)
     made |= {"options": plan.recipe.options, "size": plan.recipe.size}

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from impasto.commands import methods_table
+from impasto.commands import methods_table, terminal
 from impasto.commands.arguments import take_flags
 from impasto.commands.terminal import print_json
 from impasto.errors import ImpastoError
@@ -127,7 +127,7 @@ def rehearse(
 ) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     limit = "" if options.minutes is None else f", at most {options.minutes:g} minutes"
-    typer.echo(f"dry run: {task.name}, {options.steps} steps{limit}; nothing was written", err=True)
+    terminal.say(f"dry run: {task.name}, {options.steps} steps{limit}; nothing was written", err=True)
     _tell_skipped(pictures)
     return {**_facts(task, pictures, options, folder), "dry_run": True}
 
@@ -145,7 +145,7 @@ def run(
     try:
         learned = learn(task, pictures, options, folder, resume=resume, log=log)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: {folder / CHECKPOINT} is kept; the same command with --resume goes on", err=True)
+        terminal.say(f"interrupted: {folder / CHECKPOINT} is kept; the same command with --resume goes on", err=True)
         raise typer.Exit(130) from None
     finally:
         _tell_skipped(pictures)

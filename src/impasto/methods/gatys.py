@@ -273,6 +273,7 @@ class Gatys(Stylizer):
         style = measure(self.backbone, image.to(self.device), self.options.style_layers, look=fitting)
         if self.options.start == "style":
             style.info["start"] = image
+        style.adopt = self.adopt
         return style
 
     def transfer(

@@ -192,7 +192,7 @@ class NNST(Stylizer):
         if options.style_weight:
             fitting = looking(self.network, self._room)
             values |= measure(self.network, image, self.style_layers, look=fitting)
-        return Style(values, self.style_kind)
+        return Style(values, self.style_kind, adopt=self.adopt)
 
     def transfer(
         self,

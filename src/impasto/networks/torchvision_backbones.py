@@ -12,12 +12,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision import models
 
 from impasto.errors import OptionError
 from impasto.networks.backbone import Backbone, pool
 from impasto.weights import Weights, load_weights
-from impasto.weights.torchvision_files import OFFICIAL, load_official, read_state_dict
+from impasto.weights.torchvision_files import OFFICIAL, load_official, load_torchvision, read_state_dict
+
+load_torchvision()
+from torchvision import models  # noqa: E402
 
 VGG_LAYERS = ("relu4_2", ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"))
 DEFAULT_LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {

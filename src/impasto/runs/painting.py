@@ -21,11 +21,10 @@ from impasto.images.windows import Bytes, Window
 from impasto.methods import load
 from impasto.ops.memory import keep_freed_memory
 from impasto.progress import OnStep, Watch, ignore
-from impasto.runs.record import CARD, Recipe, is_bare
+from impasto.runs.record import Recipe, is_bare
 from impasto.stylizers.base import Stylizer
-from impasto.stylizers.fixed_styles import named_style
 from impasto.stylizers.one_pass import OnePass
-from impasto.stylizers.styles import Style, load_style, mix
+from impasto.stylizers.styles import CARD, Style, load_style, mix, named_style
 
 log = logging.getLogger(__name__)
 

@@ -113,7 +113,8 @@ class OnePass(Stylizer):
             stages = (self.style_stage(),)
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
             found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
-            return Style({name: value.to(self.dtype) for name, value in found.items()}, found.kind, found.info)
+            values = {name: value.to(self.dtype) for name, value in found.items()}
+            return Style(values, found.kind, found.info, adopt=self.adopt)
 
     def plain(self, content: Tensor, painting: Tensor) -> Tensor:
         """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
@@ -188,7 +189,7 @@ class OnePass(Stylizer):
 
         if strength == 0 or min(content.size) < self.least_side:
             photo = content.read(everything)
-            painted = self.stylize(photo, style, strength=strength, on_step=on_step)
+            painted = self.paint_tensor(photo, [style], None, strength, None, (), 0, on_step)
             target.write(everything, painted)
             return
         plan = partial(self._plan, style, strength, content.size)
