@@ -194,7 +194,7 @@ def test_regions_are_banks_on_parts_of_the_features(
         small, share = (F.avg_pool2d(region, SIDE) for region in (mask, mask / total))
         mixed = mixed + strength * share * (run_bank(network.bank(number), encoded, small) - encoded)
     painted = network.decode(mixed, picture.shape).clamp(0, 1)
-    covered = (masks[0] + masks[1]).clamp(0, 1)
+    covered = (masks[0] + masks[1]).clamp(0, 1) * (1 - (1 - strength) ** 4)
     assert_close(found, torch.lerp(picture, painted, covered), atol=1e-4, rtol=0)
 
 
