@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.errors import ImageError, OptionError
+from impasto.errors import ImageError, OptionError, nearest
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.files import Picture, open_picture, read_painting
 from impasto.images.masks import check_masks, mask_of
@@ -54,7 +54,8 @@ def pick_device(name: str, runtime: str = "torch") -> str:
     if name == "auto":
         return there[0]
     if name not in there:
-        raise OptionError(f"--device {name} is not there; there are: auto, {', '.join(there)}")
+        near = nearest(name, ("auto", "cpu", "cuda", "mps"))
+        raise OptionError(f"--device {name}{near} is not there; there are: auto, {', '.join(there)}")
     return name
 
 
