@@ -10,7 +10,7 @@ RUN pip install --index-url "$TORCH_INDEX" torch torchvision
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-ARG EXTRAS=video,flow
+ARG EXTRAS=backbones,video,flow
 RUN pip install ".[$EXTRAS]" && rm -rf /build
 
 RUN useradd --create-home painter && mkdir /pictures && chown painter /pictures

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-dependencies = ["torch", "torchvision", "numpy", "PIL", "safetensors", "pydantic"]
+dependencies = ["torch", "numpy", "PIL", "safetensors", "pydantic"]
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 

@@ -40,7 +40,7 @@ ROOMS = [
 ENTRIES = {"__init__", "__main__"}  # the public names and `python -m impasto`: they import from everywhere
 MOST_ROOT_FILES, MOST_FILES, MOST_LINES, MOST_FUNCTION_LINES = 8, 25, 400, 60
 PUBLIC = ["ImpastoError", "Style", "Stylizer", "list_methods", "load", "load_style", "mix", "read_image"]
-PUBLIC += ["save_style", "write_image", "from_pretrained", "save_pretrained", "push_to_hub"]
+PUBLIC += ["save_style", "stylize", "write_image", "from_pretrained", "save_pretrained", "push_to_hub"]
 """Names that users rely on: they come and go here on purpose, and in CHANGELOG.md."""
 
 NETWORK = ("urllib", "http", "socket", "ssl", "ftplib", "requests", "httpx")

@@ -24,9 +24,11 @@ from docs_support import (
 )
 from impasto.commands.methods_table import describe_options
 from impasto.methods import find_method, list_methods
+from impasto.stylizers.styles import built_in_styles
 from impasto.weights import resolve
 
 generate = pytest.importorskip("generate")
+showcase = pytest.importorskip("showcase")
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
 LANGUAGES = ("en", "zh")
 COMMANDS = list(dict.fromkeys(command for language in LANGUAGES for command in shown(language)))
@@ -139,10 +141,27 @@ def test_pages_of_methods_that_are_gone_go(tmp_path: Path) -> None:
     assert {path.stem for path in (tmp_path / "methods").iterdir()} == set(list_methods())
 
 
+def test_methods_are_shown_with_their_pictures_and_the_quick_ones_first() -> None:
+    names = showcase.order_methods(list_methods())
+    assert names[0] == "swift"
+    assert set(names) == set(list_methods())
+    for language in LANGUAGES:
+        text = generate.PARTS["choice"](language)
+        shown_ = re.findall(r"\(methods/(\w+)\.md\)", text)
+        assert shown_ == [name for name in names if any(path.is_file() for path in showcase.candidates(name))]
+
+
+def test_every_built_in_style_is_shown() -> None:
+    for language in LANGUAGES:
+        text = generate.PARTS["styles"](language)
+        assert re.findall(r"build/styles/(.*)\.jpg", text) == list(built_in_styles())
+    assert all((showcase.THUMBNAILS / f"{name}.jpg").stat().st_size > 2000 for name in built_in_styles())
+
+
 def test_pictures_are_there_and_small() -> None:
     pictures = ROOT / "docs" / "pictures"
     kinds = ("methods", "gallery", "figures")
-    assert sum(path.stat().st_size for kind in kinds for path in (pictures / kind).iterdir()) < 3_000_000
+    assert sum(path.stat().st_size for path in pictures.glob("*/*.jpg")) < 3_000_000
     for kind in kinds:
         for name in generate.PICTURES[kind]:
             assert (pictures / kind / f"{name}.jpg").is_file(), f"python tools/make_docs_pictures.py {kind}/{name}"

@@ -24,8 +24,8 @@ from impasto.images.tensors import fit, resize
 
 TABLE = Path(__file__).with_name("docs_pictures.toml")
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
-KINDS = ("figures", "gallery", "methods")
-HEIGHTS = {"methods": 240, "gallery": 360}
+KINDS = ("choice", "figures", "gallery", "methods")
+HEIGHTS = {"choice": 240, "methods": 240, "gallery": 360}
 WIDEST, GAP, QUALITY = 1200, 8, 82
 
 

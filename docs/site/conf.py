@@ -22,7 +22,7 @@ from impasto import __version__  # noqa: E402
 project = "impasto"
 author = "impasto contributors"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_math_renderer = "mathml"
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["notes/*"]
@@ -42,6 +42,7 @@ html_theme = "furo"
 html_title = "impasto"
 html_static_path = ["static"]
 html_css_files = ["impasto.css"]
+html_js_files = ["impasto.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
@@ -74,8 +75,12 @@ class Generated(SphinxDirective):
 
 
 class SearchInChinese(SearchChinese):
-    """Finds Chinese words without a dictionary: by whole runs of characters, and by every two that stand together."""
+    """Finds Chinese words without a dictionary: by whole runs of characters, and by every two that stand together.
 
+    language_name is the stemmer's, by which Sphinx names its JavaScript class; there is none for Chinese.
+    """
+
+    language_name = "English"
     runs = re.compile(r"[\u4e00-\u9fff]+")
 
     def split(self, input: str) -> list[str]:
@@ -122,7 +127,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("generated", Generated)
     app.add_search_language(SearchInChinese)
     app.add_html_math_renderer("mathml", inline_renderers=(show_math, None), block_renderers=(show_math, None))
-    app.connect("autodoc-process-docstring", escape_docstring)
+    app.connect("autodoc-process-docstring", escape_docstring, priority=400)  # before napoleon reads it
     app.connect("builder-inited", write_pages)
     app.connect("html-page-context", name_languages)
     return {"parallel_read_safe": True}

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import showcase
 import typer.main
 from words import ASKED, phrases, say, translate
 
@@ -102,15 +103,21 @@ def methods_table(language: str) -> str:
     return table([say(language, key) for key in ("method", "kind", "summary")], rows)
 
 
-def styles_table(language: str) -> str:
-    """The built-in styles."""
-    rows = []
-    for name, card in built_in_styles().items():
-        info = load_style(card).info
-        artist = f"{translate(language, info['artist'])} ({info['years']})"
-        year = info["year"] if info["year"].isdigit() else translate(language, info["year"])
-        rows.append([f"`{name}`", translate(language, info["title"]), artist, year])
-    return table([say(language, key) for key in ("name", "work", "artist", "year")], rows)
+def choice(language: str) -> str:
+    """Which method for what, with pictures."""
+    slow = {name for name in list_methods() if not find_method(name).one_pass}
+    return showcase.choose_method(list_methods(), slow, language)
+
+
+def page(language: str) -> str:
+    """What the server's page looks like, once there is a picture of it."""
+    return showcase.show_page(language)
+
+
+def styles_wall(language: str) -> str:
+    """The built-in styles, each as a small picture."""
+    infos = {name: load_style(card).info for name, card in built_in_styles().items()}
+    return showcase.show_styles(infos, built_in_styles(), language)
 
 
 # --- numbers
@@ -302,7 +309,9 @@ def _flags_table(command: Any, language: str) -> str:
 
 PARTS: dict[str, Callable[[str], str]] = {
     "methods": methods_table,
-    "styles": styles_table,
+    "choice": choice,
+    "page": page,
+    "styles": styles_wall,
     "gallery": gallery,
     "command-line": command_line,
 }
@@ -315,7 +324,8 @@ def untranslated() -> tuple[list[str], list[str]]:
         part("zh")
     for name in list_methods():
         method_page(name, "zh")
-    return sorted(ASKED - set(phrases())), sorted(set(phrases()) - ASKED)
+    sentences = {text for text in ASKED if re.search("[a-z]{3}", re.sub("`[^`]*`", "", text))}  # not numbers and code
+    return sorted(sentences - set(phrases())), sorted(set(phrases()) - ASKED)
 
 
 if __name__ == "__main__":

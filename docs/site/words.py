@@ -55,6 +55,10 @@ WORDS = {
         "and": " and ",
         "min_length": "at least {}",
         "arguments": "arguments and flags",
+        "page": "The page in the browser: a photo, the styles as pictures, the result",
+        "a second": "a second or less",
+        "half a minute": "half a minute",
+        "a minute": "a minute",
     },
     "zh": {
         "options": "选项",
@@ -101,6 +105,10 @@ WORDS = {
         "and": "，",
         "min_length": "至少 {} 项",
         "arguments": "参数",
+        "page": "浏览器里的页面：照片、风格图片和结果",
+        "a second": "不到一秒",
+        "half a minute": "半分钟",
+        "a minute": "一分钟",
     },
 }
 

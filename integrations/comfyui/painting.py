@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import impasto
-from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
+from impasto.images.color import MATCHING_MODES
 from impasto.images.tensors import resize
 from impasto.methods import find_method
 from impasto.stylizers.styles import built_in_styles
@@ -105,9 +105,9 @@ class Styles:
 
     def for_picture(self, content: Tensor) -> list[Any]:
         """Return the styles with which `content`, (1, 3, H, W), is painted."""
-        longer, mode = max(content.shape[-2:]), self.request.keep_color
-        if mode in MATCHING_MODES:
-            return [s if isinstance(s, impasto.Style) else recolor_style(s, content, mode) for s in self.items]
+        longer = max(content.shape[-2:])
+        if self.request.keep_color in MATCHING_MODES:
+            return self.items
         if self._encoded is None or self._encoded[0] != longer:
             self._encoded = longer, self.model.encode_styles(self.items, longer)
         return self._encoded[1]
@@ -125,11 +125,12 @@ def paint_one(
         *styles.for_picture(content),
         weights=styles.weights,
         strength=request.strength,
+        keep_color=request.keep_color,
         masks=() if mask is None else (mask,),
         seed=request.seed,
         on_step=follow,
     )
-    result = restore_color(result.detach().cpu(), content.cpu(), request.keep_color)
+    result = result.detach().cpu()
     if alpha is not None:
         result = torch.cat([result, resize(alpha.cpu(), *size)], dim=1)
     return result.movedim(1, -1).float().contiguous()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from impasto.errors import ImpastoError
     from impasto.images.files import read_image, write_image
     from impasto.methods import list_methods, load
+    from impasto.runs.one_call import stylize
     from impasto.runs.pretrained import from_pretrained, push_to_hub, save_pretrained
     from impasto.stylizers.base import Stylizer
     from impasto.stylizers.styles import Style, load_style, mix, save_style
@@ -33,6 +34,7 @@ __all__ = [
     "read_image",
     "save_pretrained",
     "save_style",
+    "stylize",
     "write_image",
 ]
 _HOMES = {
@@ -48,6 +50,7 @@ _HOMES = {
     "read_image": "images.files",
     "save_pretrained": "runs.pretrained",
     "save_style": "stylizers.styles",
+    "stylize": "runs.one_call",
     "write_image": "images.files",
 }
 
@@ -57,3 +60,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'impasto' has no attribute {name!r}")
     return getattr(importlib.import_module(f"impasto.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for Tab in a shell or a notebook; those not used yet are not in the module's dictionary."""
+    return sorted({*globals(), *__all__})

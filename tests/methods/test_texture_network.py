@@ -25,7 +25,8 @@ from impasto.methods.texture_network import (
 )
 from impasto.networks.layers import Conv, count_parameters
 from impasto.optimize.perceptual_loss import PerceptualLoss
-from impasto.stylizers.fixed_styles import PaintingTraining, named_style
+from impasto.stylizers.fixed_styles import PaintingTraining
+from impasto.stylizers.styles import named_style
 from impasto.textures.generator import PyramidGenerator
 from impasto.weights import load_weights, manifest, save_weights
 from tiny import narrow, narrow_slim, painting, varied

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError
+from impasto.errors import ImpastoError, OptionError, WeightsError
 from impasto.networks.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from impasto.networks.backbones import BACKBONES, TORCHVISION, load_backbone
 from impasto.networks.layers import count_parameters, freeze
@@ -305,3 +305,21 @@ def test_slim_needs_no_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     load_backbone(SLIM, pretrained=False)
     with pytest.raises(ImportError):
         load_backbone("vgg19", pretrained=False)
+
+
+@pytest.mark.parametrize(("fault", "words"), [(ImportError, r"impasto\[backbones\]"), (RuntimeError, "does not fit")])
+def test_without_torchvision_its_networks_say_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, fault: type[Exception], words: str
+) -> None:
+    class Finder:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name.split(".")[0] == "torchvision":
+                raise fault("operator torchvision::nms does not exist")
+
+    for name in [n for n in sys.modules if n.startswith(("torchvision", "impasto.networks.torchvision_backbones"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("impasto.networks.torchvision_backbones", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(ImpastoError, match=words):
+        load_backbone("vgg19", pretrained=False)
+    assert load_backbone(pretrained=False).name == "vgg19-slim"

@@ -52,6 +52,6 @@ def adapt(
     about = arguments.given(title=title, artist=artist, year=year)
     plan = command.plan(ctx, words, content or [], about, output, preview, force=force)
     result = (command.rehearse if dry_run else command.run)(plan)
-    terminal.print_json(result) if json else typer.echo(result["output"])
+    terminal.print_json(result) if json else terminal.say_path(result["output"])
     if result.get("ended") == command.INTERRUPTED:
         raise typer.Exit(130)

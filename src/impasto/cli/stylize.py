@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flag_groups import Telling, Wishes, spread
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 
 @spread
@@ -36,6 +36,7 @@ def stylize(
     Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
     """
     terminal.be_quiet(told.quiet)
+    first_look.look_at(content, styles, wishes.style, wishes.method)
     from impasto.commands import stylize as command
 
     asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given())
@@ -46,6 +47,6 @@ def stylize(
     show = command.previewer(job, target, preview, preview_every, force=force)
     run = command.rehearse if told.dry_run else command.paint_file
     result = run(job, target, quiet=told.quiet, record=told.record, force=force, also=show)
-    terminal.print_json(result) if told.json else typer.echo(result["output"])
+    terminal.print_json(result) if told.json else terminal.say_path(result["output"])
     if result.get("interrupted"):
         raise typer.Exit(130)

@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision import models
 
 from impasto.errors import WeightsError
 from impasto.weights import Weights, load_weights
-from impasto.weights.torchvision_files import load_raft, read_state_dict
+from impasto.weights.torchvision_files import load_raft, load_torchvision, read_state_dict
+
+load_torchvision()
+from torchvision import models  # noqa: E402
 
 FIRST = "feature_encoder.convnormrelu.0.weight"
 SMALL = 32

@@ -6,18 +6,22 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack, overload
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from impasto.errors import OptionError
 from impasto.feedforward.stages import MomentsSource, live_moments
 from impasto.feedforward.tiled_run import Tiling
-from impasto.images.tensors import LEAST_SIDE, check_image, check_mask, fit, resize
+from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
+from impasto.images.exchange import AnyPicture, Image, Location, take_photo
+from impasto.images.tensors import LEAST_PAINTING, LEAST_SIDE, check_image, check_mask, fit, mirror_to, resize
 from impasto.optimize.losses import Term
 from impasto.options import Options as BaseOptions
 from impasto.progress import OnStep, ignore
+from impasto.stylizers.arguments import AnySize, AnyStyle, HowToPaint, take_masks, take_size, take_style
 from impasto.stylizers.styles import Style, check_weights, mix
 from impasto.weights.checkpoints import Checkpoint
 
@@ -51,6 +55,14 @@ class Stylizer(ABC):
         """A picture near the result, (1, 3, H, W), for a method that optimises: it then skips the coarse sizes."""
         self.more_terms: tuple[Term, ...] = ()
         """What a method that optimises minimises besides, at the full size: losses on the layer ``image``."""
+
+    def __repr__(self) -> str:
+        """Its class, device and preset, and the options that differ from the preset's, unless it chose them itself."""
+        usual = self.Options.parse(dict(self.presets.get(self.preset, {})), self.name)
+        chosen = {name for name, value in usual if value in ("auto", "", (), None)}
+        given = {n: value for n, value in self.options if n not in chosen and value != getattr(usual, n, None)}
+        about = {"device": str(self.device), "preset": self.preset, **given}
+        return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in about.items())}>"
 
     @property
     @abstractmethod
@@ -112,49 +124,119 @@ class Stylizer(ABC):
         if isinstance(size, tuple):
             return size
         if size is None and self.one_pass:
-            return max(height, LEAST_SIDE), max(width, LEAST_SIDE)
-        longer = size if size is not None else self.default_longer_side
-        height, width = fit(height, width, longer)
-        return max(height, LEAST_SIDE), max(width, LEAST_SIDE)
+            return height, width
+        return fit(height, width, size if size is not None else self.default_longer_side)
 
     @property
     def default_longer_side(self) -> int:
         """The longer side at which an optimisation works if nobody says otherwise."""
         return 512 if self.device.type == "cpu" else 1024
 
+    @overload
+    def stylize(self, content: Tensor, *styles: AnyStyle, **how: Unpack[HowToPaint]) -> Tensor: ...
+    @overload
+    def stylize(self, content: NDArray[Any], *styles: AnyStyle, **how: Unpack[HowToPaint]) -> NDArray[Any]: ...
+    @overload
+    def stylize(self, content: Image | Location, *styles: AnyStyle, **how: Unpack[HowToPaint]) -> Image: ...
+
     def stylize(
         self,
-        content: Tensor,
-        *styles: Tensor | Style,
+        content: AnyPicture,
+        *styles: AnyStyle,
         weights: Sequence[float] | None = None,
         strength: float = 1.0,
+        size: AnySize | None = None,
+        keep_color: str = "off",
         style_size: int | None = None,
-        masks: Sequence[Tensor] = (),
+        masks: Sequence[AnyPicture] | AnyPicture = (),
         seed: int = 0,
         on_step: OnStep = ignore,
-    ) -> Tensor:
-        """Repaint `content` in `styles`, pictures or styles; returns a picture of the content's size.
+    ) -> Tensor | NDArray[Any] | Image:
+        """Repaint `content` in one style, or in a mixture of several.
 
-        weights: one a style. style_size: longer side at which paintings are looked at (None: the content's, never
-        enlarged). masks: (1, 1, H, W), white is stylized; one for all styles together, or one a style. Raises
-        OptionError.
+        Pictures are paths, Pillow images, arrays (H, W, 3 or 4) of uint8, uint16 or floats in [0, 1], or float tensors
+        (1, 3, H, W) in [0, 1]. The result is a tensor for a tensor, an array of the same dtype for an array, and a
+        Pillow image for an image or a path. A photo's transparency is kept.
+
+        Args:
+            content: the photo.
+            styles: paintings, `Style` objects, style cards, or names of built-in styles.
+            weights: the share of each style; None: all equal.
+            strength: how much of the style, 0 to 1.
+            size: the result's longer side, "1024x768" or (height, width); None: the photo's own size.
+            keep_color: how the photo's colours are kept; one of `impasto.images.color.COLOR_MODES`.
+            style_size: longer side at which paintings are looked at; None: the photo's, never enlarged.
+            masks: white is repainted. One for all styles together, or one for each.
+            seed: the same seed gives the same picture.
+            on_step: called after each step with a `Step`; raising KeyboardInterrupt in it ends an optimisation early.
+
+        Raises:
+            ImpastoError: if a picture can't be read or a value does not fit.
         """
-        check_image(content, "content")
+        photo = take_photo(content)
+        check_image(photo.color, "content")
+        wanted = take_size(size)
+        if wanted is not None:
+            photo = photo.resized(*self.working_size(*photo.size, wanted))
+        known = [take_style(style, i, self.style_names) for i, style in enumerate(styles, 1)]
+        color = photo.color.to(self.device, torch.float32)
+        if keep_color in MATCHING_MODES and any(isinstance(style, Style) for style in known):
+            raise OptionError(f"keep_color {keep_color!r} recolours the painting, so give a picture, not a style")
+        known = [s if isinstance(s, Style) else recolor_style(s, color, keep_color) for s in known]
+        image = self.paint_tensor(color, known, weights, strength, style_size, take_masks(masks), seed, on_step)
+        result: Tensor | NDArray[Any] | Image = photo.give_back(restore_color(image, color, keep_color), photo.alpha)
+        return result
+
+    @property
+    def style_names(self) -> Sequence[str]:
+        """Names of styles that only this method knows."""
+        return ()
+
+    def paint_tensor(
+        self,
+        content: Tensor,
+        styles: Sequence[Tensor | Style],
+        weights: Sequence[float] | None,
+        strength: float,
+        style_size: int | None,
+        masks: Sequence[Tensor],
+        seed: int,
+        on_step: OnStep,
+    ) -> Tensor:
+        """Do the work of `stylize` on this device's tensors: photo (1, 3, H, W), masks (1, 1, H', W')."""
         if not 0 <= strength <= 1:
             raise OptionError(f"strength is from 0 to 1, not {strength:g}")
         check_weights(weights, len(styles))
         for mask in masks:
             check_mask(mask)
-        content = content.to(self.device, torch.float32)
-        known = self.encode_styles(styles, style_size or max(content.shape[-2:]))
+        self.interrupted = False
+        if strength == 0:
+            return content.to(self.device, torch.float32).clamp(0, 1)
+        height, width = content.shape[-2:]
+        content = mirror_to(content.to(self.device, torch.float32), self.least_side, self.least_side)
+        fitted = [resize(mask.to(content).clamp(0, 1), height, width) for mask in masks]
+        fitted = [mirror_to(mask, self.least_side, self.least_side) for mask in fitted]
+        known = self.encode_styles(styles, style_size or max(height, width))
+        return self._paint_regions(content, known, weights, strength, fitted, seed, on_step)[..., :height, :width]
+
+    def _paint_regions(
+        self,
+        content: Tensor,
+        known: list[Style],
+        weights: Sequence[float] | None,
+        strength: float,
+        masks: Sequence[Tensor],
+        seed: int,
+        on_step: OnStep,
+    ) -> Tensor:
+        """`stylize` with what it has checked and encoded."""
         if not masks or (len(masks) == 1 and float(masks[0].min()) == 1):  # a white mask is none
             return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
         if len(masks) == 1:
             known = [mix(known, weights)]
         if len(masks) != len(known):
             raise OptionError(f"{len(known)} styles need one mask, or {len(known)}, not {len(masks)}")
-        fitted = [resize(mask.to(content).clamp(0, 1), *content.shape[-2:]) for mask in masks]
-        return self._by_region(content, known, fitted, strength, seed, on_step)
+        return self._by_region(content, known, masks, strength, seed, on_step)
 
     def encode_styles(self, styles: Sequence[Tensor | Style], longer: int) -> list[Style]:
         """Each of `styles`, pictures or styles, as a style on this device; pictures are seen at that longer side."""
@@ -194,4 +276,10 @@ class Stylizer(ABC):
         """A painting as `encode_style` wants it if its longer side is to be at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
-        return resize(image.to(self.device, torch.float32), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+        least = max(LEAST_PAINTING, self.least_side)
+        return mirror_to(resize(image.to(self.device, torch.float32), height, width), least, least)
+
+    @property
+    def least_side(self) -> int:
+        """The shortest side that its networks can see; smaller pictures are continued by mirroring, and cut after."""
+        return LEAST_SIDE

@@ -20,10 +20,10 @@ from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, stack_rows
 from impasto.options import Options
 from impasto.stylizers.mixing import mixture_stages, network_kind
 from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.styles import NAMED as NAMED
 from impasto.stylizers.styles import Style, built_in_styles, load_style
 from impasto.weights import Network, digest_numbers, load_weights, resolve
 
-NAMED = "name"
 TOLD = ("title", "artist")
 
 
@@ -34,6 +34,11 @@ class LearnedStyles(OnePass):
     @abstractmethod
     def learned(self) -> Mapping[str, Style]:
         """Its styles by name."""
+
+    @property
+    def style_names(self) -> Sequence[str]:
+        """What it has learned."""
+        return tuple(self.learned)
 
     def encode_style(self, image: Tensor) -> Style:
         """Raises OptionError: a painting has to be learned, or named."""
@@ -250,11 +255,6 @@ class PaintingTraining(nn.Module):
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Photographs and what is painted, (1, 3, 2 H, B W)."""
         return stack_rows((contents, self.painter(contents).clamp(0, 1)))
-
-
-def named_style(name: str) -> Style:
-    """A style of which only the name is known; `LearnedStyles.adopt` finds what it stands for."""
-    return Style({}, NAMED, {NAMED: name})
 
 
 def describe_style(name: str) -> dict[str, Any]:

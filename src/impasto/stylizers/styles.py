@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from impasto.weights import Weights, load_weights, save_weights
 from impasto.weights.files import FOLDER
 
 BUILT_IN = FOLDER / "styles"
+CARD = ".safetensors"
+"""What the file of a style card ends in."""
+
 COARSE = "half."
+NAMED = "name"
+"""The kind of a style of which only the name is known."""
+
 MAPS, NETWORK, PLACES = "maps/", "network/", "places/"
 """What the kinds of styles begin with in which no method is linear: feature maps, whole networks, single places."""
 
@@ -26,7 +33,8 @@ class Style(dict[str, Tensor]):
 
     kind: what the numbers are and which network they were measured with, such as ``moments/vgg19-slim/3f2a...``;
     styles of different kinds don't mix. info: title, artist and the like, for people. others: the same painting in
-    other kinds, so that one card serves several methods; `Stylizer.adopt` takes the one that fits.
+    other kinds, so that one card serves several methods; `Stylizer.adopt` takes the one that fits. adopt: the method
+    that made the style, as `Stylizer.adopt`, so that styles of other kinds can be mixed with it; not saved.
     """
 
     def __init__(
@@ -35,11 +43,21 @@ class Style(dict[str, Tensor]):
         kind: str,
         info: Mapping[str, Any] | None = None,
         others: Iterable[Style] = (),
+        *,
+        adopt: Callable[[Style], Style] | None = None,
     ) -> None:
         super().__init__(values)
         self.kind = kind
         self.info: dict[str, Any] = dict(info or {})
         self.others = tuple(others)
+        self.adopt = adopt
+
+    def __repr__(self) -> str:
+        """What it is, without its numbers."""
+        about = ", ".join(str(self.info[key]) for key in ("title", "artist") if self.info.get(key))
+        about = about or str(self.info.get(NAMED, "")) or ("a mixture" if "mixed" in self.info else "")
+        more = f", {len(self.others)} other kinds" if self.others else ""
+        return f"<Style{about and ' '}{about}: {self.kind}, {len(self)} tensors{more}>"
 
     @property
     def kinds(self) -> dict[str, Style]:
@@ -50,17 +68,33 @@ class Style(dict[str, Tensor]):
 def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Style:
     """The weighted sum of `styles`, in every kind that all of them have.
 
-    weights are divided by their sum (all equal if None). Raises OptionError.
+    weights are divided by their sum (all equal if None). A style that a model has encoded mixes with every style that
+    this model can paint in, such as the built-in ones. Raises OptionError.
     """
     if not styles:
         raise OptionError("there is no style to mix: give at least one")
     shares = check_weights(weights, len(styles))
-    first = styles[0]
     if len(styles) == 1:
-        return first
+        return styles[0]
+    mixed = _mix_kinds(styles, shares)
+    for adopt in (style.adopt for style in styles):
+        if not mixed and adopt is not None:
+            with contextlib.suppress(OptionError):
+                mixed = _mix_kinds([adopt(style) for style in styles], shares)
+    if not mixed:
+        kinds = " and ".join(dict.fromkeys(style.kind for style in styles))
+        raise OptionError(
+            f"styles of different kinds don't mix: {kinds}; give all of them to model.stylize(photo, ...) instead"
+        )
+    maker = next((style.adopt for style in styles if style.adopt), None)
+    return Style(mixed[0], mixed[0].kind, mixed[0].info, mixed[1:], adopt=maker)
+
+
+def _mix_kinds(styles: Sequence[Style], shares: Sequence[float]) -> list[Style]:
+    """The mixture in every kind that all have, with the same names."""
     info = {"mixed": [style.info for style in styles], "weights": list(shares)}
     mixed = []
-    for kind, one in first.kinds.items():
+    for kind, one in styles[0].kinds.items():
         same = [style.kinds[kind] for style in styles if kind in style.kinds]
         if len(same) < len(styles):
             continue
@@ -68,10 +102,7 @@ def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Styl
             mixed.append(Style(_keep_side_by_side(same, shares), kind, info))
         elif all(style.keys() == one.keys() for style in same):
             mixed.append(Style({n: sum_weighted([s[n] for s in same], shares) for n in one}, kind, info))
-    if not mixed:
-        other = next(style for style in styles if style.kind != first.kind or style.keys() != first.keys())
-        raise OptionError(f"styles of different kinds don't mix: {first.kind} and {other.kind}")
-    return Style(mixed[0], mixed[0].kind, info, mixed[1:])
+    return mixed
 
 
 def _keep_side_by_side(styles: Sequence[Style], shares: Sequence[float]) -> dict[str, Tensor]:
@@ -280,3 +311,8 @@ def find_card(name: str | Path) -> Path:
     """The file `name`, or, where there is none, the card of the built-in style of that name if there is one."""
     path = Path(name)
     return path if path.is_file() else built_in_styles().get(str(name), path)
+
+
+def named_style(name: str) -> Style:
+    """A style of which only the name is known; a method that has learned it finds what it stands for."""
+    return Style({}, NAMED, {NAMED: name})

@@ -9,12 +9,13 @@ import hashlib
 import logging
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor
 
-from impasto.errors import WeightsError
+from impasto.errors import ImpastoError, WeightsError
 from impasto.weights.files import Weights, check_finite
 
 OFFICIAL = {
@@ -58,10 +59,22 @@ def _checked(path: Path) -> Weights:
     return weights
 
 
+def load_torchvision() -> Any:
+    """Return torchvision's models; raises ImpastoError if it is not installed or does not fit this torch."""
+    try:
+        from torchvision import models
+    except ImportError:
+        raise ImpastoError("torchvision's networks need torchvision: pip install 'impasto[backbones]'") from None
+    except RuntimeError:  # its compiled part was made for another torch
+        raise ImpastoError(
+            f"torchvision does not fit torch {torch.__version__}: install matching versions from one place"
+        ) from None
+    return models
+
+
 def load_raft() -> Weights:
     """torchvision's weights for RAFT if torch's cache holds some; nothing is downloaded. Raises WeightsError."""
-    from torchvision import models
-
+    models = load_torchvision()
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     names = [str(models.get_model_weights(name)[kind].url).rsplit("/", 1)[1] for name, kind in RAFT.items()]
     for path in (folder / name for name in names):
@@ -106,8 +119,7 @@ def _url(name: str) -> str:
     """Where torchvision says that its weights for `name` lie."""
     if name not in OFFICIAL:
         raise WeightsError(f"there are no official weights for {name!r}; there are for: {', '.join(OFFICIAL)}")
-    from torchvision import models
-
+    models = load_torchvision()
     return str(models.get_model_weights(name)[OFFICIAL[name]].url)
 
 

@@ -1,0 +1,57 @@
+"""Photo and painting to picture in one call."""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from impasto.images.exchange import AnyPicture, Image, Location, take_photo
+from impasto.methods import load
+from impasto.runs.painting import pick_device
+from impasto.stylizers.arguments import AnyStyle, HowToPaint, take_size
+
+
+@overload
+def stylize(content: Tensor, *styles: AnyStyle, method: str | None = ..., **options: Any) -> Tensor: ...
+@overload
+def stylize(content: NDArray[Any], *styles: AnyStyle, method: str | None = ..., **options: Any) -> NDArray[Any]: ...
+@overload
+def stylize(content: Image | Location, *styles: AnyStyle, method: str | None = ..., **options: Any) -> Image: ...
+
+
+def stylize(
+    content: AnyPicture,
+    *styles: AnyStyle,
+    method: str | None = None,
+    preset: str = "default",
+    device: str | torch.device = "auto",
+    runtime: str = "torch",
+    **options: Any,
+) -> Tensor | NDArray[Any] | Image:
+    """Repaint a photo in the style of a painting: ``stylize("photo.jpg", "painting.jpg").save("out.png")``.
+
+    Takes and returns pictures as `Stylizer.stylize` does, in whatever form they are. For many photos load a model once.
+
+    Args:
+        content: the photo.
+        styles: paintings, style cards, or names of built-in styles.
+        method: one of `list_methods`; None: the default one.
+        preset, runtime: as for `load`.
+        device: "auto" is the fastest there is.
+        options: the keyword arguments of `Stylizer.stylize`, such as size or strength, and options of the method.
+            Without a size, methods that optimise paint at 512 pixels on a CPU and 1024 on a GPU.
+
+    Raises:
+        ImpastoError: if a picture can't be read or a value does not fit.
+    """
+    how: Any = {name: options.pop(name) for name in HowToPaint.__annotations__ if name in options}
+    place = pick_device(device, runtime) if isinstance(device, str) else device
+    model = load(method, preset=preset, device=place, runtime=runtime, **options)
+    photo: Any = take_photo(content)
+    height, width = photo.size
+    photo = photo.resized(*model.working_size(height, width, take_size(how.pop("size", None))))
+    result: Tensor | NDArray[Any] | Image = model.stylize(photo, *styles, **how)
+    return result
