@@ -21,7 +21,7 @@ from impasto.images.color import MATCHING_MODES
 from impasto.images.files import Picture, decode_picture, encode_picture
 from impasto.images.landscape import landscape
 from impasto.images.masks import check_masks, mask_of
-from impasto.images.tensors import LEAST_SIDE, fit, resize
+from impasto.images.tensors import fit, resize
 from impasto.methods import load
 from impasto.runs import painting as jobs_of_one
 from impasto.runs.painting import Inputs, fit_painting, working_size
@@ -94,7 +94,7 @@ class Reader:
         image = self.picture(data, name).painting(name)
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         self.check_painting(model, height, width)
-        return image if whole else resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+        return image if whole else resize(image, height, width)
 
     def check_painting(self, model: Stylizer, height: int, width: int) -> None:
         """Raise TooMuch if a painting of that size is larger than what may be painted."""
@@ -114,7 +114,8 @@ class Reader:
             path.write_bytes(data)
             return load_style(path)
         except ImpastoError as error:
-            raise type(error)(str(error).replace(str(path), "the style card")) from None
+            text = str(error).replace(str(path), "the style card").replace(path.name, "the style card")
+            raise type(error)(text) from None
         finally:
             path.unlink(missing_ok=True)
 
