@@ -42,6 +42,7 @@ from impasto.stylizers.painting_places import (
     places_kind,
     recall_layer,
     recall_places,
+    sum_moments,
 )
 from impasto.stylizers.place_cards import restore, with_moments
 from impasto.stylizers.styles import Style, measure, moments_kind, recall
@@ -64,7 +65,9 @@ class NNSTOptions(Options):
 
     backbone: str = Field(SLIM, description="network whose features are compared; vgg16 is the paper's")
     backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
-    pooling: Literal["max", "average"] = Field("max", description="the backbone's pooling")
+    pooling: Literal["auto", "max", "average"] = Field(
+        "auto", description="the backbone's pooling; auto: average in vgg19-slim, max elsewhere"
+    )
     layers: tuple[str, ...] = Field((), description="layers of the hypercolumns; empty: the backbone's")
     last_layers: tuple[str, ...] = Field((), description="layers of the last pass; empty: the backbone's")
     layer_balance: Literal["deviation", "channels"] = Field(
@@ -72,11 +75,11 @@ class NNSTOptions(Options):
     )
     octaves: int = Field(3, ge=0, le=7, description="how many coarser sizes, each half the next, come first")
     least_side: int = Field(32, ge=16, le=4096, description="no coarser size has a shorter side below this")
-    coarse_steps: int = Field(80, ge=1, le=100_000, description="steps at each coarser size")
-    steps: int = Field(25, ge=0, le=100_000, description="steps at the working size")
-    last_steps: int = Field(15, ge=0, le=100_000, description="steps of the last pass, which matches layer by layer")
+    coarse_steps: int = Field(75, ge=1, le=100_000, description="steps at each coarser size")
+    steps: int = Field(20, ge=0, le=100_000, description="steps at the working size")
+    last_steps: int = Field(16, ge=0, le=100_000, description="steps of the last pass, which matches layer by layer")
     optimizer: OptimizerName = Field("adam", description="adam, lbfgs or gd (plain gradient descent)")
-    learning_rate: float = Field(0.004, gt=0, description="step size")
+    learning_rate: float = Field(0.01, gt=0, description="step size")
     alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
     candidates: int = Field(4096, ge=16, le=65_536, description="places of the painting to choose from, at each size")
     rotations: int = Field(0, ge=0, le=3, description="quarter turns of the painting whose places are candidates, too")
@@ -151,10 +154,12 @@ class NNST(Stylizer):
         backbone: Backbone | None = None,
     ) -> None:
         content, style = default_layers(options.backbone)
-        own = {
+        own: dict[str, Any] = {
             "layers": options.layers or (SLIM_COLUMNS if options.backbone.startswith(SLIM) else style[:4]),
             "last_layers": options.last_layers or style[:4],
         }
+        if options.pooling == "auto":
+            own["pooling"] = "average" if options.backbone.startswith(SLIM) else "max"
         options = NNSTOptions.parse({**options.model_dump(), **own}, self.name)
         super().__init__(options, device=device, preset=preset)
         self.options = options
@@ -175,6 +180,11 @@ class NNST(Stylizer):
     def digests(self) -> dict[str, str]:
         """The backbone's digest."""
         return {self.network.name: self.network.digest}
+
+    @property
+    def looks(self) -> tuple[Backbone, set[str]]:
+        """The network that every step goes through, and how far."""
+        return self.network, {COLUMNS, *self.style_layers}
 
     @property
     def _room(self) -> int:
@@ -218,7 +228,7 @@ class NNST(Stylizer):
             return content.clamp(0, 1)
         mixture = [(share, Style(restore(one), one.kind)) for share, one in distinct(style)]
         work = _Work(self, content, mixture, strength, mask)
-        stages = self._stages(*content.shape[-2:])
+        stages = self.plan(*content.shape[-2:])
         start = self._start(content, stages[0], strength, seed)
         made: list[FittingObjective] = []
 
@@ -241,7 +251,8 @@ class NNST(Stylizer):
         """As every method's, or the network's."""
         return max(super().least_side, self.network.least_side)
 
-    def _stages(self, height: int, width: int) -> list[Pass]:
+    def plan(self, height: int, width: int) -> list[Pass]:
+        """The stages in which a picture of height x width is made."""
         options = self.options
         stages: list[Pass] = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):
@@ -281,8 +292,8 @@ class _Work:
     def objective(self, stage: Pass, image: Tensor, *, first: bool) -> FittingObjective:
         """What is minimised in `stage`, which begins with `image`; first: nothing was painted before it."""
         photo = resize(self.content, stage.height, stage.width)
-        size, network = (stage.height, stage.width), self.network
-        layers = {COLUMNS, *self.model.style_layers}
+        size = stage.height, stage.width
+        network, layers = self.model.looks
         tile = choose_tile(network, layers, size, self.model._room)
         terms = (
             [*self._last(size), *self._matched(stage, photo, image, tile, first=first)]
@@ -298,12 +309,14 @@ class _Work:
         return FittingObjective(Objective(network, terms), network, size, tile)
 
     def _matched(self, stage: Pass, photo: Tensor, image: Tensor, tile: int | None, *, first: bool) -> list[Term]:
+        kept = 1 - self.strength
+        if stage.last and not kept:
+            return []
         options, places = self.options, recall_places(self.mixture, stage.octave)
         self._check(places)
         scale = self._scale(places)
         mixed = 0.0 if first and self.model.start_from is None else 1 - options.alpha
         index = self._match(photo, image, mixed, places, scale, tile)
-        kept = 1 - self.strength
         shared = look(self.network, photo, (COLUMNS, COLORS), (), tile=tile)[0] if kept else {}
         mask = self._mask_at(photo.shape, STRIDE)
         ones = scale.new_ones(3)
@@ -314,7 +327,8 @@ class _Work:
         colors = MatchedLoss(places.colors, index, ones, "relative", photo=shared.get(COLORS), kept=kept, mask=mask)
         return [
             Term("match", COLUMNS, columns, options.match_weight * weight),
-            Term("colors", COLORS, colors, options.color_weight),
+            # Colours of 4x4 pixels would leave steps at edges, which the last pass smooths.
+            Term("colors", COLORS, colors, options.color_weight * weight),
         ]
 
     def _check(self, places: Places) -> None:
@@ -385,11 +399,3 @@ class _Work:
         places = recall_places(self.mixture, 0)
         found = match_low_frequencies(image, self.content, places.colors)
         return torch.lerp(image, found, self.strength)
-
-
-def sum_moments(found: Sequence[Moments], mixture: Sequence[tuple[float, Style]]) -> Moments:
-    """The moments of a mixture."""
-    total = found[0] * mixture[0][0]
-    for one, (share, _) in zip(found[1:], mixture[1:], strict=True):
-        total = total + one * share
-    return total
