@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import logging.handlers
@@ -71,6 +72,10 @@ def serve(
     terminal.be_quiet(quiet)
     words = list(ctx.args)
     _check_extras()
+    from impasto.server.wire import process_context
+
+    if words != ["--limits"]:
+        process_context()
     from impasto.server.limits import Limits
 
     if words == ["--limits"]:
@@ -101,6 +106,16 @@ def _ending_well() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _log_faults() -> None:
+    """Let what goes wrong in the server reach stderr with its traceback, as its answers promise."""
+    from impasto.server.worker import SafeFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("impasto.server")
+    logger.handlers, logger.propagate = [handler], False
 
 
 def _log_access(path: Path | None) -> None:
@@ -147,6 +162,8 @@ def _choose_token(host: str, word: str | None, file: Path | None) -> str:
         try:
             with file.open("rb") as opened:
                 token = opened.read(LONGEST_TOKEN).decode("ascii", "replace").strip()
+                if os.name == "posix" and os.fstat(opened.fileno()).st_mode & 0o077:
+                    log.warning("other users can read %s: chmod 600 %s", file, file)
         except OSError as error:
             raise ImpastoError(f"--token-file {file} can't be read: {error.strerror}") from None
     if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
@@ -156,6 +173,7 @@ def _choose_token(host: str, word: str | None, file: Path | None) -> str:
 
 def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: bool, json: bool) -> None:
     """Serve until Ctrl-C or SIGTERM."""
+    _log_faults()
     own = folder / "page"
     own.mkdir()
     os.environ |= {"GRADIO_TEMP_DIR": str(own), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
@@ -178,6 +196,7 @@ def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: b
             add_pages(app, studio)
         studio.warm_up()
         log.info("serving on %s; Ctrl-C ends it", ", ".join(devices))
-        make_server(app, studio, connections, announce, place.proxies).run([place.listener])
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
+            make_server(app, studio, connections, announce, place.proxies).run([place.listener])
     finally:
         studio.close()

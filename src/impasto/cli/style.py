@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting.")]
 CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card, or a built-in style by its name.")]
@@ -113,8 +113,7 @@ def styles(method: flags.MethodFlag = None, json: flags.JsonFlag = False) -> Non
 
 def _known_styles(method: str | None) -> list[dict[str, Any]]:
     """Name and description of the built-in styles, or, of a method that knows no others, of those."""
-    from impasto.stylizers.styles import built_in_styles, load_style
-
+    first_look.check_method(method)
     if method is not None:
         from impasto.methods import find_method, load
         from impasto.stylizers.fixed_styles import LearnedStyles
@@ -123,4 +122,4 @@ def _known_styles(method: str | None) -> list[dict[str, Any]]:
             model = load(method)
             assert isinstance(model, LearnedStyles)
             return [{"name": name, **style.info} for name, style in model.learned.items()]
-    return [{"name": name, **load_style(card).info} for name, card in built_in_styles().items()]
+    return first_look.built_in_styles()

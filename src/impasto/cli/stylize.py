@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flag_groups import Telling, Wishes, spread
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 
 @spread
@@ -36,6 +36,7 @@ def stylize(
     Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
     """
     terminal.be_quiet(told.quiet)
+    first_look.look_at(content, styles, wishes.style, wishes.method)
     from impasto.commands import stylize as command
 
     asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given())

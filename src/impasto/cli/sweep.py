@@ -8,7 +8,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flag_groups import Telling, Wishes, spread
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 VaryFlag = Annotated[
     list[str] | None,
@@ -40,6 +40,7 @@ def sweep(
     The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
     """
     terminal.be_quiet(told.quiet)
+    first_look.look_at(content, styles, wishes.style, wishes.method)
     from impasto.commands import sweep as command
     from impasto.commands.stylize import choose_target
 

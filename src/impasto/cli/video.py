@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flag_groups import Telling, Wishes, spread
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 VideoWord = Annotated[str | None, typer.Argument(metavar="VIDEO", help="The video.")]
 OutputFlag = Annotated[
@@ -17,12 +17,18 @@ OutputFlag = Annotated[
 ]
 SmoothFlag = Annotated[
     float | None,
-    typer.Option(metavar="0...1", help="Memory of the content's moments, for one-pass methods; default: 0.9."),
+    typer.Option(
+        metavar="0...1",
+        parser=flags.read_share,
+        help="Memory of the content's moments, for one-pass methods; default: 0.9.",
+    ),
 ]
 FlowFlag = Annotated[
     float | None,
     typer.Option(
-        metavar="0...1", help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV."
+        metavar="0...1",
+        parser=flags.read_share,
+        help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV.",
     ),
 ]
 FlowByFlag = Annotated[
@@ -82,6 +88,7 @@ def video(
     an interruption. The method's options are flags, too.
     """
     terminal.be_quiet(told.quiet)
+    first_look.look_at(content, styles, wishes.style, wishes.method, video=True)
     from impasto.commands import video as cli_video_run
 
     by = "raft" if flow_weights and not flow_by else flow_by

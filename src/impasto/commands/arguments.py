@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections import deque
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from impasto.commands import terminal
-from impasto.errors import ImpastoError, OptionError
+from impasto.errors import ImpastoError, OptionError, nearest
 
 if TYPE_CHECKING:
     from impasto.options import Options
@@ -94,8 +93,8 @@ def _find_field(flag: str, options: type[Options]) -> tuple[str | None, bool | N
 
 def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, listing: str) -> str:
     own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
-    near = difflib.get_close_matches(flag, [*own, *map(flag_of, options.model_fields)], n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    near = nearest(flag, [*own, *map(flag_of, options.model_fields)], 3)
+    hint = f"{near};"
     theirs = [] if owner.startswith("train ") else _methods_with(flag)
     if theirs:
         hint = f", but {' and '.join(theirs)} has: add -m {theirs[0]};"

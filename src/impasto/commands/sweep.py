@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from impasto.commands import recipe_from_flags, terminal
 from impasto.commands.arguments import flag_of
 from impasto.commands.progress import progress
 from impasto.commands.stylize import title
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.images.contact_sheet import contact_sheet
 from impasto.methods import find_method
 from impasto.options import Options
@@ -43,9 +42,8 @@ def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tup
     flag, _, values = text.partition("=")
     name = flag.strip().removeprefix("--").replace("-", "_")
     if name not in COMMON and name not in options.model_fields:
-        near = difflib.get_close_matches(name, [*COMMON, *options.model_fields], n=3)
-        hint = f"did you mean {' or '.join(flag_of(n)[2:] for n in near)}? " if near else ""
-        raise OptionError(f"--vary: {owner} has no option {flag!r}; {hint}see `impasto methods {owner}`")
+        near = nearest(flag.strip().removeprefix("--"), [flag_of(n)[2:] for n in [*COMMON, *options.model_fields]])
+        raise OptionError(f"--vary: {owner} has no option {flag!r}{near}; see `impasto methods {owner}`")
     lists = name not in COMMON and "tuple" in str(options.model_fields[name].annotation)
     found = tuple(part.strip() for part in values.split(";" if lists else ",") if part.strip())
     if not found:

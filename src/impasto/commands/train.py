@@ -19,7 +19,7 @@ import typer
 from impasto.commands import methods_table, terminal
 from impasto.commands.arguments import take_flags
 from impasto.commands.terminal import print_json
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, nearest
 from impasto.methods import find_training, list_methods
 from impasto.networks.layers import count_parameters
 from impasto.training.loop import CHECKPOINT, Report, Task, Training, TrainOptions, train
@@ -76,6 +76,9 @@ def read_words(ctx: typer.Context, words: list[str]) -> tuple[str, Training, dic
     if name is None or training is None:
         known = list_trainings()
         wrong = "" if name is None else f"{name} has no training; "
+        first = next((word for word in words if not word.startswith("-")), None)
+        if name is None and first is not None:
+            wrong = f"there is no training {first!r}{nearest(first, known)}; "
         raise ImpastoError(f"{wrong}say what to train, one of: {', '.join(known)}, such as: impasto train {known[0]}")
     plain, values = take_flags(ctx, words, training.options, f"train {name}", f"impasto train {name} --list-options")
     if plain != [name]:

@@ -40,6 +40,7 @@ from impasto.images.video import (
 )
 from impasto.images.video import check_target as check_video
 from impasto.methods import find_method
+from impasto.ops.memory import name_bytes
 from impasto.progress import Step
 from impasto.runs import record as record_module
 from impasto.runs.painting import pick_device
@@ -209,9 +210,7 @@ def _survey(source: Path, *, salvage: bool, quiet: bool) -> Survey:
 def _check_room(target: Path, frames: int, size: tuple[int, int]) -> None:
     needed = frames * size[0] * size[1] * MOST_BYTES_A_PIXEL
     if shutil.disk_usage(target.parent).free < needed:
-        raise ImpastoError(
-            f"{frames} frames may need {needed / 1e9:.1f} GB in {target.parent}: write elsewhere with -o"
-        )
+        raise ImpastoError(f"{frames} frames may need {name_bytes(needed)} in {target.parent}: write elsewhere with -o")
 
 
 def _needs_flow(recipe: Recipe) -> bool:

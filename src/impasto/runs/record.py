@@ -20,7 +20,7 @@ from torch import Tensor
 
 from impasto import __version__
 from impasto.atomic import write_atomically
-from impasto.errors import ImpastoError, OptionError
+from impasto.errors import ImpastoError, OptionError, nearest
 from impasto.escaping import to_json
 from impasto.images.color import COLOR_MODES, MATCHING_MODES
 from impasto.images.files import read_metadata, write_image
@@ -81,7 +81,8 @@ class Recipe(Options):
     @classmethod
     def _check_color(cls, value: str) -> str:
         if value not in COLOR_MODES:
-            raise OptionError(f"--keep-color is one of {', '.join(COLOR_MODES)}, not {value!r}")
+            near = nearest(value, COLOR_MODES)
+            raise OptionError(f"--keep-color is one of {', '.join(COLOR_MODES)}, not {value!r}{near}")
         return value
 
 
@@ -112,7 +113,20 @@ def find_style(name: str, *, learned: bool = False) -> Path:
     if path.is_file() or (learned and is_bare(path)):
         return path
     there = ", ".join(built_in_styles()) or "none"
-    raise ImpastoError(f"there is no style {name!r}, neither as a file nor built in; the built-in ones are: {there}")
+    near = nearest(name, built_in_styles())
+    raise ImpastoError(
+        f"there is no style {name!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
+    )
+
+
+def find_painting(word: str, *, learned: bool = False) -> Path:
+    """The painting or card that `word` names: a file, a URL, or a style by its name; raises ImpastoError.
+
+    learned: as `find_style` has it.
+    """
+    path = Path(word)
+    is_name = not path.suffix and path == Path(path.name) and not path.exists()
+    return find_style(word, learned=learned) if is_name else path
 
 
 def is_bare(path: Path) -> bool:
