@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import importlib.util
 import logging
 import logging.handlers
@@ -196,7 +196,20 @@ def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: b
             add_pages(app, studio)
         studio.warm_up()
         log.info("serving on %s; Ctrl-C ends it", ", ".join(devices))
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
-            make_server(app, studio, connections, announce, place.proxies).run([place.listener])
+        server = make_server(app, studio, connections, announce, place.proxies)
+        try:
+            server.run([place.listener])
+        except (KeyboardInterrupt, SystemExit):  # how a server ends
+            if not server.started:
+                raise
+        atexit.register(_leave)
     finally:
         studio.close()
+
+
+def _leave() -> None:
+    """End the process now: everything is closed, and taking torch apart would take Python seconds on a busy machine."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
