@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_TOKEN = 1000
+ENDED: list[bool] = []
+"""Whether a server has ended as it should."""
+
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ def serve(
     terminal.be_quiet(quiet)
     words = list(ctx.args)
     _check_extras()
+    atexit.register(_leave)  # before multiprocessing's own, so that it comes after it
     from impasto.server.wire import process_context
 
     if words != ["--limits"]:
@@ -202,14 +206,14 @@ def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: b
         except (KeyboardInterrupt, SystemExit):  # how a server ends
             if not server.started:
                 raise
-        atexit.register(_leave)
+        ENDED.append(True)
     finally:
         studio.close()
 
 
 def _leave() -> None:
-    """End the process now: everything is closed, and taking torch apart would take Python seconds on a busy machine."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    """End the process now if it served well: taking torch apart would take Python seconds on a busy machine."""
+    if ENDED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
