@@ -143,7 +143,7 @@ def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--max-pixel", "9"], "no option --max-pixel; did you mean --max-pixels"),
+        (["--max-pixel", "9"], r"no option --max-pixel \(did you mean --max-pixels"),
         (["--max-pixels", "none"], "max-pixels: .*valid integer"),
         (["photo.png"], "takes no files: photo.png"),
         (["--token-file", "none"], "--token-file none can't be read: No such file"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import importlib.util
 import logging
 import logging.handlers
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_TOKEN = 1000
+ENDED: list[bool] = []
+"""Whether a server has ended as it should."""
+
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ def serve(
     terminal.be_quiet(quiet)
     words = list(ctx.args)
     _check_extras()
+    atexit.register(_leave)  # before multiprocessing's own, so that it comes after it
     from impasto.server.wire import process_context
 
     if words != ["--limits"]:
@@ -215,7 +219,20 @@ def _run(
             add_pages(app, studio)
         studio.warm_up()
         log.info("serving on %s; Ctrl-C ends it", ", ".join(devices))
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
-            make_server(app, studio, connections, announce, place.proxies).run([place.listener])
+        server = make_server(app, studio, connections, announce, place.proxies)
+        try:
+            server.run([place.listener])
+        except (KeyboardInterrupt, SystemExit):  # how a server ends
+            if not server.started:
+                raise
+        ENDED.append(True)
     finally:
         studio.close()
+
+
+def _leave() -> None:
+    """End the process now if it served well: taking torch apart would take Python seconds on a busy machine."""
+    if ENDED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
