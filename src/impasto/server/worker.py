@@ -36,6 +36,9 @@ LOOKED_AT = 10.0
 """Seconds for which previews are made after somebody looked."""
 
 STEP_EVERY = 0.05
+UNKNOWN = 255
+"""The exit code of a process whose parent is gone."""
+
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +118,11 @@ class ProcessWorker:
         self._process.join(0.05)
         code = self._process.exitcode
         self._process.kill()
+        if (
+            code == UNKNOWN and self.pid is not None
+        ):  # the fork server is gone, maybe by the same signal; this one is not
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
         self._process.join(5)
         return code
 
