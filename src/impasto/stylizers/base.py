@@ -93,8 +93,8 @@ class Stylizer(ABC):
         """SHA-256 of every weights file in use, by name."""
 
     @abstractmethod
-    def encode_style(self, image: Tensor) -> Style:
-        """All that this method needs to know of the painting `image`, (1, 3, H, W)."""
+    def encode_style(self, image: Any) -> Style:
+        """Return all that this method needs to know of the painting `image`, in any form that `stylize` takes."""
 
     @abstractmethod
     def transfer(
