@@ -179,7 +179,7 @@ class NNST(Stylizer):
 
     def encode_style(self, image: Tensor) -> Style:
         """Places of the painting at its size and at halves, and moments; image: (1, 3, H, W)."""
-        options, image = self.options, image.to(self.device)
+        options, image = self.options, self.continue_painting(image.to(self.device))
         values = gather(
             self.network,
             image,

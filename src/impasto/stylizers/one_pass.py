@@ -109,6 +109,7 @@ class OnePass(Stylizer):
 
     def encode_style(self, image: Tensor) -> Style:
         """What the encoder sees of a painting, (1, 3, H, W), of any size."""
+        image = self.continue_painting(image)
         with self._arithmetic(Floats(image)) as element:
             stages = (self.style_stage(),)
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
