@@ -47,7 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def run(*values: Any) -> None:
-        found.update(zip(("devices", "limits", "folder", "place", "page", "json"), values, strict=True))
+        found.update(zip(("devices", "limits", "folder", "place", "page", "json", "opens"), values, strict=True))
         assert found["folder"].is_dir()
 
     monkeypatch.setattr(serve, "_run", run)
@@ -80,8 +80,12 @@ def test_other_machines_need_a_token(shell: Shell, asked: dict[str, Any], monkey
     assert asked["place"].token == "my-own-token"
     assert "IMPASTO_TOKEN" not in os.environ
     (shell.folder / "token").write_text("from-a-file\n")
-    shell.run("serve", "--no-page", "--port", "0", "--token-file", "token").good()
+    (shell.folder / "token").chmod(0o640)
+    done = shell.run("serve", "--no-page", "--port", "0", "--token-file", "token").good()
     assert asked["place"].token == "from-a-file"
+    assert "chmod 600 token" in done.err
+    (shell.folder / "token").chmod(0o600)
+    assert "chmod" not in shell.run("serve", "--no-page", "--port", "0", "--token-file", "token").good().err
 
 
 def test_a_token_on_the_command_line_is_refused(shell: Shell, asked: dict[str, Any]) -> None:
@@ -115,6 +119,20 @@ def test_folders_of_killed_servers_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["impasto-serve-mine"]
 
 
+def test_the_browser_opens_only_where_somebody_sits(
+    shell: Shell, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "_has_screen", lambda: True)
+    shell.run("serve", "--port", "0").good()
+    assert asked["opens"]
+    for words in (["--no-browser"], ["--no-page"], ["--json"]):
+        shell.run("serve", "--port", "0", *words).good()
+        assert not asked["opens"]
+    monkeypatch.setattr(serve, "_has_screen", lambda: False)
+    shell.run("serve", "--port", "0").good()
+    assert not asked["opens"]
+
+
 def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
     shell.run("serve", "--no-page", "--port", "0", "--max-pixels", "1000000", "--max-waiting=3").good()
     assert (asked["limits"].max_pixels, asked["limits"].max_waiting) == (1_000_000, 3)
@@ -125,7 +143,7 @@ def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--max-pixel", "9"], "no option --max-pixel; did you mean --max-pixels"),
+        (["--max-pixel", "9"], r"no option --max-pixel \(did you mean --max-pixels"),
         (["--max-pixels", "none"], "max-pixels: .*valid integer"),
         (["photo.png"], "takes no files: photo.png"),
         (["--token-file", "none"], "--token-file none can't be read: No such file"),
@@ -156,7 +174,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     folder.mkdir()
     line = [sys.executable, "-m", "impasto", "serve", "--no-page", "--port", "0", *words]
     surroundings = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=surroundings)
+    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=surroundings, start_new_session=True)
 
 
 def ask(address: str, path: str, order: dict[str, Any] | None = None) -> tuple[int, bytes]:
@@ -170,7 +188,8 @@ def ask(address: str, path: str, order: dict[str, Any] | None = None) -> tuple[i
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 def test_a_process_serves_and_ends_well(tmp_path: Path) -> None:
-    with start(tmp_path / "own", "--json") as process:
+    log = tmp_path / "access"
+    with start(tmp_path / "own", "--json", "--access-log", str(log)) as process:
         try:
             assert process.stdout is not None
             address = json.loads(process.stdout.readline())["url"].removeprefix("http://").rstrip("/")
@@ -185,6 +204,12 @@ def test_a_process_serves_and_ends_well(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert list((tmp_path / "own").iterdir()) == []
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(one["route"], one["status"]) for one in lines if one["route"] != "/metrics"] == [
+        ("/health", 200),
+        ("/v1/stylize", 200),
+        ("/v1/stylize", 503),
+    ]
 
 
 def end_while_painting(address: str, photo: str, process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -194,7 +219,7 @@ def end_while_painting(address: str, photo: str, process: subprocess.Popen[str])
     waiting = threading.Thread(target=lambda: found.append(ask(address, "/v1/stylize", wishes)))
     waiting.start()
     wait_until(lambda: b'impasto_jobs_running{device="cpu"} 1' in ask(address, "/metrics")[1], 60)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as systemd does: to all processes of a service
     waiting.join(60)
     ((status, body),) = found
     return status, json.loads(body)["error"].split(":")[0]
