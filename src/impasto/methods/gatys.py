@@ -271,7 +271,8 @@ class Gatys(Stylizer):
         scale = self.options.style_scale
         if scale != 1:
             height, width = image.shape[-2:]
-            image = resize(image, max(16, round(height * scale)), max(16, round(width * scale)))
+            image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        image = self.continue_painting(image)
         fitting = looking(self.backbone, self.room or backwards_room(self.device))
         style = measure(self.backbone, image.to(self.device), self.options.style_layers, look=fitting)
         if self.options.start == "style":

@@ -185,6 +185,7 @@ class NNST(Stylizer):
         """Places of the painting at its size and at halves, and moments."""
         options, image = self.options, take_painting(image, "the painting").to(self.device)
         check_image(image, "painting")
+        image = self.continue_painting(image)
         values = gather(
             self.network,
             image,

@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -118,9 +119,8 @@ class ProcessWorker:
         self._process.join(0.05)
         code = self._process.exitcode
         self._process.kill()
-        if (
-            code == UNKNOWN and self.pid is not None
-        ):  # the fork server is gone, maybe by the same signal; this one is not
+        # if the fork server is gone, maybe by a signal to all of them, this one may still be there
+        if sys.platform != "win32" and code == UNKNOWN and self.pid is not None:
             with contextlib.suppress(OSError):
                 os.kill(self.pid, signal.SIGKILL)
         self._process.join(5)

@@ -112,6 +112,7 @@ class OnePass(Stylizer):
         """What the encoder sees of a painting of any size."""
         image = take_painting(image, "the painting")
         check_image(image, "painting")
+        image = self.continue_painting(image)
         with self._arithmetic(Floats(image)) as element:
             stages = (self.style_stage(),)
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
