@@ -77,6 +77,7 @@ def batch(
     quiet: flags.QuietFlag = False,
     dry_run: flags.DryRunFlag = False,
     record: flags.RecordFlag = True,
+    record_paths: flags.RecordPathsFlag = False,
     recipe: flags.RecipeFlag = None,
 ) -> None:
     """Repaint many photos, each in every style: [bold]impasto batch photos/ paintings/ -o results[/bold].

@@ -42,6 +42,7 @@ class Telling:
     quiet: flags.QuietFlag = False
     dry_run: flags.DryRunFlag = False
     record: flags.RecordFlag = True
+    record_paths: flags.RecordPathsFlag = False
     recipe: flags.RecipeFlag = None
 
 
@@ -55,6 +56,7 @@ class Looking:
     json: flags.JsonFlag = False
     quiet: flags.QuietFlag = False
     record: flags.RecordFlag = True
+    record_paths: flags.RecordPathsFlag = False
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
