@@ -40,7 +40,7 @@ class LearnedStyles(OnePass):
         """What it has learned."""
         return tuple(self.learned)
 
-    def encode_style(self, image: Tensor) -> Style:
+    def encode_style(self, image: Any) -> Style:
         """Raises OptionError: a painting has to be learned, or named."""
         self._refuse()
 
