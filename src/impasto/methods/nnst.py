@@ -18,7 +18,8 @@ from impasto.errors import OptionError
 from impasto.feedforward.stages import photo_share
 from impasto.feedforward.tile_size import backwards_room
 from impasto.images.color import match_low_frequencies
-from impasto.images.tensors import resize
+from impasto.images.exchange import AnyPicture, take_painting
+from impasto.images.tensors import check_image, resize
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers, load_backbone
 from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
@@ -180,9 +181,11 @@ class NNST(Stylizer):
     def _room(self) -> int:
         return self.room or backwards_room(self.device)
 
-    def encode_style(self, image: Tensor) -> Style:
-        """Places of the painting at its size and at halves, and moments; image: (1, 3, H, W)."""
-        options, image = self.options, image.to(self.device)
+    def encode_style(self, image: AnyPicture) -> Style:
+        """Places of the painting at its size and at halves, and moments."""
+        options, image = self.options, take_painting(image, "the painting").to(self.device)
+        check_image(image, "painting")
+        image = self.continue_painting(image)
         values = gather(
             self.network,
             image,
@@ -218,7 +221,7 @@ class NNST(Stylizer):
             return content.clamp(0, 1)
         mixture = [(share, Style(restore(one), one.kind)) for share, one in distinct(style)]
         work = _Work(self, content, mixture, strength, mask)
-        stages = self._stages(*content.shape[-2:])
+        stages = self.scales(*content.shape[-2:])
         start = self._start(content, stages[0], strength, seed)
         made: list[FittingObjective] = []
 
@@ -241,7 +244,13 @@ class NNST(Stylizer):
         """As every method's, or the network's."""
         return max(super().least_side, self.network.least_side)
 
-    def _stages(self, height: int, width: int) -> list[Pass]:
+    @property
+    def ways(self) -> tuple[Backbone, frozenset[str]]:
+        """The network and the layers that are compared."""
+        return self.network, frozenset({COLUMNS, *self.style_layers})
+
+    def scales(self, height: int, width: int) -> list[Pass]:
+        """From the coarsest to the full size, which comes twice."""
         options = self.options
         stages: list[Pass] = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):

@@ -19,6 +19,8 @@ from impasto.feedforward.tiled_run import Tiling
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.exchange import AnyPicture, Image, Location, take_photo
 from impasto.images.tensors import LEAST_PAINTING, LEAST_SIDE, check_image, check_mask, fit, mirror_to, resize
+from impasto.networks.backbone import Backbone
+from impasto.optimize.descent import Scale
 from impasto.optimize.losses import Term
 from impasto.options import Options as BaseOptions
 from impasto.progress import OnStep, ignore
@@ -66,6 +68,20 @@ class Stylizer(ABC):
         about = {"device": str(self.device), "preset": self.preset, **given}
         return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in about.items())}>"
 
+    def scales(self, height: int, width: int) -> Sequence[Scale]:
+        """The sizes at which a method that optimises works, in their order; none for one pass."""
+        return ()
+
+    @property
+    def ways(self) -> tuple[Backbone, frozenset[str]] | None:
+        """Network and layers through which every step of an optimisation goes, and back; None for one pass."""
+        return None
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether another seed gives another picture."""
+        return not self.one_pass
+
     @property
     @abstractmethod
     def style_kind(self) -> str:
@@ -77,8 +93,8 @@ class Stylizer(ABC):
         """SHA-256 of every weights file in use, by name."""
 
     @abstractmethod
-    def encode_style(self, image: Tensor) -> Style:
-        """All that this method needs to know of the painting `image`, (1, 3, H, W)."""
+    def encode_style(self, image: Any) -> Style:
+        """Return all that this method needs to know of the painting `image`, in any form that `stylize` takes."""
 
     @abstractmethod
     def transfer(
@@ -295,8 +311,12 @@ class Stylizer(ABC):
         """A painting as `encode_style` wants it if its longer side is to be at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
+        return self.continue_painting(resize(image.to(self.device, torch.float32), height, width))
+
+    def continue_painting(self, image: Tensor) -> Tensor:
+        """A painting, (1, 3, H, W), continued by its mirror images if it is smaller than its networks need."""
         least = max(LEAST_PAINTING, self.least_side)
-        return mirror_to(resize(image.to(self.device, torch.float32), height, width), least, least)
+        return mirror_to(image, least, least)
 
     @property
     def least_side(self) -> int:
