@@ -11,6 +11,8 @@ from impasto.cli import flags
 from impasto.cli.flag_groups import Telling, Wishes, spread
 from impasto.commands import arguments, first_look, terminal
 
+LONG = "Long runs"
+
 
 @spread
 def stylize(
@@ -26,27 +28,39 @@ def stylize(
     told: Telling,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Keep an optimisation's state there, and go on from it: same command again."),
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=LONG,
+            help="Keep an optimisation's state there, and go on from it: same command again.",
+        ),
     ] = None,
-    preview: Annotated[Path | None, typer.Option(metavar="FILE", help="Show the picture while it is made.")] = None,
-    preview_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between two previews.")] = 10,
+    preview: Annotated[
+        Path | None, typer.Option(metavar="FILE", rich_help_panel=LONG, help="Show the picture while it is made.")
+    ] = None,
+    preview_every: Annotated[
+        int, typer.Option(metavar="N", min=1, rich_help_panel=LONG, help="Steps between two previews.")
+    ] = 10,
 ) -> None:
     """Repaint a photo in a painting's style, and print where the picture is.
 
     Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
     """
     terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.method)
+    first_look.look_at(content, styles, wishes.style, wishes.chosen_method)
     from impasto.commands import stylize as command
+    from impasto.commands.pipes import piped
 
-    asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given())
-    force = force or (checkpoint is not None and checkpoint.exists())
-    target = command.choose_target(asked, output, force=force, record=told.record)
-    job = command.open_job(asked, device, runtime)
-    command.keep_state(job, target, checkpoint)
-    show = command.previewer(job, target, preview, preview_every, force=force)
-    run = command.rehearse if told.dry_run else command.paint_file
-    result = run(job, target, quiet=told.quiet, record=told.record, force=force, also=show)
-    terminal.print_json(result) if told.json else terminal.say_path(result["output"])
+    resume = checkpoint is not None and checkpoint.exists()
+    with piped(arguments.words(content, styles), output, json=told.json, dry_run=told.dry_run) as pipes:
+        asked = command.make_recipe(ctx, pipes.words, told.recipe, wishes.given())
+        target = command.choose_target(asked, pipes.output, force=force, record=told.record, resume=resume)
+        job = command.open_job(asked, device, runtime)
+        if wishes.seed is not None:
+            command.note_seed(job)
+        command.keep_state(job, target, checkpoint)
+        show = command.previewer(job, target, preview, preview_every, force=force or resume)
+        run = command.rehearse if told.dry_run else command.paint_file
+        result = run(job, target, quiet=told.quiet, record=told.record, force=force or resume, also=show)
+        pipes.deliver(lambda: terminal.print_json(result) if told.json else terminal.say_path(result["output"]))
     if result.get("interrupted"):
         raise typer.Exit(130)

@@ -40,7 +40,7 @@ def sweep(
     The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
     """
     terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.method)
+    first_look.look_at(content, styles, wishes.style, wishes.chosen_method)
     from impasto.commands import sweep as command
     from impasto.commands.stylize import choose_target
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -66,6 +67,12 @@ def look_at(
         check_painting(name, method, bare=True)
 
 
+def need(module: str, extra: str, purpose: str) -> None:
+    """Raise ImpastoError if a library is not installed that `purpose` needs; it comes with an extra."""
+    if importlib.util.find_spec(module) is None:
+        raise ImpastoError(f"{purpose} needs {module}: pip install 'impasto[{extra}]'")
+
+
 def check_method(method: str | None) -> None:
     """Raise OptionError if there is no such method."""
     if method is not None and method not in method_names():
@@ -114,8 +121,13 @@ def is_video(head: bytes) -> bool:
 
 def _head(word: str, kind: str) -> bytes | None:
     """Return a file's first bytes; None for what is no file of this machine. Raises ImageError if it is not there."""
-    if word == "-" or URL in word:
+    if word == "-":
         return None
+    if URL in word and not Path(word).exists():
+        raise ImageError(
+            f"{word} is a URL; fetch it first, as in curl -L {word} | impasto stylize - PAINTING > out.png, "
+            "or use impasto batch, which reads URLs"
+        )
     path = Path(word)
     if path.is_dir():
         raise ImageError(f"{word} is a folder; name a {kind} in it")

@@ -16,8 +16,9 @@ from torch import Tensor
 from impasto.errors import ImageError, OptionError
 from impasto.feedforward.stages import photo_share
 from impasto.feedforward.tile_size import backwards_room
+from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.files import read_image
-from impasto.images.tensors import median8, parse_size, resize
+from impasto.images.tensors import check_image, median8, parse_size, resize
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers, load_backbone
 from impasto.networks.vgg19_slim import SLIM
@@ -171,11 +172,6 @@ class Gatys(Stylizer):
         return max(super().least_side, self.backbone.least_side)
 
     @property
-    def looks(self) -> tuple[Backbone, set[str]]:
-        """The network that every step goes through, and how far."""
-        return self.backbone, {*self.options.content_layers, *self.options.style_layers}
-
-    @property
     def digests(self) -> dict[str, str]:
         """The backbone's digest."""
         return {self.backbone.name: self.backbone.digest}
@@ -186,12 +182,15 @@ class Gatys(Stylizer):
             size = parse_size(self.options.size)
         return super().working_size(height, width, size)
 
-    def encode_style(self, image: Tensor) -> Style:
-        """Moments at the style layers, at the picture's size and at half of it; image: (1, 3, H, W)."""
+    def encode_style(self, image: AnyPicture) -> Style:
+        """Moments at the style layers, at the picture's size and at half of it."""
+        image = take_painting(image, "the painting")
+        check_image(image, "painting")
         scale = self.options.style_scale
         if scale != 1:
             height, width = image.shape[-2:]
-            image = resize(image, max(16, round(height * scale)), max(16, round(width * scale)))
+            image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        image = self.continue_painting(image)
         fitting = looking(self.backbone, self.room or backwards_room(self.device))
         style = measure(self.backbone, image.to(self.device), self.options.style_layers, look=fitting)
         if self.options.start == "style":
@@ -214,7 +213,7 @@ class Gatys(Stylizer):
         self.losses, self.interrupted, self.cut = {}, False, None
         if strength == 0:
             return content.clamp(0, 1)  # the coarse stages would blur it
-        scales = self.plan(*content.shape[-2:])
+        scales = self.scales(*content.shape[-2:])
         start = self._start(content, style, seed)
         made: list[FittingObjective] = []
 
@@ -234,8 +233,8 @@ class Gatys(Stylizer):
             warn_of_losses(result.losses, scales[-1].settings.steps, units)
         return torch.lerp(result.image, content.clamp(0, 1), photo_share(strength)) if strength < 1 else result.image
 
-    def plan(self, height: int, width: int) -> list[Scale]:
-        """The stages in which a picture of height x width is made."""
+    def scales(self, height: int, width: int) -> list[Scale]:
+        """From the coarsest to the full size."""
         options = self.options
         scales = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):
@@ -248,6 +247,17 @@ class Gatys(Stylizer):
         o = self.options
         rates = o.learning_rate, o.decay, o.decay_every, (o.beta1, o.beta2), o.epsilon
         return Settings(steps, o.optimizer, *rates, o.average, history)
+
+    @property
+    def ways(self) -> tuple[Backbone, frozenset[str]]:
+        """The backbone and the layers of content and style."""
+        return self.backbone, frozenset({*self.options.content_layers, *self.options.style_layers})
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether it begins with noise."""
+        start = self.options.start
+        return start in ("noise", "gaussian", "blurred-noise") or self.options.start_noise > 0
 
     @staticmethod
     def history(pixels: int) -> int:

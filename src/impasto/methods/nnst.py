@@ -18,7 +18,8 @@ from impasto.errors import OptionError
 from impasto.feedforward.stages import photo_share
 from impasto.feedforward.tile_size import backwards_room
 from impasto.images.color import match_low_frequencies
-from impasto.images.tensors import resize
+from impasto.images.exchange import AnyPicture, take_painting
+from impasto.images.tensors import check_image, resize
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers, load_backbone
 from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
@@ -44,7 +45,7 @@ from impasto.stylizers.painting_places import (
     recall_places,
     sum_moments,
 )
-from impasto.stylizers.place_cards import restore, with_moments
+from impasto.stylizers.place_cards import restore_all, with_moments
 from impasto.stylizers.styles import Style, measure, moments_kind, recall
 
 VGG16_LAYERS = (
@@ -52,12 +53,9 @@ VGG16_LAYERS = (
     *("relu3_2", "relu3_3", "relu4_1", "relu4_2", "relu4_3"),
 )
 SLIM_COLUMNS = ("relu1_2", "relu2_2", "relu3_1", "relu3_3", "relu4_1", "relu4_3")
-GUARD_SIDE = 32
-COARSE_DETAIL = 3
-"""How many of the finest bands of the coarsest size begin empty."""
-
-START_NOISE = 0.02
-"""Deviation of the noise with which a picture begins: flat areas are not all alike, and seeds give other pictures."""
+COARSE_DETAIL, START_NOISE = 3, 0.02
+"""How many of the finest bands of the coarsest size begin empty, and the deviation of the noise that is added: so flat
+areas are not all alike, and seeds give other pictures."""
 
 
 class NNSTOptions(Options):
@@ -182,17 +180,14 @@ class NNST(Stylizer):
         return {self.network.name: self.network.digest}
 
     @property
-    def looks(self) -> tuple[Backbone, set[str]]:
-        """The network that every step goes through, and how far."""
-        return self.network, {COLUMNS, *self.style_layers}
-
-    @property
     def _room(self) -> int:
         return self.room or backwards_room(self.device)
 
-    def encode_style(self, image: Tensor) -> Style:
-        """Places of the painting at its size and at halves, and moments; image: (1, 3, H, W)."""
-        options, image = self.options, image.to(self.device)
+    def encode_style(self, image: AnyPicture) -> Style:
+        """Places of the painting at its size and at halves, and moments."""
+        options, image = self.options, take_painting(image, "the painting").to(self.device)
+        check_image(image, "painting")
+        image = self.continue_painting(image)
         values = gather(
             self.network,
             image,
@@ -203,13 +198,17 @@ class NNST(Stylizer):
             room=self._room,
         )
         if options.style_weight:
-            fitting = looking(self.network, self._room)
-            values |= measure(self.network, image, self.style_layers, look=fitting)
+            values |= measure(self.network, image, self.style_layers, look=looking(self.network, self._room))
         return Style(values, self.style_kind, adopt=self.adopt)
 
     def adopt(self, style: Style) -> Style:
         """`style`, or the one of its others that fits, with the places and moments that this method works with."""
-        return with_moments(super().adopt(style), style.kinds.get(moments_kind(self.network)))
+        return with_moments(restore_all(super().adopt(style)), style.kinds.get(moments_kind(self.network)))
+
+    @property
+    def examples(self) -> tuple[Style, ...]:
+        """None: a card holds any number of places, which are checked before they are matched."""
+        return ()
 
     def transfer(
         self,
@@ -226,9 +225,8 @@ class NNST(Stylizer):
         self.losses, self.interrupted, self.cut = {}, False, None
         if strength == 0:
             return content.clamp(0, 1)
-        mixture = [(share, Style(restore(one), one.kind)) for share, one in distinct(style)]
-        work = _Work(self, content, mixture, strength, mask)
-        stages = self.plan(*content.shape[-2:])
+        work = _Work(self, content, distinct(style), strength, mask)
+        stages = self.scales(*content.shape[-2:])
         start = self._start(content, stages[0], strength, seed)
         made: list[FittingObjective] = []
 
@@ -251,8 +249,13 @@ class NNST(Stylizer):
         """As every method's, or the network's."""
         return max(super().least_side, self.network.least_side)
 
-    def plan(self, height: int, width: int) -> list[Pass]:
-        """The stages in which a picture of height x width is made."""
+    @property
+    def ways(self) -> tuple[Backbone, frozenset[str]]:
+        """The network and the layers that are compared."""
+        return self.network, frozenset({COLUMNS, *self.style_layers})
+
+    def scales(self, height: int, width: int) -> list[Pass]:
+        """From the coarsest to the full size, which comes twice."""
         options = self.options
         stages: list[Pass] = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):
@@ -293,7 +296,7 @@ class _Work:
         """What is minimised in `stage`, which begins with `image`; first: nothing was painted before it."""
         photo = resize(self.content, stage.height, stage.width)
         size = stage.height, stage.width
-        network, layers = self.model.looks
+        network, layers = self.model.ways
         tile = choose_tile(network, layers, size, self.model._room)
         terms = (
             [*self._last(size), *self._matched(stage, photo, image, tile, first=first)]
@@ -319,12 +322,13 @@ class _Work:
         index = self._match(photo, image, mixed, places, scale, tile)
         shared = look(self.network, photo, (COLUMNS, COLORS), (), tile=tile)[0] if kept else {}
         mask = self._mask_at(photo.shape, STRIDE)
-        ones = scale.new_ones(3)
         weight = kept if stage.last else 1.0
         columns = MatchedLoss(
             places.columns, index, scale, options.match_form, photo=shared.get(COLUMNS), kept=kept, mask=mask
         )
-        colors = MatchedLoss(places.colors, index, ones, "relative", photo=shared.get(COLORS), kept=kept, mask=mask)
+        colors = MatchedLoss(
+            places.colors, index, scale.new_ones(3), "relative", photo=shared.get(COLORS), kept=kept, mask=mask
+        )
         return [
             Term("match", COLUMNS, columns, options.match_weight * weight),
             # Colours of 4x4 pixels would leave steps at edges, which the last pass smooths.
@@ -344,23 +348,20 @@ class _Work:
         self, photo: Tensor, image: Tensor, mixed: float, places: Places, scale: Tensor, tile: int | None
     ) -> Tensor:
         """Which place of the paintings each place of the picture is to look like, (H / 4, W / 4)."""
-        columns = self._seen(photo, tile)
+        columns = look(self.network, photo, (COLUMNS,), (), tile=tile)[0][COLUMNS]
         if mixed:
-            columns = torch.lerp(columns, self._seen(image, tile), mixed)
+            so_far = look(self.network, image, (COLUMNS,), (), tile=tile)[0][COLUMNS]
+            columns = torch.lerp(columns, so_far, mixed)
         queries = rows_of(columns) * scale
         weights = self._mask_at(photo.shape, STRIDE)
         center = queries.mean(0) if weights is None else (queries * weights.flatten()[:, None]).sum(0) / weights.sum()
         index = choose(directions(queries, center), places, scale, self.options.spread)
         return index.view(columns.shape[-2:])
 
-    def _seen(self, image: Tensor, tile: int | None) -> Tensor:
-        return look(self.network, image, (COLUMNS,), (), tile=tile)[0][COLUMNS]
-
     def _last(self, size: tuple[int, int]) -> list[Term]:
-        layers = self.options.last_layers
-        weight = self.options.last_weight * self.strength / len(layers)
+        weight = self.options.last_weight * self.strength / len(self.options.last_layers)
         terms = []
-        for layer in layers:
+        for layer in self.options.last_layers:
             stride = stride_after(self.network.path(layer))
             own = size[0] // stride, size[1] // stride
             mask = self._mask_at((1, 1, *size), stride)
@@ -389,13 +390,12 @@ class _Work:
         layer = self.model.content_layer
         with torch.no_grad():
             target = self.network(photo, {layer})[layer]
-        return [Term("content", layer, SelfSimilarityLoss(target, GUARD_SIDE), self.options.content_weight)]
+        return [Term("content", layer, SelfSimilarityLoss(target), self.options.content_weight)]
 
     def _mask_at(self, shape: Sequence[int], stride: int) -> Tensor | None:
         return fit_mask(self.mask, torch.empty(1, 0, shape[-2] // stride, shape[-1] // stride))
 
     def recolored(self, image: Tensor) -> Tensor:
         """`image` with large areas in the photo's arrangement of the paintings' colours."""
-        places = recall_places(self.mixture, 0)
-        found = match_low_frequencies(image, self.content, places.colors)
+        found = match_low_frequencies(image, self.content, recall_places(self.mixture, 0).colors)
         return torch.lerp(image, found, self.strength)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,16 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, is_out_of_memory
 from impasto.feedforward.stages import MomentsSource, live_moments
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.exchange import AnyPicture, Image, Location, take_photo
 from impasto.images.tensors import LEAST_PAINTING, LEAST_SIDE, check_image, check_mask, fit, mirror_to, resize
+from impasto.networks.backbone import Backbone
+from impasto.optimize.descent import Scale
 from impasto.optimize.losses import Term
 from impasto.options import Options as BaseOptions
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.arguments import AnySize, AnyStyle, HowToPaint, take_masks, take_size, take_style
+from impasto.stylizers.card_check import find_misfit, sample_paintings
 from impasto.stylizers.styles import Style, check_weights, mix
 from impasto.weights.checkpoints import Checkpoint
 
@@ -64,6 +68,20 @@ class Stylizer(ABC):
         about = {"device": str(self.device), "preset": self.preset, **given}
         return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in about.items())}>"
 
+    def scales(self, height: int, width: int) -> Sequence[Scale]:
+        """The sizes at which a method that optimises works, in their order; none for one pass."""
+        return ()
+
+    @property
+    def ways(self) -> tuple[Backbone, frozenset[str]] | None:
+        """Network and layers through which every step of an optimisation goes, and back; None for one pass."""
+        return None
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether another seed gives another picture."""
+        return not self.one_pass
+
     @property
     @abstractmethod
     def style_kind(self) -> str:
@@ -75,8 +93,8 @@ class Stylizer(ABC):
         """SHA-256 of every weights file in use, by name."""
 
     @abstractmethod
-    def encode_style(self, image: Tensor) -> Style:
-        """All that this method needs to know of the painting `image`, (1, 3, H, W)."""
+    def encode_style(self, image: Any) -> Style:
+        """Return all that this method needs to know of the painting `image`, in any form that `stylize` takes."""
 
     @abstractmethod
     def transfer(
@@ -108,6 +126,25 @@ class Stylizer(ABC):
         raise OptionError(
             f"this style card holds {' and '.join(style.kinds)}, but {self.name} needs {self.style_kind}: {self.advice}"
         )
+
+    def take(self, style: Style) -> Style:
+        """As `adopt`, of a style from anybody: raises OptionError also if its numbers are not as this method's are."""
+        try:
+            found = self.adopt(style)
+            misfit = find_misfit(found, self.examples) if self.examples else None
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise OptionError(f"this style card does not fit {self.name}: {self.advice}") from None
+        if misfit is not None:
+            raise OptionError(f"this style card does not fit {self.name} ({misfit[:80]}): {self.advice}")
+        return found
+
+    @functools.cached_property
+    def examples(self) -> tuple[Style, ...]:
+        """Styles that a card must be like: of small paintings; none if there is nothing to compare with."""
+        with torch.no_grad():
+            return tuple(self.encode_style(painting.to(self.device)) for painting in sample_paintings())
 
     @property
     def advice(self) -> str:
@@ -240,9 +277,7 @@ class Stylizer(ABC):
 
     def encode_styles(self, styles: Sequence[Tensor | Style], longer: int) -> list[Style]:
         """Each of `styles`, pictures or styles, as a style on this device; pictures are seen at that longer side."""
-        known = [
-            self.adopt(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer)) for s in styles
-        ]
+        known = [self.take(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer)) for s in styles]
         return [self._moved(style) for style in known]
 
     def _moved(self, style: Style) -> Style:
@@ -276,8 +311,12 @@ class Stylizer(ABC):
         """A painting as `encode_style` wants it if its longer side is to be at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
+        return self.continue_painting(resize(image.to(self.device, torch.float32), height, width))
+
+    def continue_painting(self, image: Tensor) -> Tensor:
+        """A painting, (1, 3, H, W), continued by its mirror images if it is smaller than its networks need."""
         least = max(LEAST_PAINTING, self.least_side)
-        return mirror_to(resize(image.to(self.device, torch.float32), height, width), least, least)
+        return mirror_to(image, least, least)
 
     @property
     def least_side(self) -> int:

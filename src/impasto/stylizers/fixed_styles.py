@@ -40,9 +40,14 @@ class LearnedStyles(OnePass):
         """What it has learned."""
         return tuple(self.learned)
 
-    def encode_style(self, image: Tensor) -> Style:
+    def encode_style(self, image: Any) -> Style:
         """Raises OptionError: a painting has to be learned, or named."""
         self._refuse()
+
+    @property
+    def examples(self) -> tuple[Style, ...]:
+        """What it has learned."""
+        return tuple(self.learned.values())[:1]
 
     def style_stage(self) -> Stage:
         """Raises OptionError: it measures no paintings."""
@@ -98,8 +103,8 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
         self._digest = "random"
         if network is None:
             file = load_weights(self.options.weights or resolve(self.name))
+            infos, self._digest = file.infos("styles"), file.digest
             network = file.build(self.read_network, self.name)
-            infos, self._digest = file.config["styles"], file.digest
         self.network: Network = network.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)
         self._kind = f"{self.prefix}{self.name}/{digest_numbers(self.shared())[:12]}"
@@ -198,8 +203,8 @@ class PaintingNetworks(NetworkStyles):
         infos: list[dict[str, Any]] = [{NAMED: name} for name in networks or {}]
         if networks is None:
             file = load_weights(self.options.weights or resolve(self.name))
+            infos, self._digest = file.infos("networks"), file.digest
             networks = cast("dict[str, StagedNetwork]", dict(file.build(self._read, self.name).items()))
-            infos, self._digest = list(file.config["networks"]), file.digest
         self.shape = next(iter(networks.values())).shape
         self._learned = {info[NAMED]: network_style(networks[info[NAMED]], info) for info in infos}
 
@@ -220,14 +225,20 @@ class PaintingNetworks(NetworkStyles):
 class PaintingTraining(nn.Module):
     """How the network of one painting learns.
 
-    method: whose networks these are; painting: (1, 3, H, W); info: what it is, ``name`` at least.
+    method: whose networks these are; painting: (1, 3, H, W), or what the loss
+    wants of it; info: what it is, ``name`` at least.
 
     Departs from the papers: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
     matrices, over VGG-19; the painting is measured once, as a whole.
     """
 
     def __init__(
-        self, method: str, network: StagedNetwork, loss: PerceptualLoss, painting: Tensor, info: Mapping[str, Any]
+        self,
+        method: str,
+        network: StagedNetwork,
+        loss: PerceptualLoss,
+        painting: Tensor | Targets,
+        info: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.network = nn.ModuleDict({str(info[NAMED]): network})
@@ -248,7 +259,7 @@ class PaintingTraining(nn.Module):
         """Content, style and smoothness of what is painted; `styles` are not looked at."""
         loss, painting = self._frozen
         if self._targets is None:
-            self._targets = loss.targets(painting.to(contents.device))
+            self._targets = painting if isinstance(painting, Targets) else loss.targets(painting.to(contents.device))
         return loss.terms(self.painter(contents), contents, self._targets)
 
     @torch.no_grad()
