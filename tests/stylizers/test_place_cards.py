@@ -101,3 +101,9 @@ def test_moments_come_from_the_other_kind_also_in_mixtures(model: NNST) -> None:
     assert model.stylize(painting(48, 64, seed=3), first, second).shape == (1, 3, 48, 64)
     own = model.encode_style(painting())
     assert with_moments(own, Style({}, "moments/x")) is own
+
+
+def test_a_card_may_hold_more_places_than_are_asked_for(model: NNST) -> None:
+    few = tiny_nnst(candidates=20)
+    card = card_of(model, painting())
+    assert torch.isfinite(few.stylize(painting(48, 64, seed=3), card)).all()

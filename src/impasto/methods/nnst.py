@@ -6,6 +6,7 @@ network sees these features, from coarse to fine. Large shapes, flat colour fiel
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -203,6 +204,17 @@ class NNST(Stylizer):
     def adopt(self, style: Style) -> Style:
         """`style`, or the one of its others that fits, with the places and moments that this method works with."""
         return with_moments(super().adopt(style), style.kinds.get(moments_kind(self.network)))
+
+    def read_card(self, style: Style) -> Mapping[str, Tensor]:
+        """Return the places that a compact card holds."""
+        return restore(style)
+
+    @functools.cached_property
+    def examples(self) -> tuple[Style, ...]:
+        """As every method's; a card may hold any number of places, also if few candidates are asked for."""
+        first, second = super().examples
+        fewer = {name: value[1:] if name[0].isdigit() else value for name, value in second.items()}
+        return first, Style(fewer, second.kind)
 
     def transfer(
         self,

@@ -131,7 +131,7 @@ class Stylizer(ABC):
         """As `adopt`, of a style from anybody: raises OptionError also if its numbers are not as this method's are."""
         try:
             found = self.adopt(style)
-            misfit = find_misfit(found, self.examples) if self.examples else None
+            misfit = find_misfit(found, self.examples, self.read_card) if self.examples else None
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -139,6 +139,10 @@ class Stylizer(ABC):
         if misfit is not None:
             raise OptionError(f"this style card does not fit {self.name} ({misfit[:80]}): {self.advice}")
         return found
+
+    def read_card(self, style: Style) -> Mapping[str, Tensor]:
+        """Return what a card of this method's kind holds, as the method encodes a painting."""
+        return style
 
     @functools.cached_property
     def examples(self) -> tuple[Style, ...]:
