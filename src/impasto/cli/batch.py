@@ -14,7 +14,7 @@ from impasto.commands import arguments, terminal
 from impasto.errors import ImpastoError
 
 if TYPE_CHECKING:
-    from impasto.batch.plan import Plan
+    from impasto.batch.plan import BatchPlan
     from impasto.commands.batch import Engine
 
 FilesWord = Annotated[
@@ -101,20 +101,20 @@ def batch(
         base, files, style or [], target, suffix=f".{format}", pairs=pairs, record=record, force=force, watch=watch
     )
     if dry_run:
-        code = cli_batch_run.rehearse(plan, json=json)
+        code = cli_batch_run.dry_run(plan, json=json)
     else:
         code = cli_batch_run.run(plan, lambda: open_engine(plan, device, runtime), watch=watch, quiet=quiet, json=json)
     if code:
         raise typer.Exit(code)
 
 
-def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[Plan, str, str], Engine]:
+def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[BatchPlan, str, str], Engine]:
     """What opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
-    from impasto.batch.local_engine import Here
+    from impasto.batch.local_engine import LocalEngine
     from impasto.errors import OptionError
 
     if name == "local" and workers is None:
-        return Here
+        return LocalEngine
     if name == "local":
         raise OptionError("--workers goes with --engine ray")
     if name != "ray":

@@ -14,7 +14,7 @@ from impasto.commands import arguments
 
 
 @dataclass(frozen=True)
-class Wishes:
+class StylizationFlags:
     """How pictures are to be painted."""
 
     method: flags.MethodFlag = None
@@ -35,7 +35,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Telling:
+class ReportingFlags:
     """What is told and kept of a run."""
 
     json: flags.JsonFlag = False
@@ -46,7 +46,7 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class Looking:
+class NetworkFlags:
     """How a command runs that looks into a network."""
 
     device: flags.DeviceFlag = "auto"

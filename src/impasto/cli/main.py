@@ -140,8 +140,8 @@ def _confess(error: Exception) -> int:
     """Tell of a fault of ours in a line or two; the traceback only with IMPASTO_DEBUG=1."""
     if os.environ.get("IMPASTO_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error, file=sys.stderr)
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    typer.echo(f"error: this should not have happened: {told}", err=True)
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    typer.echo(f"error: this should not have happened: {text}", err=True)
     return _say("Please report it with the command and what it prints when IMPASTO_DEBUG=1 is set.", BROKEN)
 
 

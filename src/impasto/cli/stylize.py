@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, terminal
 
 
@@ -19,11 +19,11 @@ def stylize(
     content: flags.ContentWord = None,
     styles: flags.StyleWords = None,
     output: flags.OutputFlag = None,
-    wishes: Wishes,
+    stylization: StylizationFlags,
     device: flags.DeviceFlag = "auto",
     runtime: flags.RuntimeFlag = "torch",
     force: flags.ForceFlag = False,
-    told: Telling,
+    reporting: ReportingFlags,
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep an optimisation's state there, and go on from it: same command again."),
@@ -35,17 +35,18 @@ def stylize(
 
     Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
     """
-    terminal.be_quiet(told.quiet)
+    terminal.be_quiet(reporting.quiet)
     from impasto.commands import stylize as command
+    from impasto.commands.recipe_from_flags import make_recipe
 
-    asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given())
+    recipe = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, stylization.given())
     force = force or (checkpoint is not None and checkpoint.exists())
-    target = command.choose_target(asked, output, force=force, record=told.record)
-    job = command.open_job(asked, device, runtime)
+    target = command.choose_target(recipe, output, force=force, record=reporting.record)
+    job = command.open_job(recipe, device, runtime)
     command.keep_state(job, target, checkpoint)
     show = command.previewer(job, target, preview, preview_every, force=force)
-    run = command.rehearse if told.dry_run else command.paint_file
-    result = run(job, target, quiet=told.quiet, record=told.record, force=force, also=show)
-    terminal.print_json(result) if told.json else typer.echo(result["output"])
+    run = command.dry_run if reporting.dry_run else command.paint_file
+    result = run(job, target, quiet=reporting.quiet, record=reporting.record, force=force, also=show)
+    terminal.print_json(result) if reporting.json else typer.echo(result["output"])
     if result.get("interrupted"):
         raise typer.Exit(130)

@@ -50,7 +50,7 @@ class AdaptOptions(PaintingOptions):
 
 
 @dataclass(frozen=True)
-class Plan:
+class AdaptPlan:
     """All that is checked before the work."""
 
     options: AdaptOptions
@@ -81,7 +81,7 @@ def plan(
     preview: Path | None,
     *,
     force: bool,
-) -> Plan:
+) -> AdaptPlan:
     """Read the pictures and the initial parameters; raises ImpastoError before anything is written."""
     left, options = read_options(ctx, words, AdaptOptions, "adapt")
     path = Path(one_picture(left, "impasto adapt PAINTING -o CARD.safetensors"))
@@ -93,7 +93,7 @@ def plan(
             raise ImpastoError(f"{place} is not there")
     painting = Pictures.load([path], options.style_side, options.crop)
     contents = Pictures.load(content, options.side, options.crop) if content else make_up(options)
-    return Plan(options, contents, painting, about, card, preview, build(options, contents, painting))
+    return AdaptPlan(options, contents, painting, about, card, preview, build(options, contents, painting))
 
 
 def make_up(options: AdaptOptions) -> Pictures:
@@ -132,13 +132,13 @@ class _Adaptation(MethodTask):
         return [group for group in groups if group["params"]]
 
 
-def rehearse(plan: Plan) -> dict[str, Any]:
+def dry_run(plan: AdaptPlan) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     typer.echo(f"dry run: {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
 
-def run(plan: Plan) -> dict[str, Any]:
+def run(plan: AdaptPlan) -> dict[str, Any]:
     """Adapt and write the card; returns what --json prints. Ctrl-C, too, leaves a card. Raises ImpastoError."""
     watch, options = _Watch(plan), plan.options
     unseen = {"preview_every": options.steps + 1, "checkpoint_every": options.steps + 1}  # a card is all that is left
@@ -157,7 +157,7 @@ def run(plan: Plan) -> dict[str, Any]:
     return {**plan.facts, **watch.facts(), "ended": watch.ended}
 
 
-def _write(plan: Plan, watch: _Watch) -> None:
+def _write(plan: AdaptPlan, watch: _Watch) -> None:
     learner = cast(PaintingTraining, cast(MethodTask, plan.task).learner)
     height, width = plan.painting.items[0].shape[-2:]
     sizes = {"width": width, "height": height}
@@ -170,7 +170,7 @@ def _write(plan: Plan, watch: _Watch) -> None:
 class _Watch:
     """What is seen of the adaptation: the losses, now and then a preview; it says when it is enough."""
 
-    plan: Plan
+    plan: AdaptPlan
     losses: list[float] = field(default_factory=list)
     last: Report | None = None
     ended: str = DONE
@@ -181,7 +181,7 @@ class _Watch:
         self.losses.append(sum(report.terms.values()))
         if report.step % self.plan.options.preview_every == 0:
             self.show()
-        if settled(self.losses, self.plan.options.patience):
+        if has_converged(self.losses, self.plan.options.patience):
             self.ended = SETTLED
             raise Enough
 
@@ -199,7 +199,7 @@ class _Watch:
         return {"steps": self.last.step, "losses": self.last.terms, "seconds": round(self.last.seconds, 1)}
 
 
-def settled(losses: list[float], patience: int) -> bool:
+def has_converged(losses: list[float], patience: int) -> bool:
     """Whether the mean of the last `patience` losses is no lower than that of as many before."""
     if not patience or len(losses) < 2 * patience:
         return False

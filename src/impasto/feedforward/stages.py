@@ -174,7 +174,7 @@ def pick(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Flow:
+class Edge:
     """One way from a map to another: the layers in between."""
 
     source: str
@@ -183,7 +183,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Work:
+class StageInput:
     """What a stage is given: maps, what its `prepare` returned, the maps that are wanted, the picture's size here.
 
     top, left: where in the whole picture that is, in multiples of every map's stride.
@@ -215,8 +215,8 @@ class Stage:
     known of the outcomes before the next stage; prepare: called once with all that is known, its result goes into run.
     """
 
-    flows: tuple[Flow, ...]
-    run: Callable[[Work], Mapping[str, Tensor]]
+    flows: tuple[Edge, ...]
+    run: Callable[[StageInput], Mapping[str, Tensor]]
     measures: tuple[Measure, ...] = ()
     prepare: Callable[[Known], Any] = field(default=_pass_on)
 
@@ -282,7 +282,7 @@ def _run_all(
     known: dict[str, Any] = {}
     last = {flow.source: number for number, stage in enumerate(stages) for flow in stage.flows} | {RESULT: len(stages)}
     for number, stage in enumerate(stages):
-        work = Work(maps, stage.prepare(known), stage.outcomes, image.shape[-2], image.shape[-1])
+        work = StageInput(maps, stage.prepare(known), stage.outcomes, image.shape[-2], image.shape[-1])
         maps |= stage.run(work)
         for measure in stage.measures:
             features = maps[measure.source]

@@ -164,7 +164,7 @@ def _read_styles(
     styles = [reader.card(next(known)) if name is None else load_style(name) for name in names]
     cards = [reader.card(data) for data in files.get("cards", ())]
     for style in (*styles, *cards):
-        model.adopt(style)
+        model.accept_style(style)
     longer, whole = wishes.style_size or max(size), wishes.keep_color in MATCHING_MODES
     paintings = [
         reader.painting(data, f"painting {i}", model, longer, whole)

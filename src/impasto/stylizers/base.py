@@ -95,7 +95,7 @@ class Stylizer(ABC):
         (1, 1, H, W) in [0, 1]: the region whose statistics count. seed fixes all that is random.
         """
 
-    def adopt(self, style: Style) -> Style:
+    def accept_style(self, style: Style) -> Style:
         """`style`, or the one of its others that fits, in the form that this method works with.
 
         Raises OptionError if it was made for something else.
@@ -104,7 +104,7 @@ class Stylizer(ABC):
             return style
         for other in style.others:
             with contextlib.suppress(OptionError):
-                return self.adopt(other)
+                return self.accept_style(other)
         raise OptionError(
             f"this style card holds {' and '.join(style.kinds)}, but {self.name} needs {self.style_kind}: {self.advice}"
         )
@@ -224,7 +224,8 @@ class Stylizer(ABC):
     def encode_styles(self, styles: Sequence[Tensor | Style], longer: int) -> list[Style]:
         """Each of `styles`, pictures or styles, as a style on this device; pictures are seen at that longer side."""
         known = [
-            self.adopt(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer)) for s in styles
+            self.accept_style(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer))
+            for s in styles
         ]
         return [self._moved(style) for style in known]
 
