@@ -127,7 +127,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("generated", Generated)
     app.add_search_language(SearchInChinese)
     app.add_html_math_renderer("mathml", inline_renderers=(show_math, None), block_renderers=(show_math, None))
-    app.connect("autodoc-process-docstring", escape_docstring)
+    app.connect("autodoc-process-docstring", escape_docstring, priority=400)  # before napoleon reads it
     app.connect("builder-inited", write_pages)
     app.connect("html-page-context", name_languages)
     return {"parallel_read_safe": True}

@@ -109,6 +109,11 @@ def choice(language: str) -> str:
     return showcase.choose_method(list_methods(), slow, language)
 
 
+def page(language: str) -> str:
+    """What the server's page looks like, once there is a picture of it."""
+    return showcase.show_page(language)
+
+
 def styles_wall(language: str) -> str:
     """The built-in styles, each as a small picture."""
     infos = {name: load_style(card).info for name, card in built_in_styles().items()}
@@ -305,6 +310,7 @@ def _flags_table(command: Any, language: str) -> str:
 PARTS: dict[str, Callable[[str], str]] = {
     "methods": methods_table,
     "choice": choice,
+    "page": page,
     "styles": styles_wall,
     "gallery": gallery,
     "command-line": command_line,
@@ -318,7 +324,8 @@ def untranslated() -> tuple[list[str], list[str]]:
         part("zh")
     for name in list_methods():
         method_page(name, "zh")
-    return sorted(ASKED - set(phrases())), sorted(set(phrases()) - ASKED)
+    sentences = {text for text in ASKED if re.search("[a-z]{3}", re.sub("`[^`]*`", "", text))}  # not numbers and code
+    return sorted(sentences - set(phrases())), sorted(set(phrases()) - ASKED)
 
 
 if __name__ == "__main__":

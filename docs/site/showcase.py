@@ -84,6 +84,12 @@ def candidates(name: str) -> tuple[Path, Path]:
     return PICTURES / "choice" / f"{name}.jpg", PICTURES / "methods" / f"{name}.jpg"
 
 
+def show_page(language: str) -> str:
+    """Return a picture of the server's page, made by tools/make_page_picture.py; nothing if there is none yet."""
+    there = (PICTURES / "page.jpg").is_file()
+    return f"![{say(language, 'page')}](../../pictures/page.jpg)\n" if there else ""
+
+
 def show_styles(infos: dict[str, dict[str, Any]], cards: dict[str, Path], language: str) -> str:
     """Return the built-in styles, with title, artist and year under a picture in each. infos, cards: by name."""
     paint_thumbnails(cards)
@@ -98,7 +104,7 @@ def show_styles(infos: dict[str, dict[str, Any]], cards: dict[str, Path], langua
 
 def paint_thumbnails(cards: dict[str, Path]) -> None:
     """Paint the server's small landscape in each style, unless that was done since the style or the method changed."""
-    from impasto.server.landscape import landscape
+    from impasto.images.landscape import landscape
 
     THUMBNAILS.mkdir(parents=True, exist_ok=True)
     network = (Path(impasto.__file__).parent / "weights" / "swift.safetensors").stat().st_mtime

@@ -1,5 +1,8 @@
 """What a user can do wrong, told in one line; what running out of memory looks like."""
 
+import difflib
+from collections.abc import Iterable
+
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Unable to allocate", "alloc_cpu")
 
 
@@ -17,6 +20,14 @@ class OptionError(ImpastoError):
 
 class WeightsError(ImpastoError):
     """A weights file or style card that is missing, damaged or made for something else."""
+
+
+def nearest(word: str, known: Iterable[str], most: int = 2) -> str:
+    """Return " (did you mean X or Y?)" for those of `known` that are like `word`, or nothing."""
+    plain, word = {name.casefold().replace("_", "-"): name for name in known}, word.casefold().replace("_", "-")
+    near = difflib.get_close_matches(word, plain, n=most, cutoff=0.6)
+    near = near or [name for name in plain if difflib.get_close_matches(word, name.split("-"), cutoff=0.75)][:most]
+    return f" (did you mean {' or '.join(plain[name] for name in near)}?)" if near else ""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 
 MOST_SHOWN = 80
 """Characters of a wrong value that a message repeats."""
@@ -46,7 +47,12 @@ def _one_line(cls: type[Options], error: ValidationError, owner: str) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"][:1]) or "options"
     if first["type"] == "extra_forbidden":
-        return f"{owner} has no option {name!r}; it has: {', '.join(cls.model_fields)}"
+        near = nearest(name, cls.model_fields)
+        return f"{owner} has no option {name!r}{near}; it has: {', '.join(cls.model_fields)}"
+    if first["type"] in ("literal_error", "enum"):
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        near = nearest(str(first["input"]), choices)
+        return f"{owner}: {name.replace('_', '-')} is one of {', '.join(choices)}, not {first['input']!r}{near}"
     shown = "" if not first["loc"] else f", not {_shorten(first['input'])}"
     return f"{owner}: {name.replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}{shown}"
 

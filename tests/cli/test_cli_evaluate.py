@@ -118,7 +118,7 @@ def test_make(shell: Shell) -> None:
         (["contents", "styles", "stylized", "--make", "made"], "with --make name two folders"),
         (["contents", "styles", "stylized", "--loss-network", "vgg11"], "vgg19-slim+heads, vgg19 or a folder"),
         (["contents", "styles", "stylized", "--size", "big"], "size 'big' is not understood"),
-        (["contents", "styles", "stylized", "--skip", "fid"], "--skip takes lpips, cfsd, artfid"),
+        (["contents", "styles", "stylized", "--skip", "fid"], "--skip takes painted, lpips, cfsd, artfid"),
         (["contents", "styles", "stylized", "--metric-weights", "nowhere"], "nowhere is no folder"),
         (["contents", "styles", "stylized", "--markdown", "table.txt"], "must end in one of .md"),
         (["contents", "styles", "--make", "made", "--offsets", "a"], "--offsets takes whole numbers"),

@@ -12,10 +12,12 @@ from torch.testing import assert_close
 
 from impasto.errors import OptionError, WeightsError
 from impasto.feedforward.stages import live_moments
+from impasto.images.windows import Floats
 from impasto.methods import DEFAULT_METHOD, find_method, list_methods, load
 from impasto.ops.moments import Moments
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.fixed_styles import LearnedStyles
+from impasto.stylizers.one_pass import OnePass
 from impasto.stylizers.styles import Style, load_style, mix, save_style
 from impasto.weights import save_weights
 from tiny import painting, styles_for, tiny
@@ -174,10 +176,21 @@ def test_two_makes_with_the_same_weights_agree(method: Stylizer, picture: Tensor
 # --- strength
 
 
-def test_at_strength_0_the_style_does_not_matter(method: Stylizer, picture: Tensor) -> None:
-    first = method.stylize(picture, one(method), strength=0)
-    check(first, 48, 64)
-    assert_close(method.stylize(picture, other(method), strength=0), first)
+def test_strength_0_is_the_photo(method: Stylizer, picture: Tensor) -> None:
+    assert torch.equal(method.stylize(picture, one(method), strength=0), picture)
+    assert torch.equal(method.transfer(picture, method.encode_styles([one(method)], 64)[0], strength=0), picture)
+    mask = torch.zeros(1, 1, 48, 64)
+    mask[..., :30] = 1
+    found = method.stylize(picture, one(method), other(method), masks=[mask, 1 - mask], strength=0)
+    assert torch.equal(found, picture)
+
+
+def test_a_little_strength_is_near_the_photo(method: Stylizer, picture: Tensor) -> None:
+    mask = torch.zeros(1, 1, 48, 64)
+    mask[..., :30] = 1
+    for options in ({}, {"masks": [mask]}):
+        found = method.stylize(picture, one(method), strength=1e-3, **options)  # type: ignore[arg-type]
+        assert 0 < (found - picture).abs().max() <= 2e-2, options
 
 
 def test_strength_counts(method: Stylizer, picture: Tensor, style: Style) -> None:
@@ -352,10 +365,29 @@ def test_working_sizes(method: Stylizer) -> None:
     assert method.working_size(600, 900, 300) == (200, 300)
     assert method.working_size(600, 900, (64, 80)) == (64, 80)
     assert method.working_size(100, 150, 300) == (100, 150)  # never enlarged
-    assert min(method.working_size(10, 1000, 100)) == 16
+    assert method.working_size(10, 1000, 100) == (1, 100)
     most = (600, 900) if method.one_pass else (341, 512)
     assert method.working_size(600, 900, None) == most
     assert method.working_size(300, 200, None) == (300, 200)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 256), (17, 5)])
+def test_the_size_that_goes_in_comes_out(method: Stylizer, style: Style, size: tuple[int, int]) -> None:
+    photo = painting(*size)
+    check(method.stylize(photo, style), *size)
+    check(method.stylize(photo, style, style, masks=[torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 8, 8)]), *size)
+    if isinstance(method, OnePass):
+        target = Floats(torch.zeros(1, 3, *size))
+        method.paint(Floats(photo), target, style)
+        assert torch.equal(target.image, method.stylize(photo, style))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (16, 3)])
+def test_paintings_of_any_size_and_of_one_colour(method: Stylizer, picture: Tensor, size: tuple[int, int]) -> None:
+    if isinstance(method, LearnedStyles):
+        pytest.skip("it looks at no paintings")
+    for image in (painting(*size), torch.full((1, 3, 20, 20), 0.3), torch.zeros(1, 3, *size)):
+        check(method.stylize(picture, image), 48, 64)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if find_method(name).one_pass])

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
+from impasto.feedforward.stages import run_whole
 from impasto.methods.wct import WCT, WCTOptions, WCTTraining
 from impasto.networks.layers import StepDecoder, count_parameters
 from impasto.networks.vgg19_slim import SLIM_WIDTHS
@@ -131,7 +132,8 @@ def model(**options: object) -> WCT:
 def test_at_strength_0_without_detail_the_deepest_features_are_decoded(picture: Tensor) -> None:
     wct = model(detail=(0,))
     deepest = wct.backbone(picture, ["relu4_1"])["relu4_1"]
-    assert_close(wct.stylize(picture, painting(), strength=0), wct.decoder(deepest, 4).clamp(0, 1), atol=1e-5, rtol=0)
+    found = run_whole(wct.stages(wct.encode_style(painting()), strength=0.0), picture)
+    assert_close(found, wct.decoder(deepest, 4).clamp(0, 1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("levels", [(1,), (3, 1), (5, 4, 3, 2, 1)])
@@ -158,7 +160,9 @@ def test_full_detail_leaves_only_the_shallowest_transform(picture: Tensor) -> No
 
 def test_level_strengths_of_0_are_no_strength(picture: Tensor) -> None:
     none = model(level_strengths=(0, 0, 0, 0)).stylize(picture, painting())
-    assert_close(none, model().stylize(picture, painting(), strength=0), atol=1e-5, rtol=0)
+    wct = model()
+    rebuilt = run_whole(wct.stages(wct.encode_style(painting()), strength=0.0), picture)
+    assert_close(none, rebuilt, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

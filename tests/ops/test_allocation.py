@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from impasto.ops.memory import give_back_freed_memory, keep_freed_memory
+from impasto.ops.memory import give_back_freed_memory, keep_freed_memory, name_bytes
 
 ROUNDS, MAPS, MEGABYTES = 12, 3, 64
 PAGES = ROUNDS * MAPS * (MEGABYTES << 20) // 4096
@@ -78,3 +78,10 @@ def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert not keep_freed_memory()
     give_back_freed_memory()
     keep_freed_memory.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("count", "name"), [(0, "0 kB"), (900, "1 kB"), (35_400_000, "35 MB"), (1_500_000_000, "1.5 GB")]
+)
+def test_bytes_are_named_in_a_unit_that_fits(count: int, name: str) -> None:
+    assert name_bytes(count) == name

@@ -26,8 +26,9 @@ from impasto.runs.record import Recipe
 from impasto.server.app import create_app
 from impasto.server.job import Task
 from impasto.server.limits import Limits
-from impasto.server.schema import is_served, served_options
+from impasto.server.schema import Choice, is_served, served_options
 from impasto.server.studio import Studio
+from impasto.server.work import count_steps, sketch
 from server_support import (
     ADDRESS,
     busy_worker,
@@ -81,6 +82,24 @@ def test_json_gives_the_same_bytes_as_multipart(client: TestClient) -> None:
     assert answer.content == same.content
     assert answer.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(answer.content)).size == (32, 24)
+
+
+def test_a_photo_too_large_for_the_limits_is_shrunk_and_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        open_studio(tmp_path, monkeypatch, max_output=1000) as studio,
+        TestClient(create_app(studio), base_url=ADDRESS) as client,
+    ):
+        answer = client.post("/v1/stylize", files=FILES, data={"method": "adain"})
+        assert answer.status_code == 200, answer.text
+        assert Image.open(io.BytesIO(answer.content)).size == (36, 27)
+        note = "the photo was shrunk from 48x36 to 36x27, the most this server paints"
+        assert answer.headers["x-impasto-note"] == note
+        job = start(client, method="adain")
+        wait_until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["state"] == "done")
+        assert client.get(f"/v1/jobs/{job['id']}").json()["about"]["notes"] == [note]
+        assert client.post("/v1/stylize", files=FILES, data={"method": "adain", "size": "48"}).status_code == 413
 
 
 def test_styles_mix_and_masks_keep_the_photo(client: TestClient) -> None:
@@ -321,6 +340,57 @@ def test_requests_can_set_no_text_that_could_be_a_file() -> None:
     assert not is_served("start", options["start"])
     assert not is_served("backbone_weights", options["backbone_weights"])
     assert is_served("steps", options["steps"])
+
+
+def test_every_list_and_text_of_a_request_has_a_limit_in_the_document(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    bodies = [
+        body["schema"]
+        for path in document["paths"].values()
+        for operation in path.values()
+        for body in operation.get("requestBody", {}).get("content", {}).values()
+    ]
+    assert len(bodies) == 4
+    found = [one for body in bodies for one in _schemas(body)]
+    assert len(found) > 300
+    for schema in found:
+        kinds = schema.get("type", ())
+        if "array" in kinds:
+            assert "maxItems" in schema, schema
+        if "string" in kinds:
+            assert schema.keys() & {"maxLength", "enum", "const"}, schema
+        if "object" in kinds:
+            assert schema.get("additionalProperties") is False or "maxProperties" in schema, schema
+
+
+def _schemas(value: Any) -> Iterator[dict[str, Any]]:
+    """All schemas within a schema."""
+    if isinstance(value, dict):
+        if isinstance(value.get("type"), str | list):
+            yield value
+        value = [inner for name, inner in value.items() if name not in ("default", "enum", "examples")]
+    if isinstance(value, list):
+        for inner in value:
+            yield from _schemas(inner)
+
+
+def test_work_is_estimated_from_all_of_a_request() -> None:
+    def steps(method: str, styles: int = 1, regions: int = 0, **options: Any) -> float:
+        model = sketch(Choice(method=method, options=options), "cpu")
+        return count_steps(model.options, styles=styles, regions=regions)
+
+    assert steps("adain") == 1
+    assert steps("adain", styles=3) == steps("adain", regions=3) == 3
+    assert steps("gatys", steps=600) > steps("gatys", steps=60)
+    assert steps("gatys", coarse_steps=1000) > steps("gatys")
+    assert steps("gatys", style_layers=["relu1_1"] * 60) > 3 * steps("gatys")
+    assert steps("sanet", positions=65536) > steps("sanet")
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_the_size_of_every_methods_work_is_known_without_its_networks(method: str) -> None:
+    size = sketch(Choice(method=method), "cpu").working_size(300, 400, None)
+    assert size == (300, 400)
 
 
 def test_the_document_holds_every_served_option(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import sys
 import threading
@@ -15,7 +16,7 @@ from impasto.server import wire
 from impasto.server.job import Job, Task
 from impasto.server.jobs import JobQueue
 from impasto.server.limits import Closing, Limits, TooMuch, WorkerFault
-from impasto.server.worker import ProcessWorker, run_process
+from impasto.server.worker import ProcessWorker, SafeFormatter, run_process
 from server_support import wait_until
 from stubborn_worker import make_stubborn
 
@@ -151,3 +152,8 @@ def test_workers_end_with_the_server() -> None:
     assert wire.receive(worker.connection)[0]["type"] == "step"
     worker.connection.close()
     wait_until(lambda: not worker.alive(), SECONDS)
+
+
+def test_what_workers_log_is_safe_to_show() -> None:
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "no tensor \x1b]0;owned\x07 \u202e", (), None)
+    assert SafeFormatter("%(levelname)s: %(message)s").format(record) == "ERROR: no tensor \\x1b]0;owned\\x07 \\u202e"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from impasto.errors import ImpastoError, OptionError
+from impasto.errors import ImpastoError, OptionError, nearest
 from impasto.images.files import WRITABLE
-from impasto.runs.record import LONGEST_STEM, Recipe, check_recipe, sidecar
+from impasto.runs.record import Recipe, check_recipe, file_stem, sidecar
 from impasto.runs.remote_files import find_remote, has_pattern, is_remote, to_path, url_of
 from impasto.stylizers.styles import CARD, built_in_styles
 
@@ -62,7 +62,7 @@ class BatchPlan:
         photos, paintings = short_names(contents), short_names([path for style in self.styles for path in style])
         items = []
         for content, style in couples:
-            stem = "-".join([photos[content], *(paintings[path] for path in style)])[:LONGEST_STEM]
+            stem = file_stem(photos[content], *(paintings[path] for path in style))
             recipe = self.base.model_copy(update={"content": content, "styles": style})
             items.append(Item(recipe, self.output / f"{stem}{self.suffix}"))
         _refuse_same_names(items)
@@ -97,7 +97,9 @@ def make_plan(
     if not is_remote(output) and output.exists() and not output.is_dir():
         raise ImpastoError(f"{output} is a file; name a folder for the results")
     if suffix.lower() not in WRITABLE:
-        raise OptionError(f"--format is one of {', '.join(known[1:] for known in WRITABLE)}, not {suffix[1:]!r}")
+        endings = [known[1:] for known in WRITABLE]
+        near = nearest(suffix[1:], endings)
+        raise OptionError(f"--format is one of {', '.join(endings)}, not {suffix[1:]!r}{near}")
     if watch and pairs:
         raise OptionError("--watch goes with every photo by every style, not with --pairs")
     if watch and any(is_remote(to_path(word)) for word in words):
@@ -142,7 +144,8 @@ def find_styles(word: str) -> list[Path]:
         return [cards[word]]
     if not is_remote(path) and not path.exists() and not has_pattern(word):
         there = f"there are: {', '.join(cards)}" if cards else "none comes with this version"
-        raise ImpastoError(f"there is no style {word!r}, neither as a file or folder nor built in ({there})")
+        near = nearest(word, built_in_styles())
+        raise ImpastoError(f"there is no style {word!r}{near}, neither as a file or folder nor built in ({there})")
     found = find_files(word, (*PICTURES, CARD))
     if not found:
         raise ImpastoError(f"there is no painting and no style card in {word}")

@@ -98,7 +98,7 @@ def _judge_other(found: Any, other: Any, source: str, target: str) -> dict[str, 
 
 
 def _tell(path: Path, facts: dict[str, Any]) -> None:
-    typer.echo(str(path))
+    terminal.say_path(path)
     for verdict in facts["verdicts"]:
         lines = []
         for when in ("before", "after"):
@@ -106,5 +106,5 @@ def _tell(path: Path, facts: dict[str, Any]) -> None:
             chances = ", ".join(f"{facts[kind]} {seen[kind]:.1%}" for kind in ("source", "target") if kind in seen)
             lines.append(f"{when} {seen['said']}" + (f" ({chances})" if chances else ""))
         fooled = {True: "fooled", False: "not fooled", None: "lacks one of the classes"}[verdict["fooled"]]
-        typer.echo(f"{verdict['classifier']}: {', '.join(lines)}: {fooled}", err=True)
-    typer.echo(f"largest change {facts['l_infinity'] * 255:.0f}/255, L2 {facts['l2']:.2f}", err=True)
+        terminal.say(f"{verdict['classifier']}: {', '.join(lines)}: {fooled}", err=True)
+    terminal.say(f"largest change {facts['l_infinity'] * 255:.0f}/255, L2 {facts['l2']:.2f}", err=True)

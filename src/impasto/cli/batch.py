@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 from impasto.errors import ImpastoError
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def batch(
     given = arguments.given(method=method, preset=preset, size=size, seed=seed, style_size=style_size)
     given |= arguments.given(strength=strength, keep_color=keep_color, masks=mask)
     terminal.be_quiet(quiet)
+    first_look.check_method(method)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as cli_batch_run
     from impasto.commands import recipe_from_flags
@@ -110,15 +111,15 @@ def batch(
 
 def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[BatchPlan, str, str], Engine]:
     """What opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
-    from impasto.batch.local_engine import LocalEngine
-    from impasto.errors import OptionError
+    from impasto.batch.local_engine import Here
+    from impasto.errors import OptionError, nearest
 
     if name == "local" and workers is None:
         return LocalEngine
     if name == "local":
         raise OptionError("--workers goes with --engine ray")
     if name != "ray":
-        raise OptionError(f"--engine is local or ray, not {name!r}")
+        raise OptionError(f"--engine is local or ray, not {name!r}{nearest(name, ('local', 'ray'))}")
     if watch:
         raise OptionError("--watch goes with --engine local")
     from impasto.batch.ray_engine import open_cluster

@@ -64,9 +64,9 @@ def bench(
     table = to_markdown(found["rows"])
     if markdown is not None:
         write_atomically(markdown, (table + "\n").encode())
-    terminal.print_json(found) if json else typer.echo(table or "nothing to time")
+    terminal.print_json(found) if json else terminal.say(table or "nothing to time")
     for name, reason in found["missing"].items():
-        typer.echo(f"no {name}: {reason}", err=True)
+        terminal.say(f"no {name}: {reason}", err=True)
 
 
 def doctor(json: flags.JsonFlag = False) -> None:
@@ -78,6 +78,6 @@ def doctor(json: flags.JsonFlag = False) -> None:
         terminal.print_json([vars(finding) for finding in findings])
         return
     for finding in findings:
-        typer.echo(f"{finding.mark} {finding.what:<16} {finding.found}")
+        terminal.say(f"{finding.mark} {finding.what:<16} {finding.found}")
         if finding.remedy:
-            typer.echo(f"  {'':<16} {finding.remedy}")
+            terminal.say(f"  {'':<16} {finding.remedy}")

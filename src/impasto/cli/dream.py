@@ -50,7 +50,7 @@ def dream(
     terminal.be_quiet(run.quiet)
     from impasto.commands import methods_table, network_command
     from impasto.commands.progress import progress
-    from impasto.errors import OptionError
+    from impasto.errors import OptionError, nearest
     from impasto.vision import dreams
 
     if run.list_options:
@@ -58,7 +58,8 @@ def dream(
         return
     presets = dreams.PRESETS
     if preset is not None and preset not in presets:
-        raise OptionError(f"dream has no preset {preset!r}; it has: {', '.join(presets)}")
+        near = nearest(preset, presets)
+        raise OptionError(f"dream has no preset {preset!r}{near}; it has: {', '.join(presets)}")
     changes = presets[preset or "default"]
     words, options = network_command.read_options(ctx, ctx.args, dreams.DreamOptions, "dream", changes)
     if words:
@@ -77,7 +78,7 @@ def dream(
     made = network_command.make_record("dream", options, network, **facts)
     out.write(result.image, made)
     found = {"output": str(out.target), **made, "seconds": watch.seconds, "losses": result.losses[-1:]}
-    terminal.print_json(found) if run.json else typer.echo(str(out.target))
+    terminal.print_json(found) if run.json else terminal.say_path(out.target)
     network_command.tell_interrupted(result.interrupted)
 
 

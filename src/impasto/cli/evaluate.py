@@ -15,7 +15,7 @@ from impasto.errors import ImpastoError, OptionError
 if TYPE_CHECKING:
     from impasto.evaluation import Evaluation, Pair
 
-SKIPPABLE = ("lpips", "cfsd", "artfid")
+SKIPPABLE = ("painted", "lpips", "cfsd", "artfid")
 
 FolderWord = Annotated[str | None, typer.Argument(metavar="CONTENTS", help="Folder of the photos.")]
 FolderWords = Annotated[
@@ -39,8 +39,17 @@ WeightsFlag = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where the weights of LPIPS, CFSD and FID are; default: torch's own cache."),
 ]
+VGG16Flag = Annotated[
+    Path | None,
+    typer.Option(
+        "--vgg16",
+        metavar="FILE",
+        help="VGG-16, by which coverage and precision are measured; default: torchvision's, from --metric-weights.",
+    ),
+]
 SkipFlag = Annotated[
-    list[str] | None, typer.Option("--skip", metavar="NAME", help="Leave out lpips, cfsd or artfid; repeatable.")
+    list[str] | None,
+    typer.Option("--skip", metavar="NAME", help="Leave out painted, lpips, cfsd or artfid; repeatable."),
 ]
 MarkdownFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table, every picture in it.")]
 MakeFlag = Annotated[
@@ -63,6 +72,7 @@ def evaluate(
     loss_network: NetworkFlag = "vgg19-slim+heads",
     size: SizeFlag = "512x512",
     metric_weights: WeightsFlag = None,
+    vgg16: VGG16Flag = None,
     skip: SkipFlag = None,
     make: MakeFlag = None,
     method: flags.MethodFlag = None,
@@ -77,7 +87,9 @@ def evaluate(
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,
 ) -> None:
-    """Measure stylized pictures: style loss, content loss, SSIM; LPIPS, CFSD, ArtFID-like if their weights are there.
+    """Measure stylized pictures: style loss, content loss, SSIM; others if their weights are there.
+
+    By VGG-16: coverage and precision, which agree best with what people choose. Also LPIPS, CFSD and ArtFID-like.
 
     With --make, [bold]impasto evaluate PHOTOS PAINTINGS --make DIR -m gatys --steps 50[/bold], they are made first.
     """
@@ -88,18 +100,25 @@ def evaluate(
     if markdown is not None:
         arguments.check_target(markdown, force, (".md",))
     words = arguments.words(contents, others)
-    run = _Run(loss_network, size, metric_weights, tuple(skip or ()), device, quiet)
+    run = _Run(loss_network, size, metric_weights, vgg16, tuple(skip or ()), device, quiet)
     found = run.measure(_find(ctx, words) if make is None else _make(ctx, words, make, given, run))
     if markdown is not None:
         _write(markdown, found.to_markdown())
-    terminal.print_json(found.to_json()) if json else typer.echo(found.to_markdown(rows=False), nl=False)
+    terminal.print_json(found.to_json()) if json else terminal.say(found.to_markdown(rows=False), nl=False)
 
 
 class _Run:
     """The flags that say how pictures are measured, checked before any picture is made."""
 
     def __init__(
-        self, network: str, size: str, weights: Path | None, skip: tuple[str, ...], device: str, quiet: bool
+        self,
+        network: str,
+        size: str,
+        weights: Path | None,
+        vgg16: Path | None,
+        skip: tuple[str, ...],
+        device: str,
+        quiet: bool,
     ) -> None:
         from impasto.evaluation import Extras, load_loss_network
         from impasto.images.tensors import parse_size
@@ -113,7 +132,7 @@ class _Run:
         self.size, self.device, self.quiet = parse_size(size), pick_device(device), quiet
         self.network = load_loss_network(network, self.device)
         names = tuple("artfid_like" if name == "artfid" else name for name in skip)
-        self.extras = Extras(weights or _torch_cache(), self.network, skip=names, device=self.device)
+        self.extras = Extras(weights or _torch_cache(), self.network, skip=names, vgg16=vgg16, device=self.device)
 
     def measure(self, pairs: list[Pair]) -> Evaluation:
         """Measure the pictures of `pairs`."""

@@ -53,7 +53,7 @@ def export(
         from impasto.server.browser_files import write_browser_files, write_pair
 
         result["files"] = (write_browser_files if browser else write_pair)(check_needs(model), target)
-    terminal.print_json(result) if json else typer.echo(result["output"])
+    terminal.print_json(result) if json else terminal.say_path(result["output"])
 
 
 def check_folder(path: Path, force: bool) -> Path:

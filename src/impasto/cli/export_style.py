@@ -59,4 +59,4 @@ def export_style(
     assert isinstance(model, GeneratedNetworks)
     (known,) = model.encode_styles([given], size or USUAL_SIZE)
     save_style(model.generate(known), target)
-    terminal.print_json(describe_card(target)) if json else typer.echo(str(target))
+    terminal.print_json(describe_card(target)) if json else terminal.say_path(target)

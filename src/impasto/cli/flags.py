@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from impasto.commands import first_look
+
 if TYPE_CHECKING:
     pass
 
@@ -20,8 +22,7 @@ OutputFlag = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE
 
 def _complete_method(incomplete: str) -> list[str]:
     """The methods that begin so, for the shell; found without loading one."""
-    folder = Path(__file__).parent.parent / "methods"
-    return sorted(path.stem for path in folder.glob(f"{incomplete}*.py") if not path.stem.startswith("_"))
+    return [name for name in first_look.method_names() if name.startswith(incomplete)]
 
 
 MethodFlag = Annotated[
@@ -46,7 +47,20 @@ SizeFlag = Annotated[
 StyleSizeFlag = Annotated[
     int | None, typer.Option(metavar="N", help="Longer side at which paintings are looked at; default: the result's.")
 ]
-StrengthFlag = Annotated[float | None, typer.Option(metavar="0...1", help="How much of the style; default: 1.")]
+
+
+def read_share(text: str) -> float:
+    """Read 0.7 or 70% as a number; raises a usage error that says how to write it."""
+    percent = text.strip().endswith("%")
+    try:
+        return float(text.strip().removesuffix("%")) / (100 if percent else 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number; write 0.7 or 70%") from None
+
+
+StrengthFlag = Annotated[
+    float | None, typer.Option(metavar="0...1", parser=read_share, help="How much of the style; default: 1.")
+]
 KeepColorFlag = Annotated[
     str | None,
     typer.Option(metavar="MODE", help="Keep the photo's colours: off, luminance, lab, histogram or covariance."),

@@ -80,17 +80,17 @@ def _look(
         facts |= {"shape": list(found.features.shape), "strongest": found.strongest[:count]}
         terminal.print_json({**facts, "correlated": [list(pair) for pair in pairs], "gram": found.gram.tolist()})
         return
-    typer.echo(f"{out.target}\n{gram.target}")
+    terminal.say(f"{out.target}\n{gram.target}")
     for one, other, value in pairs:
-        typer.echo(f"channels {one} and {other}: correlation {value:+.3f}", err=True)
+        terminal.say(f"channels {one} and {other}: correlation {value:+.3f}", err=True)
 
 
 def _show(table: list[Layer]) -> None:
-    typer.echo(f"{'layer':<12} {'output':>14} {'parameters':>12} {'multiply-adds':>14} {'field':>6} {'stride':>6}")
+    terminal.say(f"{'layer':<12} {'output':>14} {'parameters':>12} {'multiply-adds':>14} {'field':>6} {'stride':>6}")
     for row in table:
         facts = row.to_json()
         shape = "x".join(map(str, row.shape))
-        parts = f"{row.parameters:>12,} {row.multiply_adds:>14,} {facts['receptive_field']:>6} {row.stride:>6}"
-        typer.echo(f"{row.name:<12} {shape:>14} {parts}")
+        parts = f"{row.parameters:>12,} {row.multiply_adds:>14,} {told['receptive_field']:>6} {row.stride:>6}"
+        terminal.say(f"{row.name:<12} {shape:>14} {parts}")
     totals = sum(row.parameters for row in table), sum(row.multiply_adds for row in table)
-    typer.echo(f"{'all':<12} {'':>14} {totals[0]:>12,} {totals[1]:>14,}")
+    terminal.say(f"{'all':<12} {'':>14} {totals[0]:>12,} {totals[1]:>14,}")

@@ -111,7 +111,7 @@ def invert(
     facts = {"pictures": files, "backbone": backbone, "size": size, "seed": seed, "inversions": _describe(found)}
     made = network_command.make_record("invert", options, network, **facts)
     out.write(picture, made)
-    terminal.print_json({"output": str(out.target), **made}) if run.json else typer.echo(str(out.target))
+    terminal.print_json({"output": str(out.target), **made}) if run.json else terminal.say_path(out.target)
     network_command.tell_interrupted(any(one.result.interrupted for one in found))
 
 

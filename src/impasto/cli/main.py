@@ -36,9 +36,12 @@ from impasto.cli.transfer import fit, predict
 from impasto.cli.video import video
 from impasto.cli.web import web
 from impasto.commands.arguments import OpenCommand
+from impasto.commands.terminal import say
 from impasto.errors import ImpastoError, is_out_of_memory
+from impasto.escaping import one_line
+from impasto.ops.processor import KERNELS, settle_threads
 
-DONE, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+DONE, BROKEN, MISTAKE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
 
 app = typer.Typer(
@@ -112,6 +115,9 @@ def transfer_help(ctx: typer.Context) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 1 for a fault of ours, 2 for a user's mistake, 130 after Ctrl-C."""
     _log_to_stderr()
+    KERNELS.special = os.environ.get("IMPASTO_KERNELS", "") != "torch"
+    if "torch" not in sys.modules:  # OpenMP reads it once
+        settle_threads(os.environ, shared="serve" in (sys.argv[1:] if argv is None else argv)[:1])
     try:
         code = app(args=None if argv is None else list(argv), prog_name="impasto", standalone_mode=False)
         return code if isinstance(code, int) else DONE
@@ -121,18 +127,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(cast(Any, error).format_message())
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # who reads the output has enough of it
+        _leave_stdout()
+        return UNREAD
     except Exception as error:
         if is_out_of_memory(error):
             return _fail("not enough memory for this: try a smaller --size")
         return _confess(error)
 
 
+def _leave_stdout() -> None:
+    """Keep Python from writing what is left to a pipe that nobody reads."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
+
+
 def _fail(message: str) -> int:
-    return _say(f"error: {' '.join(message.split())}", MISTAKE)
+    return _say(f"error: {one_line(message)}", MISTAKE)
 
 
 def _say(message: str, code: int) -> int:
-    typer.echo(message, err=True)
+    say(message, err=True)
     return code
 
 
@@ -140,8 +157,7 @@ def _confess(error: Exception) -> int:
     """Tell of a fault of ours in a line or two; the traceback only with IMPASTO_DEBUG=1."""
     if os.environ.get("IMPASTO_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error, file=sys.stderr)
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    typer.echo(f"error: this should not have happened: {text}", err=True)
+    say(f"error: this should not have happened: {one_line(f'{type(error).__name__}: {error}')}", err=True)
     return _say("Please report it with the command and what it prints when IMPASTO_DEBUG=1 is set.", BROKEN)
 
 
@@ -150,7 +166,7 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        typer.echo(prefix + " ".join(record.getMessage().split()), err=True)
+        say(prefix + one_line(record.getMessage()), err=True)
 
 
 def _log_to_stderr() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import terminal
+from impasto.commands import first_look, terminal
 from impasto.commands.methods_table import _show_method, describe_method, summarize
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def methods(
     json: flags.JsonFlag = False,
 ) -> None:
     """List the methods, or one method's options with their types, ranges and defaults."""
+    first_look.check_method(name)
     from impasto.methods import find_method, list_methods
 
     if name is not None:
@@ -31,6 +32,6 @@ def methods(
         return
     for method in known:
         about = summarize(method)
-        typer.echo(f"{about['name']:<12} {about['kind']:<13} {about['summary']}")
-        typer.echo(f"{'':<12} presets: {', '.join(about['presets'])}")
-    typer.echo("\nimpasto methods NAME lists a method's options")
+        terminal.say(f"{about['name']:<12} {about['kind']:<13} {about['summary']}")
+        terminal.say(f"{'':<12} presets: {', '.join(about['presets'])}")
+    terminal.say("\nimpasto methods NAME lists a method's options")

@@ -71,6 +71,10 @@ def serve(
     terminal.be_quiet(quiet)
     words = list(ctx.args)
     _check_extras()
+    from impasto.server.wire import process_context
+
+    if words != ["--limits"]:
+        process_context()
     from impasto.server.limits import Limits
 
     if words == ["--limits"]:
@@ -101,6 +105,16 @@ def _ending_well() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _log_faults() -> None:
+    """Let what goes wrong in the server reach stderr with its traceback, as its answers promise."""
+    from impasto.server.worker import SafeFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("impasto.server")
+    logger.handlers, logger.propagate = [handler], False
 
 
 def _log_access(path: Path | None) -> None:
@@ -156,6 +170,7 @@ def _choose_token(host: str, word: str | None, file: Path | None) -> str:
 
 def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: bool, json: bool) -> None:
     """Serve until Ctrl-C or SIGTERM."""
+    _log_faults()
     own = folder / "page"
     own.mkdir()
     os.environ |= {"GRADIO_TEMP_DIR": str(own), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
@@ -166,7 +181,7 @@ def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: b
     from impasto.server.studio import Studio
 
     def announce() -> None:
-        terminal.print_json({"url": place.url, "devices": devices}, line=True) if json else typer.echo(place.url)
+        terminal.print_json({"url": place.url, "devices": devices}, line=True) if json else terminal.say(place.url)
 
     studio = Studio(devices, limits, folder)
     try:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting.")]
 CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card, or a built-in style by its name.")]
@@ -59,7 +59,7 @@ def extract(
     }
     style = model.encode_style(fitted)
     save_style(Style(style, style.kind, info), target)
-    terminal.print_json(describe_card(target)) if json else typer.echo(str(target))
+    terminal.print_json(describe_card(target)) if json else terminal.say_path(target)
 
 
 def show(card: CardWord, json: flags.JsonFlag = False) -> None:
@@ -69,11 +69,11 @@ def show(card: CardWord, json: flags.JsonFlag = False) -> None:
         terminal.print_json(about)
         return
     kinds = " and ".join((about["kind"], *about["others"]))
-    typer.echo(f"{card}: {kinds}, {about['bytes'] / 1000:.0f} kB")
+    terminal.say(f"{card}: {kinds}, {about['bytes'] / 1000:.0f} kB")
     for name, value in about["info"].items():
-        typer.echo(f"  {name}: {value}")
+        terminal.say(f"  {name}: {value}")
     for name, shape in about["tensors"].items():
-        typer.echo(f"  {name}  {'x'.join(map(str, shape))}")
+        terminal.say(f"  {name}  {'x'.join(map(str, shape))}")
 
 
 def describe_card(card: Path) -> dict[str, Any]:
@@ -105,18 +105,15 @@ def styles(method: flags.MethodFlag = None, json: flags.JsonFlag = False) -> Non
         return
     width = max((len(about["name"]) for about in known), default=0)
     for about in known:
-        about_work = (
-            f"{about['artist']} ({about['years']}), {about['title']}, {about['year']}" if "years" in about else ""
-        )
-        typer.echo(f"{about['name']:<{width}}  {about_work}".rstrip())
+        told = f"{about['artist']} ({about['years']}), {about['title']}, {about['year']}" if "years" in about else ""
+        terminal.say(f"{about['name']:<{width}}  {told}".rstrip())
     chosen = "" if method is None else f" -m {method}"
-    typer.echo(f"\nimpasto stylize photo.jpg --style NAME{chosen} repaints a photo in one of them")
+    terminal.say(f"\nimpasto stylize photo.jpg --style NAME{chosen} repaints a photo in one of them")
 
 
 def _known_styles(method: str | None) -> list[dict[str, Any]]:
     """Name and description of the built-in styles, or, of a method that knows no others, of those."""
-    from impasto.stylizers.styles import built_in_styles, load_style
-
+    first_look.check_method(method)
     if method is not None:
         from impasto.methods import find_method, load
         from impasto.stylizers.fixed_styles import LearnedStyles
@@ -125,4 +122,4 @@ def _known_styles(method: str | None) -> list[dict[str, Any]]:
             model = load(method)
             assert isinstance(model, LearnedStyles)
             return [{"name": name, **style.info} for name, style in model.learned.items()]
-    return [{"name": name, **load_style(card).info} for name, card in built_in_styles().items()]
+    return first_look.built_in_styles()

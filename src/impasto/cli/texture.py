@@ -127,12 +127,12 @@ def _finish(out: Output, made: _Made, json: bool) -> None:
 
     found = {"output": str(out.target), **made.record}
     if made.image is None:
-        typer.echo("dry run: nothing was written", err=True)
+        terminal.say("dry run: nothing was written", err=True)
         found["dry_run"] = True
     else:
         out.write(made.image, made.record)
         found["seconds"] = round(made.seconds, 3)
-    terminal.print_json(found) if json else typer.echo(str(out.target))
+    terminal.print_json(found) if json else terminal.say_path(out.target)
     network_command.tell_interrupted(made.interrupted)
 
 
@@ -147,7 +147,7 @@ def _list(weights: Path | None, json: bool) -> None:
         terminal.print_json([{"name": name, "work": works.get(name)} for name in names])
         return
     for name in names:
-        typer.echo(f"{name:<12} {works.get(name, '')}".rstrip())
+        terminal.say(f"{name:<12} {works.get(name, '')}".rstrip())
 
 
 def _are_pictures(words: list[str], weights: Path | None) -> bool:

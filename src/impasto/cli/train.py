@@ -52,4 +52,4 @@ def train(
     built = command.build(training, options, pictures)
     run = command.dry_run if dry_run else command.run
     result = run(built, pictures, options, folder, resume=resume, log=log)
-    terminal.print_json(result) if json else typer.echo(result["output"])
+    terminal.print_json(result) if json else terminal.say_path(result["output"])

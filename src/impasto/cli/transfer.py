@@ -59,8 +59,8 @@ def fit(
         raise ImpastoError(f"name one folder of class folders: impasto transfer fit FOLDER -o RUN, not {len(found)}")
     options = FitOptions.parse(values, "transfer fit")
     plan = transfer_fit.plan(Path(found[0]), options, output, device, resume=resume, force=force)
-    result = transfer_fit.dry_run(plan) if dry_run else transfer_fit.run(plan, resume=resume, log=log, quiet=quiet)
-    terminal.print_json(result) if json else typer.echo(result["output"])
+    result = transfer_fit.rehearse(plan) if dry_run else transfer_fit.run(plan, resume=resume, log=log, quiet=quiet)
+    terminal.print_json(result) if json else terminal.say_path(result["output"])
 
 
 def predict(
@@ -90,6 +90,6 @@ def predict(
         named = {model.classes[int(i)]: float(p) for p, i in zip(best.values, best.indices, strict=True)}
         results.append({"file": path, "classes": named})
         if not json:
-            typer.echo(f"{path}: {', '.join(f'{name} {chance:.1%}' for name, chance in named.items())}")
+            terminal.say(f"{path}: {', '.join(f'{name} {chance:.1%}' for name, chance in named.items())}")
     if json:
         terminal.print_json({"classifier": model.name, "digest": model.digest, "pictures": results})

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, terminal
+from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.commands import arguments, first_look, terminal
 
 VideoWord = Annotated[str | None, typer.Argument(metavar="VIDEO", help="The video.")]
 OutputFlag = Annotated[
@@ -17,12 +17,18 @@ OutputFlag = Annotated[
 ]
 SmoothFlag = Annotated[
     float | None,
-    typer.Option(metavar="0...1", help="Memory of the content's moments, for one-pass methods; default: 0.9."),
+    typer.Option(
+        metavar="0...1",
+        parser=flags.read_share,
+        help="Memory of the content's moments, for one-pass methods; default: 0.9.",
+    ),
 ]
 FlowFlag = Annotated[
     float | None,
     typer.Option(
-        metavar="0...1", help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV."
+        metavar="0...1",
+        parser=flags.read_share,
+        help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV.",
     ),
 ]
 FlowByFlag = Annotated[
@@ -81,9 +87,9 @@ def video(
     Finished frames lie in a hidden folder beside the result until it is written, so that the same command goes on after
     an interruption. The method's options are flags, too.
     """
-    terminal.be_quiet(reporting.quiet)
-    from impasto.commands import video as command
-    from impasto.commands.recipe_from_flags import make_recipe
+    terminal.be_quiet(told.quiet)
+    first_look.look_at(content, styles, wishes.style, wishes.method, video=True)
+    from impasto.commands import video as cli_video_run
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
@@ -92,5 +98,5 @@ def video(
     work = command.plan(
         recipe, places, device, runtime, max_memory, force=force, record=reporting.record, quiet=reporting.quiet
     )
-    result = command.dry_run(work) if reporting.dry_run else command.paint_video(work, quiet=reporting.quiet)
-    terminal.print_json(result) if reporting.json else typer.echo(result["output"])
+    result = cli_video_run.rehearse(work) if told.dry_run else cli_video_run.paint_video(work, quiet=told.quiet)
+    terminal.print_json(result) if told.json else terminal.say_path(result["output"])

@@ -28,4 +28,4 @@ def web(folder: FolderWord, json: flags.JsonFlag = False) -> None:
         raise ImpastoError(f"{folder}: the folder {folder.parent} does not exist; make it first")
     size = copy_site(folder)
     result = {"output": str(folder), "bytes": size}
-    terminal.print_json(result) if json else typer.echo(result["output"])
+    terminal.print_json(result) if json else terminal.say_path(result["output"])

@@ -13,7 +13,7 @@ import torch
 import typer
 from pydantic import Field
 
-from impasto.commands import train
+from impasto.commands import terminal, train
 from impasto.commands.arguments import check_target
 from impasto.commands.network_command import one_picture, read_options
 from impasto.errors import ImpastoError
@@ -134,7 +134,7 @@ class _Adaptation(MethodTask):
 
 def dry_run(plan: AdaptPlan) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
-    typer.echo(f"dry run: {plan.options.steps} steps; nothing was written", err=True)
+    terminal.say(f"dry run: {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
 
@@ -149,7 +149,7 @@ def run(plan: AdaptPlan) -> dict[str, Any]:
         except KeyboardInterrupt:
             watch.ended = INTERRUPTED
     if watch.last is None:
-        typer.echo("interrupted: nothing was written", err=True)
+        terminal.say("interrupted: nothing was written", err=True)
         raise typer.Exit(130)
     _write(plan, watch)
     if watch.ended != DONE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand
 
-from impasto.errors import ImpastoError, OptionError
+from impasto.commands import terminal
+from impasto.errors import ImpastoError, OptionError, nearest
 
 if TYPE_CHECKING:
     from impasto.options import Options
@@ -35,7 +36,7 @@ class OpenCommand(TyperCommand):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("interrupted: nothing was written", err=True)
+            terminal.say("interrupted: nothing was written", err=True)
             raise typer.Exit(130) from None
 
 
@@ -92,8 +93,8 @@ def _find_field(flag: str, options: type[Options]) -> tuple[str | None, bool | N
 
 def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, listing: str) -> str:
     own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
-    near = difflib.get_close_matches(flag, [*own, *map(flag_of, options.model_fields)], n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    near = nearest(flag, [*own, *map(flag_of, options.model_fields)], 3)
+    hint = f"{near};"
     theirs = [] if owner.startswith("train ") else _methods_with(flag)
     if theirs:
         hint = f", but {' and '.join(theirs)} has: add -m {theirs[0]};"
@@ -119,18 +120,30 @@ def given(**values: Any) -> dict[str, Any]:
 
 def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Path:
     """`path` if a file may and can be written there; raises ImpastoError otherwise, before any work is done."""
-    import tempfile
-
     if suffixes and path.suffix.lower() not in suffixes:
         raise ImpastoError(f"{path}: the name must end in one of {', '.join(suffixes)}")
-    if path.is_dir():
-        raise ImpastoError(f"{path} is a folder; name a file in it")
-    if path.exists() and not force:
-        raise ImpastoError(f"{path} exists already; use --force to overwrite it, or -o to write elsewhere")
-    if not path.parent.is_dir():
-        raise ImpastoError(f"{path}: the folder {path.parent} does not exist; make it first")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            return path
+        _prove_writable(path, force)
     except OSError as error:
         raise ImpastoError(f"{path} can't be written: {error.strerror}; write it elsewhere with -o") from None
+    return path
+
+
+def _prove_writable(path: Path, force: bool) -> None:
+    """Raise ImpastoError or OSError unless a file of this name can be made, or replaced if `force` is set."""
+    import tempfile
+
+    if path.is_dir():
+        raise ImpastoError(f"{path} is a folder; name a file in it")
+    there = path.exists()
+    if there and not force:
+        raise ImpastoError(f"{path} exists already; use --force to overwrite it, or -o to write elsewhere")
+    if there and not path.is_file():
+        raise ImpastoError(f"{path} is a device, a pipe or a socket; name a file")
+    if not path.parent.is_dir():
+        raise ImpastoError(f"{path}: the folder {path.parent} does not exist; make it first")
+    with tempfile.TemporaryFile(dir=path.resolve().parent):
+        pass
+    if not there and not path.is_symlink():  # some names can't be had where others can: too long, or with a colon
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        path.unlink()

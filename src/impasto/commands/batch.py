@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,20 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import typer
-
+from impasto.atomic import LEFTOVER
 from impasto.batch.pipeline import Outcomes
-from impasto.batch.plan import BatchPlan, Item
+from impasto.batch.plan import Item, Plan
+from impasto.commands import terminal
 from impasto.commands.progress import Count, count
 from impasto.commands.terminal import print_json
 from impasto.errors import ImpastoError
 from impasto.progress import Step
-from impasto.runs.record import sidecar
 from impasto.runs.remote_files import clear_remote, is_remote, make_folder, names_in, url_of
 
 FAILED, INTERRUPTED = 1, 130
 PAUSE = 1.0
-LEFTOVER = re.compile(r"\.impasto-[0-9a-f]{16}\.tmp")
 
 Signature = tuple[int, int]
 
@@ -48,7 +45,7 @@ def dry_run(plan: BatchPlan, *, json: bool) -> int:
     todo = [item for item in items if plan.force or not item.is_in(there, plan.record)]
     for item in todo:
         _tell(json, "planned", item)
-    typer.echo(f"dry run: {len(todo)} pictures to make, {len(items) - len(todo)} are there already", err=True)
+    terminal.say(f"dry run: {len(todo)} pictures to make, {len(items) - len(todo)} are there already", err=True)
     return 0
 
 
@@ -75,7 +72,7 @@ def _tell(json: bool, status: str, item: Item, **more: Any) -> None:
         line = {"status": status, "output": url_of(item.target), "content": url_of(item.content), "styles": styles}
         print_json({**line, **more}, line=True)
     elif status in ("done", "planned"):
-        typer.echo(url_of(item.target))
+        terminal.say_path(url_of(item.target))
 
 
 @contextmanager
@@ -111,11 +108,9 @@ def _claimed(plan: BatchPlan, run: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _clear(plan: BatchPlan) -> None:
-    besides = [beside.name for item in plan.items() if (beside := sidecar(item.target))]
-    pattern = "|".join([LEFTOVER.pattern, *(rf"\.{re.escape(name)}\.\w{{8}}" for name in besides)])
+def _clear(plan: Plan) -> None:
     for path in plan.output.iterdir():
-        if re.fullmatch(pattern, path.name):
+        if LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -15,6 +15,9 @@ from impasto.errors import ImpastoError
 from impasto.feedforward.tile_size import budget, free_memory
 from impasto.methods import find_method, list_methods
 from impasto.networks.layers import in_half
+from impasto.ops.cpu_kernels import describe_kernels
+from impasto.ops.memory import name_bytes
+from impasto.ops.processor import KERNELS, describe_threads, find_cores
 from impasto.runs import runtime_choice
 from impasto.weights.files import resolve
 
@@ -54,23 +57,21 @@ def _software() -> list[Finding]:
 
 
 def _processor() -> list[Finding]:
-    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
-    few = threads < cores // 2
-    used = Finding(
-        not few,
-        "processor",
-        f"{cores} logical cores, {threads} threads used, {torch.backends.cpu.get_cpu_capability()}",
-        "more threads: unset OMP_NUM_THREADS or set it to the number of cores" if few else "",
-    )
+    cores, threads = find_cores().usable, torch.get_num_threads()
+    few, many = threads < cores // 2, threads > cores
+    remedy = f"set OMP_NUM_THREADS={cores}" if many else "unset OMP_NUM_THREADS" if few else ""
+    text = f"{describe_threads(os.environ)}, {threads} threads used, {torch.backends.cpu.get_cpu_capability()}"
+    used = Finding(not (few or many), "processor", text, remedy)
     half = in_half(torch.device("cpu"), "auto")
     text = "used by --precision auto" if half else "not in this processor; fp32 is used"
-    return [used, Finding(half, "bfloat16", text)]
+    plain = "" if KERNELS.special else "unset IMPASTO_KERNELS"
+    return [used, Finding(KERNELS.special, "kernels", describe_kernels(), plain), Finding(half, "bfloat16", text)]
 
 
 def _graphics() -> list[Finding]:
     if torch.cuda.is_available():
         name, free = torch.cuda.get_device_name(0), free_memory(torch.device("cuda"))
-        return [Finding(True, "GPU", f"{name}, {free / 1e9:.1f} GB free; used by --device auto")]
+        return [Finding(True, "GPU", f"{name}, {name_bytes(free)} free; used by --device auto")]
     if torch.backends.mps.is_available():
         return [Finding(True, "GPU", "Apple's, by mps; used by --device auto")]
     reason = "torch was built without CUDA" if torch.version.cuda is None else "torch finds none"
@@ -81,8 +82,8 @@ def _graphics() -> list[Finding]:
 def _memory() -> list[Finding]:
     cpu = torch.device("cpu")
     free, room = free_memory(cpu), budget(cpu)
-    most = (room.work + room.keep) / 1e9
-    text = f"{free / 1e9:.1f} GB free; features take up to {most:.1f} GB, then photos are tiled"
+    most = name_bytes(room.work + room.keep)
+    text = f"{name_bytes(free)} free; features take up to {most}, then photos are tiled"
     small = free < 1_500_000_000
     return [Finding(not small, "memory", text, "close other programs, or use a smaller --size" if small else "")]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-import typer
-
-from impasto.commands import arguments
+from impasto.commands import arguments, terminal
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -55,12 +53,12 @@ def _choices(field: FieldInfo) -> list[str]:
 
 def _show_method(method: type[Stylizer]) -> None:
     about = summarize(method)
-    typer.echo(f"{about['name']}: {about['summary']}\n\nOptions, as flags of `impasto stylize -m {about['name']}`:")
+    terminal.say(f"{about['name']}: {about['summary']}\n\nOptions, as flags of `impasto stylize -m {about['name']}`:")
     show_options(method.Options)
-    typer.echo("\nPresets, by --preset NAME, and what they change:")
+    terminal.say("\nPresets, by --preset NAME, and what they change:")
     for name, values in method.presets.items():
         changes = ", ".join(f"{option.replace('_', '-')}={shown(value)}" for option, value in values.items())
-        typer.echo(
+        terminal.say(
             textwrap.fill(f"{name}: {changes or 'nothing'}", 100, initial_indent="  ", subsequent_indent="      ")
         )
 
@@ -70,8 +68,8 @@ def show_options(options: type[Options]) -> None:
     for entry in describe_options(options):
         limits = " and ".join(f"{LIMITS[key]} {limit:g}" for key, limit in entry["range"].items())
         allowed = " | ".join(entry["choices"]) or ", ".join(filter(None, (entry["type"], limits)))
-        typer.echo(f"  {entry['flag']}  {allowed}; default {shown(entry['default'])}")
-        typer.echo(f"      {entry['help']}")
+        terminal.say(f"  {entry['flag']}  {allowed}; default {shown(entry['default'])}")
+        terminal.say(f"      {entry['help']}")
 
 
 def shown(value: Any) -> str:

@@ -12,6 +12,7 @@ import typer
 from torch import Tensor
 
 from impasto import __version__
+from impasto.commands import terminal
 from impasto.commands.arguments import check_target, take_flags
 from impasto.errors import ImpastoError
 from impasto.images.files import WRITABLE, read_image
@@ -109,5 +110,5 @@ def one_picture(words: list[str], usage: str) -> str:
 def tell_interrupted(interrupted: bool) -> None:
     """Say that Ctrl-C came before the last step, and end with exit code 130."""
     if interrupted:
-        typer.echo("interrupted: what was written is the best so far", err=True)
+        terminal.say("interrupted: what was written is the best so far", err=True)
         raise typer.Exit(130)

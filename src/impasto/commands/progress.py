@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import typer
-
+from impasto.commands import terminal
+from impasto.escaping import printable
 from impasto.progress import OnStep, Step, Watch, ignore
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def count(title: str, total: int, quiet: bool, *, done: int = 0, pause: float = 
 def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
     """A bar of rich's and how text is escaped for it."""
     from rich.console import Console
-    from rich.markup import escape
+    from rich.markup import escape as escape_markup
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -123,7 +123,7 @@ def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        yield bar, escape
+        yield bar, lambda text: escape_markup(printable(text))
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def counting(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
         def tell(done: int, total: int) -> None:
             if not quiet and done * 10 // total > (done - 1) * 10 // total:
-                typer.echo(f"{title}: {done} of {total}", err=True)
+                terminal.say(f"{title}: {done} of {total}", err=True)
 
         yield tell
         return
@@ -150,5 +150,5 @@ def counting(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(printable(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -12,7 +12,7 @@ import typer
 from impasto.commands.arguments import take_flags
 from impasto.errors import ImpastoError
 from impasto.methods import find_method
-from impasto.runs.record import Recipe, check_recipe, find_style, read_recipe
+from impasto.runs.record import Recipe, check_recipe, find_painting, find_style, read_recipe
 from impasto.stylizers.fixed_styles import LearnedStyles
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,12 @@ def make_recipe(
         raise ImpastoError(f"{recipe} records a contact sheet: use it with impasto sweep --recipe {recipe}")
     learned = issubclass(find_method(merged.method), LearnedStyles)
     named = [find_style(name, learned=learned) for name in names]
+    paintings = [find_painting(word, learned=learned) for word in files[1:]]
     known = merged.model_dump()
     if files:
         known["content"] = files[0]
     if files[1:] or named:
-        known["styles"] = (*map(Path, files[1:]), *named)
+        known["styles"] = (*paintings, *named)
         if len(known["styles"]) != len(merged.styles) and "style_weights" not in given:
             known["style_weights"] = None
     return check_recipe(Recipe.parse(known, ctx.command.name or "impasto"))

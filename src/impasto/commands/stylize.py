@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from torch import Tensor
 
+from impasto.commands import recipe_from_flags, terminal
 from impasto.commands.arguments import check_target
 from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
@@ -16,7 +17,7 @@ from impasto.progress import OnStep, Step, Watch, ignore
 from impasto.runs import runtime_choice
 from impasto.runs.forecast import forecast, tell
 from impasto.runs.painting import Job, note_size, note_weights, outcome, pick_device, prepare, read_inputs
-from impasto.runs.record import LONGEST_STEM, Recipe, make_record, sidecar, write_recorded
+from impasto.runs.record import Recipe, file_stem, make_record, sidecar, write_recorded
 from impasto.weights.checkpoints import Checkpoint
 
 PASSING = ("versions", "device", "runtime", "statistics", "tile")
@@ -27,8 +28,8 @@ def choose_target(recipe: Recipe, output: Path | None, *, force: bool, record: b
     """Where the picture goes, by default CONTENT-STYLE.png here; raises ImpastoError if it can't be written there."""
     if recipe.content is None:
         raise ImpastoError("a recipe without a photo makes no picture")
-    stems = "-".join(path.stem for path in (recipe.content, *recipe.styles))[:LONGEST_STEM]
-    target = check_target(output or Path(f"{stems}{ending}.png"), force, WRITABLE)
+    stem = file_stem(*(path.stem for path in (recipe.content, *recipe.styles)))
+    target = check_target(output or Path(f"{stem}{ending}.png"), force, WRITABLE)
     beside = sidecar(target)
     if record and beside is not None:
         check_target(beside, force)
@@ -86,7 +87,7 @@ def dry_run(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
     found = forecast(job)
     estimate = f"; {tell(found)}" if found else ""
     by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"
-    typer.echo(f"dry run: {title(job)} on {job.model.device.type}{by}{estimate}; nothing was written", err=True)
+    terminal.say(f"dry run: {title(job)} on {job.model.device.type}{by}{told}; nothing was written", err=True)
     record = make_record(job.recipe, job.model, job.size, target.parent)
     return {"output": str(target), **record, "forecast": found, "dry_run": True}
 
@@ -109,6 +110,6 @@ def write(job: Job, image: Tensor, target: Path, watch: Watch, *, record: bool, 
     if job.model.interrupted:
         made["interrupted"] = watch.steps
         more = "; the same command goes on" if job.model.checkpoint is not None else ""
-        typer.echo(f"interrupted after {watch.steps} steps: this is the best picture so far{more}", err=True)
+        terminal.say(f"interrupted after {watch.steps} steps: this is the best picture so far{more}", err=True)
     write_recorded(image, target, made if record else None, alpha=job.alpha, overwrite=force)
     return {"output": str(target), **made}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import typer
 from torch import Tensor
 
+from impasto.commands import recipe_from_flags, terminal
 from impasto.commands.arguments import flag_of
 from impasto.commands.progress import progress
 from impasto.commands.stylize import title
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.images.contact_sheet import contact_sheet
 from impasto.methods import find_method
 from impasto.options import Options
@@ -41,9 +41,8 @@ def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tup
     flag, _, values = text.partition("=")
     name = flag.strip().removeprefix("--").replace("-", "_")
     if name not in COMMON and name not in options.model_fields:
-        near = difflib.get_close_matches(name, [*COMMON, *options.model_fields], n=3)
-        hint = f"did you mean {' or '.join(flag_of(n)[2:] for n in near)}? " if near else ""
-        raise OptionError(f"--vary: {owner} has no option {flag!r}; {hint}see `impasto methods {owner}`")
+        near = nearest(flag.strip().removeprefix("--"), [flag_of(n)[2:] for n in [*COMMON, *options.model_fields]])
+        raise OptionError(f"--vary: {owner} has no option {flag!r}{near}; see `impasto methods {owner}`")
     lists = name not in COMMON and "tuple" in str(options.model_fields[name].annotation)
     found = tuple(part.strip() for part in values.split(";" if lists else ",") if part.strip())
     if not found:
@@ -90,7 +89,7 @@ def plan_sheet(recipe: Recipe, device: str) -> SheetPlan:
 
 def dry_run_sheet(plan: SheetPlan, target: Path, **ignored: Any) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
-    typer.echo(f"dry run: {len(plan.cells)} times {title(plan.job(plan.cells[0]))}; nothing was written", err=True)
+    terminal.say(f"dry run: {len(plan.cells)} times {title(plan.job(plan.cells[0]))}; nothing was written", err=True)
     return {"output": str(target), "cells": [_named(values) for values in plan.cells], "dry_run": True}
 
 
@@ -112,7 +111,7 @@ def paint_sheet(plan: SheetPlan, target: Path, *, cell: int, quiet: bool, record
     if not sheet.reports:
         raise KeyboardInterrupt
     if sheet.interrupted:
-        typer.echo(f"interrupted: {len(sheet.reports)} of {len(plan.cells)} pictures are on the sheet", err=True)
+        terminal.say(f"interrupted: {len(sheet.reports)} of {len(plan.cells)} pictures are on the sheet", err=True)
     first = plan.job(plan.cells[0])
     made = make_record(plan.recipe, first.model, first.size, target.parent)
     made |= {"options": plan.recipe.options, "size": plan.recipe.size}

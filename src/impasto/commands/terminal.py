@@ -1,15 +1,16 @@
-"""Output of commands: JSON on stdout, quiet mode."""
+"""Output of commands: text and JSON on stdout and stderr, made safe to show; quiet mode."""
 
 from __future__ import annotations
 
-import json
 import logging
-from typing import TYPE_CHECKING, Any
+import os
+import sys
+from typing import Any
 
 import typer
 
-if TYPE_CHECKING:
-    pass
+from impasto.errors import ImpastoError
+from impasto.escaping import printable, to_json
 
 
 def be_quiet(quiet: bool) -> None:
@@ -18,6 +19,32 @@ def be_quiet(quiet: bool) -> None:
         logging.getLogger("impasto").setLevel(logging.WARNING)
 
 
+def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text; what a terminal could take for a command is escaped. Raises ImpastoError if stdout is full."""
+    try:
+        typer.echo(printable(text, keep="\n\t"), err=err, nl=nl)
+    except UnicodeEncodeError:  # a stream in a narrow encoding
+        typer.echo(printable(text, keep="\n\t").encode("ascii", "backslashreplace").decode(), err=err, nl=nl)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if not err:
+            reason = error.strerror or error
+            raise ImpastoError(f"standard output can't be written ({reason}), but all files are") from None
+
+
+def say_path(path: object) -> None:
+    """Print the name of a file: its bytes if a program reads them, escaped if a terminal shows them."""
+    text = str(path)
+    buffer = getattr(sys.stdout, "buffer", None)
+    if sys.stdout.isatty() or buffer is None or text == printable(text):
+        say(text)
+        return
+    sys.stdout.flush()
+    buffer.write(os.fsencode(text) + b"\n")
+    buffer.flush()
+
+
 def print_json(value: Any, *, line: bool = False) -> None:
     """Print one JSON object to stdout; line: on a single line."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=None if line else 2, default=str))
+    say(to_json(value, indent=None if line else 2))

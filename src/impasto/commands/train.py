@@ -16,10 +16,10 @@ from typing import Any
 
 import typer
 
-from impasto.commands import methods_table
+from impasto.commands import methods_table, terminal
 from impasto.commands.arguments import take_flags
 from impasto.commands.terminal import print_json
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, nearest
 from impasto.methods import find_training, list_methods
 from impasto.networks.layers import count_parameters
 from impasto.training.loop import CHECKPOINT, Report, Task, Training, TrainOptions, train
@@ -76,6 +76,9 @@ def read_words(ctx: typer.Context, words: list[str]) -> tuple[str, Training, dic
     if name is None or training is None:
         known = list_trainings()
         wrong = "" if name is None else f"{name} has no training; "
+        first = next((word for word in words if not word.startswith("-")), None)
+        if name is None and first is not None:
+            wrong = f"there is no training {first!r}{nearest(first, known)}; "
         raise ImpastoError(f"{wrong}say what to train, one of: {', '.join(known)}, such as: impasto train {known[0]}")
     plain, values = take_flags(ctx, words, training.options, f"train {name}", f"impasto train {name} --list-options")
     if plain != [name]:
@@ -127,7 +130,7 @@ def dry_run(
 ) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     limit = "" if options.minutes is None else f", at most {options.minutes:g} minutes"
-    typer.echo(f"dry run: {task.name}, {options.steps} steps{limit}; nothing was written", err=True)
+    terminal.say(f"dry run: {task.name}, {options.steps} steps{limit}; nothing was written", err=True)
     _tell_skipped(pictures)
     return {**_facts(task, pictures, options, folder), "dry_run": True}
 
@@ -145,7 +148,7 @@ def run(
     try:
         learned = learn(task, pictures, options, folder, resume=resume, log=log)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: {folder / CHECKPOINT} is kept; the same command with --resume goes on", err=True)
+        terminal.say(f"interrupted: {folder / CHECKPOINT} is kept; the same command with --resume goes on", err=True)
         raise typer.Exit(130) from None
     finally:
         _tell_skipped(pictures)

@@ -12,6 +12,7 @@ import torch
 import typer
 
 from impasto.atomic import write_atomically
+from impasto.commands import terminal
 from impasto.commands import train as training_run
 from impasto.commands.progress import counting
 from impasto.errors import OptionError
@@ -73,7 +74,7 @@ def plan(source: Path, options: FitOptions, output: Path | None, device: str, *,
 
 def dry_run(plan: FitPlan) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
-    typer.echo(f"dry run: {plan.options.mode}, {plan.options.steps} steps; nothing was written", err=True)
+    terminal.say(f"dry run: {plan.options.mode}, {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
 
@@ -86,7 +87,7 @@ def run(plan: FitPlan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any
         kept = (
             f": {plan.folder / FEATURES} is kept; the same command goes on" if plan.options.mode == "features" else ""
         )
-        typer.echo(f"interrupted{kept}", err=True)
+        terminal.say(f"interrupted{kept}", err=True)
         raise typer.Exit(130) from None
     pictures = examples, Labels(examples.items, labels=examples.labels)
     torch.manual_seed(plan.options.seed)
@@ -97,7 +98,7 @@ def run(plan: FitPlan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any
     with counting("testing", quiet) as count:
         report = judge(classifier, plan.test, count)
     _write(report, classifier, plan)
-    typer.echo(report.to_markdown(), err=True, nl=False) if not quiet else None
+    terminal.say(report.to_markdown(), err=True, nl=False) if not quiet else None
     facts: dict[str, Any] = {k: learned[k] for k in ("steps", "losses", "seconds", "skipped") if k in learned}
     return {**plan.facts, **facts, **report.to_json()}
 

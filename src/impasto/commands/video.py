@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -18,11 +17,13 @@ from torch import Tensor
 
 from impasto.atomic import write_atomically
 from impasto.batch.painter import Painter
+from impasto.commands import stylize, terminal
 from impasto.commands.arguments import check_target
 from impasto.commands.progress import Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
 from impasto.commands.video_report import measure, paint_strip
 from impasto.errors import ImpastoError, OptionError
+from impasto.escaping import to_json
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import WRITABLE, Picture, open_picture, read_image, write_image
 from impasto.images.flow import estimate_flow, has_flow
@@ -39,6 +40,7 @@ from impasto.images.video import (
 )
 from impasto.images.video import check_target as check_video
 from impasto.methods import find_method
+from impasto.ops.memory import name_bytes
 from impasto.progress import Step
 from impasto.runs import record as record_module
 from impasto.runs.painting import pick_device
@@ -167,8 +169,8 @@ def plan(
     if places.output is not None:
         _check_names(places.output, source, force)
     survey = _survey(source, salvage=places.salvage, quiet=quiet)
-    stems = "-".join(path.stem for path in (source, *recipe.styles))[: record_module.LONGEST_STEM]
-    target = places.output or Path(f"{stems}{default_ending(source, survey)}")
+    stem = record_module.file_stem(*(path.stem for path in (source, *recipe.styles)))
+    target = places.output or Path(f"{stem}{default_ending(source, survey)}")
     _check_names(target, source, force)
     beside = sidecar(target) if record else None
     resumed = _folder(target).exists()
@@ -207,9 +209,7 @@ def _survey(source: Path, *, salvage: bool, quiet: bool) -> Survey:
 def _check_room(target: Path, frames: int, size: tuple[int, int]) -> None:
     needed = frames * size[0] * size[1] * MOST_BYTES_A_PIXEL
     if shutil.disk_usage(target.parent).free < needed:
-        raise ImpastoError(
-            f"{frames} frames may need {needed / 1e9:.1f} GB in {target.parent}: write elsewhere with -o"
-        )
+        raise ImpastoError(f"{frames} frames may need {name_bytes(needed)} in {target.parent}: write elsewhere with -o")
 
 
 def _needs_flow(recipe: Recipe) -> bool:
@@ -245,7 +245,7 @@ def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
 
 def dry_run(work: VideoRun) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
-    typer.echo(f"dry run: {_title(work)}; nothing was written", err=True)
+    terminal.say(f"dry run: {_title(work)}; nothing was written", err=True)
     return {"output": str(work.target), **work.make_record(), "frames": work.survey.frames, "dry_run": True}
 
 
@@ -257,7 +257,7 @@ def paint_video(work: VideoRun, *, quiet: bool) -> dict[str, Any]:
     try:
         frames = _paint_frames(work, done, quiet)
     except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on", err=True)
+        terminal.say("interrupted: the same command goes on", err=True)
         raise typer.Exit(130) from None
     made: dict[str, Any] = {"output": str(work.target), **record, "frames": len(frames)}
     if work.strip is not None:
@@ -275,7 +275,7 @@ def paint_video(work: VideoRun, *, quiet: bool) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+    return (to_json(value, indent=2) + "\n").encode()
 
 
 def _title(work: VideoRun) -> str:

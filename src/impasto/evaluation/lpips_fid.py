@@ -1,4 +1,4 @@
-"""Measures that need weights which impasto does not ship: LPIPS, CFSD, ArtFID; and why one of them can't be had."""
+"""Measures that need weights which impasto does not ship, and why one of them can't be had."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from impasto.errors import WeightsError
 from impasto.evaluation.metrics import STRUCTURE_LAYER, LossNetwork, structure_distance
+from impasto.evaluation.painted import PaintedScore
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import freeze
 from impasto.ops.moments import moments
 from impasto.weights import Weights
 from impasto.weights.torchvision_files import read_state_dict
 
-MEASURES = ("lpips", "cfsd", "artfid_like", "artfid")
-VGG19, ALEXNET, LINEAR, INCEPTION = (
+MEASURES = ("painted", "lpips", "cfsd", "artfid_like", "artfid")
+VGG16, VGG19, ALEXNET, LINEAR, INCEPTION = (
+    "vgg16-397923af.pth",
     "vgg19-dcbb9e9d.pth",
     "alexnet-owt-7be5be79.pth",
     "alex.pth",
@@ -99,7 +101,8 @@ class Extras:
     """The measures for which weights are at hand, and for each of the others why it is missing.
 
     folder: where weights files are looked for, None for nowhere; network: the loss network, which serves for CFSD if it
-    is torchvision's VGG-19; skip: measures not wanted.
+    is torchvision's VGG-19; skip: measures not wanted; vgg16: a file with VGG-16, for `PaintedScore`, instead of
+    torchvision's in `folder`.
     """
 
     def __init__(
@@ -108,11 +111,17 @@ class Extras:
         network: LossNetwork | None = None,
         *,
         skip: Sequence[str] = (),
+        vgg16: Path | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self.device = device
         self.missing = dict.fromkeys(skip, "not asked for")
+        self.painted: PaintedScore | None = (
+            PaintedScore(load_backbone("vgg16", weights=vgg16).to(device))
+            if vgg16 is not None and "painted" not in skip
+            else self._have("painted", self._load_painted)
+        )
         self.lpips: LPIPS | None = self._have("lpips", self._load_lpips)
         self.structure: LossNetwork | None = self._have("cfsd", lambda: self._load_structure(network))
         self.frechet: Frechet | None = self._have("artfid_like", self._load_frechet)
@@ -138,6 +147,9 @@ class Extras:
         if not path.is_file():
             raise WeightsError(f"{name} is not in {self.folder}")
         return path
+
+    def _load_painted(self) -> PaintedScore:
+        return PaintedScore(load_backbone("vgg16", weights=self._find(VGG16)).to(self.device))
 
     def _load_lpips(self) -> LPIPS:
         alexnet = self._find(ALEXNET)

@@ -64,8 +64,9 @@ class _Gauge:
         features = self.network(image, STYLE_LAYERS)
         style = self._style(pair.style)
         if self.extras.frechet is not None:
-            self.extras.collect(image, read_sized(pair.style, self.size).to(self.device))
+            self.extras.collect(image, self._painting(pair))
         lpips, cfsd = self.extras.compare(image, self.content)
+        painted = self.extras.painted
         return Row(
             content=pair.content.stem,
             style=pair.style.stem,
@@ -75,7 +76,11 @@ class _Gauge:
             ssim=ssim(image, self.content),
             lpips=lpips,
             cfsd=cfsd,
+            **(painted.compare(image, self._painting(pair), self.content, str(pair.style)) if painted else {}),
         )
+
+    def _painting(self, pair: Pair) -> Tensor:
+        return read_sized(pair.style, self.size).to(self.device)
 
     def _look_at(self, photo: Path) -> None:
         if photo == self.photo:
@@ -129,4 +134,5 @@ def evaluate(
         fid=fid,
         artfid_like=artfid_like,
         missing=dict(extras.missing),
+        painted_by=extras.painted.network.digest if extras.painted else "",
     )

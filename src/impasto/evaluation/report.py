@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-MEASURED = ("style_loss", "photo_style_loss", "content_loss", "ssim", "lpips", "cfsd")
+PAINTED = ("coverage3", "precision3", "coverage4", "precision4", "moments", "gram", "similarity_gap")
+MEASURED = ("style_loss", "photo_style_loss", *PAINTED, "content_loss", "ssim", "lpips", "cfsd")
 TITLES = {
     "style_loss": "style loss",
     "photo_style_loss": "the photo's own",
     "content_loss": "content loss",
     "ssim": "SSIM",
+    "similarity_gap": "self-similarity",
+    "painted": "coverage, precision",
     "lpips": "LPIPS",
     "cfsd": "CFSD",
     "artfid_like": "ArtFID-like",
@@ -24,7 +27,8 @@ TITLES = {
 class Row:
     """One picture: the names of its photo and painting, and its measures.
 
-    photo_style_loss: the unstylized photo's style loss for the same painting; None: the weights are not at hand.
+    photo_style_loss: the unstylized photo's style loss for the same painting; coverage3 to similarity_gap: see
+    `PaintedScore`. None: the weights are not at hand.
     """
 
     content: str
@@ -35,13 +39,21 @@ class Row:
     ssim: float
     lpips: float | None = None
     cfsd: float | None = None
+    coverage3: float | None = None
+    precision3: float | None = None
+    coverage4: float | None = None
+    precision4: float | None = None
+    moments: float | None = None
+    gram: float | None = None
+    similarity_gap: float | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The measures of many pictures, and what they were measured with.
 
-    resized: how many pictures were not at `size` and were scaled to it; missing: why a measure is None.
+    resized: how many pictures were not at `size` and were scaled to it; missing: why a measure is None; painted_by: the
+    digest of the VGG-16 by which coverage and its like were measured.
     """
 
     loss_network: str
@@ -52,6 +64,7 @@ class Evaluation:
     fid: float | None = None
     artfid_like: float | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    painted_by: str = ""
 
     @property
     def means(self) -> dict[str, float | None]:
@@ -90,13 +103,14 @@ class Evaluation:
             "artfid_like": self.artfid_like,
             "artfid": None,
             "missing": self.missing,
+            "painted_by": self.painted_by,
             "rows": [asdict(row) for row in self.rows],
         }
 
     def to_markdown(self, *, rows: bool = True) -> str:
         """A table of means and medians and, if `rows`, of every picture; beneath it with what, and what is missing."""
         names = [name for name in MEASURED if self.means[name] is not None]
-        lines = [["photo", "painting", *(TITLES[name] for name in names)]]
+        lines = [["photo", "painting", *(TITLES.get(name, name) for name in names)]]
         lines.append(["---", "---", *("---:" for _ in names)])
         lines += [[label, "", *_shown(values, names)] for label, values in self._summaries().items()]
         if rows:
@@ -115,6 +129,8 @@ class Evaluation:
         ]
         if self.resized:
             notes.append(f"{self.resized} pictures had another size and were scaled")
+        if self.painted_by:
+            notes.append(f"coverage and precision by VGG-16, sha256 {self.painted_by[:12]}; less is better")
         if self.artfid_like is not None:
             notes.append(
                 f"ArtFID-like {self.artfid_like:.3f}, FID {self.fid:.2f}; compare only equal numbers of pictures"

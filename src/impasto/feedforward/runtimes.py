@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import ImpastoError, OptionError
+from impasto.errors import ImpastoError, OptionError, nearest
 from impasto.networks.backbone import Backbone
 from impasto.networks.layers import Conv, StepDecoder
 from impasto.networks.receptive_field import factor, leaves
@@ -51,7 +51,8 @@ def installed(name: str) -> bool:
 def check_runtime(name: str, device: torch.device, precision: str) -> None:
     """Raise OptionError unless the runtime called `name` is there and can work so."""
     if name not in RUNTIMES:
-        raise OptionError(f"there is no runtime {name!r}; there are: {', '.join(RUNTIMES)}")
+        near = nearest(name, RUNTIMES)
+        raise OptionError(f"there is no runtime {name!r}{near}; there are: {', '.join(RUNTIMES)}")
     if not installed(name):
         raise OptionError(f"--runtime {name} needs it: pip install 'impasto[{EXTRAS[name]}]'")
     if name != "torch" and device.type != "cpu":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.images.tensors import resize
 from impasto.ops.moments import moments
 
@@ -170,7 +170,8 @@ def _match_values(values: Tensor, wanted: Tensor) -> Tensor:
 
 def _check_mode(mode: str, valid: tuple[str, ...]) -> None:
     if mode not in valid:
-        raise OptionError(f"there is no color mode {mode!r}; choose one of: {', '.join(valid)}")
+        near = nearest(mode, valid)
+        raise OptionError(f"there is no color mode {mode!r}{near}; choose one of: {', '.join(valid)}")
 
 
 def _mix(image: Tensor, matrix: Tensor) -> Tensor:

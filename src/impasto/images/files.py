@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import io
 import os
-import secrets
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 from torch import Tensor
 
+from impasto.atomic import replace_file
 from impasto.errors import ImageError
 from impasto.images.decoding import Floats, srgb
-from impasto.images.opening import MOST_SCANS, opened, read_pixels, reason_of
+from impasto.images.opening import opened, read_pixels, reason_of
 from impasto.images.png import encode_png
 from impasto.images.tensors import MAX_PIXELS, check_sides, is_finite, resize
 from impasto.images.transparency import fill_hidden, resize_covered, visible_part
@@ -30,6 +32,7 @@ TRUSTED = ("JPEG", "PNG", "WEBP")
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 _KINDS = {".jpg": "JPEG", ".tif": "TIFF"}
+_buffer_lock = threading.Lock()
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 
 Location = str | os.PathLike[str]
@@ -92,7 +95,7 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
     Raises ImageError also for another format, a longer side than max_side, an animation, or a JPEG of so many scans
     that reading them all would take minutes.
     """
-    check = functools.partial(_check_foreign, data, name, max_side)
+    check = functools.partial(_check_foreign, name, max_side)
     return to_picture(*read_pixels(io.BytesIO(data), max_pixels, name, TRUSTED, check))
 
 
@@ -102,18 +105,16 @@ def peek_size(data: bytes, name: str, *, max_pixels: int, max_side: int) -> tupl
     Raises ImageError as `decode_picture` does.
     """
     with opened(io.BytesIO(data), max_pixels, name, TRUSTED) as image:
-        _check_foreign(data, name, max_side, image)
+        _check_foreign(name, max_side, image)
         return image.height, image.width
 
 
-def _check_foreign(data: bytes, name: str, max_side: int, image: Image.Image) -> None:
+def _check_foreign(name: str, max_side: int, image: Image.Image) -> None:
     """Refuse what a stranger's picture must not be; raises ImageError."""
     if max(image.size) > max_side:
         raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photo with its depth map or the like
         raise ImageError(f"{name} is an animation; send a single picture")
-    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
-        raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it as a plain JPEG")
 
 
 def to_picture(color: NDArray[Any], alpha: Floats | None) -> Picture:
@@ -179,7 +180,7 @@ def write_image(
     pixels = _to_pixels(image, alpha, bits, opaque=kind in ("JPEG", "BMP"))
     try:
         _check_target(target, kind, max(pixels.shape), overwrite)
-        _write_atomically(_encode(pixels, kind, quality, metadata or {}), target, overwrite)
+        replace_file(target, _encode(pixels, kind, quality, metadata or {}), overwrite=overwrite)
     except FileExistsError:
         raise ImageError(f"{path} exists already; use --force to overwrite it") from None
     except (OSError, ValueError) as error:
@@ -257,32 +258,18 @@ def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str
         "TIFF": {"compression": "tiff_adobe_deflate"},
     }
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, icc_profile=srgb().tobytes(), **options.get(kind, {}))
+    with _room_for(pixels.size):
+        Image.fromarray(pixels).save(buffer, kind, icc_profile=srgb().tobytes(), **options.get(kind, {}))
     return buffer.getvalue()
 
 
-def _write_atomically(payload: bytes, target: Path, overwrite: bool) -> None:
-    """Write beside the target, then rename; FileExistsError if the target is there and must stay."""
-    temporary = target.with_name(f".impasto-{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            temporary.replace(target)
-        else:
-            _publish_new(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _publish_new(temporary: Path, target: Path) -> None:
-    """Give a file its name unless that is taken, also where there are no hard links."""
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        target.open("xb").close()
-        temporary.replace(target)
+@contextmanager
+def _room_for(size: int) -> Iterator[None]:
+    """Let Pillow's buffer take a picture of noise, whose JPEG has more bytes than pixels; the setting is global."""
+    with _buffer_lock:
+        before = ImageFile.MAXBLOCK
+        ImageFile.MAXBLOCK = max(before, 2 * size + (1 << 16))
+        try:
+            yield
+        finally:
+            ImageFile.MAXBLOCK = before

@@ -100,7 +100,19 @@ def _opened(file: BinaryIO, head: bytes, max_pixels: int, name: str, formats: tu
         if pixels > max_pixels:
             raise Image.DecompressionBombError(f"Image size ({pixels} pixels)")
         bounded.left = max(bounded.left, SLACK + BYTES_A_PIXEL * pixels)
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(bounded, name)
         yield image
+
+
+def _check_scans(file: Budgeted, name: str) -> None:
+    """Refuse a JPEG of so many scans that reading them all would take minutes."""
+    before = file.tell()
+    file.seek(0)
+    scans = file.read().count(b"\xff\xda")
+    file.seek(before)
+    if scans > MOST_SCANS:
+        raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it as a plain JPEG")
 
 
 def _read_tiff(file: BinaryIO, max_pixels: int, name: str) -> Pixels:

@@ -14,6 +14,8 @@ from impasto.errors import ImageError, OptionError
 MAX_PIXELS = 200_000_000
 MINIMUM_SIDE = 16
 LEAST_SIDE = 16
+LEAST_PAINTING = 32
+"""Smaller paintings are continued by their mirror images, so that deep layers see more than one position."""
 
 
 def is_finite(image: Tensor) -> bool:
@@ -51,6 +53,20 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     if image.shape[-2:] == (height, width):
         return image
     return functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def mirror_to(image: Tensor, height: int, width: int) -> Tensor:
+    """`image`, (B, C, H, W), with its mirror images beside and below it until it is at least `height` x `width`.
+
+    The picture itself is the upper left part. What it shows and how often stays about the same; what is larger stays as
+    it is.
+    """
+    for axis, least in ((2, height), (3, width)):
+        side = image.shape[axis]
+        if side < least:
+            place = torch.arange(least, device=image.device) % (2 * side)
+            image = image.index_select(axis, torch.minimum(place, 2 * side - 1 - place))
+    return image
 
 
 def median8(image: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.stylizers.base import Stylizer
 from impasto.training.loop import Training
 
@@ -26,7 +26,8 @@ def find_method(name: str | None = None) -> type[Stylizer]:
     """The class of the method called `name` (None: the default one); raises OptionError."""
     name = name or DEFAULT_METHOD
     if name not in list_methods():
-        raise OptionError(f"there is no method {name!r}; there are: {', '.join(list_methods())}")
+        near = nearest(name, list_methods())
+        raise OptionError(f"there is no method {name!r}{near}; there are: {', '.join(list_methods())}")
     module = _import(name)
     for _, found in inspect.getmembers(module, inspect.isclass):
         if issubclass(found, Stylizer) and found.__module__ == module.__name__:
@@ -59,7 +60,8 @@ def load(
     """
     found = find_method(method)
     if preset not in found.presets:
-        raise OptionError(f"{found.name} has no preset {preset!r}; it has: {', '.join(found.presets)}")
+        near = nearest(preset, found.presets)
+        raise OptionError(f"{found.name} has no preset {preset!r}{near}; it has: {', '.join(found.presets)}")
     values = {**found.presets[preset], **options}
     model = found(found.Options.parse(values, found.name), device=device, preset=preset)
     model.use_runtime(runtime)

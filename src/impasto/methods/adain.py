@@ -57,6 +57,7 @@ class AdaIN(OnePass):
     """
 
     name = "adain"
+    rebuilds = True
     Options = AdaINOptions
     options: AdaINOptions
 

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from impasto.errors import ImageError, OptionError
+from impasto.feedforward.stages import photo_share
 from impasto.feedforward.tile_size import backwards_room
 from impasto.images.files import read_image
 from impasto.images.tensors import median8, parse_size, resize
@@ -21,7 +22,8 @@ from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers, load_backbone
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments
-from impasto.optimize.descent import ImageTerms, OptimizerName, Pixels, Scale, Settings, coarse_to_fine
+from impasto.optimize.descent import OptimizerName, Pixels, Scale, Settings, Targets, coarse_to_fine
+from impasto.optimize.loss_check import warn_of_losses
 from impasto.optimize.losses import (
     ContentForm,
     ContentLoss,
@@ -246,6 +248,11 @@ class Gatys(Stylizer):
         return moments_kind(self.backbone)
 
     @property
+    def least_side(self) -> int:
+        """As every method's, or the backbone's."""
+        return max(super().least_side, self.backbone.least_side)
+
+    @property
     def digests(self) -> dict[str, str]:
         """The backbone's digest."""
         return {self.backbone.name: self.backbone.digest}
@@ -299,7 +306,10 @@ class Gatys(Stylizer):
         self.cut = made[0].cut
         self.losses = result.losses[-1] if result.losses else {}
         self.interrupted = result.interrupted
-        return result.image
+        units = {"style": self.options.style_weight} if self.options.style_loss == "covariance" else {}
+        if not result.interrupted:
+            warn_of_losses(result.losses, scales[-1].settings.steps, units)
+        return torch.lerp(result.image, content.clamp(0, 1), photo_share(strength)) if strength < 1 else result.image
 
     def _scales(self, height: int, width: int) -> list[Scale]:
         options = self.options

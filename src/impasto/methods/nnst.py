@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from impasto.errors import OptionError
+from impasto.feedforward.stages import photo_share
 from impasto.feedforward.tile_size import backwards_room
 from impasto.images.color import match_low_frequencies
 from impasto.images.tensors import resize
@@ -224,7 +225,13 @@ class NNST(Stylizer):
         self.cut = made[0].cut if made else None
         self.losses = result.losses[-1] if result.losses else {}
         self.interrupted = result.interrupted
-        return work.recolored(result.image) if self.options.recolor else result.image
+        painted = work.recolored(result.image) if self.options.recolor else result.image
+        return torch.lerp(painted, content.clamp(0, 1), photo_share(strength)) if strength < 1 else painted
+
+    @property
+    def least_side(self) -> int:
+        """As every method's, or the network's."""
+        return max(super().least_side, self.network.least_side)
 
     def _stages(self, height: int, width: int) -> list[Pass]:
         options = self.options

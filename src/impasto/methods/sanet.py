@@ -164,6 +164,7 @@ class SANet(OnePass):
     """
 
     name = "sanet"
+    rebuilds = True
     Options = SANetOptions
     options: SANetOptions
 

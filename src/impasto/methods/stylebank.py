@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from impasto.errors import ImpastoError, OptionError, WeightsError
 from impasto.feedforward.filter_banks import SIDE, StyleBankNetwork, slim_network
-from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, Stage, StageInput
+from impasto.feedforward.stages import IMAGE, RESULT, Flow, Known, Stage, Work, photo_share
 from impasto.feedforward.transformation_network import (
     LayerRow,
     as_picture,
@@ -76,6 +76,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
     """
 
     name = "stylebank"
+    rebuilds = True
     Options = StyleBankOptions
     options: StyleBankOptions
     prefix = NETWORK
@@ -116,7 +117,8 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         regions = tuple(Region(style, mask, mask / covered) for style, mask in pairs)
         if not regions:
             return content.clamp(0, 1)
-        plan = partial(self._stages, regions, strength, "painted", (_keep_rest(total.clamp(0, 1)),))
+        painted = total.clamp(0, 1) * (1 - photo_share(strength))
+        plan = partial(self._stages, regions, strength, "painted", (_keep_rest(painted),))
         return self._run_stages(content, plan, None, on_step, [mask for _, mask in pairs])
 
     def _stages(

@@ -93,6 +93,7 @@ class WCT(OnePass):
     """
 
     name = "wct"
+    rebuilds = True
     Options = WCTOptions
     presets = {  # noqa: RUF012
         "default": {},

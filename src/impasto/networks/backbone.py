@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.networks.layers import Conv, MaxPool, run_in_full
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -58,7 +58,8 @@ class Backbone(nn.Module):
         """Raise OptionError if one of `layers` is not a layer of this backbone."""
         for layer in layers:
             if layer not in self.layers:
-                raise OptionError(f"{self.name} has no layer {layer!r}; it has: {', '.join(self.layers)}")
+                near = nearest(layer, self.layers)
+                raise OptionError(f"{self.name} has no layer {layer!r}{near}; it has: {', '.join(self.layers)}")
 
     def forward(self, image: Tensor, layers: Iterable[str], *, rounded: bool = False) -> dict[str, Tensor]:
         """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`; stops at the deepest one.

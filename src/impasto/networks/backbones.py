@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.networks.backbone import Backbone
 from impasto.networks.layers import freeze
 from impasto.networks.vgg19_slim import HEADS, SLIM, SLIM_LAYERS, slim_backbone
@@ -47,7 +47,8 @@ def load_backbone(
     the weights can't be had.
     """
     if name not in BACKBONES:
-        raise OptionError(f"there is no backbone {name!r}; there are: {', '.join(BACKBONES)}")
+        near = nearest(name, BACKBONES)
+        raise OptionError(f"there is no backbone {name!r}{near}; there are: {', '.join(BACKBONES)}")
     if name in TORCHVISION:
         from impasto.networks.torchvision_backbones import build
 

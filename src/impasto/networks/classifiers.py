@@ -7,7 +7,6 @@ adapters (Hu et al. 2021), or the whole network.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError
+from impasto.errors import OptionError, WeightsError, nearest
 from impasto.images.tensors import resize
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import BACKBONES, TORCHVISION, load_backbone
@@ -139,11 +138,9 @@ class Classifier:
         lowered = [known.lower() for known in self.classes]
         if name.lower() in lowered:
             return lowered.index(name.lower())
-        near = difflib.get_close_matches(name.lower(), lowered, n=3)
-        shown = near or lowered[:12]
-        known = ", ".join(self.classes[lowered.index(one)] for one in shown)
-        hint = f"did you mean {known}?" if near else f"there are: {known}{', ...' * (len(lowered) > len(shown))}"
-        raise OptionError(f"{self.name} has no class {name!r}, by name or number 0 to {len(lowered) - 1}; {hint}")
+        near = nearest(name, self.classes, 3)
+        hint = "" if near else f"; there are: {', '.join(self.classes[:12])}{', ...' * (len(lowered) > 12)}"
+        raise OptionError(f"{self.name} has no class {name!r}{near}, by name or number 0 to {len(lowered) - 1}{hint}")
 
     def square(self, image: Tensor) -> Tensor:
         """The middle of (B, 3, H, W) as a square of `size`, which is what the classifier looks at."""
@@ -171,7 +168,8 @@ def load_classifier(name: str = CLASSIFIER, *, weights: str | Path | None = None
         path = resolve(name) if name in manifest() else Path(name)
         found = _read(name, load_weights(path), weights)
     else:
-        raise OptionError(f"there is no classifier {name!r}; there are: {', '.join(CLASSIFIERS)}, or name a file")
+        near = nearest(name, CLASSIFIERS)
+        raise OptionError(f"there is no classifier {name!r}{near}; there are: {', '.join(CLASSIFIERS)}, or name a file")
     freeze(found.backbone).to(device)
     return found
 

@@ -45,8 +45,9 @@ def build(name: str, *, pooling: str = "max", weights: str | Path | None = None,
     """torchvision's network `name` as a backbone in ImageNet's scaling, not frozen yet: `load_backbone` does that.
 
     pooling: ``average`` replaces every max pooling; weights: a local file, safetensors or torchvision's own state dict,
-    instead of the official one; pretrained False: random weights. The digest is the file's SHA-256, or ``random``.
-    Raises OptionError for a pooling that the network can't have, WeightsError if the weights can't be had.
+    instead of the official one (for a VGG, one of its convolutions alone will do: it then has no logits); pretrained
+    False: random weights. The digest is the file's SHA-256, or ``random``. Raises OptionError for a pooling that the
+    network can't have, WeightsError if the weights can't be had.
     """
     pool(pooling)  # refuses an unknown kind before anything is built or downloaded
     if pooling == "average" and name == "mobilenet_v3_large":
@@ -89,6 +90,8 @@ def _filled(name: str, file: Weights) -> nn.Module:
     """The network with the file's weights, without the time that random ones take."""
     with torch.device("meta"):
         model: nn.Module = models.get_model(name, weights=None)
+    if isinstance(model, models.VGG) and not any(name.startswith("classifier.") for name in file.tensors):
+        model.classifier = nn.Sequential()  # its features are enough for all but logits, and a tenth of the file
     model.to_empty(device="cpu")
     # Batch counts matter to no evaluation, and state dicts from before PyTorch 0.4.1 have none.
     counts = {k: torch.zeros_like(v) for k, v in model.state_dict().items() if k.endswith(TRACKED)}
@@ -108,7 +111,8 @@ def _vgg(model: models.VGG, pooling: str) -> dict[str, nn.Module]:
         else:
             number += isinstance(layer, nn.Conv2d)
             steps[f"{kinds[type(layer)]}{block}_{number}"] = layer
-    steps["logits"] = nn.Sequential(model.avgpool, nn.Flatten(), model.classifier)
+    if len(model.classifier):
+        steps["logits"] = nn.Sequential(model.avgpool, nn.Flatten(), model.classifier)
     return steps
 
 

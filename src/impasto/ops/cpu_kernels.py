@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from impasto.ops.processor import KERNELS
+
 CIRCULAR: Final = "circular"
 HALF = (torch.float16, torch.bfloat16)
 LARGE = 1 << 20
@@ -39,6 +41,17 @@ SMALL = 20480
 """Numbers up to which torch convolves in float32 by another library than oneDNN, whose last bits differ."""
 
 
+def describe_kernels() -> str:
+    """Which kernels run on this CPU, in a few words."""
+    if not KERNELS.special:
+        return "torch's alone"
+    if not _onednn_is_on():
+        return "torch's without oneDNN, padding and pooling by hand"
+    fused = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    kinds = "float32 and bfloat16" if onednn_has_bf16() else "float32"
+    return f"oneDNN in {kinds}, {'fused with ReLU, ' if fused else ''}padding, pooling and sums by hand"
+
+
 def device_of(x: Tensor) -> str:
     """The kind of device whose autocast counts for `x`: tensors without values have none of their own."""
     return "cpu" if x.is_meta else x.device.type
@@ -51,7 +64,7 @@ def _traced() -> bool:
 
 def _is_free(*tensors: Tensor | None) -> bool:
     """Whether the `tensors` lie in a CPU's memory, no gradient is asked for and nobody writes down what is done."""
-    if _traced() or any(x is not None and x.device.type != "cpu" for x in tensors):
+    if not KERNELS.special or _traced() or any(x is not None and x.device.type != "cpu" for x in tensors):
         return False
     return not (torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors))
 

@@ -43,3 +43,11 @@ def _glibc() -> ctypes.CDLL | None:
     except (OSError, TypeError):  # Windows has none by that name
         return None
     return library if hasattr(library, "gnu_get_libc_version") else None
+
+
+def name_bytes(count: float) -> str:
+    """A number of bytes as people read it: ``1.5 GB``, ``35 MB``, ``2 kB``; never "0.0 GB"."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    unit, name = (1e6, "MB") if count >= 1e6 else (1e3, "kB")
+    return f"{max(0, count) / unit:.0f} {name}"

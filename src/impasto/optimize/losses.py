@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from impasto.errors import OptionError
 from impasto.images.color import luma
-from impasto.ops.moments import Moments, fit_mask, moments, precise
+from impasto.ops.moments import LEAST_VARIANCE, Moments, fit_mask, moments, precise
 
 Loss = Callable[[Tensor], Tensor]
 ContentForm = Literal["mean", "half-sum", "relative"]
@@ -52,7 +52,13 @@ class ContentLoss:
     def __init__(self, target: Tensor, form: ContentForm = "mean") -> None:
         self.target = target.detach()
         self.form = form
-        self.scale = float(self.target.var().clamp_min(1e-8)) if form == "relative" else 1.0
+        self.scale = self._variance() if form == "relative" else 1.0
+
+    def _variance(self) -> float:
+        """The target's, but at least a share of its mean square: a flat photo would allow no change at all."""
+        least = LEAST_VARIANCE * self.target.square().mean()
+        own = self.target.var() if self.target.numel() > 1 else torch.zeros_like(least)
+        return float(torch.maximum(own, least).clamp_min(1e-8))
 
     def __call__(self, features: Tensor) -> Tensor:
         """The loss of `features`, of the target's shape."""
@@ -131,12 +137,12 @@ class GramLoss(StatisticLoss):
 def moment_distance(found: Moments, wanted: Moments, *, relative: bool = False, eps: float = 1e-5) -> Tensor:
     """Mean squared difference of channel means plus that of deviations (Huang & Belongie 2017, eq. 13, summed squares).
 
-    relative: divided by the wanted features' mean variance.
+    relative: divided by the wanted features' mean variance, see `Moments.spread`.
     """
     error = F.mse_loss(found.mean, wanted.mean.expand_as(found.mean))
     deviation = wanted.deviation(eps)
     error = error + F.mse_loss(found.deviation(eps), deviation.expand_as(found.mean))
-    return error / wanted.variance.mean().clamp_min(1e-12) if relative else error
+    return error / (wanted.spread.mean() / wanted.mean.shape[1]) if relative else error
 
 
 class MomentLoss(StatisticLoss):
@@ -164,8 +170,7 @@ class CovarianceLoss(StatisticLoss):
     def __init__(self, target: Moments, mask: Tensor | None = None) -> None:
         super().__init__(target, mask)
         self.covariance = target.covariance
-        self.variance = target.variance.sum(1).mean().clamp_min(1e-12)
-        self.size = self.covariance.square().sum((1, 2)).mean().clamp_min(1e-12)
+        self.variance, self.size = target.spread.mean(), target.spread_of_products.mean()
 
     def distance(self, found: Moments) -> Tensor:
         """The loss of features with moments `found`."""

@@ -168,7 +168,7 @@ def covariance_gap(found: Moments, wanted: Moments) -> Tensor:
     """Squared difference of covariances in units of the wanted one's square, mean over samples."""
     target = wanted.covariance
     error = (found.covariance - target).square().sum((1, 2))
-    return (error / target.square().sum((1, 2)).clamp_min(1e-8)).mean()
+    return (error / wanted.spread_of_products).mean()
 
 
 def draw_places(features: Tensor, most: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from impasto.feedforward.tile_size import choose_tiling, estimate, free_memory
 from impasto.networks.layers import inference
+from impasto.ops.memory import name_bytes
 from impasto.runs.painting import Job
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.one_pass import OnePass
@@ -64,5 +65,5 @@ def tell(found: dict[str, Any]) -> str:
     if not found:
         return ""
     cut = "in one piece" if found["tile"] is None else f"in tiles of {found['tile']} px"
-    gigabytes, free = found["memory"] / 1e9, found["free_memory"] / 1e9
-    return f"about {gigabytes:.1f} GB of {free:.1f} GB free, {cut}, about {found['seconds']:.0f} s"
+    needed, free = name_bytes(found["memory"]), name_bytes(found["free_memory"])
+    return f"about {needed} of {free} free, {cut}, about {found['seconds']:.0f} s"

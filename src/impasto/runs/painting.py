@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.errors import ImageError, OptionError
+from impasto.errors import ImageError, OptionError, nearest
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.files import Picture, open_picture, read_painting
 from impasto.images.masks import check_masks, mask_of
-from impasto.images.tensors import LEAST_SIDE, MAX_PIXELS, fit, parse_size, resize
+from impasto.images.tensors import MAX_PIXELS, fit, parse_size, resize
 from impasto.images.windows import Bytes, Window
 from impasto.methods import load
 from impasto.ops.memory import keep_freed_memory
@@ -54,7 +54,8 @@ def pick_device(name: str, runtime: str = "torch") -> str:
     if name == "auto":
         return there[0]
     if name not in there:
-        raise OptionError(f"--device {name} is not there; there are: auto, {', '.join(there)}")
+        near = nearest(name, ("auto", "cpu", "cuda", "mps"))
+        raise OptionError(f"--device {name}{near} is not there; there are: auto, {', '.join(there)}")
     return name
 
 
@@ -170,7 +171,7 @@ def fit_painting(model: Stylizer, image: Tensor, longer: int | None) -> Tensor:
     if longer is None:
         longer = max(height, width) if model.one_pass else model.default_longer_side
     height, width = fit(height, width, longer)
-    return resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+    return resize(image, height, width)
 
 
 def read_inputs(recipe: Recipe) -> Inputs:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from impasto import __version__
 from impasto.atomic import write_atomically
-from impasto.errors import ImpastoError, OptionError
+from impasto.errors import ImpastoError, OptionError, nearest
+from impasto.escaping import to_json
 from impasto.images.color import COLOR_MODES, MATCHING_MODES
 from impasto.images.files import read_metadata, write_image
 from impasto.images.tensors import parse_size
@@ -31,7 +32,8 @@ from impasto.stylizers.base import Stylizer
 from impasto.stylizers.fixed_styles import LearnedStyles
 from impasto.stylizers.styles import CARD, built_in_styles, check_weights, find_card
 
-LONGEST_STEM = 120
+LONGEST_STEM = 200
+"""Bytes; file systems take names of 255, and endings come on top."""
 
 KEY = "impasto"
 FILES = ("content", "styles", "masks")
@@ -79,13 +81,27 @@ class Recipe(Options):
     @classmethod
     def _check_color(cls, value: str) -> str:
         if value not in COLOR_MODES:
-            raise OptionError(f"--keep-color is one of {', '.join(COLOR_MODES)}, not {value!r}")
+            near = nearest(value, COLOR_MODES)
+            raise OptionError(f"--keep-color is one of {', '.join(COLOR_MODES)}, not {value!r}{near}")
         return value
 
 
 def sidecar(path: Path) -> Path | None:
     """Where the record of a picture lies that can't hold it itself."""
     return None if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.json")
+
+
+def file_stem(*parts: str) -> str:
+    """Join parts to the name of a result, at most LONGEST_STEM bytes; what is cut is told apart by a digest."""
+    whole = "-".join(parts)
+    data = os.fsencode(whole)
+    if len(data) <= LONGEST_STEM:
+        return whole
+    mark = hashlib.sha256(data).hexdigest()[:12]
+    kept = data[: LONGEST_STEM - len(mark) - 1]
+    while kept and data[len(kept)] & 0xC0 == 0x80:  # not within a character
+        kept = kept[:-1]
+    return f"{os.fsdecode(kept)}-{mark}"
 
 
 def find_style(name: str, *, learned: bool = False) -> Path:
@@ -97,7 +113,20 @@ def find_style(name: str, *, learned: bool = False) -> Path:
     if path.is_file() or (learned and is_bare(path)):
         return path
     there = ", ".join(built_in_styles()) or "none"
-    raise ImpastoError(f"there is no style {name!r}, neither as a file nor built in; the built-in ones are: {there}")
+    near = nearest(name, built_in_styles())
+    raise ImpastoError(
+        f"there is no style {name!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
+    )
+
+
+def find_painting(word: str, *, learned: bool = False) -> Path:
+    """The painting or card that `word` names: a file, a URL, or a style by its name; raises ImpastoError.
+
+    learned: as `find_style` has it.
+    """
+    path = Path(word)
+    is_name = not path.suffix and path == Path(path.name) and not path.exists()
+    return find_style(word, learned=learned) if is_name else path
 
 
 def is_bare(path: Path) -> bool:
@@ -173,7 +202,7 @@ def write_recorded(
     image: Tensor, path: Path, record: Mapping[str, Any] | None, *, alpha: Tensor | None = None, overwrite: bool = False
 ) -> None:
     """Write a picture with its record, in it or beside it. Raises ImpastoError."""
-    text = "" if record is None else json.dumps(record, ensure_ascii=False)
+    text = "" if record is None else to_json(record)
     beside = sidecar(path)
     write_image(image, path, alpha=alpha, metadata={KEY: text} if text and not beside else None, overwrite=overwrite)
     if text and beside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Collection, Iterator
@@ -22,7 +23,7 @@ def to_path(word: str) -> Path:
     `file:///a.png` is the local /a.png. Raises ImpastoError for URLs of URLs.
     """
     if "://" not in word:
-        return Path(word)
+        return Path(os.path.abspath(word)) if URL.match(word) else Path(word)  # a folder called photos: is no URL
     if "::" in word:
         raise ImpastoError(f"{word} is a URL within a URL, which is not understood; unpack it first")
     if word.startswith(LOCAL):

@@ -15,6 +15,7 @@ from torch.nn import functional
 from impasto import __version__
 from impasto.errors import ImpastoError
 from impasto.images.files import encode_picture
+from impasto.images.landscape import landscape
 from impasto.runs.split_graphs import (
     convolution_graph,
     describe_network,
@@ -23,7 +24,6 @@ from impasto.runs.split_graphs import (
     painting_graph,
     style_graph,
 )
-from impasto.server.landscape import landscape
 from impasto.stylizers.generated_network import HIDDEN, GeneratedNetworks
 from impasto.stylizers.styles import built_in_styles, load_style
 

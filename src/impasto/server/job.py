@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from impasto.errors import ImpastoError
+from impasto.escaping import one_line
 from impasto.server.limits import NotReady, TooMuch
 from impasto.server.worker import LOOKED_AT, Outcome
 
@@ -118,7 +119,5 @@ def tell(error: Exception) -> str:
     """One line for a client, without control characters; nothing of the inside of a fault of ours."""
     if not isinstance(error, ImpastoError):
         return "this should not have happened; the server's log says more"
-    line = "".join(c if c.isprintable() else " " for c in str(error)[: 4 * LONGEST_LINE])
-    line = " ".join(line.split())
-    line = line if len(line) < LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
-    return line.encode("utf-8", "replace").decode()
+    line = one_line(str(error)[: 4 * LONGEST_LINE])
+    return line if len(line) < LONGEST_LINE else f"{line[:LONGEST_LINE]}..."

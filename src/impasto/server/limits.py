@@ -38,7 +38,7 @@ class Limits(Options):
     max_pixels: int = Field(30_000_000, ge=256, description="pixels of a picture that comes in")
     max_side: int = Field(16_000, ge=16, description="pixels of its longer side")
     max_pictures: int = Field(8, ge=1, le=100, description="paintings, cards and styles of a request, and its masks")
-    max_output: int = Field(12_000_000, ge=256, description="pixels of a picture that goes out")
+    max_output: int = Field(12_500_000, ge=256, description="pixels of a picture that goes out")
     max_work: int = Field(400_000_000, ge=256, description="pixels times steps of a picture that goes out")
     max_seconds: float = Field(600, gt=0, description="seconds that a job may run; then the best picture so far counts")
     stop_seconds: float = Field(

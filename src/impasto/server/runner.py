@@ -59,8 +59,8 @@ class Runner:
                 if not self._closed.is_set():
                     self._worker = self._start(self.device, self.limits)
             self.ready = self._worker is not None and self._wait_until_ready(self._worker)
-        except OSError as error:
-            log.error("no worker for %s: %s", self.device, error)
+        except Exception:  # whatever the reason: who waits for the worker has to learn that there is none
+            log.exception("no worker for %s", self.device)
         if self.ready:
             self.failures = 0
         elif not self._closed.is_set():

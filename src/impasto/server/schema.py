@@ -151,7 +151,7 @@ def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
     """A JSON object; raises Malformed, without parsing it if it holds very many values."""
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
-        raise Malformed(f"{what}: more than {MOST_VALUES} values")
+        raise Malformed(f"{what} holds more than {MOST_VALUES} values; send fewer")
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):

@@ -15,7 +15,7 @@ from typing import Any
 from impasto.errors import OptionError
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import Picture, decode_picture, peek_size
-from impasto.images.tensors import parse_size
+from impasto.images.tensors import LEAST_SIDE, parse_size
 from impasto.methods import list_methods
 from impasto.server.gallery import Gallery
 from impasto.server.job import Job, Task
@@ -107,13 +107,13 @@ class Studio:
         size, painted, notes = self._choose_size(model, photo, wishes.size, steps)
         for i, data in enumerate(files.get("masks", ()), 1):
             self._peek(data, f"mask {i}")
-        for i, data in enumerate(files.get("paintings", ()), 1):
-            self._check_painting(model, self._peek(data, f"painting {i}"), wishes.style_size or max(painted))
+        paintings = [self._peek(data, f"painting {i}") for i, data in enumerate(files.get("paintings", ()), 1)]
+        style_size = self._choose_style_size(model, paintings, wishes.style_size, max(painted))
         for data in files.get("cards", ()):
             self._check_card(data)
         known = tuple(data for data in cards if data is not None)
         named = [name if data is None else None for name, data in zip(wishes.styles, cards, strict=True)]
-        values = wishes.model_dump(mode="json") | {"size": size, "styles": []}
+        values = wishes.model_dump(mode="json") | {"size": size, "style_size": style_size, "styles": []}
         header = {"type": "stylize", "wishes": values, "styles": named, "notes": notes}
         return self.queue.submit(_make_task(header, {**files, "known": known}), client)
 
@@ -140,10 +140,23 @@ class Studio:
         self.limits.check_work((height, width), steps)
         return size, (height, width), []
 
-    def _check_painting(self, model: Stylizer, size: tuple[int, int], longer: int) -> None:
-        seen = math.prod(size) * min(1.0, longer / max(size)) ** 2 * getattr(model.options, "style_scale", 1) ** 2
-        if seen > self.limits.max_output:
-            raise TooMuch(f"a painting of {size[1]}x{size[0]} exceeds the size limit; give a smaller style_size")
+    def _choose_style_size(
+        self, model: Stylizer, sizes: Sequence[tuple[int, int]], asked: int | None, usual: int
+    ) -> int | None:
+        """The longer side at which paintings of these sizes are looked at; less than usual if the limits want it.
+
+        Raises TooMuch for one that was asked for and is too large.
+        """
+        scale, most = getattr(model.options, "style_scale", 1), self.limits.max_output
+        largest = [int(0.99 * max(size) * math.sqrt(most / math.prod(size)) / scale) for size in sizes]
+        seen = [min(asked or usual, max(size)) for size in sizes]
+        over = [(size, side) for size, side, wanted in zip(sizes, largest, seen, strict=True) if wanted > side]
+        if not over:
+            return asked
+        if asked is not None:
+            (height, width), _ = over[0]
+            raise TooMuch(f"a painting of {width}x{height} exceeds the size limit; give a smaller style_size")
+        return max(LEAST_SIDE, min(side for _, side in over))
 
     def _check_card(self, data: bytes) -> None:
         if len(data) > self.limits.max_card_bytes:
@@ -172,8 +185,9 @@ class Studio:
             raise Malformed("painting: the picture is missing")
         model = sketch(wishes, device)
         size = self._peek(order.files["painting"][0], "painting")
-        self._check_painting(model, size, wishes.size or (max(size) if model.one_pass else model.default_longer_side))
-        header = {"type": "card", "wishes": wishes.model_dump(mode="json")}
+        usual = max(size) if model.one_pass else model.default_longer_side
+        values = wishes.model_dump(mode="json") | {"size": self._choose_style_size(model, [size], wishes.size, usual)}
+        header = {"type": "card", "wishes": values}
         return self.queue.submit(_make_task(header, order.files), client)
 
     def keep_card(self, outcome: Outcome) -> str:

@@ -19,13 +19,13 @@ from torch import Tensor
 from impasto.errors import ImpastoError, OptionError, is_out_of_memory
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import Picture, decode_picture, encode_picture
+from impasto.images.landscape import landscape
 from impasto.images.masks import check_masks, mask_of
-from impasto.images.tensors import LEAST_SIDE, fit, resize
+from impasto.images.tensors import fit, resize
 from impasto.methods import load
 from impasto.runs import painting as jobs_of_one
 from impasto.runs.painting import Inputs, fit_painting, working_size
 from impasto.runs.record import Recipe, make_record
-from impasto.server.landscape import landscape
 from impasto.server.limits import Limits, TooMuch
 from impasto.server.schema import FORMATS, CardWishes, Choice, Wishes
 from impasto.server.worker import Outcome, Progress, Task
@@ -51,6 +51,12 @@ def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
         "card": functools.partial(make_card, models, reader),
         "thumbnail": functools.partial(paint_thumbnail, models),
     }
+
+
+@functools.cache
+def built_in(name: str) -> Style:
+    """A built-in style, read once."""
+    return load_style(name)
 
 
 class Models:
@@ -88,7 +94,7 @@ class Reader:
         image = self.picture(data, name).painting(name)
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         self.check_painting(model, height, width)
-        return image if whole else resize(image, max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+        return image if whole else resize(image, height, width)
 
     def check_painting(self, model: Stylizer, height: int, width: int) -> None:
         """Raise TooMuch if a painting of that size is larger than what may be painted."""
@@ -161,7 +167,7 @@ def _read_styles(
 ) -> tuple[Tensor | Style, ...]:
     """The styles of a request: built-in ones and kept cards in their order, then paintings, then cards."""
     known = iter(files.get("known", ()))
-    styles = [reader.card(next(known)) if name is None else load_style(name) for name in names]
+    styles = [reader.card(next(known)) if name is None else built_in(name) for name in names]
     cards = [reader.card(data) for data in files.get("cards", ())]
     for style in (*styles, *cards):
         model.accept_style(style)
@@ -225,5 +231,5 @@ def make_card(
 
 def paint_thumbnail(models: Models, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
     """A small landscape in a built-in style."""
-    image = models.get(Choice(options={})).stylize(landscape(), load_style(header["style"]), on_step=progress)
+    image = models.get(Choice(options={})).stylize(landscape(), built_in(header["style"]), on_step=progress)
     return Outcome(encode_picture(image, "JPEG", quality=88), "image/jpeg")

@@ -7,11 +7,9 @@ The server's side is `runner.Runner`. Both talk over one connection: tasks, ``st
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +21,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from impasto.errors import ImpastoError, is_out_of_memory
+from impasto.escaping import printable
 from impasto.images.files import encode_picture
 from impasto.images.tensors import fit, resize
 from impasto.progress import Step
@@ -92,9 +91,7 @@ class ProcessWorker:
     """A worker in a process of its own, which runs ``target(connection, *args)``."""
 
     def __init__(self, target: Callable[..., None], *args: Any) -> None:
-        context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        if sys.platform == "linux":
-            context.set_forkserver_preload(["impasto.server.tasks"])  # so that another worker starts in no time
+        context = wire.process_context()
         self.connection, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(
             target=target, args=(theirs, *args), name="impasto worker", daemon=True
@@ -120,8 +117,19 @@ class ProcessWorker:
         return code
 
 
+class SafeFormatter(logging.Formatter):
+    """Escapes what a terminal could take for a command: errors repeat names from files of strangers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as text."""
+        return printable(super().format(record), keep="\n\t")
+
+
 def run_process(connection: Connection, make: Callable[..., Mapping[str, Task]], *args: Any) -> None:
     """The life of a worker process: ends when the server is gone, never by a signal meant for the server."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     serve(connection, lambda: make(*args), lambda: os._exit(0))

@@ -17,7 +17,7 @@ from impasto.feedforward.stages import MomentsSource, live_moments
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.exchange import AnyPicture, Image, Location, take_photo
-from impasto.images.tensors import LEAST_SIDE, check_image, check_mask, fit, resize
+from impasto.images.tensors import LEAST_PAINTING, LEAST_SIDE, check_image, check_mask, fit, mirror_to, resize
 from impasto.optimize.losses import Term
 from impasto.options import Options as BaseOptions
 from impasto.progress import OnStep, ignore
@@ -124,10 +124,8 @@ class Stylizer(ABC):
         if isinstance(size, tuple):
             return size
         if size is None and self.one_pass:
-            return max(height, LEAST_SIDE), max(width, LEAST_SIDE)
-        longer = size if size is not None else self.default_longer_side
-        height, width = fit(height, width, longer)
-        return max(height, LEAST_SIDE), max(width, LEAST_SIDE)
+            return height, width
+        return fit(height, width, size if size is not None else self.default_longer_side)
 
     @property
     def default_longer_side(self) -> int:
@@ -211,15 +209,34 @@ class Stylizer(ABC):
         check_weights(weights, len(styles))
         for mask in masks:
             check_mask(mask)
-        known = self.encode_styles(styles, style_size or max(content.shape[-2:]))
+        self.interrupted = False
+        if strength == 0:
+            return content.to(self.device, torch.float32).clamp(0, 1)
+        height, width = content.shape[-2:]
+        content = mirror_to(content.to(self.device, torch.float32), self.least_side, self.least_side)
+        fitted = [resize(mask.to(content).clamp(0, 1), height, width) for mask in masks]
+        fitted = [mirror_to(mask, self.least_side, self.least_side) for mask in fitted]
+        known = self.encode_styles(styles, style_size or max(height, width))
+        return self._paint_regions(content, known, weights, strength, fitted, seed, on_step)[..., :height, :width]
+
+    def _paint_regions(
+        self,
+        content: Tensor,
+        known: list[Style],
+        weights: Sequence[float] | None,
+        strength: float,
+        masks: Sequence[Tensor],
+        seed: int,
+        on_step: OnStep,
+    ) -> Tensor:
+        """`stylize` with what it has checked and encoded."""
         if not masks or (len(masks) == 1 and float(masks[0].min()) == 1):  # a white mask is none
             return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
         if len(masks) == 1:
             known = [mix(known, weights)]
         if len(masks) != len(known):
             raise OptionError(f"{len(known)} styles need one mask, or {len(known)}, not {len(masks)}")
-        fitted = [resize(mask.to(content).clamp(0, 1), *content.shape[-2:]) for mask in masks]
-        return self._by_region(content, known, fitted, strength, seed, on_step)
+        return self._by_region(content, known, masks, strength, seed, on_step)
 
     def encode_styles(self, styles: Sequence[Tensor | Style], longer: int) -> list[Style]:
         """Each of `styles`, pictures or styles, as a style on this device; pictures are seen at that longer side."""
@@ -260,4 +277,10 @@ class Stylizer(ABC):
         """A painting as `encode_style` wants it if its longer side is to be at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
-        return resize(image.to(self.device, torch.float32), max(height, LEAST_SIDE), max(width, LEAST_SIDE))
+        least = max(LEAST_PAINTING, self.least_side)
+        return mirror_to(resize(image.to(self.device, torch.float32), height, width), least, least)
+
+    @property
+    def least_side(self) -> int:
+        """The shortest side that its networks can see; smaller pictures are continued by mirroring, and cut after."""
+        return LEAST_SIDE

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from impasto.errors import OptionError, is_out_of_memory
 from impasto.feedforward.fine_detail import has_fine_detail
 from impasto.feedforward.runtimes import check_runtime, openvino_has_bf16, running_in_full, switch
-from impasto.feedforward.stages import Known, MomentsSource, Stage, ask_once, run_whole
+from impasto.feedforward.stages import (
+    Known,
+    MomentsSource,
+    Stage,
+    ask_once,
+    blend_in_photo,
+    photo_share,
+    run_whole,
+)
 from impasto.feedforward.tile_size import choose_tiling, free, smaller
 from impasto.feedforward.tiled_run import Tiling, measure_tiles, paint_tiles
 from impasto.images.tensors import LEAST_SIDE
@@ -44,6 +52,8 @@ class OnePass(Stylizer):
     """
 
     options: Any
+    rebuilds: ClassVar[bool] = False
+    """Whether its stages at strength 0 give the photo as the network rebuilds it, and not the photo itself."""
 
     def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         super().__init__(options, device=device, preset=preset)
@@ -132,8 +142,16 @@ class OnePass(Stylizer):
         on_step: OnStep = ignore,
     ) -> Tensor:
         """One pass, or as many as tiles need, with the same result; (1, 3, H, W) to the same size."""
+        if strength == 0:
+            self.cut = None
+            return content.clamp(0, 1)
         size = content.shape[-2], content.shape[-1]
-        return self._run_stages(content, partial(self.stages, style, strength, size), mask, on_step)
+        return self._run_stages(content, partial(self._plan, style, strength, size), mask, on_step)
+
+    def _plan(self, style: Style, strength: float, size: tuple[int, int]) -> tuple[Stage, ...]:
+        """The stages; if the network rebuilds photos, with a share of the photo itself at a small strength."""
+        stages = self.stages(style, strength, size)
+        return blend_in_photo(stages, photo_share(strength)) if self.rebuilds and strength < 1 else stages
 
     def _run_stages(
         self,
@@ -169,7 +187,12 @@ class OnePass(Stylizer):
         def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
             return run_whole(stages, content.read(everything).to(self.device), moments_of=source)
 
-        plan = partial(self.stages, style, strength, content.size)
+        if strength == 0 or min(content.size) < self.least_side:
+            photo = content.read(everything)
+            painted = self.paint_tensor(photo, [style], None, strength, None, (), 0, on_step)
+            target.write(everything, painted)
+            return
+        plan = partial(self._plan, style, strength, content.size)
         found = self._paint(content, lambda: target, whole, plan, None, on_step)
         if found is not None:
             target.write(everything, found)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError
+from impasto.errors import OptionError, WeightsError, nearest
 from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.networks.layers import Conv, double, freeze, inference, wrap_edges
 from impasto.stylizers.styles import check_weights
@@ -193,7 +193,8 @@ class TextureGenerator:
         count = len(self.names)
         if isinstance(texture, str):
             if texture not in self.names:
-                raise OptionError(f"there is no texture {texture!r}; there are: {', '.join(self.names)}")
+                near = nearest(texture, self.names)
+                raise OptionError(f"there is no texture {texture!r}{near}; there are: {', '.join(self.names)}")
             texture = self.names.index(texture)
         if isinstance(texture, int):
             if not 0 <= texture < count:

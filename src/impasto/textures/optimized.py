@@ -17,22 +17,14 @@ from torch import Tensor
 
 from impasto.errors import OptionError
 from impasto.feedforward.tile_size import backwards_room
-from impasto.images.tensors import resize
+from impasto.images.tensors import LEAST_PAINTING, mirror_to, resize
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers
 from impasto.networks.layers import wrap_edges
 from impasto.networks.receptive_field import stride_after
 from impasto.ops.moments import Moments, moments
-from impasto.optimize.descent import (
-    ImageTerms,
-    OptimizerName,
-    Pixels,
-    Result,
-    Scale,
-    Settings,
-    coarse_to_fine,
-    noise_like,
-)
+from impasto.optimize.descent import OptimizerName, Pixels, Result, Scale, Settings, Targets, coarse_to_fine, noise_like
+from impasto.optimize.loss_check import warn_of_losses
 from impasto.optimize.losses import CovarianceLoss, Objective, Term, TotalVariation
 from impasto.optimize.tiled_objective import TiledObjective, choose_tile
 from impasto.options import Options
@@ -137,7 +129,10 @@ def synthesize(
 
     start = noise_like(paintings[0].new_empty(1, 3, scales[0].height, scales[0].width), options.noise, seed)
     enlarge = resize_around if tileable else resize
-    return coarse_to_fine(scales, start, objective_at, Pixels, enlarge=enlarge, on_step=on_step)
+    result = coarse_to_fine(scales, start, objective_at, Pixels, enlarge=enlarge, on_step=on_step)
+    if not result.interrupted:
+        warn_of_losses(result.losses, scales[-1].settings.steps, {"texture": sum(shares.values())})
+    return result
 
 
 def stride_of(network: Backbone, layers: Sequence[str]) -> int:
@@ -198,8 +193,9 @@ def _look(
     """The moments of the paintings' mixture, each made smaller by `factor`."""
     found: dict[str, Moments] = {}
     for painting, share in zip(paintings, mixture, strict=True):
-        height, width = (max(network.least_side, round(side / factor)) for side in painting.shape[-2:])
-        for layer, features in network(resize(painting, height, width), layers).items():
+        height, width = (max(1, round(side / factor)) for side in painting.shape[-2:])
+        least = max(LEAST_PAINTING, network.least_side)
+        for layer, features in network(mirror_to(resize(painting, height, width), least, least), layers).items():
             seen = moments(features)
             own = share * Moments(1.0, seen.mean, seen.second)
             found[layer] = found[layer] + own if layer in found else own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, WeightsError
 from impasto.weights import load_weights, save_weights
 
 PAUSE = 30.0
+
+log = logging.getLogger(__name__)
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name, and what else there is as JSON takes it."""
@@ -35,7 +38,10 @@ class Checkpoint:
         if time.monotonic() - self._last >= self.pause:
             tensors, values = state()
             config = {"checkpoint": self.identity, "stage": stage, "values": values}
-            save_weights(tensors, self.path, config, half=False)
+            try:
+                save_weights(tensors, self.path, config, half=False)
+            except WeightsError as error:  # a full disk is no reason to lose the picture
+                log.warning("the run's state could not be kept, and painting goes on: %s", error)
             self._last = time.monotonic()
 
     def load(self) -> tuple[int, State] | None:

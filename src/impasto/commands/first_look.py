@@ -1,0 +1,137 @@
+"""A look at the words of a command before torch is loaded: mistakes are answered at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from impasto.errors import ImageError, ImpastoError, OptionError, nearest
+from impasto.images.sniffing import kind_of
+
+PACKAGE = Path(__file__).parent.parent
+CARDS = PACKAGE / "weights" / "styles"
+HEAD = 4096
+MOST_HEADER = 1_000_000
+URL = "://"
+
+
+def method_names() -> list[str]:
+    """Return the names of the methods."""
+    return sorted(path.stem for path in (PACKAGE / "methods").glob("*.py") if not path.stem.startswith("_"))
+
+
+def style_names() -> list[str]:
+    """Return the names of the built-in styles."""
+    return sorted(path.stem for path in CARDS.glob("*.safetensors"))
+
+
+def built_in_styles() -> list[dict[str, Any]]:
+    """Return name and description of the built-in styles: the headers of their cards, nothing else."""
+    return [{"name": name, **_describe(CARDS / f"{name}.safetensors")} for name in style_names()]
+
+
+def _describe(card: Path) -> dict[str, Any]:
+    with card.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(size, MOST_HEADER)))
+    about: dict[str, Any] = json.loads(header["__metadata__"]["impasto"])["info"]
+    return about
+
+
+def look_at(
+    content: str | None,
+    styles: Sequence[str] | None,
+    named: Iterable[str] | None,
+    method: str | None,
+    *,
+    video: bool = False,
+) -> None:
+    """Check the photo, paintings and method that a command names; raises ImpastoError for the first mistake.
+
+    styles: the words after CONTENT, with flags among them that are not known yet: what follows one is not looked at.
+    named: the values of --style; video: the command is `impasto video`.
+    """
+    check_method(method)
+    words = ([] if content is None else [content]) + list(styles or [])
+    first_flag = next((i for i, word in enumerate(words) if word.startswith("-") and word != "-"), len(words))
+    for number, word in enumerate(words[:first_flag]):
+        if number == 0:
+            check_content(word, video=video)
+        else:
+            check_painting(word, method)
+    for name in named or []:
+        check_painting(name, method, bare=True)
+
+
+def check_method(method: str | None) -> None:
+    """Raise OptionError if there is no such method."""
+    if method is not None and method not in method_names():
+        near = nearest(method, method_names())
+        raise OptionError(f"there is no method {method!r}{near}; there are: {', '.join(method_names())}")
+
+
+def check_content(word: str, *, video: bool) -> None:
+    """Raise ImpastoError if `word` names no file, a video where a photo belongs, or a photo where a video does."""
+    head = _head(word, "video" if video else "picture")
+    if head is None:
+        return
+    if not video and is_video(head):
+        raise ImpastoError(f"{word} is a video: paint it with impasto video {word} STYLE")
+    if video and kind_of(head) not in ("", "GIF"):
+        raise ImpastoError(f"{word} is a picture: paint it with impasto stylize {word} STYLE")
+
+
+def check_painting(word: str, method: str | None, *, bare: bool = False) -> None:
+    """Raise ImpastoError if `word` is neither a file nor the name of a style; bare: any word may be a name.
+
+    Methods may know more styles than the built-in ones: with a method named, an unknown name is left to it.
+    """
+    path = Path(word)
+    is_name = bare or (not path.suffix and path == Path(path.name))
+    if is_name and not path.is_file():
+        if word in style_names() or method is not None:
+            return
+        near, there = nearest(word, style_names()), ", ".join(style_names()) or "none"
+        raise ImpastoError(
+            f"there is no style {word!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
+        )
+    head = _head(word, "painting")
+    if head is not None and is_video(head):
+        raise ImpastoError(f"{word} is a video; name a painting, or take a frame of it")
+
+
+def is_video(head: bytes) -> bool:
+    """Return whether a file's first bytes are those of a video."""
+    if head[4:8] == b"ftyp":
+        return not kind_of(head)
+    if head[:4] in (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV\1") or head[4:8] in (b"moov", b"mdat"):
+        return True
+    return (head[:4] == b"RIFF" and head[8:12] == b"AVI ") or (head[:1] == b"G" and head[188:189] == b"G")
+
+
+def _head(word: str, kind: str) -> bytes | None:
+    """Return a file's first bytes; None for what is no file of this machine. Raises ImageError if it is not there."""
+    if word == "-" or URL in word:
+        return None
+    path = Path(word)
+    if path.is_dir():
+        raise ImageError(f"{word} is a folder; name a {kind} in it")
+    if path.exists() and not path.is_file():
+        return None  # the reader says what it is
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        near = _near_files(path) if isinstance(error, FileNotFoundError) else ""
+        raise ImageError(f"{word} can't be opened: {error.strerror}{near}; check its name and permissions") from None
+
+
+def _near_files(path: Path) -> str:
+    try:
+        names = [entry.name for entry in os.scandir(path.parent) if not entry.name.startswith(".")]
+    except OSError:
+        return ""
+    return nearest(path.name, names)

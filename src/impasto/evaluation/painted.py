@@ -1,0 +1,111 @@
+"""Does a picture look painted? Its places against the painting's, one by one, by VGG-16.
+
+Of all measures here these agree best with what people choose. Eyes like pictures that have the painting's own motifs,
+all of them, and that let go of the photo's texture; a structural similarity to the photo (SSIM) ranks them the other
+way round, since any stroke in a sky counts there as much as a lost object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from impasto.errors import ImageError
+from impasto.evaluation.metrics import LossNetwork
+from impasto.ops.moments import Moments, moments
+from impasto.optimize.losses import SelfSimilarityLoss
+from impasto.optimize.nearest import directions, rows_of
+
+LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+PLACES = {"3": "relu3_3", "4": "relu4_3"}
+"""The layers at which places are compared one by one, by the number in the measure's name."""
+
+CONTENT_LAYER = "relu4_3"
+SIDE = 64
+"""At most about so many rows and columns of a map are compared place by place."""
+
+KEPT = 16
+"""Paintings whose traits are kept."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What pictures are compared by: at `PLACES` the places as directions, (N, C); at `LAYERS` the moments."""
+
+    places: dict[str, Tensor]
+    sums: dict[str, Moments]
+
+
+class PaintedScore:
+    """The measures of `report.PAINTED`, by a network with VGG-16's layers; less is better in all of them.
+
+    coverage3, coverage4: mean over the painting's places of the cosine distance to the picture's most similar place, at
+    relu3_3 and relu4_3, each side less its mean: is all of the painting there? precision3, precision4: the same from
+    the picture's places to the painting's: is anything foreign there? moments: squared differences of the channels'
+    means and deviations, in units of the painting's variance; gram: relative distance of Gram matrices; both averaged
+    over four layers. similarity_gap: how much the places' similarities to each other differ from the photo's (Kolkin et
+    al. 2019): it does not mind texture, but lost objects.
+    """
+
+    def __init__(self, network: LossNetwork) -> None:
+        self.network = network
+        self._paintings: dict[str, Traits] = {}
+        self._photo: tuple[Tensor, SelfSimilarityLoss] | None = None
+
+    def compare(self, image: Tensor, painting: Tensor, photo: Tensor, name: str) -> dict[str, float]:
+        """The measures of `image`, (1, 3, H, W), by name.
+
+        name: the painting's, by which its traits are kept. Raises ImageError if a picture is too small.
+        """
+        features = self.network(image, LAYERS)
+        own, wanted = traits(features), self._traits(name, painting)
+        found: dict[str, float] = {}
+        for number in PLACES:
+            similar = own.places[number] @ wanted.places[number].T
+            found[f"coverage{number}"] = float(1 - similar.amax(0).mean())
+            found[f"precision{number}"] = float(1 - similar.amax(1).mean())
+        pairs = [(own.sums[layer], wanted.sums[layer]) for layer in LAYERS]
+        found["moments"] = sum(moment_gap(*pair) for pair in pairs) / len(pairs)
+        found["gram"] = sum(float((a.second - b.second).norm() / b.second.norm()) for a, b in pairs) / len(pairs)
+        found["similarity_gap"] = float(self._content(photo)(features[CONTENT_LAYER]))
+        return found
+
+    def _traits(self, name: str, painting: Tensor) -> Traits:
+        if name not in self._paintings:
+            if len(self._paintings) >= KEPT:
+                self._paintings.pop(next(iter(self._paintings)))
+            self._paintings[name] = traits(self.network(painting, LAYERS))
+        return self._paintings[name]
+
+    def _content(self, photo: Tensor) -> SelfSimilarityLoss:
+        if self._photo is None or self._photo[0] is not photo:
+            self._photo = photo, SelfSimilarityLoss(self.network(photo, {CONTENT_LAYER})[CONTENT_LAYER])
+        return self._photo[1]
+
+
+def traits(features: Mapping[str, Tensor]) -> Traits:
+    """The traits of a picture by its features at `LAYERS`; raises ImageError if it is too small."""
+    if min(features[CONTENT_LAYER].shape[-2:]) < 2:
+        raise ImageError("the pictures are too small for VGG-16: measure at a larger --size, at least 32x32")
+    places = {number: _spread_places(features[layer]) for number, layer in PLACES.items()}
+    return Traits(places, {layer: moments(features[layer]) for layer in LAYERS})
+
+
+def _spread_places(features: Tensor) -> Tensor:
+    stride = max(1, max(features.shape[-2:]) // SIDE)
+    rows = rows_of(features[..., ::stride, ::stride])
+    return directions(rows, rows.mean(0))
+
+
+def moment_gap(found: Moments, wanted: Moments) -> float:
+    """Mean squared difference of means, plus that of unbiased deviations, in units of the wanted mean variance."""
+    (mean, spread), (other, goal) = ((one.mean, _unbiased(one)) for one in (found, wanted))
+    gap = (mean - other).square().mean() + (spread.sqrt() - goal.sqrt()).square().mean()
+    return float(gap / goal.mean().clamp_min(torch.finfo(torch.float32).tiny))
+
+
+def _unbiased(found: Moments) -> Tensor:
+    return found.variance * (found.count / (found.count - 1))
