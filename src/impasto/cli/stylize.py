@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
 
@@ -35,8 +35,8 @@ def stylize(
 
     Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
     """
-    terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.method)
+    terminal.be_quiet(reporting.quiet)
+    first_look.look_at(content, styles, stylization.style, stylization.method)
     from impasto.commands import stylize as command
     from impasto.commands.recipe_from_flags import make_recipe
 
@@ -46,8 +46,8 @@ def stylize(
     job = command.open_job(recipe, device, runtime)
     command.keep_state(job, target, checkpoint)
     show = command.previewer(job, target, preview, preview_every, force=force)
-    run = command.rehearse if told.dry_run else command.paint_file
-    result = run(job, target, quiet=told.quiet, record=told.record, force=force, also=show)
-    terminal.print_json(result) if told.json else terminal.say_path(result["output"])
+    run = command.dry_run if reporting.dry_run else command.paint_file
+    result = run(job, target, quiet=reporting.quiet, record=reporting.record, force=force, also=show)
+    terminal.print_json(result) if reporting.json else terminal.say_path(result["output"])
     if result.get("interrupted"):
         raise typer.Exit(130)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
 VideoWord = Annotated[str | None, typer.Argument(metavar="VIDEO", help="The video.")]
@@ -87,9 +87,10 @@ def video(
     Finished frames lie in a hidden folder beside the result until it is written, so that the same command goes on after
     an interruption. The method's options are flags, too.
     """
-    terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.method, video=True)
-    from impasto.commands import video as cli_video_run
+    terminal.be_quiet(reporting.quiet)
+    first_look.look_at(content, styles, stylization.style, stylization.method, video=True)
+    from impasto.commands import video as command
+    from impasto.commands.recipe_from_flags import make_recipe
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
@@ -98,5 +99,5 @@ def video(
     work = command.plan(
         recipe, places, device, runtime, max_memory, force=force, record=reporting.record, quiet=reporting.quiet
     )
-    result = cli_video_run.rehearse(work) if told.dry_run else cli_video_run.paint_video(work, quiet=told.quiet)
-    terminal.print_json(result) if told.json else terminal.say_path(result["output"])
+    result = command.dry_run(work) if reporting.dry_run else command.paint_video(work, quiet=reporting.quiet)
+    terminal.print_json(result) if reporting.json else terminal.say_path(result["output"])

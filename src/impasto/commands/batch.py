@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from impasto.atomic import LEFTOVER
 from impasto.batch.pipeline import Outcomes
-from impasto.batch.plan import Item, Plan
+from impasto.batch.plan import BatchPlan, Item
 from impasto.commands import terminal
 from impasto.commands.progress import Count, count
 from impasto.commands.terminal import print_json
@@ -108,7 +108,7 @@ def _claimed(plan: BatchPlan, run: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _clear(plan: Plan) -> None:
+def _clear(plan: BatchPlan) -> None:
     for path in plan.output.iterdir():
         if LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
 from torch import Tensor
 
-from impasto.commands import recipe_from_flags, terminal
+from impasto.commands import terminal
 from impasto.commands.arguments import check_target
 from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
@@ -87,7 +86,7 @@ def dry_run(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
     found = forecast(job)
     estimate = f"; {tell(found)}" if found else ""
     by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"
-    terminal.say(f"dry run: {title(job)} on {job.model.device.type}{by}{told}; nothing was written", err=True)
+    terminal.say(f"dry run: {title(job)} on {job.model.device.type}{by}{estimate}; nothing was written", err=True)
     record = make_record(job.recipe, job.model, job.size, target.parent)
     return {"output": str(target), **record, "forecast": found, "dry_run": True}
 

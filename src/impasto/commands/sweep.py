@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import typer
 from torch import Tensor
 
-from impasto.commands import recipe_from_flags, terminal
+from impasto.commands import terminal
 from impasto.commands.arguments import flag_of
 from impasto.commands.progress import progress
 from impasto.commands.stylize import title

@@ -240,17 +240,17 @@ def blend_in_photo(stages: Sequence[Stage], share: float) -> tuple[Stage, ...]:
     *first, last = stages
     painted = "painted"
 
-    def run(work: Work) -> dict[str, Tensor]:
+    def run(work: StageInput) -> dict[str, Tensor]:
         wanted = {RESULT if name == painted else name for name in work.wanted}
         found = last.run(replace(work, wanted=wanted))
         return {painted if name == RESULT else name: value for name, value in found.items()}
 
-    def blend(work: Work) -> dict[str, Tensor]:
+    def blend(work: StageInput) -> dict[str, Tensor]:
         image = work.maps[painted].float().clamp(0, 1)
         return {RESULT: torch.lerp(image, work.maps[IMAGE].to(image), share)}
 
     flows = tuple(replace(flow, outcome=painted if flow.outcome == RESULT else flow.outcome) for flow in last.flows)
-    return *first, replace(last, flows=flows, run=run), Stage((Flow(painted, RESULT), Flow(IMAGE, RESULT)), blend)
+    return *first, replace(last, flows=flows, run=run), Stage((Edge(painted, RESULT), Edge(IMAGE, RESULT)), blend)
 
 
 def map_strides(stages: Iterable[Stage]) -> dict[str, int]:

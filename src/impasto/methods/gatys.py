@@ -22,7 +22,7 @@ from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers, load_backbone
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments
-from impasto.optimize.descent import OptimizerName, Pixels, Scale, Settings, Targets, coarse_to_fine
+from impasto.optimize.descent import ImageTerms, OptimizerName, Pixels, Scale, Settings, coarse_to_fine
 from impasto.optimize.loss_check import warn_of_losses
 from impasto.optimize.losses import (
     ContentForm,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from impasto.errors import ImpastoError, OptionError, WeightsError
 from impasto.feedforward.filter_banks import SIDE, StyleBankNetwork, slim_network
-from impasto.feedforward.stages import IMAGE, RESULT, Flow, Known, Stage, Work, photo_share
+from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, Stage, StageInput, photo_share
 from impasto.feedforward.transformation_network import (
     LayerRow,
     as_picture,
