@@ -2,7 +2,8 @@
 
 tools/styles.toml names the works and, relative to FOLDER, their pictures. Each becomes a style card in the package that
 holds the painting's moments over vgg19-slim in two kinds: with max pooling, which `wct` and `adain` read, and with
-average pooling at full and at half size, which `gatys` reads; and a hundred positions of its feature maps, for `sanet`.
+average pooling at full and at half size, which `gatys` reads; a hundred positions of its feature maps, for `sanet`; and
+some two thousand of its places, for `nnst`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from torch import Tensor
 
 from impasto.images.files import read_image
 from impasto.images.tensors import fit, resize
+from impasto.methods.nnst import NNST, NNSTOptions
 from impasto.methods.sanet import SANet, SANetOptions, SANetwork
 from impasto.networks.backbones import load_backbone
 from impasto.networks.vgg19_slim import SLIM, SLIM_LAYERS
+from impasto.stylizers.place_cards import summarize
 from impasto.stylizers.styles import BUILT_IN, Style, measure, save_style
 
 TABLE = Path(__file__).with_name("styles.toml")
@@ -61,7 +64,9 @@ def make_style(image: Tensor, info: dict[str, Any]) -> Style:
     one_pass = measure(load_backbone(SLIM), image, layers, coarse=False)
     optimised = measure(load_backbone(SLIM, pooling="average"), image, layers)
     maps = SANet(SANetOptions(positions=POSITIONS, precision="fp32"), network=SANetwork.slim()).encode_style(image)
-    others = [Style(other, other.kind, info) for other in (optimised, maps)]
+    neighbours = NNST(NNSTOptions.parse({"style_weight": 0.0}, "nnst"))
+    places = summarize(neighbours.encode_style(image), neighbours.network.widths)
+    others = [Style(other, other.kind, info) for other in (optimised, maps, places)]
     return Style(one_pass, one_pass.kind, info, others)
 
 

@@ -80,8 +80,12 @@ def test_other_machines_need_a_token(shell: Shell, asked: dict[str, Any], monkey
     assert asked["place"].token == "my-own-token"
     assert "IMPASTO_TOKEN" not in os.environ
     (shell.folder / "token").write_text("from-a-file\n")
-    shell.run("serve", "--no-page", "--port", "0", "--token-file", "token").good()
+    (shell.folder / "token").chmod(0o640)
+    done = shell.run("serve", "--no-page", "--port", "0", "--token-file", "token").good()
     assert asked["place"].token == "from-a-file"
+    assert "chmod 600 token" in done.err
+    (shell.folder / "token").chmod(0o600)
+    assert "chmod" not in shell.run("serve", "--no-page", "--port", "0", "--token-file", "token").good().err
 
 
 def test_a_token_on_the_command_line_is_refused(shell: Shell, asked: dict[str, Any]) -> None:
@@ -170,7 +174,8 @@ def ask(address: str, path: str, order: dict[str, Any] | None = None) -> tuple[i
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 def test_a_process_serves_and_ends_well(tmp_path: Path) -> None:
-    with start(tmp_path / "own", "--json") as process:
+    log = tmp_path / "access"
+    with start(tmp_path / "own", "--json", "--access-log", str(log)) as process:
         try:
             assert process.stdout is not None
             address = json.loads(process.stdout.readline())["url"].removeprefix("http://").rstrip("/")
@@ -185,6 +190,12 @@ def test_a_process_serves_and_ends_well(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert list((tmp_path / "own").iterdir()) == []
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(one["route"], one["status"]) for one in lines if one["route"] != "/metrics"] == [
+        ("/health", 200),
+        ("/v1/stylize", 200),
+        ("/v1/stylize", 503),
+    ]
 
 
 def end_while_painting(address: str, photo: str, process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -316,7 +316,7 @@ def test_dry_run(shell: Shell) -> None:
     ("words", "told"),
     [
         (["photo.png.mp4", "sea.png"], "can't be opened"),
-        (["sea.png", "sea.png", "-o", "out.gif"], "must end in one of .mp4"),
+        (["clip.mp4", "sea.png", "-o", "out.gif"], "must end in one of .mp4"),
         (["clip.mp4", "sea.png", "-o", "clip.mp4"], "exists already"),
         (["clip.mp4", "sea.png", "-o", "clip.mp4", "--force"], "is the video itself"),
         (["clip.mp4", "sea.png", "-o", "out.webm"], "can't hold sound in aac"),

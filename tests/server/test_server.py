@@ -342,6 +342,33 @@ def test_requests_can_set_no_text_that_could_be_a_file() -> None:
     assert is_served("steps", options["steps"])
 
 
+ROUTES = {
+    "GET /health",
+    "GET /metrics",
+    "GET /ready",
+    "GET /v1/jobs/{job}",
+    "DELETE /v1/jobs/{job}",
+    "POST /v1/jobs/{job}/cancel",
+    "GET /v1/jobs/{job}/events",
+    "GET /v1/jobs/{job}/preview",
+    "GET /v1/jobs/{job}/result",
+    "GET /v1/limits",
+    "GET /v1/methods",
+    "POST /v1/styles",
+    "GET /v1/styles",
+    "GET /v1/styles/{style}/card",
+    "GET /v1/styles/{style}/picture",
+    "POST /v1/stylize",
+}
+"""What programs rely on: a route comes and goes here on purpose, and in CHANGELOG.md."""
+
+
+def test_the_routes_are_those_of_the_inventory(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {f"{verb.upper()} {path}" for path, verbs in paths.items() for verb in verbs} == ROUTES
+    assert client.get("/v1/limits").json()["max_pixels"] == Limits().max_pixels
+
+
 def test_every_list_and_text_of_a_request_has_a_limit_in_the_document(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     bodies = [

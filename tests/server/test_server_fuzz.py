@@ -30,7 +30,7 @@ PHOTO, PAINTING = picture_bytes(1), picture_bytes(2, 40, 40, "JPEG")
 PATIENCE = 20.0
 """Seconds for one request: what it may take on a slow machine."""
 
-SHORT = settings(max_examples=40, deadline=None, database=None, derandomize=True)
+SHORT = settings(max_examples=25, deadline=None, database=None, derandomize=True)
 LONG = settings(max_examples=3000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
@@ -147,5 +147,31 @@ def test_bodies_and_paths_by_chance(client: TestClient, caplog: pytest.LogCaptur
         start = time.monotonic()
         headers = {"content-type": kind_of_body.encode("latin-1")}
         check(client.request(method, path, content=body, headers=headers), start, caplog.records)
+
+    attempt()
+
+
+@pytest.fixture(scope="module")
+def card(client: TestClient) -> bytes:
+    made = client.post("/v1/styles", files={"painting": PAINTING}, data={"method": "adain"}).json()
+    return client.get(made["card"]).content
+
+
+@pytest.mark.parametrize("kind", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
+def test_cards_by_chance(client: TestClient, caplog: pytest.LogCaptureFixture, kind: settings, card: bytes) -> None:
+    header = 8 + int.from_bytes(card[:8], "little")
+    places = st.integers(0, header) | st.integers(0, len(card) - 1)
+    changes = st.lists(st.tuples(places, st.binary(min_size=1, max_size=12)), max_size=5)
+
+    @kind
+    @given(changes=changes, length=st.just(len(card)) | st.integers(0, len(card)))
+    def attempt(changes: list[tuple[int, bytes]], length: int) -> None:
+        caplog.clear()
+        data = bytearray(card)
+        for place, new in changes:
+            data[place : place + len(new)] = new
+        start = time.monotonic()
+        files = [("content", PHOTO), ("cards", bytes(data[:length]))]
+        check(client.post("/v1/stylize", files=files, data={"method": "adain"}), start, caplog.records)
 
     attempt()

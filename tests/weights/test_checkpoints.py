@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,44 @@ def test_a_run_goes_on_to_the_same_bits(name: str, steps: int, tmp_path: Path) -
     seen: list[int] = []
     found = kept(model(), path).transfer(photo, style, seed=1, on_step=lambda step: seen.append(step.index))
     assert seen == list(range(steps, 11))  # the step in which it was killed had not been kept yet
+    assert torch.equal(found, whole)
+
+
+@pytest.mark.parametrize("where", ["between steps", "within a step", "between scales"])
+def test_ctrl_c_keeps_the_state_however_soon_it_comes(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def model() -> Gatys:
+        return tiny_gatys(steps=6, octaves=1, least_side=24, coarse_steps=4)
+
+    def press() -> None:
+        if where == "between scales":
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
+
+    photo, path = painting(64, 64, seed=3), tmp_path / "run.safetensors"
+    style = model().encode_style(painting())
+    whole = model().transfer(photo, style, seed=1)
+    stopped, called = model(), []
+    stopped.checkpoint = Checkpoint(path, {})  # the pause of half a minute is far from over
+    objective = Gatys._objective if where == "between scales" else Objective.__call__
+    owner, name = (Gatys, "_objective") if where == "between scales" else (Objective, "__call__")
+
+    def counting(self: Any, *given: Any, **named: Any) -> Any:
+        called.append(0)
+        if where != "between steps" and len(called) == (2 if where == "between scales" else 3):
+            press()
+        return objective(self, *given, **named)
+
+    monkeypatch.setattr(owner, name, counting)
+    on_step = (lambda step: press() if step.index == 3 else None) if where == "between steps" else lambda step: None
+    stopped.transfer(photo, style, seed=1, on_step=on_step)
+    assert (stopped.interrupted, path.exists()) == (True, True)
+    monkeypatch.setattr(owner, name, objective)
+    going_on, seen = model(), []
+    going_on.checkpoint = Checkpoint(path, {})
+    found = going_on.transfer(photo, style, seed=1, on_step=lambda step: seen.append(step.index))
+    assert seen[0] == (5 if where == "between scales" else 4)
     assert torch.equal(found, whole)
 
 
@@ -158,9 +198,10 @@ def test_the_same_command_goes_on(shell: Shell, monkeypatch: pytest.MonkeyPatch)
     shell.stylize(*words[:2], "-o", "whole.png").good()
     real = Checkpoint.offer
 
-    def press(self: Checkpoint, *rest: Any) -> None:
-        real(self, *rest)
-        raise KeyboardInterrupt
+    def press(self: Checkpoint, *rest: Any, now: bool = False) -> None:
+        real(self, *rest, now=now)
+        if not now:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "offer", press)

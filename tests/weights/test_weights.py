@@ -189,7 +189,7 @@ def test_fill_names_what_does_not_fit_and_changes_nothing(changes: dict[str, tor
     module = nn.Linear(2, 3)
     before = module.weight.clone()
     file = weights_of(module, weight=torch.zeros(3, 2), **changes)
-    with pytest.raises(WeightsError, match=rf"x does not hold this network: {name} is missing, left over"):
+    with pytest.raises(WeightsError, match=rf"x does not hold this network: {name} is (missing|left over|4 instead)"):
         file.fill(module)
     assert torch.equal(module.weight, before)
 

@@ -230,6 +230,7 @@ export class App {
   /** Paint what is chosen, soon; what was asked for before and not begun is left out. */
   request(): void {
     window.clearTimeout(this.later);
+    this.later = window.setTimeout(() => void this.keep(), HISTORY_DELAY);
     this.changed();
     if (this.activity === "camera" || this.findPhoto() === null || this.onServer) return;
     this.wanted = true;
@@ -259,6 +260,7 @@ export class App {
     this.view = { ...found, key, full: longer === this.choice.longer, picture: null };
     this.error = "";
     this.note("idle");
+    window.clearTimeout(this.later);
     this.later = window.setTimeout(() => void this.keep(), HISTORY_DELAY);
   }
 
@@ -463,7 +465,9 @@ export class App {
 /** What went wrong, for people. */
 export function explain(error: unknown): string {
   if (error instanceof server.ServerError) {
-    return error.status === 0 ? say("errorGone") : say("errorServer", error.message);
+    const known: Record<number, Word> = { 0: "errorGone", 413: "errorTooLarge", 429: "errorBusy", 503: "errorBusy" };
+    const technical = /impasto |--|\/[0-9a-f]{6}/.test(error.message); // meant for the command line
+    return say(known[error.status] ?? (technical ? "errorFault" : "errorServer"), error.message);
   }
   const words: Record<string, Word> = { picture: "errorPicture", memory: "errorMemory", load: "errorLoad" };
   return say((error instanceof PaintError && words[error.reason]) || "errorFault");

@@ -52,6 +52,9 @@ async function begin(): Promise<void> {
 /** Let the page work without a connection from now on: the worker keeps what this device needs. */
 function keepOffline(used: Device): void {
   if (!("serviceWorker" in navigator) || import.meta.env.DEV) return;
+  navigator.serviceWorker.onmessage = (event) => {
+    if (event.data === "kept") document.documentElement.dataset.offline = "ready";
+  };
   void navigator.serviceWorker.register("sw.js").then(async () => {
     const registration = await navigator.serviceWorker.ready;
     const files = [...runtimeFiles(used), "models/style.onnx"].map((file) => base + file);

@@ -37,7 +37,7 @@ worker.addEventListener("message", (event) => {
     (async () => {
       const cache = await caches.open(CACHE);
       for (const file of files) if (!(await cache.match(file))) await cache.add(file);
-      for (const client of await worker.clients.matchAll()) client.postMessage("kept");
+      for (const client of await worker.clients.matchAll({ includeUncontrolled: true })) client.postMessage("kept");
     })(),
   );
 });

@@ -87,7 +87,7 @@ class Painter:
         known = self._styles.pop((path, longer), None)
         if known is None:
             style = self._read(path)
-            known = self.model.accept_style(style) if isinstance(style, Style) else self._encode(style, longer)
+            known = self.model.take(style) if isinstance(style, Style) else self._encode(style, longer)
         self._styles[path, longer] = known
         while len(self._styles) > 1 and sum(map(_size, self._styles.values())) > MOST_STYLE_BYTES:
             self._styles.popitem(last=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import logging.handlers
@@ -161,6 +162,8 @@ def _choose_token(host: str, word: str | None, file: Path | None) -> str:
         try:
             with file.open("rb") as opened:
                 token = opened.read(LONGEST_TOKEN).decode("ascii", "replace").strip()
+                if os.name == "posix" and os.fstat(opened.fileno()).st_mode & 0o077:
+                    log.warning("other users can read %s: chmod 600 %s", file, file)
         except OSError as error:
             raise ImpastoError(f"--token-file {file} can't be read: {error.strerror}") from None
     if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
@@ -193,6 +196,7 @@ def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: b
             add_pages(app, studio)
         studio.warm_up()
         log.info("serving on %s; Ctrl-C ends it", ", ".join(devices))
-        make_server(app, studio, connections, announce, place.proxies).run([place.listener])
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
+            make_server(app, studio, connections, announce, place.proxies).run([place.listener])
     finally:
         studio.close()

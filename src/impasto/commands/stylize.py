@@ -108,7 +108,8 @@ def write(job: Job, image: Tensor, target: Path, watch: Watch, *, record: bool, 
     made = make_record(job.recipe, job.model, job.size, target.parent)
     if job.model.interrupted:
         made["interrupted"] = watch.steps
-        more = "; the same command goes on" if job.model.checkpoint is not None else ""
+        checkpoint = job.model.checkpoint
+        more = "; the same command goes on" if checkpoint is not None and checkpoint.path.exists() else ""
         terminal.say(f"interrupted after {watch.steps} steps: this is the best picture so far{more}", err=True)
     write_recorded(image, target, made if record else None, alpha=job.alpha, overwrite=force)
     return {"output": str(target), **made}

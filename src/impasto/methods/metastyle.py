@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from impasto.errors import ImpastoError, OptionError
 from impasto.feedforward.transformation_network import Norms, TransformationNetwork
 from impasto.ops.moments import precise
-from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss, pick_targets, stack_rows
-from impasto.stylizers.fixed_styles import NetworkStyles
+from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows
+from impasto.stylizers.fixed_styles import NetworkStyles, network_style
 from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style
 from impasto.training.loop import Task, Training, TrainOptions
@@ -82,6 +82,11 @@ class MetaStyle(NetworkStyles):
     def digests(self) -> dict[str, str]:
         """The initial parameters."""
         return {self.name: self._digest}
+
+    @property
+    def examples(self) -> tuple[Style, ...]:
+        """A network from the initial parameters."""
+        return (network_style(self.start, {}),)
 
     @property
     def advice(self) -> str:

@@ -43,7 +43,8 @@ from impasto.stylizers.painting_places import (
     recall_layer,
     recall_places,
 )
-from impasto.stylizers.styles import Style, measure, recall
+from impasto.stylizers.place_cards import restore, with_moments
+from impasto.stylizers.styles import Style, measure, moments_kind, recall
 
 VGG16_LAYERS = (
     *("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1"),
@@ -85,7 +86,9 @@ class NNSTOptions(Options):
     last_weight: float = Field(1.0, ge=0, description="weight of the last pass")
     color_weight: float = Field(0.2, ge=0, description="weight of the matched places' colours")
     style_weight: float = Field(0.1, ge=0, description="weight of means and covariances, which hold back extremes")
-    content_weight: float = Field(0.5, ge=0, description="weight of the photo's self-similarity, which keeps objects")
+    content_weight: float = Field(
+        0.5, ge=0, description="weight, at coarser sizes, of the photo's self-similarity, which keeps objects"
+    )
     tv_weight: float = Field(0.0, ge=0, description="weight of total variation, against noise")
     grey_detail: bool = Field(True, description="change the finest detail in lightness only, against coloured fringes")
     recolor: bool = Field(False, description="give large areas the photo's arrangement of the painting's colours")
@@ -194,6 +197,10 @@ class NNST(Stylizer):
             values |= measure(self.network, image, self.style_layers, look=fitting)
         return Style(values, self.style_kind, convert=self.accept_style)
 
+    def adopt(self, style: Style) -> Style:
+        """`style`, or the one of its others that fits, with the places and moments that this method works with."""
+        return with_moments(super().adopt(style), style.kinds.get(moments_kind(self.network)))
+
     def transfer(
         self,
         content: Tensor,
@@ -209,7 +216,8 @@ class NNST(Stylizer):
         self.losses, self.interrupted, self.cut = {}, False, None
         if strength == 0:
             return content.clamp(0, 1)
-        work = _Work(self, content, distinct(style), strength, mask)
+        mixture = [(share, Style(restore(one), one.kind)) for share, one in distinct(style)]
+        work = _Work(self, content, mixture, strength, mask)
         stages = self._stages(*content.shape[-2:])
         start = self._start(content, stages[0], strength, seed)
         made: list[FittingObjective] = []
@@ -282,7 +290,7 @@ class _Work:
             else (self._matched(stage, photo, image, tile, first=first))
         )
         terms += self._statistics(photo, stage.octave, tile)
-        if tile is None:
+        if stage.octave and tile is None:  # at the full size it would leave a weave with the pooling's period
             terms += self._guard(photo)
         terms.append(Term("tv", "image", TotalVariation(), self.options.tv_weight))
         if stage.octave == 0:
@@ -315,7 +323,8 @@ class _Work:
 
     def _scale(self, places: Places) -> Tensor:
         widths = self.network.widths
-        return balance(places.columns, widths, widths if self.options.layer_balance == "channels" else None)
+        by = widths if self.options.layer_balance == "channels" else None
+        return balance(places.columns, widths, by, places.expected)
 
     def _match(
         self, photo: Tensor, image: Tensor, mixed: float, places: Places, scale: Tensor, tile: int | None

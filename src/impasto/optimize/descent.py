@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.images.tensors import resize
+from impasto.optimize.interruption import BEGINNING, Keep, Keeper, TornStep, whole_steps
 from impasto.progress import OnStep, Step, ignore
 from impasto.weights.checkpoints import Checkpoint, State
 
@@ -127,26 +127,30 @@ def optimize_image(
     augment: Callable[[Tensor], Tensor] | None = None,
     on_step: OnStep = ignore,
     state: State | None = None,
-    keep: Callable[[Callable[[], State]], None] | None = None,
+    keep: Keep | None = None,
 ) -> Result:
     """Change `parameter` until `objective` of its image is small.
 
     augment: applied to the image before the objective (jitter, crops). A loss that is not finite takes the run back to
     the best image with half the learning rate, at most five times; then ImpastoError. KeyboardInterrupt ends the run
     early and keeps the best image. If memory runs out and `objective` has a method ``shrink``, that is called and the
-    step done again. keep: after every step offered what gives the run's state; state: where to go on.
+    step done again. keep: after every step offered what gives the run's state, and when the run is interrupted; for
+    that, an interrupted step is finished first. state: where to go on.
     """
     run = _Descent(objective, parameter, settings, augment)
     if state is not None:
         run.restore(state)
     try:
         while len(run.losses) < settings.steps:
-            terms = run.step()
+            with whole_steps(keep is not None):
+                terms = run.step()
             if terms is not None:
                 on_step(Step(len(run.losses), settings.steps, terms, run.picture))
                 if keep is not None:
                     keep(run.state)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        if keep is not None and not isinstance(interruption, TornStep):
+            keep(run.state, now=True)
         return Result(run.best_picture(), run.losses, interrupted=True)
     return Result(run.picture(), run.losses)
 
@@ -331,6 +335,7 @@ def coarse_to_fine(
     total, done = sum(scale.settings.steps for scale in scales), 0
     result = Result(start)
     losses: list[dict[str, float]] = []
+    keep: Keeper | None = None
     for number, scale in enumerate(scales):
         if number < first:
             done += scale.settings.steps
@@ -338,7 +343,7 @@ def coarse_to_fine(
         image = enlarge(result.image, scale.height, scale.width)
         if state is not None and number == first:
             image = state[0].pop(BEGINNING).to(image)
-        keep = functools.partial(_offer, checkpoint, number, image) if checkpoint else None
+        before, keep = keep, Keeper(checkpoint, number, image) if checkpoint else None
 
         def report(step: Step, done: int = done) -> None:
             on_step(Step(done + step.index, total, step.terms, step.image))
@@ -346,8 +351,16 @@ def coarse_to_fine(
         goes_on = state if number == first else None
         if goes_on is not None:
             log.info("going on after %d of %d steps", done + len(goes_on[1]["losses"]), total)
+        try:
+            objective = objective_at(scale, image)
+        except KeyboardInterrupt:
+            if before is None or not before.keep_last():
+                raise
+            result = Result(result.image, interrupted=True)
+            break
+        before = None  # the optimiser of the scale before takes memory
         result = optimize_image(
-            objective_at(scale, image), parameter_of(image), scale.settings, on_step=report, state=goes_on, keep=keep
+            objective, parameter_of(image), scale.settings, on_step=report, state=goes_on, keep=keep
         )
         losses += result.losses
         done += scale.settings.steps
@@ -355,18 +368,6 @@ def coarse_to_fine(
             break
     last = scales[-1]
     return Result(enlarge(result.image, last.height, last.width), losses, result.interrupted)
-
-
-BEGINNING = "beginning"
-"""What a checkpoint calls the picture with which its scale began."""
-
-
-def _offer(checkpoint: Checkpoint, number: int, beginning: Tensor, state: Callable[[], State]) -> None:
-    def whole() -> State:
-        tensors, values = state()
-        return {**tensors, BEGINNING: beginning}, values
-
-    checkpoint.offer(number, whole)
 
 
 def noise_like(image: Tensor, deviation: float, seed: int) -> Tensor:

@@ -152,7 +152,7 @@ def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch")
     model = load_model(recipe, device, runtime)
     for style in inputs.styles:
         if isinstance(style, Style):
-            model.accept_style(style)
+            model.take(style)
     return Job(recipe, model, working_size(model, *inputs.content.size, recipe.size), inputs)
 
 

@@ -114,7 +114,8 @@ class Reader:
             path.write_bytes(data)
             return load_style(path)
         except ImpastoError as error:
-            raise type(error)(str(error).replace(str(path), "the style card")) from None
+            text = str(error).replace(str(path), "the style card").replace(path.name, "the style card")
+            raise type(error)(text) from None
         finally:
             path.unlink(missing_ok=True)
 
@@ -170,7 +171,7 @@ def _read_styles(
     styles = [reader.card(next(known)) if name is None else built_in(name) for name in names]
     cards = [reader.card(data) for data in files.get("cards", ())]
     for style in (*styles, *cards):
-        model.accept_style(style)
+        model.take(style)
     longer, whole = wishes.style_size or max(size), wishes.keep_color in MATCHING_MODES
     paintings = [
         reader.painting(data, f"painting {i}", model, longer, whole)

@@ -6,6 +6,7 @@ The server's side is `runner.Runner`. Both talk over one connection: tasks, ``st
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -130,6 +132,8 @@ def run_process(connection: Connection, make: Callable[..., Mapping[str, Task]],
     handler = logging.StreamHandler()
     handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    with contextlib.suppress(OSError):  # if memory runs out, Linux is to end this process, not the server
+        Path("/proc/self/oom_score_adj").write_text("500")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     serve(connection, lambda: make(*args), lambda: os._exit(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, is_out_of_memory
 from impasto.feedforward.stages import MomentsSource, live_moments
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
@@ -22,6 +23,7 @@ from impasto.optimize.losses import Term
 from impasto.options import Options as BaseOptions
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.arguments import AnySize, AnyStyle, HowToPaint, take_masks, take_size, take_style
+from impasto.stylizers.card_check import find_misfit, sample_paintings
 from impasto.stylizers.styles import Style, check_weights, mix
 from impasto.weights.checkpoints import Checkpoint
 
@@ -108,6 +110,25 @@ class Stylizer(ABC):
         raise OptionError(
             f"this style card holds {' and '.join(style.kinds)}, but {self.name} needs {self.style_kind}: {self.advice}"
         )
+
+    def take(self, style: Style) -> Style:
+        """As `adopt`, of a style from anybody: raises OptionError also if its numbers are not as this method's are."""
+        try:
+            found = self.adopt(style)
+            misfit = find_misfit(found, self.examples) if self.examples else None
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise OptionError(f"this style card does not fit {self.name}: {self.advice}") from None
+        if misfit is not None:
+            raise OptionError(f"this style card does not fit {self.name} ({misfit[:80]}): {self.advice}")
+        return found
+
+    @functools.cached_property
+    def examples(self) -> tuple[Style, ...]:
+        """Styles that a card must be like: of small paintings; none if there is nothing to compare with."""
+        with torch.no_grad():
+            return tuple(self.encode_style(painting.to(self.device)) for painting in sample_paintings())
 
     @property
     def advice(self) -> str:
@@ -240,10 +261,7 @@ class Stylizer(ABC):
 
     def encode_styles(self, styles: Sequence[Tensor | Style], longer: int) -> list[Style]:
         """Each of `styles`, pictures or styles, as a style on this device; pictures are seen at that longer side."""
-        known = [
-            self.accept_style(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer))
-            for s in styles
-        ]
+        known = [self.take(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer)) for s in styles]
         return [self._moved(style) for style in known]
 
     def _moved(self, style: Style) -> Style:

@@ -18,7 +18,7 @@ from impasto.optimize.nearest import directions, nearest, spread
 from impasto.optimize.tiled_objective import Tiles, choose_tile
 from impasto.stylizers.styles import PLACES, Style, moments_kind, parts
 
-LAST = "last."
+LAST, WEIGHT = "last.", "weight"
 LEAST_SIDE = 16
 EPSILON = 1e-8
 
@@ -91,18 +91,27 @@ class Places:
     """The places of one or more paintings at one size.
 
     columns: (M, C); colors: (M, 3); owner: (M,), which painting a place belongs to; shares: (K,), how much of a picture
-    each painting is to give. centers: (K, C), their means.
+    each painting is to give. weight: (M,), how many of its painting's places each stands for; None: all the same.
     """
 
     columns: Tensor
     colors: Tensor
     owner: Tensor
     shares: Tensor
+    weight: Tensor | None = None
 
     @property
     def centers(self) -> Tensor:
         """Each painting's mean, (K, C)."""
-        return torch.stack([self.columns[self.owner == number].mean(0) for number in range(len(self.shares))])
+        part = self.part[:, None] * self.columns
+        return self.columns.new_zeros(len(self.shares), part.shape[1]).index_add_(0, self.owner, part)
+
+    @property
+    def part(self) -> Tensor:
+        """Which part of its painting each place stands for, (M,)."""
+        weight = torch.ones_like(self.columns[:, 0]) if self.weight is None else self.weight.to(self.columns)
+        total = weight.new_zeros(len(self.shares)).index_add_(0, self.owner, weight)
+        return weight / total[self.owner]
 
     def keys(self, scale: Tensor) -> Tensor:
         """The columns as directions, (M, C), with channels multiplied by `scale`, (C,)."""
@@ -111,8 +120,7 @@ class Places:
     @property
     def expected(self) -> Tensor:
         """How much of a picture each place is to give if all are to be used alike, (M,)."""
-        counts = torch.bincount(self.owner, minlength=len(self.shares))
-        return (self.shares / counts)[self.owner]
+        return self.part * self.shares[self.owner]
 
 
 def distinct(style: Style) -> list[tuple[float, Style]]:
@@ -132,7 +140,7 @@ def distinct(style: Style) -> list[tuple[float, Style]]:
 
 def recall_places(mixture: Sequence[tuple[float, Style]], octave: int) -> Places:
     """The places at 1 / 2^octave of the paintings' size, or at the smallest that they have."""
-    columns, colors = [], []
+    columns, colors, weights = [], [], []
     for _, style in mixture:
         level = max((int(name.split(".")[0]) for name in style if name.endswith(COLUMNS)), default=-1)
         if level < 0:
@@ -140,9 +148,10 @@ def recall_places(mixture: Sequence[tuple[float, Style]], octave: int) -> Places
         level = min(octave, level)
         columns.append(style[f"{level}.{COLUMNS}"])
         colors.append(style[f"{level}.{COLORS}"])
+        weights.append(style.get(f"{level}.{WEIGHT}", torch.ones_like(columns[-1][:, 0])))
     owner = torch.cat([torch.full((len(rows),), number) for number, rows in enumerate(columns)]).to(columns[0].device)
     shares = torch.tensor([share for share, _ in mixture], device=columns[0].device)
-    return Places(torch.cat(columns), torch.cat(colors), owner, shares)
+    return Places(torch.cat(columns), torch.cat(colors), owner, shares, torch.cat(weights))
 
 
 def recall_layer(mixture: Sequence[tuple[float, Style]], layer: str) -> Tensor:
@@ -153,17 +162,20 @@ def recall_layer(mixture: Sequence[tuple[float, Style]], layer: str) -> Tensor:
     return torch.cat([style[name] for _, style in mixture])
 
 
-def balance(columns: Tensor, widths: Sequence[int], by: Sequence[float] | None = None) -> Tensor:
+def balance(
+    columns: Tensor, widths: Sequence[int], by: Sequence[float] | None = None, part: Tensor | None = None
+) -> Tensor:
     """What each channel of `columns`, (M, C), is multiplied by so that all layers count alike, (C,).
 
     widths: the layers' channels. A layer is divided by the deviation of its features over places, or, if `by` is given,
-    by these numbers.
+    by these numbers. part: (M,), which part of all each place stands for; None: all the same.
     """
-    spread = (columns - columns.mean(0)).square().mean(0)
+    part = columns.new_full((len(columns),), 1 / len(columns)) if part is None else part
+    spread = part @ (columns - part @ columns).square()
     scales = []
-    for number, part in enumerate(torch.split(spread, list(widths))):
-        size = part.sum().clamp_min(EPSILON).sqrt() if by is None else part.new_tensor(by[number])
-        scales.append((1 / size).expand(len(part)))
+    for number, own in enumerate(torch.split(spread, list(widths))):
+        size = own.sum().clamp_min(EPSILON).sqrt() if by is None else own.new_tensor(by[number])
+        scales.append((1 / size).expand(len(own)))
     return torch.cat(scales)
 
 

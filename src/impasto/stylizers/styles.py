@@ -24,6 +24,8 @@ COARSE = "half."
 NAMED = "name"
 """The kind of a style of which only the name is known."""
 
+MOST_KINDS, LONGEST_KIND = 64, 1000
+"""What a card may hold."""
 MAPS, NETWORK, PLACES = "maps/", "network/", "places/"
 """What the kinds of styles begin with in which no method is linear: feature maps, whole networks, single places."""
 
@@ -282,13 +284,13 @@ def load_style(path: str | Path) -> Style:
     """
     file = load_weights(find_card(path))
     kinds = [file.config.get("style"), *_listed(file.config.get("others", []))]
-    if not all(isinstance(kind, str) for kind in kinds):
+    if len(kinds) > MOST_KINDS or not all(isinstance(kind, str) and len(kind) <= LONGEST_KIND for kind in kinds):
         raise WeightsError(f"{path} is no style card: make one with `impasto style extract painting.jpg`")
     given = file.config.get("info")
     info = given if isinstance(given, dict) else {}
     try:
         styles = [Style(expand(_part(file, number)), str(kind), info) for number, kind in enumerate(kinds)]
-    except (KeyError, IndexError, ValueError, RuntimeError, OptionError):
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError, OptionError):
         raise WeightsError(f"{path} is a damaged style card: its tensors don't fit each other") from None
     return Style(styles[0], styles[0].kind, info, styles[1:])
 

@@ -21,6 +21,7 @@ from impasto.stylizers.styles import check_weights
 from impasto.weights import load_weights, resolve
 
 NAME = "texture"
+MOST_LEVELS = 16
 LEVELS, BRANCH, NOISE = 6, 8, 3
 SHIPPED_WIDTHS = (64, 64, 64, 48, 32, 24)
 
@@ -116,6 +117,8 @@ class PyramidGenerator(nn.Module):
         noise: int = NOISE,
     ) -> None:
         super().__init__()
+        if not 1 <= levels <= MOST_LEVELS:
+            raise OptionError(f"a generator has 1 to {MOST_LEVELS} levels, not {levels}")
         self.textures, self.levels, self.branch, self.noise = textures, levels, branch, noise
         self.widths = tuple(widths or (branch * (i + 1) for i in range(levels)))
         if len(self.widths) != levels:

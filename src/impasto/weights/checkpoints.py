@@ -33,9 +33,9 @@ class Checkpoint:
         self.identity = json.loads(json.dumps(identity, default=str))
         self._last = time.monotonic()
 
-    def offer(self, stage: int, state: Callable[[], State]) -> None:
-        """Write what `state` gives, of the run's stage of that number, if it is time to."""
-        if time.monotonic() - self._last >= self.pause:
+    def offer(self, stage: int, state: Callable[[], State], *, now: bool = False) -> None:
+        """Write what `state` gives, of the run's stage of that number, if it is time to, or `now`."""
+        if now or time.monotonic() - self._last >= self.pause:
             tensors, values = state()
             config = {"checkpoint": self.identity, "stage": stage, "values": values}
             try:

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from impasto.atomic import write_atomically
 from impasto.errors import WeightsError
+from impasto.weights.reading import read_config, read_tensors
+from impasto.weights.sketch import ImpossibleError, first_misfit, sketch
 
 FOLDER = Path(__file__).parent
 HEADER_KEY = "impasto"
-ALIGNMENT = 64
-"""Bytes: where torch's own tensors begin on a CPU."""
+NAMED = "name"
+"""What the name of a style is called in what a file tells of it."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -42,24 +43,40 @@ class Weights:
         """
         own = module.state_dict()
         given = {k: v for k, v in self.tensors.items() if k in own or not k.startswith(ignore or ("\0",))}
-        odd = sorted(set(own) ^ set(given)) or [k for k in own if own[k].shape != given[k].shape]
-        if odd:
-            raise WeightsError(
-                f"{self.path} does not hold this network: {odd[0]} is missing, left over or of another shape"
-            )
+        self._check(own, given)
         module.load_state_dict({k: v.to(own[k].dtype) for k, v in given.items()})
+
+    def _check(self, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+        misfit = first_misfit(own, given)
+        if misfit:
+            raise WeightsError(f"{self.path} does not hold this network: {misfit}")
 
     def build(self, make: Callable[[dict[str, Any]], Network], maker: str) -> Network:
         """The network that `make` makes of the configuration, filled.
 
         maker: whose training writes such files, as `impasto train` knows it. Raises WeightsError if this is none.
         """
-        try:
-            network = make(self.config)
-        except (KeyError, TypeError):
-            raise WeightsError(f"{self.path} was not made by `impasto train {maker}`") from None
+        method = self.config.get("method", maker)
+        if method != maker:
+            raise WeightsError(f"{self.path} was made by `impasto train {str(method)[:40]}`, not {maker}")
+        if self.digest not in _shipped():  # these need no proof, and torch takes a second to get ready for sketches
+            try:
+                drawn = sketch(make, self.config, 4 * len(self.tensors) + 256)
+            except ImpossibleError:
+                raise WeightsError(f"{self.path} was not made by `impasto train {maker}`") from None
+            self._check(drawn.state_dict(), self.tensors)
+        network = make(self.config)
         self.fill(network)
         return network
+
+    def infos(self, key: str) -> list[dict[str, Any]]:
+        """What the configuration tells of each style, by ``name`` at least; raises WeightsError if it tells nothing."""
+        found = self.config.get(key)
+        named = isinstance(found, list) and all(isinstance(info, dict) for info in found)
+        names = [info.get(NAMED) for info in found] if named and found is not None else []
+        if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+            raise WeightsError(f"{self.path} does not say which styles it holds ({key})")
+        return list(found or ())
 
 
 @functools.cache
@@ -67,6 +84,12 @@ def manifest() -> dict[str, dict[str, Any]]:
     """The shipped files' entries by name: file, sha256, bytes, licence, data, command, quality."""
     with (FOLDER / "manifest.toml").open("rb") as file:
         return tomllib.load(file)
+
+
+@functools.cache
+def _shipped() -> frozenset[str]:
+    """The digests of the files that come with impasto."""
+    return frozenset(str(entry["sha256"]) for entry in manifest().values())
 
 
 def resolve(name: str) -> Path:
@@ -86,26 +109,10 @@ def resolve(name: str) -> Path:
 def load_weights(path: str | Path) -> Weights:
     """Read a safetensors file, checking that it is whole and finite. Raises WeightsError in one line."""
     path = Path(path)
-    try:
-        blob = path.read_bytes()
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: _aligned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-            header = file.metadata() or {}
-        config = json.loads(header.get(HEADER_KEY, "{}"))
-        if not isinstance(config, dict):
-            raise ValueError("its configuration is no table")
-    except FileNotFoundError:
-        raise WeightsError(f"{path} does not exist") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is no readable safetensors file: {reason}") from None
+    tensors, texts, digest = read_tensors(path)
+    config = read_config(texts, HEADER_KEY, path)
     check_finite(tensors, path)
-    return Weights(path, tensors, config, hashlib.sha256(blob).hexdigest())
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    """`tensor` where memory is aligned as torch aligns it: in a file it lies anywhere, and last bits of sums differ."""
-    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
+    return Weights(path, tensors, config, digest)
 
 
 def digest_numbers(modules: Iterable[nn.Module]) -> str:

@@ -91,6 +91,8 @@ export const english = {
   errorLoad: "The painter could not be loaded. Check the connection, then reload the page.",
   errorFault: "Something went wrong. Try again; if it happens again, choose a smaller size.",
   errorServer: "The server says: {0}",
+  errorTooLarge: "This is too large for the server. Choose a smaller size under “More options”.",
+  errorBusy: "The server is busy. Try again in a few seconds.",
   errorGone: "The server does not answer. Start it again with “impasto serve”.",
   errorCamera: "The camera can't be used. Allow it in the browser's address bar, or choose a photo.",
   errorShare: "Sharing does not work here. Use the download.",

@@ -93,6 +93,8 @@ export const chinese: Record<Word, string> = {
   errorLoad: "绘制程序无法载入。请检查网络连接，然后重新载入页面。",
   errorFault: "出了点问题。请重试；如果再次发生，请选择更小的尺寸。",
   errorServer: "服务器提示：{0}",
+  errorTooLarge: "这对服务器来说太大了。请在“更多选项”中选择更小的尺寸。",
+  errorBusy: "服务器正忙。请过几秒再试。",
   errorGone: "服务器没有响应。请用“impasto serve”重新启动它。",
   errorCamera: "无法使用摄像头。请在浏览器地址栏中允许使用，或选择一张照片。",
   errorShare: "此处无法分享。请使用下载。",

@@ -1,0 +1,287 @@
+"""The page that paints in the browser, in real Chromium: what it paints is what the command line paints."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+import uvicorn
+from playwright import sync_api as playwright
+
+from impasto import load, load_style, read_image
+from impasto.server.app import create_app
+from impasto.server.site_files import SITE
+from impasto.server.site_routes import add_pages
+from server_support import open_studio, wait_until
+from web_support import WEB, Visit, decibels, launch, needs_browser, photo_bytes, plain_host
+
+pytestmark = needs_browser
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+SAME = 40
+"""Decibels from which on pictures count as the same."""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("studio")
+    with pytest.MonkeyPatch.context() as patch, open_studio(folder, patch, max_work=10**12) as studio:
+        app = create_app(studio)
+        patch.setattr("impasto.server.site_routes.importlib.util.find_spec", lambda name: None)  # no Gradio
+        add_pages(app, studio)
+        server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="warning"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        wait_until(lambda: server.started, 60)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        found = launch(started)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Callable[..., Visit]]:
+    visits: list[Visit] = []
+
+    def begin(query: str = "", **options: Any) -> Visit:
+        visits.append(Visit(browser, address, **options))
+        visits[-1].open(query)
+        return visits[-1]
+
+    yield begin
+    for one in visits:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def swift() -> Any:
+    return load("swift", precision="fp32", device="cpu")
+
+
+def as_file(data: bytes, folder: Path, name: str = "photo.png") -> Any:
+    (folder / name).write_bytes(data)
+    return read_image(folder / name)
+
+
+def test_pictures_are_those_of_the_command_line(visit: Callable[..., Visit], swift: Any, tmp_path: Path) -> None:
+    data, other = photo_bytes(1), photo_bytes(2, 120, 90)
+    photo, painting = as_file(data, tmp_path), as_file(other, tmp_path, "painting.png")
+    starry, wave = load_style("starry-night"), load_style("great-wave")
+    here = visit()
+    here.give(data, "my photo.png")
+    here.wait_until_painted()
+
+    name, picture = here.download()
+    whole = swift.stylize(photo, starry)
+    assert name == "my-photo-starry-night.png"
+    assert decibels(picture, whole) > SAME
+
+    here.slide("strength", 40)
+    assert decibels(here.download()[1], swift.stylize(photo, starry, strength=0.4)) > SAME
+    here.slide("strength", 100)
+
+    here.page.click("#mix-two")
+    here.choose("The Great Wave")
+    here.slide("mix", 30)
+    here.wait_until_painted()
+    name, picture = here.download()
+    assert name == "my-photo-starry-night-great-wave.png"
+    assert decibels(picture, swift.stylize(photo, starry, wave, weights=[0.7, 0.3])) > SAME
+    here.page.click("#mix-two")
+
+    here.give(other, "my painting.png", where="painting-file")
+    here.wait_until_painted()
+    name, picture = here.download()
+    assert name == "my-photo-my-painting.png"
+    assert decibels(picture, swift.stylize(photo, painting)) > SAME
+
+    here.page.click("#more summary")
+    here.page.click("#colours")
+    here.wait_until_painted()
+    assert decibels(here.download()[1], swift.stylize(photo, painting)) < SAME
+
+    here.page.select_option("#format", "image/jpeg")
+    name, picture = here.download()
+    assert (name, picture.format) == ("my-photo-my-painting.jpg", "JPEG")
+
+
+def test_tiles_give_what_one_piece_gives(visit: Callable[..., Visit], swift: Any, tmp_path: Path) -> None:
+    data = photo_bytes(3, 147, 203)
+    here = visit("?tile=48")
+    here.give(data)
+    here.wait_until_painted()
+    wanted = swift.stylize(as_file(data, tmp_path), load_style("starry-night"))
+    assert decibels(here.download()[1], wanted) > SAME
+
+
+def test_photos_stand_upright_and_large_ones_are_previewed(visit: Callable[..., Visit], swift: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    here = visit()
+    here.give(photo_bytes(4, 96, 160, "JPEG", exif=exif), "IMG_1.JPG", "image/jpeg")
+    here.wait_until_painted()
+    assert here.download()[1].size == (96, 160)
+    here.give(photo_bytes(5, 180, 1600), "panorama.png")
+    here.page.get_by_text("Preview at 1024 × 115 px").wait_for()
+    here.wait_until_painted()
+    name, picture = here.download()
+    assert (name, picture.size) == ("panorama-starry-night.png", (1600, 180))
+
+
+def test_a_reload_loses_nothing(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    here.give(photo_bytes(1))
+    here.wait_until_painted()
+    here.choose("The Scream")
+    here.slide("strength", 70)
+    here.page.locator("#history-strip .tile").first.wait_for(state="attached")
+    here.open()
+    here.wait_until_painted()
+    assert here.page.locator("#wall [aria-pressed=true]").inner_text().startswith("The Scream")
+    assert here.page.input_value("#strength") == "70"
+    assert here.page.locator("#history-strip .tile").count() == 1
+
+
+def test_the_comparison_is_a_slider_for_keyboards(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    here.give(photo_bytes(1))
+    here.wait_until_painted()
+    here.page.focus("#compare")
+    for _ in range(5):
+        here.page.keyboard.press("ArrowRight")
+    assert here.page.get_attribute("#compare", "aria-valuetext") == "5 % photo"
+    assert here.page.eval_on_selector("#painted-canvas", "e => getComputedStyle(e).clipPath").count("5%") == 1
+
+
+def test_only_the_brushed_area_is_painted(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    data = photo_bytes(1)
+    here.give(data)
+    here.wait_until_painted()
+    here.page.click("#more summary")
+    here.page.click("#brush")
+    box = here.page.locator("#brush-canvas").bounding_box()
+    here.page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.3)
+    here.page.mouse.down()
+    here.page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.7, steps=5)
+    here.page.mouse.up()
+    here.page.wait_for_function("() => document.querySelector('#brush').getAttribute('aria-pressed') === 'true'")
+    picture, photo = here.download()[1].convert("RGB"), Image.open(io.BytesIO(data))
+    assert picture.getpixel((40, 75)) != photo.getpixel((40, 75))
+    assert picture.crop((100, 0, 200, 150)).tobytes() == photo.crop((100, 0, 200, 150)).tobytes()
+
+
+def test_mistakes_are_told_in_words(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    here.give(b"no picture at all", "notes.png")
+    here.page.get_by_text("can't be read as a picture").wait_for()
+    here.give(photo_bytes(1))
+    here.wait_until_painted()
+
+
+def test_the_server_paints_what_the_browser_cannot(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    here.give(photo_bytes(1))
+    here.give(photo_bytes(2, 90, 120), "painting.png", where="painting-file")
+    here.wait_until_painted()
+    here.page.get_by_label("Painted").check()
+    here.page.get_by_text("shows the earlier choice").wait_for()
+    here.page.click("#paint")
+    here.page.get_by_text("Painted, ").wait_for()
+    here.wait_until_painted()
+    name, picture = here.download()
+    assert (name, picture.size) == ("photo-painting.png", (200, 150))
+
+
+def test_the_camera_is_painted_live_and_recorded(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    here.page.locator(".open-camera").first.click()
+    changes = """() => new Promise(done => {
+      const canvas = document.querySelector('#painted-canvas'), seen = new Set();
+      const look = () => {
+        const data = canvas.width ? canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data : [];
+        seen.add(data.reduce((sum, value) => (sum * 31 + value) % 1e9, 0));
+        seen.size > 3 ? done(canvas.width) : setTimeout(look, 50);
+      };
+      look();
+    })"""
+    assert here.page.evaluate(changes) >= 96
+    here.page.click("#record")
+    here.page.evaluate(changes)
+    with here.page.expect_download() as found:
+        here.page.click("#record")
+    assert found.value.suggested_filename == "impasto-starry-night.webm"
+    assert Path(found.value.path()).read_bytes()[:4] == b"\x1a\x45\xdf\xa3"
+    here.page.click("#snapshot")
+    here.wait_until_painted()
+    assert here.page.locator("#photo-strip li").count() == 1
+
+
+def test_on_a_phone_the_result_stays_in_view(visit: Callable[..., Visit]) -> None:
+    here = visit(**PHONE)
+    here.give(photo_bytes(1))
+    here.wait_until_painted()
+    assert here.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    here.page.locator("#wall .tile").last.scroll_into_view_if_needed()
+    box = here.page.locator("#painted-canvas").bounding_box()
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] < 500
+
+
+@pytest.mark.parametrize(("language", "scheme"), [("en-GB", "light"), ("zh-CN", "dark")])
+def test_everyone_can_use_it(visit: Callable[..., Visit], language: str, scheme: str) -> None:
+    axe = WEB / "node_modules" / "axe-core" / "axe.min.js"
+    if not axe.is_file():
+        pytest.skip("axe is not installed: scripts/web")
+    here = visit(locale=language, color_scheme=scheme)
+    assert here.page.get_attribute("html", "lang") == ("zh-CN" if language == "zh-CN" else "en")
+    check = """async () => (await axe.run()).violations.map(
+      found => `${found.id}: ${found.nodes.map(node => node.html).join(' ').slice(0, 300)}`)"""
+    here.page.evaluate(axe.read_text(encoding="utf-8"))
+    assert here.page.evaluate(check) == []
+    here.give(photo_bytes(1))
+    here.wait_until_painted()
+    here.page.click("#mix-two")
+    here.page.click("#more summary")
+    here.page.locator("#history-strip .tile").first.wait_for()
+    assert here.page.evaluate(check) == []
+
+
+def test_it_works_without_a_connection_after_one_visit_to_any_host(browser: Any, tmp_path: Path, swift: Any) -> None:
+    with plain_host(SITE) as host:
+        here = Visit(browser, host)
+        here.open()
+        here.page.locator("html[data-offline=ready]").wait_for()
+        here.page.wait_for_function("() => navigator.serviceWorker.controller !== null")
+    here.open()  # the host is gone
+    data, other = photo_bytes(1), photo_bytes(2, 120, 90)
+    here.give(data)
+    here.wait_until_painted()
+    here.give(other, "painting.png", where="painting-file")
+    here.wait_until_painted()
+    wanted = swift.stylize(as_file(data, tmp_path), as_file(other, tmp_path, "painting.png"))
+    assert decibels(here.download()[1], wanted) > SAME
+    assert here.page.evaluate("crossOriginIsolated")  # threads, though the host sends no headers for them
+    here.close()
+
+
+def test_it_is_small_enough() -> None:
+    sizes = {path.relative_to(SITE).as_posix(): path.stat().st_size for path in SITE.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 25e6
+    later = sum(size for name, size in sizes.items() if name.startswith("ort/webgpu") or name == "models/style.onnx")
+    assert sum(sizes.values()) - later < 12e6
