@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from impasto.errors import ImpastoError, OptionError
 from impasto.feedforward.transformation_network import Norms, TransformationNetwork
 from impasto.ops.moments import precise
-from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows
+from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss, pick_targets, stack_rows
 from impasto.stylizers.fixed_styles import NetworkStyles, network_style
 from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style

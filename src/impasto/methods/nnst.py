@@ -197,9 +197,9 @@ class NNST(Stylizer):
             values |= measure(self.network, image, self.style_layers, look=fitting)
         return Style(values, self.style_kind, convert=self.accept_style)
 
-    def adopt(self, style: Style) -> Style:
+    def accept_style(self, style: Style) -> Style:
         """`style`, or the one of its others that fits, with the places and moments that this method works with."""
-        return with_moments(super().adopt(style), style.kinds.get(moments_kind(self.network)))
+        return with_moments(super().accept_style(style), style.kinds.get(moments_kind(self.network)))
 
     def transfer(
         self,

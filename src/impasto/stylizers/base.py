@@ -112,9 +112,9 @@ class Stylizer(ABC):
         )
 
     def take(self, style: Style) -> Style:
-        """As `adopt`, of a style from anybody: raises OptionError also if its numbers are not as this method's are."""
+        """Return the style as `accept_style` does; raise OptionError also if its numbers do not fit this method."""
         try:
-            found = self.adopt(style)
+            found = self.accept_style(style)
             misfit = find_misfit(found, self.examples) if self.examples else None
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
