@@ -56,3 +56,11 @@ def ignore(step: Step) -> None:
 def as_steps(on_step: OnStep, image: Callable[[], Tensor]) -> Callable[[int, int], None]:
     """What tells `on_step` how many parts are done, of how many, for work whose picture is there only at the end."""
     return lambda done, total: on_step(Step(done, total, {}, image))
+
+
+def duration(seconds: float) -> str:
+    """A time in words: 40 s, 12 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

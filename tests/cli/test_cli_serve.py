@@ -47,7 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def run(*values: Any) -> None:
-        found.update(zip(("devices", "limits", "folder", "place", "page", "json"), values, strict=True))
+        found.update(zip(("devices", "limits", "folder", "place", "page", "json", "opens"), values, strict=True))
         assert found["folder"].is_dir()
 
     monkeypatch.setattr(serve, "_run", run)
@@ -119,6 +119,20 @@ def test_folders_of_killed_servers_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["impasto-serve-mine"]
 
 
+def test_the_browser_opens_only_where_somebody_sits(
+    shell: Shell, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "_has_screen", lambda: True)
+    shell.run("serve", "--port", "0").good()
+    assert asked["opens"]
+    for words in (["--no-browser"], ["--no-page"], ["--json"]):
+        shell.run("serve", "--port", "0", *words).good()
+        assert not asked["opens"]
+    monkeypatch.setattr(serve, "_has_screen", lambda: False)
+    shell.run("serve", "--port", "0").good()
+    assert not asked["opens"]
+
+
 def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
     shell.run("serve", "--no-page", "--port", "0", "--max-pixels", "1000000", "--max-waiting=3").good()
     assert (asked["limits"].max_pixels, asked["limits"].max_waiting) == (1_000_000, 3)
@@ -129,7 +143,7 @@ def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--max-pixel", "9"], "no option --max-pixel; did you mean --max-pixels"),
+        (["--max-pixel", "9"], r"no option --max-pixel \(did you mean --max-pixels"),
         (["--max-pixels", "none"], "max-pixels: .*valid integer"),
         (["photo.png"], "takes no files: photo.png"),
         (["--token-file", "none"], "--token-file none can't be read: No such file"),

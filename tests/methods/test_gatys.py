@@ -171,7 +171,7 @@ def test_coarse_sizes_aim_at_the_painting_at_half_its_size(picture: Tensor) -> N
 
 
 def test_without_coarse_steps_there_is_no_coarse_size() -> None:
-    assert len(tiny_gatys(octaves=3, least_side=16, coarse_steps=0)._scales(128, 128)) == 1
+    assert len(tiny_gatys(octaves=3, least_side=16, coarse_steps=0).scales(128, 128)) == 1
 
 
 def test_a_photo_too_small_for_the_backbone_is_refused_with_its_name() -> None:

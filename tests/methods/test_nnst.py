@@ -32,7 +32,7 @@ def picture() -> Tensor:
 
 
 def stages(model: NNST, size: tuple[int, int] = (256, 512)) -> list[tuple[int, int, bool]]:
-    return [(stage.height, stage.settings.steps, stage.last) for stage in model._stages(*size)]
+    return [(stage.height, stage.settings.steps, stage.last) for stage in model.scales(*size)]
 
 
 def test_a_painting_as_its_own_photo_comes_back() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.style import PaintingWord
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 PhotosFlag = Annotated[
     list[Path] | None,
@@ -42,6 +42,8 @@ def adapt(
     can be said.
     """
     terminal.be_quiet(quiet)
+    if not list_options:
+        first_look.need("accelerate", "train", "impasto adapt")
     from impasto.commands import adapt as command
     from impasto.commands import train
 

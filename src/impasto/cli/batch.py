@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from impasto.cli import flags
+from impasto.cli.flag_groups import Telling, Wishes, spread
 from impasto.commands import arguments, first_look, terminal
 from impasto.errors import ImpastoError
 
@@ -28,16 +28,8 @@ StylesWord = Annotated[
 FolderFlag = Annotated[
     str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the results; made if it is not there.")
 ]
-StyleFlag = Annotated[
-    list[str] | None,
-    typer.Option("--style", metavar="NAME|FILES", help="A built-in style, paintings or cards; repeatable."),
-]
 FormatFlag = Annotated[str, typer.Option("--format", metavar="NAME", help="png, jpg, webp, tif or bmp.")]
-MasksFlag = Annotated[
-    list[Path] | None, typer.Option("--mask", metavar="FILE", help="White is repainted, in every photo.")
-]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Make again what is there already.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object a line: each picture, then a summary.")]
 PairsFlag = Annotated[
     bool, typer.Option("--pairs", help="The first photo by the first style, the second by the second.")
 ]
@@ -51,43 +43,35 @@ WorkersFlag = Annotated[
 WatchFlag = Annotated[bool, typer.Option("--watch", help="Then wait for new photos, until Ctrl-C.")]
 
 
+@spread
 def batch(
     ctx: typer.Context,
+    *,
     contents: FilesWord = None,
     styles: StylesWord = None,
     output: FolderFlag = None,
     pairs: PairsFlag = False,
     watch: WatchFlag = False,
-    method: flags.MethodFlag = None,
-    preset: flags.PresetFlag = None,
-    style: StyleFlag = None,
-    size: flags.SizeFlag = None,
-    style_size: flags.StyleSizeFlag = None,
-    strength: flags.StrengthFlag = None,
-    keep_color: flags.KeepColorFlag = None,
-    mask: MasksFlag = None,
-    seed: flags.SeedFlag = None,
+    wishes: Wishes,
     device: flags.DeviceFlag = "auto",
     runtime: flags.RuntimeFlag = "torch",
     engine: EngineFlag = "local",
     workers: WorkersFlag = None,
     format: FormatFlag = "png",
     force: ForceFlag = False,
-    json: JsonFlag = False,
-    quiet: flags.QuietFlag = False,
-    dry_run: flags.DryRunFlag = False,
-    record: flags.RecordFlag = True,
-    recipe: flags.RecipeFlag = None,
+    told: Telling,
 ) -> None:
     """Repaint many photos, each in every style: [bold]impasto batch photos/ paintings/ -o results[/bold].
 
     What is there already is skipped, so that the same command goes on after an interruption. A picture that fails is
     told of, and the run goes on; it then ends with exit code 1. The method's options are flags, too.
     """
-    given = arguments.given(method=method, preset=preset, size=size, seed=seed, style_size=style_size)
-    given |= arguments.given(strength=strength, keep_color=keep_color, masks=mask)
-    terminal.be_quiet(quiet)
-    first_look.check_method(method)
+    if wishes.style_weights is not None:
+        raise ImpastoError("batch paints in one style at a time: --style-weights is for impasto stylize")
+    given = wishes.given()
+    named = given.pop("style", [])
+    terminal.be_quiet(told.quiet)
+    first_look.check_method(wishes.chosen_method)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as cli_batch_run
     from impasto.commands import recipe_from_flags
@@ -95,16 +79,18 @@ def batch(
 
     open_engine = _choose_engine(engine, workers, watch)
     target = None if output is None else to_path(output)
-    base, files = recipe_from_flags.merge_flags(ctx, arguments.words(contents, styles), recipe, given)
+    base, files = recipe_from_flags.merge_flags(ctx, arguments.words(contents, styles), told.recipe, given)
     if base.vary:
-        raise ImpastoError(f"{recipe} records a contact sheet, not a picture")
+        raise ImpastoError(f"{told.recipe} records a contact sheet, not a picture")
     plan = cli_batch_plan.make_plan(
-        base, files, style or [], target, suffix=f".{format}", pairs=pairs, record=record, force=force, watch=watch
+        base, files, named, target, suffix=f".{format}", pairs=pairs, record=told.record, force=force, watch=watch
     )
-    if dry_run:
-        code = cli_batch_run.dry_run(plan, json=json)
+    if told.dry_run:
+        code = cli_batch_run.rehearse(plan, json=told.json)
     else:
-        code = cli_batch_run.run(plan, lambda: open_engine(plan, device, runtime), watch=watch, quiet=quiet, json=json)
+        code = cli_batch_run.run(
+            plan, lambda: open_engine(plan, device, runtime), watch=watch, quiet=told.quiet, json=told.json
+        )
     if code:
         raise typer.Exit(code)
 

@@ -53,7 +53,7 @@ def export_style(
     if len(chosen) != 1:
         raise ImpastoError("name one painting, or one style by --style: impasto export-style PAINTING")
     stem = Path(chosen[0]).stem
-    target = arguments.check_target(output or Path(f"{stem}.network.safetensors"), force, (".safetensors",))
+    target = arguments.name_target(output, Path(f"{stem}.network.safetensors"), force=force, suffixes=(".safetensors",))
     given = read_style(Path(chosen[0]))
     model = load(found.name, device=pick_device(device), **options)
     assert isinstance(model, GeneratedNetworks)

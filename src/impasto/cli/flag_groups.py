@@ -11,6 +11,9 @@ from typing import Any
 
 from impasto.cli import flags
 from impasto.commands import arguments
+from impasto.errors import OptionError
+
+BEST = "nnst"
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class StylizationFlags:
     """How pictures are to be painted."""
 
     method: flags.MethodFlag = None
+    best: flags.BestFlag = False
     preset: flags.PresetFlag = None
     style: flags.StyleFlag = None
     style_weights: flags.StyleWeightsFlag = None
@@ -28,9 +32,17 @@ class StylizationFlags:
     mask: flags.MaskFlag = None
     seed: flags.SeedFlag = None
 
+    @property
+    def chosen_method(self) -> str | None:
+        """The method that was named, or that --best stands for; raises OptionError if these differ."""
+        if self.best and self.method not in (None, BEST):
+            raise OptionError(f"--best is -m {BEST}: leave out -m {self.method}")
+        return BEST if self.best else self.method
+
     def given(self, **others: Any) -> dict[str, Any]:
         """Those flags that were given, by the names that a recipe has for them, and of the `others`."""
-        values = vars(self) | others
+        values = vars(self) | others | {"method": self.chosen_method}
+        values.pop("best")
         return arguments.given(masks=values.pop("mask"), **values)
 
 

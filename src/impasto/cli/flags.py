@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from impasto.commands import first_look
 
-if TYPE_CHECKING:
-    pass
-
+LOOK, SPEED, SCRIPT = "Colours, regions, variants", "Speed", "Scripts and records"
+"""Groups of flags in the help; what stands in none is for every day."""
 
 ContentWord = Annotated[str | None, typer.Argument(metavar="CONTENT", help="The photo.")]
 StyleWords = Annotated[
@@ -29,12 +28,20 @@ MethodFlag = Annotated[
     str | None,
     typer.Option("--method", "-m", help="How to paint; see `impasto methods`.", autocompletion=_complete_method),
 ]
-PresetFlag = Annotated[str | None, typer.Option(metavar="NAME", help="One of the method's recipes.")]
+BestFlag = Annotated[
+    bool, typer.Option("--best", help="The most painterly method, -m nnst: minutes on a CPU instead of a second.")
+]
+PresetFlag = Annotated[
+    str | None, typer.Option(metavar="NAME", rich_help_panel=LOOK, help="One of the method's recipes.")
+]
 StyleFlag = Annotated[
     list[str] | None, typer.Option("--style", metavar="NAME|CARD", help="A built-in style or a card; repeatable.")
 ]
 StyleWeightsFlag = Annotated[
-    str | None, typer.Option(metavar="W1,W2,...", help="Shares of the styles, STYLEs first; default: all equal.")
+    str | None,
+    typer.Option(
+        metavar="W1,W2,...", rich_help_panel=LOOK, help="Shares of the styles, STYLEs first; default: all equal."
+    ),
 ]
 SizeFlag = Annotated[
     str | None,
@@ -45,7 +52,10 @@ SizeFlag = Annotated[
     ),
 ]
 StyleSizeFlag = Annotated[
-    int | None, typer.Option(metavar="N", help="Longer side at which paintings are looked at; default: the result's.")
+    int | None,
+    typer.Option(
+        metavar="N", rich_help_panel=LOOK, help="Longer side at which paintings are looked at; default: the result's."
+    ),
 ]
 
 
@@ -63,30 +73,55 @@ StrengthFlag = Annotated[
 ]
 KeepColorFlag = Annotated[
     str | None,
-    typer.Option(metavar="MODE", help="Keep the photo's colours: off, luminance, lab, histogram or covariance."),
+    typer.Option(
+        metavar="MODE",
+        rich_help_panel=LOOK,
+        help="Keep the photo's colours: off, luminance, lab, histogram or covariance.",
+    ),
 ]
 MaskFlag = Annotated[
     list[Path] | None,
-    typer.Option("--mask", metavar="FILE", help="White is repainted; one for all styles, or one a style; repeatable."),
+    typer.Option(
+        "--mask",
+        metavar="FILE",
+        rich_help_panel=LOOK,
+        help="White is repainted; one for all styles, or one a style; repeatable.",
+    ),
 ]
-SeedFlag = Annotated[int | None, typer.Option(metavar="N", help="Same seed, same picture; default: 0.")]
-DeviceFlag = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]
+SeedFlag = Annotated[
+    int | None, typer.Option(metavar="N", rich_help_panel=LOOK, help="Same seed, same picture; default: 0.")
+]
+DeviceFlag = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=SPEED, help="auto, cpu, cuda or mps.")]
 RuntimeFlag = Annotated[
     str,
     typer.Option(
         metavar="NAME",
+        rich_help_panel=SPEED,
         help="torch, onnxruntime or openvino, or auto: the quickest that `impasto doctor` has measured here.",
     ),
 ]
-ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; warnings stay.")]
-DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Check everything and stop before the work.")]
+ForceFlag = Annotated[bool, typer.Option("--force", rich_help_panel=SCRIPT, help="Overwrite what is there.")]
+JsonFlag = Annotated[
+    bool, typer.Option("--json", rich_help_panel=SCRIPT, help="Print one JSON object; of batch a line each.")
+]
+QuietFlag = Annotated[
+    bool, typer.Option("--quiet", "-q", rich_help_panel=SCRIPT, help="No progress and no notes; warnings stay.")
+]
+DryRunFlag = Annotated[
+    bool, typer.Option("--dry-run", rich_help_panel=SCRIPT, help="Check everything and stop before the work.")
+]
 ListFlag = Annotated[bool, typer.Option("--list-options", help="List the task's options, which are flags, too.")]
 RecordFlag = Annotated[
-    bool, typer.Option("--record/--no-record", help="Keep in the picture (or FILE.json) how it was made.")
+    bool,
+    typer.Option(
+        "--record/--no-record", rich_help_panel=SCRIPT, help="Keep in the picture (or FILE.json) how it was made."
+    ),
 ]
 RecipeFlag = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Repeat the run that a picture or JSON file records; flags overrule it."),
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=SCRIPT,
+        help="Repeat the run that a picture or JSON file records; flags overrule it.",
+    ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from impasto.networks.backbone import Backbone
     from impasto.vision.inversion import Inversion, InversionOptions
+
+log = logging.getLogger(__name__)
 
 PhotoWord = Annotated[str | None, typer.Argument(metavar="PHOTO", help="The picture.")]
 BackboneFlag = Annotated[str, typer.Option("--backbone", metavar="NAME", help="The network.")]
@@ -117,15 +120,19 @@ def invert(
 
 def _sheet(work: _Work, image: Tensor, painting: Tensor) -> tuple[list[Inversion], Tensor]:
     """All of the well-known figure's inversions, and the sheet; after Ctrl-C those that are done."""
+    from impasto.commands.progress import Count
     from impasto.images.contact_sheet import contact_sheet
     from impasto.vision.inversion import sheet_layers
 
     contents, styles = sheet_layers(work.network)
     found: list[Inversion] = []
     jobs = [*((layer, ()) for layer in contents), *(("", styles[: i + 1]) for i in range(len(styles)))]
+    log.info("a sheet of %d pictures, %d steps each: minutes on a CPU", len(jobs), work.options.steps)
+    done = Count(len(jobs))
     for layer, chosen in jobs:
         if not found or not found[-1].result.interrupted:
             found.append(work.content(image, layer) if layer else work.style(painting, chosen))
+            done.advance("pictures")
     rows: list[list[Tensor | None]] = [[image], [painting]]
     for (layer, _), one in zip(jobs, found, strict=False):
         rows[0 if layer else 1].append(one.image)

@@ -35,7 +35,7 @@ from impasto.cli.train import train
 from impasto.cli.transfer import fit, predict
 from impasto.cli.video import video
 from impasto.cli.web import web
-from impasto.commands.arguments import OpenCommand
+from impasto.commands.arguments import Command, OpenCommand
 from impasto.commands.terminal import say
 from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.escaping import one_line
@@ -56,28 +56,28 @@ app.command(cls=OpenCommand)(stylize)
 app.command(cls=OpenCommand)(batch)
 app.command(cls=OpenCommand)(video)
 app.command(cls=OpenCommand)(serve)
-app.command()(web)
-app.command()(methods)
-app.command()(styles)
+app.command(cls=Command)(web)
+app.command(cls=Command)(methods)
+app.command(cls=Command)(styles)
 app.add_typer(style, name="style")
 style.command(cls=OpenCommand)(extract)
-style.command()(show)
+style.command(cls=Command)(show)
 app.command(cls=OpenCommand)(sweep)
 app.command(cls=OpenCommand)(evaluate)
 app.command(cls=OpenCommand)(train)
 app.command(cls=OpenCommand)(adapt)
 app.command(cls=OpenCommand)(export)
 app.command("export-style", cls=OpenCommand)(export_style)
-app.command()(bench)
-app.command()(doctor)
+app.command(cls=Command)(bench)
+app.command(cls=Command)(doctor)
 app.command(cls=OpenCommand)(invert)
-app.command()(inspect)
+app.command(cls=Command)(inspect)
 app.command(cls=OpenCommand)(dream)
 app.command(cls=OpenCommand)(attack)
 app.command(cls=OpenCommand)(texture)
 app.add_typer(transfer, name="transfer")
 transfer.command(cls=OpenCommand)(fit)
-transfer.command()(predict)
+transfer.command(cls=Command)(predict)
 
 
 def _show_version(wanted: bool) -> None:

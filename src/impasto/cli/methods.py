@@ -30,8 +30,9 @@ def methods(
     if json:
         terminal.print_json([summarize(method) for method in known])
         return
+    width = max(len(method.name) for method in known)
     for method in known:
         about = summarize(method)
-        terminal.say(f"{about['name']:<12} {about['kind']:<13} {about['summary']}")
-        terminal.say(f"{'':<12} presets: {', '.join(about['presets'])}")
+        terminal.say(f"{about['name']:<{width}} {about['kind']:<13} {about['summary']}")
+        terminal.say(f"{'':<{width}} presets: {', '.join(about['presets'])}")
     terminal.say("\nimpasto methods NAME lists a method's options")

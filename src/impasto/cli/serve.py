@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import importlib.util
 import logging
 import logging.handlers
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_TOKEN = 1000
+ENDED: list[bool] = []
+"""Whether a server has ended as it should."""
+
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,10 @@ DevicesFlag = Annotated[
     list[str] | None,
     typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, mps; repeatable: a worker each."),
 ]
+BrowserFlag = Annotated[
+    bool | None,
+    typer.Option("--browser/--no-browser", help="Open the page in the browser; by default if a screen is there."),
+]
 PageFlag = Annotated[bool, typer.Option("--page/--no-page", help="The page for people beside the interface.")]
 
 
@@ -60,6 +68,7 @@ def serve(
     token_file: TokenFileFlag = None,
     device: DevicesFlag = None,
     page: PageFlag = True,
+    browser: BrowserFlag = None,
     access_log: AccessFlag = None,
     proxy: ProxyFlag = None,
     json: flags.JsonFlag = False,
@@ -72,6 +81,7 @@ def serve(
     terminal.be_quiet(quiet)
     words = list(ctx.args)
     _check_extras()
+    atexit.register(_leave)  # before multiprocessing's own, so that it comes after it
     from impasto.server.wire import process_context
 
     if words != ["--limits"]:
@@ -95,7 +105,8 @@ def serve(
         devices = list(dict.fromkeys(pick_device(name) for name in device or ["auto"]))
         _log_access(access_log)
         place = Place(listener, host, secret, tuple(proxy or ()))
-        _run(devices, limits, folder, place, page, json)
+        opens = page and (_has_screen() and host in LOOPBACK and not json if browser is None else browser)
+        _run(devices, limits, folder, place, page, json, opens)
 
 
 @contextmanager
@@ -171,7 +182,15 @@ def _choose_token(host: str, word: str | None, file: Path | None) -> str:
     return token or ("" if host in LOOPBACK else secrets.token_urlsafe(24))
 
 
-def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: bool, json: bool) -> None:
+def _has_screen() -> bool:
+    """Whether somebody sits at this machine, in front of a desktop."""
+    shown = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    return shown and sys.stdout.isatty()
+
+
+def _run(
+    devices: list[str], limits: Limits, folder: Path, place: Place, page: bool, json: bool, opens: bool = False
+) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     _log_faults()
     own = folder / "page"
@@ -185,6 +204,10 @@ def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: b
 
     def announce() -> None:
         terminal.print_json({"url": place.url, "devices": devices}, line=True) if json else terminal.say(place.url)
+        if opens:
+            import webbrowser
+
+            threading.Thread(target=webbrowser.open, args=(place.url,), daemon=True).start()
 
     studio = Studio(devices, limits, folder)
     try:
@@ -196,7 +219,20 @@ def _run(devices: list[str], limits: Limits, folder: Path, place: Place, page: b
             add_pages(app, studio)
         studio.warm_up()
         log.info("serving on %s; Ctrl-C ends it", ", ".join(devices))
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
-            make_server(app, studio, connections, announce, place.proxies).run([place.listener])
+        server = make_server(app, studio, connections, announce, place.proxies)
+        try:
+            server.run([place.listener])
+        except (KeyboardInterrupt, SystemExit):  # how a server ends
+            if not server.started:
+                raise
+        ENDED.append(True)
     finally:
         studio.close()
+
+
+def _leave() -> None:
+    """End the process now if it served well: taking torch apart would take Python seconds on a busy machine."""
+    if ENDED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -49,7 +49,9 @@ def extract(
     files, options = arguments.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
     if len(files) != 1:
         raise ImpastoError(f"name one painting: impasto style extract PAINTING, not {len(files)}")
-    target = arguments.check_target(output or Path(f"{Path(files[0]).stem}.safetensors"), force, (".safetensors",))
+    target = arguments.name_target(
+        output, Path(f"{Path(files[0]).stem}.safetensors"), force=force, suffixes=(".safetensors",)
+    )
     image = read_painting(files[0])
     model = load(found.name, preset=preset or "default", device=pick_device(device), **options)
     fitted = fit_painting(model, image, size)

@@ -11,6 +11,8 @@ from impasto.cli import flags
 from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
+LONG = "Long runs"
+
 
 @spread
 def stylize(
@@ -26,24 +28,35 @@ def stylize(
     reporting: ReportingFlags,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Keep an optimisation's state there, and go on from it: same command again."),
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=LONG,
+            help="Keep an optimisation's state there, and go on from it: same command again.",
+        ),
     ] = None,
-    preview: Annotated[Path | None, typer.Option(metavar="FILE", help="Show the picture while it is made.")] = None,
-    preview_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between two previews.")] = 10,
+    preview: Annotated[
+        Path | None, typer.Option(metavar="FILE", rich_help_panel=LONG, help="Show the picture while it is made.")
+    ] = None,
+    preview_every: Annotated[
+        int, typer.Option(metavar="N", min=1, rich_help_panel=LONG, help="Steps between two previews.")
+    ] = 10,
 ) -> None:
     """Repaint a photo in a painting's style, and print where the picture is.
 
     Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
     """
-    terminal.be_quiet(reporting.quiet)
-    first_look.look_at(content, styles, stylization.style, stylization.method)
+    terminal.be_quiet(told.quiet)
+    first_look.look_at(content, styles, wishes.style, wishes.chosen_method)
     from impasto.commands import stylize as command
     from impasto.commands.recipe_from_flags import make_recipe
 
-    recipe = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, stylization.given())
-    force = force or (checkpoint is not None and checkpoint.exists())
-    target = command.choose_target(recipe, output, force=force, record=reporting.record)
-    job = command.open_job(recipe, device, runtime)
+    asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given())
+    resume = checkpoint is not None and checkpoint.exists()
+    target = command.choose_target(asked, output, force=force, record=told.record, resume=resume)
+    force = force or resume
+    job = command.open_job(asked, device, runtime)
+    if wishes.seed is not None:
+        command.note_seed(job)
     command.keep_state(job, target, checkpoint)
     show = command.previewer(job, target, preview, preview_every, force=force)
     run = command.dry_run if reporting.dry_run else command.paint_file

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 TaskWord = Annotated[str | None, typer.Argument(metavar="TASK", help="A method, `backbone` or `texture`.")]
 ContentFlag = Annotated[list[Path] | None, typer.Option(metavar="PATH", help="Photographs, a folder; repeatable.")]
@@ -39,6 +39,8 @@ def train(
     [bold]impasto train NAME --list-options[/bold] lists the options.
     """
     terminal.be_quiet(quiet)
+    if not list_options:
+        first_look.need("accelerate", "train", "impasto train")
     from impasto.commands import train as command
 
     name, training, values = command.read_words(ctx, [*arguments.words(task, None), *ctx.args])

@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.train import ResumeFlag, RunFlag
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 FolderWord = Annotated[str | None, typer.Argument(metavar="FOLDER", help="Holds a folder of pictures for each class.")]
 PictureWords = Annotated[list[str] | None, typer.Argument(metavar="PICTURES", help="Pictures to judge.")]
@@ -46,6 +46,8 @@ def fit(
     [bold]impasto transfer fit FOLDER --backbone vgg19-slim -o RUN[/bold]; --list-options lists all that can be said.
     """
     terminal.be_quiet(quiet)
+    if not list_options:
+        first_look.need("accelerate", "transfer", "impasto transfer fit")
     from impasto.commands import methods_table, transfer_fit
     from impasto.errors import ImpastoError
     from impasto.transfer.tasks import FitOptions

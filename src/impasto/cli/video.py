@@ -11,6 +11,7 @@ from impasto.cli import flags
 from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
+CALM = "Against flicker"
 VideoWord = Annotated[str | None, typer.Argument(metavar="VIDEO", help="The video.")]
 OutputFlag = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="A .mp4, .mov, .mkv or .webm file.")
@@ -20,6 +21,7 @@ SmoothFlag = Annotated[
     typer.Option(
         metavar="0...1",
         parser=flags.read_share,
+        rich_help_panel=CALM,
         help="Memory of the content's moments, for one-pass methods; default: 0.9.",
     ),
 ]
@@ -28,36 +30,60 @@ FlowFlag = Annotated[
     typer.Option(
         metavar="0...1",
         parser=flags.read_share,
+        rich_help_panel=CALM,
         help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV.",
     ),
 ]
 FlowByFlag = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="dis, by OpenCV, or raft, by torchvision: slower, nearer to what moves."),
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=CALM,
+        help="dis, by OpenCV, or raft, by torchvision: slower, nearer to what moves.",
+    ),
 ]
 FlowWeightsFlag = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="RAFT's weights; default: torchvision's, where torch's cache has them."),
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=CALM,
+        help="RAFT's weights; default: torchvision's, where torch's cache has them.",
+    ),
 ]
 TemporalWeightFlag = Annotated[
     float | None,
     typer.Option(
         metavar="W",
+        rich_help_panel=CALM,
         help="Weight of the difference from the last result moved along the flow, for gatys; default: 40, but 0 in its "
         "other presets and without flow.",
     ),
 ]
-StripFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Also a picture of some frames and results.")]
+StripFlag = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", rich_help_panel=flags.SCRIPT, help="Also a picture of some frames and results."),
+]
 ReportFlag = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Also measure flicker and style, with and without smoothing: twice the time."),
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=flags.SCRIPT,
+        help="Also measure flicker and style, with and without smoothing: twice the time.",
+    ),
 ]
 MemoryFlag = Annotated[
     float | None,
-    typer.Option(metavar="GB", min=0.1, help="Take no more memory than this; frames are made smaller if need be."),
+    typer.Option(
+        metavar="GB",
+        min=0.1,
+        rich_help_panel=flags.SPEED,
+        help="Take no more memory than this; frames are made smaller if need be.",
+    ),
 ]
 SalvageFlag = Annotated[bool, typer.Option("--salvage", help="Paint what can be read of a damaged video.")]
-ForceFlag = Annotated[bool, typer.Option("--force", help="Overwrite what is there, and begin anew.")]
+ForceFlag = Annotated[
+    bool, typer.Option("--force", rich_help_panel=flags.SCRIPT, help="Overwrite what is there, and begin anew.")
+]
 
 
 @spread
@@ -87,10 +113,9 @@ def video(
     Finished frames lie in a hidden folder beside the result until it is written, so that the same command goes on after
     an interruption. The method's options are flags, too.
     """
-    terminal.be_quiet(reporting.quiet)
-    first_look.look_at(content, styles, stylization.style, stylization.method, video=True)
-    from impasto.commands import video as command
-    from impasto.commands.recipe_from_flags import make_recipe
+    terminal.be_quiet(told.quiet)
+    first_look.look_at(content, styles, wishes.style, wishes.chosen_method, video=True)
+    from impasto.commands import video as cli_video_run
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)

@@ -14,7 +14,7 @@ import typer
 from pydantic import Field
 
 from impasto.commands import terminal, train
-from impasto.commands.arguments import check_target
+from impasto.commands.arguments import check_target, name_target
 from impasto.commands.network_command import one_picture, read_options
 from impasto.errors import ImpastoError
 from impasto.feedforward.transformation_network import TransformationNetwork
@@ -85,7 +85,7 @@ def plan(
     """Read the pictures and the initial parameters; raises ImpastoError before anything is written."""
     left, options = read_options(ctx, words, AdaptOptions, "adapt")
     path = Path(one_picture(left, "impasto adapt PAINTING -o CARD.safetensors"))
-    card = check_target(output or Path(f"{path.stem}.safetensors"), force, (".safetensors",))
+    card = name_target(output, Path(f"{path.stem}.safetensors"), force=force, suffixes=(".safetensors",))
     if preview is not None:
         check_target(preview, True, WRITABLE)
     for place in (path, *content):

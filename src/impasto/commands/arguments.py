@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,19 @@ PLAIN = "impasto.plain"
 """Where a context keeps how many words stand after `--`: those are never flags."""
 
 
-class OpenCommand(TyperCommand):
+class Command(TyperCommand):
+    """A command whose help shows no type for flags that take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters, --help among them."""
+        found = super().get_params(ctx)
+        for parameter in found:
+            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+                parameter.metavar = " "
+        return found
+
+
+class OpenCommand(Command):
     """A command that leaves flags which it does not declare to `take_flags`, and tells of Ctrl-C."""
 
     allow_extra_args = True
@@ -127,6 +140,30 @@ def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Pat
     except OSError as error:
         raise ImpastoError(f"{path} can't be written: {error.strerror}; write it elsewhere with -o") from None
     return path
+
+
+def name_target(
+    output: Path | None,
+    default: Path,
+    *,
+    force: bool,
+    suffixes: tuple[str, ...] = (),
+    beside: Callable[[Path], Path | None] = lambda path: None,
+) -> Path:
+    """Return `output`, or `default` with the first number with which it is free; raises ImpastoError as `check_target`.
+
+    beside: what is written beside a file, which must be free, too.
+    """
+    target = output or default
+    number = 1
+    while output is None and not force and any(path is not None and path.exists() for path in (target, beside(target))):
+        number += 1
+        target = default.with_stem(f"{default.stem}-{number}")
+    check_target(target, force, suffixes)
+    companion = beside(target)
+    if companion is not None:
+        check_target(companion, force)
+    return target
 
 
 def _prove_writable(path: Path, force: bool) -> None:

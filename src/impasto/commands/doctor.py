@@ -22,13 +22,27 @@ from impasto.runs import runtime_choice
 from impasto.weights.files import resolve
 
 EXTRAS = {
-    "onnxruntime": ("the runtime onnxruntime", "pip install 'impasto[onnx]'"),
-    "openvino": ("the runtime openvino", "pip install 'impasto[openvino]'"),
-    "onnxscript": ("impasto export", "pip install 'impasto[onnx]'"),
-    "gradio": ("impasto serve", "pip install 'impasto[ui]'"),
-    "torchvision": ("networks such as VGG and ResNet", "pip install 'impasto[backbones]'"),
-    "accelerate": ("training on several GPUs", "pip install 'impasto[train]'"),
+    "torchvision": ("torchvision", "networks such as VGG and ResNet, --flow-by raft", "backbones"),
+    "onnxruntime": ("onnxruntime", "the runtime onnxruntime", "onnx"),
+    "onnx": ("onnx", "impasto export, the runtimes", "onnx"),
+    "onnxscript": ("onnxscript", "impasto export", "onnx"),
+    "openvino": ("openvino", "the runtime openvino", "openvino"),
+    "pillow_heif": ("pillow-heif", "HEIC photos", "heif"),
+    "av": ("av", "impasto video", "video"),
+    "cv2": ("opencv-python-headless", "impasto video --flow and --report", "flow"),
+    "huggingface_hub": ("huggingface_hub", "models on the Hugging Face Hub", "hub"),
+    "fastapi": ("fastapi", "impasto serve", "serve"),
+    "uvicorn": ("uvicorn", "impasto serve", "serve"),
+    "python_multipart": ("python-multipart", "impasto serve", "serve"),
+    "gradio": ("gradio", "the page of impasto serve", "ui"),
+    "ray": ("ray", "impasto batch --engine ray", "ray"),
+    "fsspec": ("fsspec", "photos and results at URLs", "ray"),
+    "accelerate": ("accelerate", "impasto train, adapt and transfer fit", "train"),
+    "tensorboard": ("tensorboard", "impasto train --log", "train"),
+    "peft": ("peft", "impasto transfer fit --mode lora", "transfer"),
+    "torchinfo": ("torchinfo", "the table of impasto inspect", "inspect"),
 }
+"""By module: what it is called where it is installed from, what it is for, the extra that brings it."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +116,25 @@ def _weights() -> list[Finding]:
 
 def _extras() -> list[Finding]:
     found = []
-    for module, (purpose, remedy) in EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        text = f"{importlib.metadata.version(module)}, for {purpose}" if there else f"missing, for {purpose}"
-        found.append(Finding(there, module, text, "" if there else remedy))
+    for module, (package, purpose, extra) in EXTRAS.items():
+        version = _version(module, package)
+        text = f"missing, for {purpose}" if version is None else f"{version}, for {purpose}"
+        remedy = f"pip install 'impasto[{extra}]'" if version is None else ""
+        found.append(Finding(version is not None, package, text, remedy))
     return found
+
+
+def _version(module: str, package: str) -> str | None:
+    """The version of a library, whatever package it came with; None if it is not there."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    names = [package, *importlib.metadata.packages_distributions().get(module, [])]
+    for name in names:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "there"
 
 
 def _runtimes() -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -64,6 +65,12 @@ def look_at(
             check_painting(word, method)
     for name in named or []:
         check_painting(name, method, bare=True)
+
+
+def need(module: str, extra: str, purpose: str) -> None:
+    """Raise ImpastoError if a library is not installed that `purpose` needs; it comes with an extra."""
+    if importlib.util.find_spec(module) is None:
+        raise ImpastoError(f"{purpose} needs {module}: pip install 'impasto[{extra}]'")
 
 
 def check_method(method: str | None) -> None:

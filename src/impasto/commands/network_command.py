@@ -13,7 +13,7 @@ from torch import Tensor
 
 from impasto import __version__
 from impasto.commands import terminal
-from impasto.commands.arguments import check_target, take_flags
+from impasto.commands.arguments import check_target, name_target, take_flags
 from impasto.errors import ImpastoError
 from impasto.images.files import WRITABLE, read_image
 from impasto.images.tensors import fit, resize
@@ -71,10 +71,8 @@ class Output:
     @classmethod
     def choose(cls, output: Path | None, default: str, *, record: bool, force: bool) -> Output:
         """Check that the picture and what goes beside it can be written; raises ImpastoError."""
-        target = check_target(output or Path(default), force, WRITABLE)
-        beside = sidecar(target)
-        if record and beside is not None:
-            check_target(beside, force)
+        beside = sidecar if record else lambda path: None
+        target = name_target(output, Path(default), force=force, suffixes=WRITABLE, beside=beside)
         return cls(target, record, force)
 
     def beside(self, ending: str) -> Output:

@@ -11,15 +11,24 @@ from typing import Any
 
 from impasto.commands import terminal
 from impasto.escaping import printable
-from impasto.progress import OnStep, Step, Watch, ignore
+from impasto.progress import OnStep, Step, Watch, duration, ignore
 
 log = logging.getLogger(__name__)
+WORTH_SAYING = 5.0
+"""Seconds of work from which on its time is said before it starts."""
 
 
 @contextmanager
-def progress(title: str, quiet: bool, also: OnStep = ignore) -> Iterator[tuple[Watch, OnStep]]:
-    """A watch and the `on_step` that shows how far the work is; also: called after every step, too."""
+def progress(
+    title: str, quiet: bool, also: OnStep = ignore, expected: float | None = None
+) -> Iterator[tuple[Watch, OnStep]]:
+    """A watch and the `on_step` that shows how far the work is.
+
+    also: called after every step, too; expected: seconds that the work will take, if that is known.
+    """
     watch = Watch()
+    if expected is not None and expected >= WORTH_SAYING:
+        title = f"{title}, about {duration(expected)}"
 
     def follow(step: Step) -> None:
         watch.see(step)
@@ -30,7 +39,7 @@ def progress(title: str, quiet: bool, also: OnStep = ignore) -> Iterator[tuple[W
         yield watch, follow
         log.info("took %s", watch)
         return
-    with _bar(title) as show:
+    with _bar(title, expected) as show:
 
         def follow_and_show(step: Step) -> None:
             follow(step)
@@ -66,14 +75,7 @@ class Count:
         if self.done >= self.total:
             return ""
         each = (time.monotonic() - self.started) / max(self.done - self.before, 1)
-        return f", {_duration(each * (self.total - self.done))} left"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+        return f", {duration(each * (self.total - self.done))} left"
 
 
 class _CountBar(Count):
@@ -85,7 +87,7 @@ class _CountBar(Count):
 
     def advance(self, what: str) -> None:
         self.done += 1
-        self.update(completed=self.done, total=self.total, description=what)
+        self.update(completed=self.done, total=self.total, description=what, steps=f"{self.done}/{self.total}")
 
     def within(self, step: Step) -> None:
         self.update(completed=min(self.done + step.index / step.total, self.total))
@@ -99,7 +101,7 @@ def count(title: str, total: int, quiet: bool, *, done: int = 0, pause: float = 
         yield Count(total, done, pause)
         return
     with _columns() as (bar, escape):
-        task = bar.add_task(escape(title), total=total, completed=done, loss="")
+        task = bar.add_task(escape(title), total=total, completed=done, loss="", steps=f"{done}/{total}")
 
         def update(description: str | None = None, **values: Any) -> None:
             bar.update(task, description=None if description is None else escape(description), **values)
@@ -111,27 +113,45 @@ def count(title: str, total: int, quiet: bool, *, done: int = 0, pause: float = 
 def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
     """A bar of rich's and how text is escaped for it."""
     from rich.console import Console
-    from rich.markup import escape as escape_markup
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+    class Left(ProgressColumn):
+        """What is left: by the steps that are done, or by what was expected of work without steps."""
+
+        known = TimeRemainingColumn()
+
+        def render(self, task: Any) -> Any:
+            return escape_left(task) if task.total is None else self.known.render(task)
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[steps]}"),
         TextColumn("{task.fields[loss]}"),
-        TimeRemainingColumn(),
+        Left(),
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        yield bar, lambda text: escape_markup(printable(text))
+        yield bar, escape
+
+
+def escape_left(task: Any) -> str:
+    """What is left of work whose steps are not counted; nothing if no time was expected, or it is over."""
+    expected, elapsed = task.fields.get("expected"), task.elapsed or 0.0
+    return f"{duration(expected - elapsed)} left" if expected and elapsed < expected else ""
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[OnStep]:
+def _bar(title: str, expected: float | None = None) -> Iterator[OnStep]:
     with _columns() as (bar, escape):
-        task = bar.add_task(escape(title), total=None, loss="")
+        task = bar.add_task(escape(title), total=None, loss="", steps="", expected=expected)
         yield lambda step: bar.update(
-            task, completed=step.index, total=step.total, loss=f"loss {step.loss:.4g}" if step.terms else ""
+            task,
+            completed=step.index,
+            total=step.total,
+            steps=f"{step.index}/{step.total}",
+            loss=f"loss {step.loss:.4g}" if step.terms else "",
         )
 
 

@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
+import glob
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from impasto.commands import terminal
-from impasto.commands.arguments import check_target
+from impasto.commands import recipe_from_flags, terminal
+from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
-from impasto.images.files import WRITABLE, write_image
+from impasto.images.files import WRITABLE, read_metadata, write_image
 from impasto.progress import OnStep, Step, Watch, ignore
 from impasto.runs import runtime_choice
-from impasto.runs.forecast import forecast, tell
+from impasto.runs.forecast import expected_seconds, forecast, tell
 from impasto.runs.painting import Job, note_size, note_weights, outcome, pick_device, prepare, read_inputs
-from impasto.runs.record import Recipe, file_stem, make_record, sidecar, write_recorded
+from impasto.runs.record import KEY, Recipe, file_stem, make_record, sidecar, write_recorded
 from impasto.weights.checkpoints import Checkpoint
+
+log = logging.getLogger(__name__)
 
 PASSING = ("versions", "device", "runtime", "statistics", "tile")
 """What a run record says of the machine, not of what was asked for."""
 
 
-def choose_target(recipe: Recipe, output: Path | None, *, force: bool, record: bool, ending: str = "") -> Path:
-    """Where the picture goes, by default CONTENT-STYLE.png here; raises ImpastoError if it can't be written there."""
+def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
+    """As `recipe_from_flags.make_recipe`, refusing the recipe of a contact sheet."""
+    made = recipe_from_flags.make_recipe(ctx, words, recipe, flags)
+    if made.vary:
+        raise ImpastoError(f"{recipe} records a contact sheet: use it with impasto sweep --recipe {recipe}")
+    return made
+
+
+def choose_target(
+    recipe: Recipe, output: Path | None, *, force: bool, record: bool, ending: str = "", resume: bool = False
+) -> Path:
+    """Return where the picture goes, by default CONTENT-STYLE.png here, with a number if that is taken.
+
+    resume: a run goes on, and replaces the picture that it has left. Raises ImpastoError if it can't be written there.
+    """
     if recipe.content is None:
         raise ImpastoError("a recipe without a photo makes no picture")
     stem = file_stem(*(path.stem for path in (recipe.content, *recipe.styles)))
-    target = check_target(output or Path(f"{stem}{ending}.png"), force, WRITABLE)
-    beside = sidecar(target)
-    if record and beside is not None:
-        check_target(beside, force)
-    return target
+    default = Path(f"{stem}{ending}.png")
+    if resume and output is None:
+        default = _interrupted_picture(default) or default
+    beside = sidecar if record else lambda path: None
+    return name_target(output, default, force=force or resume, suffixes=WRITABLE, beside=beside)
+
+
+def _interrupted_picture(default: Path) -> Path | None:
+    """Return the picture that an interrupted run has left, of those that are called so or so with a number."""
+    for path in sorted(default.parent.glob(f"{glob.escape(default.stem)}*{default.suffix}"), reverse=True):
+        try:
+            text = read_metadata(path).get(KEY, "")
+        except ImpastoError:
+            continue
+        if '"interrupted"' in text:
+            return path
+    return None
 
 
 def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
@@ -43,6 +73,12 @@ def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
     note_size(recipe, job.model, job.photo_size, job.size)
     note_weights(recipe, job.model)
     return job
+
+
+def note_seed(job: Job) -> None:
+    """Say if a seed that was given changes nothing."""
+    if not job.model.uses_seed:
+        log.info("%s paints without chance: --seed changes nothing", job.model.name)
 
 
 def keep_state(job: Job, target: Path, path: Path | None) -> None:
@@ -95,7 +131,7 @@ def paint_file(
     job: Job, target: Path, *, quiet: bool, record: bool, force: bool, also: OnStep = ignore
 ) -> dict[str, Any]:
     """Do the work and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
-    with progress(title(job), quiet, also) as (watch, on_step):
+    with progress(title(job), quiet, also, expected_seconds(job)) as (watch, on_step):
         image = job.paint_bytes(on_step) if job.by_windows else job.paint(on_step)
     written = write(job, image, target, watch, record=record, force=force)
     if job.model.checkpoint is not None and not job.model.interrupted:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from impasto.atomic import write_atomically
 from impasto.batch.painter import Painter
-from impasto.commands import terminal
-from impasto.commands.arguments import check_target
+from impasto.commands import stylize, terminal
+from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
 from impasto.commands.video_report import measure, paint_strip
@@ -170,7 +170,8 @@ def plan(
         _check_names(places.output, source, force)
     survey = _survey(source, salvage=places.salvage, quiet=quiet)
     stem = record_module.file_stem(*(path.stem for path in (source, *recipe.styles)))
-    target = places.output or Path(f"{stem}{default_ending(source, survey)}")
+    default = Path(f"{stem}{default_ending(source, survey)}")
+    target = name_target(places.output, default, force=force, suffixes=tuple(ENCODERS))
     _check_names(target, source, force)
     beside = sidecar(target) if record else None
     resumed = _folder(target).exists()
@@ -261,10 +262,14 @@ def paint_video(work: VideoRun, *, quiet: bool) -> dict[str, Any]:
         raise typer.Exit(130) from None
     made: dict[str, Any] = {"output": str(work.target), **record, "frames": len(frames)}
     if work.strip is not None:
+        made["strip"] = str(work.strip)
+        log.info("strip: %s", work.strip)
         write_image(paint_strip(work.source, work.survey, work.frame_path), work.strip)
     if work.report is not None:
         made["report"] = measure(work.painter, work.recipe, work.source, work.survey, work.results(len(frames)), quiet)
         write_atomically(work.report, _as_json(made["report"]))
+        made["report_file"] = str(work.report)
+        log.info("report: %s", work.report)
     beside = sidecar(work.target)
     if work.record and beside is not None:
         write_atomically(beside, _as_json(record))

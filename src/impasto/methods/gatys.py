@@ -291,7 +291,7 @@ class Gatys(Stylizer):
         self.losses, self.interrupted, self.cut = {}, False, None
         if strength == 0:
             return content.clamp(0, 1)  # the coarse stages would blur it
-        scales = self._scales(*content.shape[-2:])
+        scales = self.scales(*content.shape[-2:])
         start = self._start(content, style, seed)
         made: list[FittingObjective] = []
 
@@ -311,7 +311,8 @@ class Gatys(Stylizer):
             warn_of_losses(result.losses, scales[-1].settings.steps, units)
         return torch.lerp(result.image, content.clamp(0, 1), photo_share(strength)) if strength < 1 else result.image
 
-    def _scales(self, height: int, width: int) -> list[Scale]:
+    def scales(self, height: int, width: int) -> list[Scale]:
+        """From the coarsest to the full size."""
         options = self.options
         scales = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):
@@ -324,6 +325,17 @@ class Gatys(Stylizer):
         o = self.options
         rates = o.learning_rate, o.decay, o.decay_every, (o.beta1, o.beta2), o.epsilon
         return Settings(steps, o.optimizer, *rates, o.average, history)
+
+    @property
+    def ways(self) -> tuple[Backbone, frozenset[str]]:
+        """The backbone and the layers of content and style."""
+        return self.backbone, frozenset({*self.options.content_layers, *self.options.style_layers})
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether it begins with noise."""
+        start = self.options.start
+        return start in ("noise", "gaussian", "blurred-noise") or self.options.start_noise > 0
 
     @staticmethod
     def history(pixels: int) -> int:

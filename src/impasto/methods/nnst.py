@@ -218,7 +218,7 @@ class NNST(Stylizer):
             return content.clamp(0, 1)
         mixture = [(share, Style(restore(one), one.kind)) for share, one in distinct(style)]
         work = _Work(self, content, mixture, strength, mask)
-        stages = self._stages(*content.shape[-2:])
+        stages = self.scales(*content.shape[-2:])
         start = self._start(content, stages[0], strength, seed)
         made: list[FittingObjective] = []
 
@@ -241,7 +241,13 @@ class NNST(Stylizer):
         """As every method's, or the network's."""
         return max(super().least_side, self.network.least_side)
 
-    def _stages(self, height: int, width: int) -> list[Pass]:
+    @property
+    def ways(self) -> tuple[Backbone, frozenset[str]]:
+        """The network and the layers that are compared."""
+        return self.network, frozenset({COLUMNS, *self.style_layers})
+
+    def scales(self, height: int, width: int) -> list[Pass]:
+        """From the coarsest to the full size, which comes twice."""
         options = self.options
         stages: list[Pass] = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):

@@ -9,15 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.feedforward.tile_size import choose_tiling, estimate, free_memory
+from impasto.feedforward.tile_size import backwards_room, choose_tiling, estimate, free_memory
 from impasto.networks.layers import inference
 from impasto.ops.memory import name_bytes
+from impasto.optimize.tiled_objective import bytes_backwards, choose_tile
+from impasto.progress import Step
 from impasto.runs.painting import Job
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.one_pass import OnePass
 from impasto.stylizers.styles import Style
 
 PROBE = 256
+STEPS_PROBE, STEPS_TIMED = 192, 4
+LARGE_PASS, MANY_STEPS = 4_000_000, 20_000_000
+"""Pixels of one pass, and pixels times steps of an optimisation, from which on an estimate pays."""
 PROCESS = 450_000_000
 """Bytes that the process takes before it works."""
 
@@ -26,10 +31,10 @@ BYTES_HELD, FLOATS_HELD = 12, 40
 
 
 def forecast(job: Job) -> dict[str, Any]:
-    """Bytes at the peak and those that are free, the tile (None: in one piece), seconds; {} for an optimisation."""
+    """Bytes at the peak and those that are free, the tile (None: in one piece), seconds; {} if nothing is known."""
     model = job.model
     if not isinstance(model, OnePass):
-        return {}
+        return _forecast_optimisation(job)
     given = job.inputs.styles[0]
     looked_at = torch.rand(1, 3, 64, 64) if isinstance(given, Tensor) else given
     (style,) = model.encode_styles([looked_at], 64)
@@ -46,6 +51,58 @@ def forecast(job: Job) -> dict[str, Any]:
         "tile": None if cut is None else cut.tile,
         "seconds": round(_seconds_a_pixel(model, given) * pixels * (1 if cut is None else 1.3), 1),
     }
+
+
+def _forecast_optimisation(job: Job) -> dict[str, Any]:
+    model, pixels = job.model, math.prod(job.size)
+    if model.ways is None:
+        return {}
+    network, layers = model.ways
+    each, room = bytes_backwards(network, layers), backwards_room(model.device)
+    tile = choose_tile(network, layers, job.size, room)
+    last = model.scales(*job.size)[-1].settings
+    remembered = 24 * last.history if last.optimizer == "lbfgs" else 24
+    work = (pixels * each if tile is None else room) + pixels * remembered
+    return {
+        "memory": round(work + (PROCESS + pixels * FLOATS_HELD if model.device.type == "cpu" else 0)),
+        "free_memory": free_memory(model.device),
+        "tile": tile,
+        "seconds": round(seconds_of_steps(job) * (1 if tile is None else 1.3), 1),
+    }
+
+
+def seconds_of_steps(job: Job) -> float:
+    """Seconds that an optimisation will take, from a few steps at its first size of a small picture."""
+    model, given = job.model, job.inputs.styles[0]
+    photo = torch.rand(1, 3, STEPS_PROBE, STEPS_PROBE)
+    (style,) = model.encode_styles([photo if isinstance(given, Tensor) else given], STEPS_PROBE)
+    times: list[float] = []
+
+    def note(step: Step) -> None:
+        times.append(time.perf_counter())
+        if len(times) == STEPS_TIMED:
+            raise KeyboardInterrupt  # it ends an optimisation
+
+    before, model.checkpoint = (model.checkpoint, model.start_from, model.more_terms), None
+    model.start_from, model.more_terms = None, ()
+    try:
+        model.transfer(photo, style, on_step=note)
+    finally:
+        (model.checkpoint, model.start_from, model.more_terms), model.interrupted = before, False
+    if len(times) < 2:
+        return 0.0
+    first = model.scales(STEPS_PROBE, STEPS_PROBE)[0]
+    rate = (times[-1] - times[0]) / (len(times) - 1) / (first.height * first.width)
+    return rate * sum(scale.height * scale.width * scale.settings.steps for scale in model.scales(*job.size))
+
+
+def expected_seconds(job: Job) -> float | None:
+    """Seconds that a run will take; None if it is too small for an estimate to pay."""
+    model, pixels = job.model, math.prod(job.size)
+    if isinstance(model, OnePass):
+        return _seconds_a_pixel(model, job.inputs.styles[0]) * pixels if pixels >= LARGE_PASS else None
+    steps = sum(scale.height * scale.width * scale.settings.steps for scale in model.scales(*job.size))
+    return seconds_of_steps(job) if steps >= MANY_STEPS else None
 
 
 def _seconds_a_pixel(model: Stylizer, given: Tensor | Style) -> float:

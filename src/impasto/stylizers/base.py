@@ -19,6 +19,8 @@ from impasto.feedforward.tiled_run import Tiling
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.exchange import AnyPicture, Image, Location, take_photo
 from impasto.images.tensors import LEAST_PAINTING, LEAST_SIDE, check_image, check_mask, fit, mirror_to, resize
+from impasto.networks.backbone import Backbone
+from impasto.optimize.descent import Scale
 from impasto.optimize.losses import Term
 from impasto.options import Options as BaseOptions
 from impasto.progress import OnStep, ignore
@@ -65,6 +67,20 @@ class Stylizer(ABC):
         given = {n: value for n, value in self.options if n not in chosen and value != getattr(usual, n, None)}
         about = {"device": str(self.device), "preset": self.preset, **given}
         return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in about.items())}>"
+
+    def scales(self, height: int, width: int) -> Sequence[Scale]:
+        """The sizes at which a method that optimises works, in their order; none for one pass."""
+        return ()
+
+    @property
+    def ways(self) -> tuple[Backbone, frozenset[str]] | None:
+        """Network and layers through which every step of an optimisation goes, and back; None for one pass."""
+        return None
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether another seed gives another picture."""
+        return not self.one_pass
 
     @property
     @abstractmethod
