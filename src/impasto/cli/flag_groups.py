@@ -48,7 +48,7 @@ class StylizationFlags:
 
 @dataclass(frozen=True)
 class ReportingFlags:
-    """What is told and kept of a run."""
+    """What is reporting and kept of a run."""
 
     json: flags.JsonFlag = False
     quiet: flags.QuietFlag = False

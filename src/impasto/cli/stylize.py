@@ -45,17 +45,17 @@ def stylize(
 
     Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
     """
-    terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.chosen_method)
+    terminal.be_quiet(reporting.quiet)
+    first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
     from impasto.commands import stylize as command
     from impasto.commands.recipe_from_flags import make_recipe
 
-    asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given())
+    recipe = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, stylization.given())
     resume = checkpoint is not None and checkpoint.exists()
-    target = command.choose_target(asked, output, force=force, record=told.record, resume=resume)
+    target = command.choose_target(recipe, output, force=force, record=reporting.record, resume=resume)
     force = force or resume
-    job = command.open_job(asked, device, runtime)
-    if wishes.seed is not None:
+    job = command.open_job(recipe, device, runtime)
+    if stylization.seed is not None:
         command.note_seed(job)
     command.keep_state(job, target, checkpoint)
     show = command.previewer(job, target, preview, preview_every, force=force)

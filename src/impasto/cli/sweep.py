@@ -39,8 +39,8 @@ def sweep(
 
     The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
     """
-    terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.chosen_method)
+    terminal.be_quiet(reporting.quiet)
+    first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
     from impasto.commands import sweep as command
     from impasto.commands.recipe_from_flags import make_recipe
     from impasto.commands.stylize import choose_target

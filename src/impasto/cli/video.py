@@ -113,9 +113,10 @@ def video(
     Finished frames lie in a hidden folder beside the result until it is written, so that the same command goes on after
     an interruption. The method's options are flags, too.
     """
-    terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.chosen_method, video=True)
-    from impasto.commands import video as cli_video_run
+    terminal.be_quiet(reporting.quiet)
+    first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)
+    from impasto.commands import video as command
+    from impasto.commands.recipe_from_flags import make_recipe
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)

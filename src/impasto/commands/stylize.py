@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from impasto.commands import recipe_from_flags, terminal
+from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
@@ -26,14 +25,6 @@ log = logging.getLogger(__name__)
 
 PASSING = ("versions", "device", "runtime", "statistics", "tile")
 """What a run record says of the machine, not of what was asked for."""
-
-
-def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
-    """As `recipe_from_flags.make_recipe`, refusing the recipe of a contact sheet."""
-    made = recipe_from_flags.make_recipe(ctx, words, recipe, flags)
-    if made.vary:
-        raise ImpastoError(f"{recipe} records a contact sheet: use it with impasto sweep --recipe {recipe}")
-    return made
 
 
 def choose_target(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from impasto.atomic import write_atomically
 from impasto.batch.painter import Painter
-from impasto.commands import stylize, terminal
+from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
