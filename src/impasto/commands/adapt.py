@@ -23,7 +23,7 @@ from impasto.images.dead_leaves import dead_leaves
 from impasto.images.files import WRITABLE, write_image
 from impasto.networks.backbones import load_backbone
 from impasto.networks.vgg19_slim import SLIM
-from impasto.optimize.perceptual_loss import PerceptualLoss, Targets
+from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss
 from impasto.runs.record import find_painting
 from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, network_style
 from impasto.stylizers.styles import CARD, Style, load_style, moments_kind, recall, save_style
@@ -103,9 +103,9 @@ def plan(
             key: style.info[key] for key in ("title", "artist", "years", "year") if key in style.info
         }
         task = learn_card(options, path.stem, style)
-        return Plan(options, contents, Pictures([], names=[path.stem]), {**known, **about}, card, preview, task)
+        return AdaptPlan(options, contents, Pictures([], names=[path.stem]), {**known, **about}, card, preview, task)
     painting = Pictures.load([path], options.style_side, options.crop)
-    return Plan(options, contents, painting, about, card, preview, build(options, contents, painting))
+    return AdaptPlan(options, contents, painting, about, card, preview, build(options, contents, painting))
 
 
 def learn_card(options: AdaptOptions, name: str, style: Style) -> Task:
@@ -118,7 +118,7 @@ def learn_card(options: AdaptOptions, name: str, style: Style) -> Task:
     if found is None:
         raise ImpastoError(f"{name} is a card without moments over {SLIM}: name the painting itself")
     loss = judge(options, network.to(memory_format=torch.channels_last))
-    targets = Targets({layer: recall(found, layer) for layer in loss.style_layers})
+    targets = PaintingMoments({layer: recall(found, layer) for layer in loss.style_layers})
     return _learn(options, loss, targets, name)
 
 
@@ -136,7 +136,7 @@ def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     return _learn(options, judge(options), painting, info[NAMED])
 
 
-def _learn(options: AdaptOptions, loss: PerceptualLoss, painting: Tensor | Targets, name: str) -> Task:
+def _learn(options: AdaptOptions, loss: PerceptualLoss, painting: Tensor | PaintingMoments, name: str) -> Task:
     torch.manual_seed(options.seed)
     start = options if options.from_ else options.model_copy(update={"from_": str(resolve("metastyle"))})
     network = start_network(start, None)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from impasto.atomic import LEFTOVER
 from impasto.batch.pipeline import Outcomes
-from impasto.batch.plan import Item, Plan, count_left_out, tell_left_out
+from impasto.batch.plan import BatchPlan, Item, count_left_out, tell_left_out
 from impasto.commands import terminal
 from impasto.commands.progress import Count, count
 from impasto.commands.terminal import print_json
@@ -201,8 +201,8 @@ class _Session:
         if self.json:
             left_out = count_left_out(self.plan.words, self.plan.output)
             about = {"left_out": left_out, "interrupted": self.interrupted, "seconds": seconds}
-            print_json({"status": "summary", **told, **about}, line=True)
-        line = ", ".join(f"{number} {name}" for name, number in told.items())
+            print_json({"status": "summary", **reason, **about}, line=True)
+        line = ", ".join(f"{number} {name}" for name, number in reason.items())
         cut = "interrupted; the same command goes on: " if self.interrupted else ""
         log.log(logging.WARNING if self.failed else logging.INFO, "%s%s in %.1f s", cut, line, seconds)
         return INTERRUPTED if self.interrupted else FAILED if self.failed else 0

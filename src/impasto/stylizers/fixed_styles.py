@@ -237,7 +237,7 @@ class PaintingTraining(nn.Module):
         method: str,
         network: StagedNetwork,
         loss: PerceptualLoss,
-        painting: Tensor | Targets,
+        painting: Tensor | PaintingMoments,
         info: Mapping[str, Any],
     ) -> None:
         super().__init__()
@@ -259,7 +259,9 @@ class PaintingTraining(nn.Module):
         """Content, style and smoothness of what is painted; `styles` are not looked at."""
         loss, painting = self._frozen
         if self._targets is None:
-            self._targets = painting if isinstance(painting, Targets) else loss.targets(painting.to(contents.device))
+            self._targets = (
+                painting if isinstance(painting, PaintingMoments) else loss.targets(painting.to(contents.device))
+            )
         return loss.terms(self.painter(contents), contents, self._targets)
 
     @torch.no_grad()
