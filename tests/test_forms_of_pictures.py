@@ -76,6 +76,18 @@ def test_a_painting_may_have_any_form(model: Stylizer, picture: Tensor, bytes_: 
     assert torch.allclose(model.stylize(painting(), make(bytes_, tmp_path)), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["adain", "gatys", "nnst"])
+def test_a_painting_is_encoded_in_any_form(bytes_: Any, tmp_path: Path, method: str) -> None:
+    model = tiny(method)
+    wanted = model.encode_style(FORMS["tensor"][0](bytes_, tmp_path))
+    for given in (as_path(bytes_, tmp_path), bytes_):
+        found = model.encode_style(given)
+        assert found.keys() == wanted.keys()
+        assert all(torch.allclose(found[name], wanted[name], atol=1e-4) for name in wanted)
+    with pytest.raises(impasto.ImpastoError, match="a path, a Pillow image"):
+        model.encode_style(7)
+
+
 def test_transparency_is_kept(model: Stylizer, bytes_: Any, tmp_path: Path) -> None:
     cover = np.linspace(0, 255, bytes_.shape[1]).astype(np.uint8)[None].repeat(bytes_.shape[0], 0)
     clear = np.dstack([bytes_, cover])

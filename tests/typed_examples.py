@@ -15,6 +15,7 @@ import impasto
 def check(tensor: Tensor, array: NDArray[Any], image: Image.Image) -> None:
     """Every form of photo gives its own form back."""
     model = impasto.load("swift")
+    assert_type(model.encode_style("painting.jpg"), impasto.Style)
     assert_type(model.stylize(tensor, "starry-night", image), Tensor)
     assert_type(model.stylize(array, tensor, strength=0.5, size=512), NDArray[Any])
     assert_type(model.stylize(image, array, masks=image, keep_color="lab"), Image.Image)

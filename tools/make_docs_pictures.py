@@ -90,7 +90,7 @@ def join(pictures: list[Tensor], height: int | None) -> Tensor:
 def main() -> None:
     """Make what is named, or what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", help="pictures to make anew, such as gallery/cat-udnie")
+    parser.add_argument("names", nargs="*", help="pictures to make again, such as gallery/cat-udnie")
     names = parser.parse_args().names
     table = read_table()
     wanted = {f"{kind}/{name}": table[kind][name] for kind in KINDS for name in table[kind]}

@@ -18,7 +18,7 @@ from typing import Any
 
 import showcase
 import typer.main
-from words import ASKED, phrases, say, translate
+from words import SENTENCES, phrases, say, translate
 
 from impasto.cli.main import app
 from impasto.commands.methods_table import describe_options, shown, summarize
@@ -65,8 +65,8 @@ def options_table(method: type[Stylizer], language: str) -> str:
     for entry in describe_options(method.Options):
         value = shown(entry["default"])
         plain = say(language, value) if value in ("none", "yes", "no") else f"`{value}`"
-        told = mark_flags(translate(language, entry["help"]))
-        rows.append([f"`{entry['flag']}`", _values(entry, language), plain, told])
+        meaning = mark_flags(translate(language, entry["help"]))
+        rows.append([f"`{entry['flag']}`", _values(entry, language), plain, meaning])
     return table([say(language, key) for key in ("option", "values", "default", "meaning")], rows)
 
 
@@ -76,12 +76,12 @@ def _values(entry: dict[str, Any], language: str) -> str:
     found = re.fullmatch(r"list of (.*)s", entry["type"])
     kind = entry["type"] if found is None else found[1]
     plain = say(language, "names") if kind == "name" else say(language, kind)
-    told = say(language, "list", plain) if found and kind != "name" else plain
+    values = say(language, "list", plain) if found and kind != "name" else plain
     limits = [
         say(language, key, limit) if key == "min_length" else SIGNS[key].format(limit)
         for key, limit in entry["range"].items()
     ]
-    return ", ".join([told, *limits])
+    return ", ".join([values, *limits])
 
 
 def presets_table(method: type[Stylizer], language: str) -> str:
@@ -98,8 +98,8 @@ def methods_table(language: str) -> str:
     rows = []
     for name in list_methods():
         about = summarize(find_method(name))
-        told = _notes(name, language)[1] if language != "en" else about["summary"]
-        rows.append([f"[`{name}`](methods/{name}.md)", say(language, about["kind"]), told or about["summary"]])
+        summary = _notes(name, language)[1] if language != "en" else about["summary"]
+        rows.append([f"[`{name}`](methods/{name}.md)", say(language, about["kind"]), summary or about["summary"]])
     return table([say(language, key) for key in ("method", "kind", "summary")], rows)
 
 
@@ -130,8 +130,8 @@ def numbers(name: str, language: str = "en") -> str:
         own = [row for row in rows if re.match(rf"`{name}`", row[0])]
         if own and head[0] in ("method", "what"):
             found.append((head, own))
-    told = [([translate(language, cell) for cell in line] for line in (head, *rows)) for head, rows in found]
-    return "\n".join(table(head, rows) for head, *rows in told)
+    translated = [([translate(language, cell) for cell in line] for line in (head, *rows)) for head, rows in found]
+    return "\n".join(table(head, rows) for head, *rows in translated)
 
 
 def _tables(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
@@ -153,8 +153,8 @@ def weights_list(name: str, language: str) -> str:
     for entry in shipped(name):
         lines.append(f"- `{entry['file']}`: {entry['bytes'] / 1e6:.2f} MB, {entry['licence']}")
         data = re.sub(r"^as (vgg19-slim)", lambda same: str(manifest()[same[1]]["data"]), entry["data"])
-        told = {"data": data, "where": entry["trained_on"], "quality": entry["quality"]}
-        lines += [f"  - {say(language, word)}: {translate(language, text)}" for word, text in told.items()]
+        about = {"data": data, "where": entry["trained_on"], "quality": entry["quality"]}
+        lines += [f"  - {say(language, word)}: {translate(language, text)}" for word, text in about.items()]
     if not lines:
         needed = "weights" in find_method(name).Options.model_fields
         lines = [say(language, "none shipped", name) if needed else say(language, "no weights")]
@@ -182,8 +182,8 @@ def _has_source(thing: Any) -> bool:
 def _departures_list(module: ModuleType, main: str, language: str) -> str:
     parts = []
     for name, text in departures(module):
-        told = translate(language, text)
-        parts.append(told if name == main else f"`{name}`: {told}")
+        sentence = translate(language, text)
+        parts.append(sentence if name == main else f"`{name}`: {sentence}")
     return "\n\n".join(part[0].upper() + part[1:] for part in parts) + "\n"
 
 
@@ -210,8 +210,8 @@ def method_page(name: str, language: str) -> str:
     if len(method.presets) > 1:
         parts.append(f"## {say(language, 'presets')}\n\n" + presets_table(method, language))
     rows = numbers(name, language)
-    told = f"{rows}\n{say(language, 'measured')}\n" if rows else say(language, "unmeasured") + "\n"
-    parts.append(f"## {say(language, 'numbers')}\n\n{told}")
+    measured = f"{rows}\n{say(language, 'measured')}\n" if rows else say(language, "unmeasured") + "\n"
+    parts.append(f"## {say(language, 'numbers')}\n\n{measured}")
     parts.append(f"## {say(language, 'weights')}\n\n" + weights_list(name, language))
     parts.append(f"## {say(language, 'departures')}\n\n" + _departures_list(module, method.__name__, language))
     return "\n".join(parts)
@@ -298,12 +298,12 @@ def _flags_table(command: Any, language: str) -> str:
     rows = []
     for parameter in command.params:
         if parameter.param_type_name == "argument":
-            told = f"`{parameter.metavar or parameter.name.upper()}`"
+            flag = f"`{parameter.metavar or parameter.name.upper()}`"
         else:
             metavar = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
-            told = ", ".join(f"`{flag}`" for flag in parameter.opts + parameter.secondary_opts)
-            told = told[:-1] + f"{metavar}`"
-        rows.append([told, mark_flags(translate(language, parameter.help or ""))])
+            flag = ", ".join(f"`{name}`" for name in parameter.opts + parameter.secondary_opts)
+            flag = flag[:-1] + f"{metavar}`"
+        rows.append([flag, mark_flags(translate(language, parameter.help or ""))])
     return table([say(language, "arguments"), say(language, "meaning")], rows)
 
 
@@ -324,8 +324,8 @@ def untranslated() -> tuple[list[str], list[str]]:
         part("zh")
     for name in list_methods():
         method_page(name, "zh")
-    sentences = {text for text in ASKED if re.search("[a-z]{3}", re.sub("`[^`]*`", "", text))}  # not numbers and code
-    return sorted(sentences - set(phrases())), sorted(set(phrases()) - ASKED)
+    words = {text for text in SENTENCES if re.search("[a-z]{3}", re.sub("`[^`]*`", "", text))}  # not numbers and code
+    return sorted(words - set(phrases())), sorted(set(phrases()) - SENTENCES)
 
 
 if __name__ == "__main__":

@@ -36,11 +36,11 @@ WORDS = {
         "data": "trained on",
         "where": "trained where",
         "quality": "measured",
-        "photo": "The pictures of this page were painted by these commands; the photographs come with scikit-image.",
-        "measured": "How this was measured, and beside what, stands on the page [Benchmarks](../benchmarks.md).",
-        "unmeasured": "Nothing has been measured yet.",
-        "no weights": "It needs no weights but those of its backbone.",
-        "none shipped": "None are shipped yet: `impasto train {}` makes some, `--weights FILE` takes them.",
+        "photo": "These commands painted the pictures of this page. The photographs come with scikit-image.",
+        "measured": "[Benchmarks](../benchmarks.md) says how this was measured, and in comparison with what.",
+        "unmeasured": "It is not measured yet.",
+        "no weights": "It needs only the weights of its backbone.",
+        "none shipped": "None are shipped yet. `impasto train {}` makes some; use them by `--weights FILE`.",
         "one-pass": "one pass",
         "optimisation": "optimisation",
         "yes or no": "yes or no",
@@ -126,13 +126,13 @@ def say(language: str, key: str, *values: object) -> str:
     return WORDS[language][key].format(*values)
 
 
-ASKED: set[str] = set()
-"""All that was to be translated so far."""
+SENTENCES: set[str] = set()
+"""All sentences that were to be translated so far."""
 
 
 def translate(language: str, text: str) -> str:
     """`text` in Chinese if there is a translation of exactly this, else as it is."""
     if language != "zh":
         return text
-    ASKED.add(text)
+    SENTENCES.add(text)
     return phrases().get(text, text)

@@ -192,3 +192,19 @@ def test_shapes_to_learn_on_are_pictures_the_same_for_the_same_seed() -> None:
 def test_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adapt", "--list-options", "--json"]) == 0
     assert {"--only-norms", "--patience", "--steps"} <= {about["flag"] for about in json.loads(capsys.readouterr().out)}
+
+
+def test_a_built_in_style_is_learned_from_its_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: str) -> Outcome:
+        capsys.readouterr()
+        code = main(["adapt", *words, "--from", "start.safetensors", *TOY])
+        return Outcome(code, *capsys.readouterr())
+
+    done = run("great-wave", "--json").good()
+    assert done.json["output"] == "great-wave.safetensors"
+    card = impasto.load_style("great-wave.safetensors")
+    assert (card.info["artist"], "name" in card.info) == ("Katsushika Hokusai", True)
+    refused = run("great-wave", "--neighbor-weight", "1")
+    assert (refused.code, "needs the painting itself" in refused.err) == (2, True)
+    refused = run("great-waves")
+    assert (refused.code, "did you mean great-wave?" in refused.err) == (2, True)

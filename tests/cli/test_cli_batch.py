@@ -23,7 +23,15 @@ from impasto.images.files import read_image, read_metadata, write_image
 from impasto.runs.painting import Job
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
-SUMMARY = {"status": "summary", "done": 0, "skipped": 0, "failed": 0, "interrupted": False, "seconds": 0}
+SUMMARY = {
+    "status": "summary",
+    "done": 0,
+    "skipped": 0,
+    "failed": 0,
+    "left_out": {},
+    "interrupted": False,
+    "seconds": 0,
+}
 FLAGS = ("--backbone-weights", "slim.safetensors", *QUICK)
 
 
@@ -70,7 +78,7 @@ def test_every_photo_by_every_style_as_stylize_would_make_it(shell: Shell) -> No
     shell.stylize("photos/5.png", "paintings/6.png", "-o", "one.png").good()
     assert torch.equal(read_image("one.png"), read_image("out/5-6.png"))
     again, alone = (json.loads(read_metadata(name)["impasto"]) for name in ("out/5-6.png", "one.png"))
-    assert again["content"]["file"] == "../photos/5.png"
+    assert again["content"] == {"file": "5.png"}
     assert {k: v for k, v in again.items() if k not in ("content", "styles")} == {
         k: v for k, v in alone.items() if k not in ("content", "styles")
     }
@@ -159,9 +167,8 @@ def test_photos_styles_and_results_may_lie_elsewhere(shell: Shell) -> None:
     for name in names:
         assert elsewhere.cat(f"/out/new/{name}") == Path("one", name).read_bytes()
     record = json.loads(elsewhere.cat("/out/new/4-sea.jpg.json"))
-    assert record["content"]["file"] == "memory:///photos/4.png"
-    assert record["styles"][0]["file"] == str(shell.folder / "sea.png")
-    assert record["content"]["sha256"] == json.loads(Path("one/4-sea.jpg.json").read_bytes())["content"]["sha256"]
+    assert record["content"] == {"file": "4.png"}
+    assert record["styles"] == [{"file": "sea.png"}]
     elsewhere.rm_file("/out/new/4-6.jpg.json")
     elsewhere.pipe_file("/photos/5.png", b"<html>")
     done = batch(shell, words[0], "--style", *words[1:], "-o", "memory://out/new", "--json").good()

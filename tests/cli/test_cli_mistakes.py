@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -164,3 +169,72 @@ def test_mistaken_commands(shell: Shell, words: list[str]) -> None:
     done = shell.run(*words)
     assert done.code == 2
     assert "Traceback" not in done.err
+
+
+def test_urls_are_for_batch_and_pipes(shell: Shell) -> None:
+    done = shell.run("stylize", "https://example.org/a.png", "sea.png")
+    assert (done.code, done.out) == (2, "")
+    assert "https://example.org/a.png is a URL; fetch it first, as in curl -L" in done.err
+
+
+def test_batch_says_why_there_is_nothing_to_paint(shell: Shell) -> None:
+    done = shell.run("batch", "photo.png", "sea.png", "-o", ".")
+    assert done.code == 2
+    assert "photo.png lies in ., where results go and are not painted again" in done.err
+    Path("texts").mkdir()
+    Path("texts/a.txt").touch()
+    Path("texts/.b.png").touch()
+    done = shell.run("batch", "texts", "sea.png", "-o", "out")
+    assert done.code == 2
+    assert "there is no picture in texts (1 .txt, 1 hidden)" in done.err or "(1 hidden, 1 .txt)" in done.err
+
+
+def test_a_title_cannot_command_the_terminal(shell: Shell) -> None:
+    info = {"title": "\x1b]0;mine\x07", "artist": "\u202egnp"}
+    save_weights({"relu1_1.mean": torch.zeros(3)}, "odd.safetensors", {"style": "moments/\x1b[31m", "info": info})
+    for words in (("style", "show", "odd.safetensors"), ("stylize", "photo.png", "odd.safetensors", "-m", "gatys")):
+        done = shell.run(*words)
+        assert not any(character in done.out + done.err for character in "\x1b\x07\u202e")
+        assert "\\x1b" in done.out + done.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_standard_output(shell: Shell) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with open("/dev/full", "wb") as full:
+        words = [sys.executable, "-m", "impasto", "methods"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    assert done.returncode == 2
+    assert "standard output can't be written (No space left on device)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+class _Pipe(io.BytesIO):
+    """Standard input or output as a pipe."""
+
+    @property
+    def buffer(self) -> io.BytesIO:
+        return self
+
+    def write(self, data: Any) -> int:
+        return super().write(data if isinstance(data, bytes | bytearray | memoryview) else data.encode())
+
+
+def test_pictures_through_pipes(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.stylize("photo.png", "sea.png", "-o", "a.png", "--no-record").good()
+    names = shell.names()
+    sent = _Pipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", _Pipe(Path("photo.png").read_bytes()))
+        patch.setattr(sys, "stdout", sent)
+        shell.stylize("-", "sea.png", "--no-record").good()
+    assert sent.getvalue() == Path("a.png").read_bytes()
+    assert shell.names() == names
+    for data, told in ((b"", "standard input is empty"), (b"hello", "damaged or no picture")):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", _Pipe(data))
+            done = shell.stylize("-", "sea.png", "-o", "b.png")
+        assert (done.code, done.out) == (2, "")
+        assert told in done.err
+    done = shell.stylize("-", "-", "-o", "b.png")
+    assert "holds one picture" in done.err

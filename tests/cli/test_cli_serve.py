@@ -174,7 +174,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     folder.mkdir()
     line = [sys.executable, "-m", "impasto", "serve", "--no-page", "--port", "0", *words]
     surroundings = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=surroundings)
+    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=surroundings, start_new_session=True)
 
 
 def ask(address: str, path: str, order: dict[str, Any] | None = None) -> tuple[int, bytes]:
@@ -219,7 +219,7 @@ def end_while_painting(address: str, photo: str, process: subprocess.Popen[str])
     waiting = threading.Thread(target=lambda: found.append(ask(address, "/v1/stylize", wishes)))
     waiting.start()
     wait_until(lambda: b'impasto_jobs_running{device="cpu"} 1' in ask(address, "/metrics")[1], 60)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as systemd does: to all processes of a service
     waiting.join(60)
     ((status, body),) = found
     return status, json.loads(body)["error"].split(":")[0]

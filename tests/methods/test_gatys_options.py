@@ -87,7 +87,7 @@ def test_options_may_come_as_text() -> None:
 
 @pytest.mark.parametrize("name", ["content_layers", "style_layers"])
 def test_an_unknown_layer_is_refused_with_those_that_there_are(name: str) -> None:
-    with pytest.raises(OptionError, match=r"vgg19-slim has no layer 'relu9_9'; it has: image, conv1_1, relu1_1, .*"):
+    with pytest.raises(OptionError, match=r"vgg19-slim has no layer 'relu9_9'.*; it has: image, conv1_1, relu1_1, "):
         tiny_gatys(**{name: ("relu1_1", "relu9_9")})
 
 

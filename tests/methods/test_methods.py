@@ -388,6 +388,7 @@ def test_paintings_of_any_size_and_of_one_colour(method: Stylizer, picture: Tens
         pytest.skip("it looks at no paintings")
     for image in (painting(*size), torch.full((1, 3, 20, 20), 0.3), torch.zeros(1, 3, *size)):
         check(method.stylize(picture, image), 48, 64)
+    check(method.stylize(picture, method.encode_style(painting(*size))), 48, 64)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if find_method(name).one_pass])

@@ -44,6 +44,7 @@ def record_of(path: str) -> dict[str, Any]:
 
 def test_a_png_says_how_it_was_made(shell: Shell) -> None:
     words = ("--seed", "5", "--strength", "0.75", "--keep-color", "lab", "--style-weights", "2,1", "--style-size", "32")
+    words += ("--record-paths",)
     shell.stylize("photo.png", "sea.png", "sky.jpg", "-o", "a.png", *words).good()
     record = record_of("a.png")
     digest = hashlib.sha256(Path("photo.png").read_bytes()).hexdigest()
@@ -80,9 +81,15 @@ def test_it_can_be_left_out(shell: Shell) -> None:
 def test_it_names_no_folder_above_what_it_needs(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     words = (shell.folder / "photo.png", shell.folder / "sea.png")
-    shell.stylize(*words, "-o", tmp_path / "out" / "a.png").good()
+    shell.stylize(*words, "-o", tmp_path / "out" / "a.png", "--record-paths").good()
     record = record_of(str(tmp_path / "out" / "a.png"))
     assert record["content"]["file"] == "../here/photo.png"
+    shell.stylize(*words, "-o", tmp_path / "out" / "b.png").good()
+    record = record_of(str(tmp_path / "out" / "b.png"))
+    assert record["content"] == {"file": "photo.png"}
+    assert record["styles"] == [{"file": "sea.png"}]
+    assert record["options"]["backbone_weights"] == "slim.safetensors"
+    assert "here" not in json.dumps(record)
     assert str(tmp_path) not in json.dumps(record)
 
 
@@ -136,7 +143,7 @@ def test_a_recipe_of_ones_own(shell: Shell) -> None:
 
 
 def test_a_file_that_has_changed_or_gone(shell: Shell) -> None:
-    shell.stylize("photo.png", "sea.png", "-o", "a.png").good()
+    shell.stylize("photo.png", "sea.png", "-o", "a.png", "--record-paths").good()
     write_image(make_picture(8, 40, 40), "sea.png")
     done = shell.run("stylize", "--recipe", "a.png", "-o", "b.png", "--quiet").good()
     assert done.err == "warning: sea.png has changed since a.png was made\n"

@@ -412,6 +412,8 @@ def test_work_is_estimated_from_all_of_a_request() -> None:
     assert steps("gatys", coarse_steps=1000) > steps("gatys")
     assert steps("gatys", style_layers=["relu1_1"] * 60) > 3 * steps("gatys")
     assert steps("sanet", positions=65536) > steps("sanet")
+    assert steps("nnst", candidates=65536, rotations=3) > 10 * steps("nnst")
+    assert steps("nnst", last_steps=1000) > steps("nnst")
 
 
 @pytest.mark.parametrize("method", list_methods())

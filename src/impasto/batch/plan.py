@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from impasto.runs.record import Recipe, check_recipe, file_stem, sidecar
 from impasto.runs.remote_files import find_remote, has_pattern, is_remote, to_path, url_of
 from impasto.stylizers.styles import CARD, built_in_styles
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".avif", ".heic", ".heif")
 
 StyleSet = tuple[Path, ...]
 """What one picture is painted in: one style, or the mixture of a recorded run."""
@@ -116,10 +116,51 @@ def make_plan(
         raise ImpastoError(f"{url_of(output)} holds the photos; name another folder for the results")
     plan = Plan(base, tuple(photos), tuple(styles), output, suffix, pairs, record, force)
     if not plan.items() and not watch:
-        raise ImpastoError(f"there is no picture in {', '.join(photos)}")
+        raise ImpastoError(_why_none(photos, output))
     for style in styles:
         check_recipe(base.model_copy(update={"content": output, "styles": style}))
     return plan
+
+
+def _why_none(words: Sequence[str], output: Path) -> str:
+    """Why there is nothing to paint, and what to do."""
+    there = [path for word in words for path in find_files(word, PICTURES)]
+    if there:
+        return f"{there[0]} lies in {output}, where results go and are not painted again; name another folder with -o"
+    left = _in_words(count_left_out(words, output))
+    return f"there is no picture in {', '.join(words)}" + (f" ({left})" if left else "")
+
+
+def count_left_out(words: Sequence[str], output: Path) -> dict[str, int]:
+    """How many files of the named folders are not painted, by why: their ending, or where they lie."""
+    found: Counter[str] = Counter()
+    home = None if is_remote(output) else output.resolve()
+    for word in words:
+        path = to_path(word)
+        if is_remote(path) or not path.is_dir():
+            continue
+        for file in path.iterdir():
+            if file.is_dir() or (file.resolve().parent == home and _is_wanted(file, PICTURES)):
+                continue
+            if file.name.startswith("."):
+                found["hidden"] += 1
+            elif file.suffix.lower() not in PICTURES:
+                found[file.suffix.lower() or "without an ending"] += 1
+            elif not file.is_file():
+                found["no regular files"] += 1
+    return dict(found.most_common())
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {why}" for why, number in counts.items())
+
+
+def tell_left_out(words: Sequence[str], output: Path) -> str:
+    """A line on what is left out; empty if nothing is."""
+    counts = count_left_out(words, output)
+    if not counts:
+        return ""
+    return f"left out {sum(counts.values())} files that are no pictures: {_in_words(counts)}"
 
 
 def find_files(word: str, suffixes: Sequence[str]) -> list[Path]:

@@ -54,6 +54,7 @@ class Telling:
     quiet: flags.QuietFlag = False
     dry_run: flags.DryRunFlag = False
     record: flags.RecordFlag = True
+    record_paths: flags.RecordPathsFlag = False
     recipe: flags.RecipeFlag = None
 
 
@@ -67,6 +68,7 @@ class Looking:
     json: flags.JsonFlag = False
     quiet: flags.QuietFlag = False
     record: flags.RecordFlag = True
+    record_paths: flags.RecordPathsFlag = False
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

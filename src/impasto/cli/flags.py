@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +116,24 @@ RecordFlag = Annotated[
     bool,
     typer.Option(
         "--record/--no-record", rich_help_panel=SCRIPT, help="Keep in the picture (or FILE.json) how it was made."
+    ),
+]
+
+
+def _keep_paths(wanted: bool) -> bool:
+    if wanted or "impasto.runs.record" in sys.modules:
+        from impasto.runs import record
+
+        record.keep_paths(wanted)
+    return wanted
+
+
+RecordPathsFlag = Annotated[
+    bool,
+    typer.Option(
+        "--record-paths",
+        callback=_keep_paths,
+        help="Keep folders and digests of the files in the record, too, not only their names.",
     ),
 ]
 RecipeFlag = Annotated[

@@ -48,18 +48,19 @@ def stylize(
     terminal.be_quiet(told.quiet)
     first_look.look_at(content, styles, wishes.style, wishes.chosen_method)
     from impasto.commands import stylize as command
+    from impasto.commands.pipes import piped
 
-    asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given())
     resume = checkpoint is not None and checkpoint.exists()
-    target = command.choose_target(asked, output, force=force, record=told.record, resume=resume)
-    force = force or resume
-    job = command.open_job(asked, device, runtime)
-    if wishes.seed is not None:
-        command.note_seed(job)
-    command.keep_state(job, target, checkpoint)
-    show = command.previewer(job, target, preview, preview_every, force=force)
-    run = command.rehearse if told.dry_run else command.paint_file
-    result = run(job, target, quiet=told.quiet, record=told.record, force=force, also=show)
-    terminal.print_json(result) if told.json else terminal.say_path(result["output"])
+    with piped(arguments.words(content, styles), output, json=told.json, dry_run=told.dry_run) as pipes:
+        asked = command.make_recipe(ctx, pipes.words, told.recipe, wishes.given())
+        target = command.choose_target(asked, pipes.output, force=force, record=told.record, resume=resume)
+        job = command.open_job(asked, device, runtime)
+        if wishes.seed is not None:
+            command.note_seed(job)
+        command.keep_state(job, target, checkpoint)
+        show = command.previewer(job, target, preview, preview_every, force=force or resume)
+        run = command.rehearse if told.dry_run else command.paint_file
+        result = run(job, target, quiet=told.quiet, record=told.record, force=force or resume, also=show)
+        pipes.deliver(lambda: terminal.print_json(result) if told.json else terminal.say_path(result["output"]))
     if result.get("interrupted"):
         raise typer.Exit(130)

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 import typer
 from pydantic import Field
+from torch import Tensor
 
 from impasto.commands import terminal, train
 from impasto.commands.arguments import check_target, name_target
@@ -20,8 +21,12 @@ from impasto.errors import ImpastoError
 from impasto.feedforward.transformation_network import TransformationNetwork
 from impasto.images.dead_leaves import dead_leaves
 from impasto.images.files import WRITABLE, write_image
+from impasto.networks.backbones import load_backbone
+from impasto.networks.vgg19_slim import SLIM
+from impasto.optimize.perceptual_loss import PerceptualLoss, Targets
+from impasto.runs.record import find_painting
 from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, network_style
-from impasto.stylizers.styles import save_style
+from impasto.stylizers.styles import CARD, Style, load_style, moments_kind, recall, save_style
 from impasto.training.loop import Enough, MethodTask, Report, Task, Training, TrainOptions
 from impasto.training.one_pass import judge
 from impasto.training.paintings import PaintingOptions, paintings_of, start_network
@@ -84,16 +89,37 @@ def plan(
 ) -> Plan:
     """Read the pictures and the initial parameters; raises ImpastoError before anything is written."""
     left, options = read_options(ctx, words, AdaptOptions, "adapt")
-    path = Path(one_picture(left, "impasto adapt PAINTING -o CARD.safetensors"))
+    path = find_painting(one_picture(left, "impasto adapt PAINTING -o CARD.safetensors"))
     card = name_target(output, Path(f"{path.stem}.safetensors"), force=force, suffixes=(".safetensors",))
     if preview is not None:
         check_target(preview, True, WRITABLE)
     for place in (path, *content):
         if not place.exists():
             raise ImpastoError(f"{place} is not there")
-    painting = Pictures.load([path], options.style_side, options.crop)
     contents = Pictures.load(content, options.side, options.crop) if content else make_up(options)
+    if path.suffix.lower() == CARD:
+        style = load_style(path)
+        known: dict[str, Any] = {
+            key: style.info[key] for key in ("title", "artist", "years", "year") if key in style.info
+        }
+        task = learn_card(options, path.stem, style)
+        return Plan(options, contents, Pictures([], names=[path.stem]), {**known, **about}, card, preview, task)
+    painting = Pictures.load([path], options.style_side, options.crop)
     return Plan(options, contents, painting, about, card, preview, build(options, contents, painting))
+
+
+def learn_card(options: AdaptOptions, name: str, style: Style) -> Task:
+    """As `build`, of a style card's moments over vgg19-slim; raises ImpastoError if it holds none."""
+    lacking = [weight for weight in ("teacher", "neighbor_weight") if getattr(options, weight)]
+    if lacking:
+        raise ImpastoError(f"--{lacking[0].replace('_', '-')} needs the painting itself, not its card")
+    network = load_backbone(SLIM)
+    found = style.kinds.get(moments_kind(network))
+    if found is None:
+        raise ImpastoError(f"{name} is a card without moments over {SLIM}: name the painting itself")
+    loss = judge(options, network.to(memory_format=torch.channels_last))
+    targets = Targets({layer: recall(found, layer) for layer in loss.style_layers})
+    return _learn(options, loss, targets, name)
 
 
 def make_up(options: AdaptOptions) -> Pictures:
@@ -107,12 +133,16 @@ def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     """The painting's network, as it is before it learns."""
     options = cast(AdaptOptions, options)
     painting, info = paintings_of(styles)[0]
+    return _learn(options, judge(options), painting, info[NAMED])
+
+
+def _learn(options: AdaptOptions, loss: PerceptualLoss, painting: Tensor | Targets, name: str) -> Task:
     torch.manual_seed(options.seed)
     start = options if options.from_ else options.model_copy(update={"from_": str(resolve("metastyle"))})
     network = start_network(start, None)
     for layer in network.row:
         layer.requires_grad_(not options.only_norms)
-    learner = PaintingTraining("johnson", network, judge(options), painting, {NAMED: info[NAMED]})
+    learner = PaintingTraining("johnson", network, loss, painting, {NAMED: name})
     return _Adaptation(learner, options.norm_rate).to(memory_format=torch.channels_last)
 
 
@@ -159,8 +189,8 @@ def run(plan: Plan) -> dict[str, Any]:
 
 def _write(plan: Plan, watch: _Watch) -> None:
     learner = cast(PaintingTraining, cast(MethodTask, plan.task).learner)
-    height, width = plan.painting.items[0].shape[-2:]
-    sizes = {"width": width, "height": height}
+    shapes = [item.shape[-2:] for item in plan.painting.items]
+    sizes = {"width": shapes[0][1], "height": shapes[0][0]} if shapes else {}
     name = {NAMED: plan.painting.names[0]}
     save_style(network_style(learner.painter, {**name, **plan.about, **sizes, **watch.facts()}), plan.card, half=True)
     watch.show()

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from impasto.atomic import LEFTOVER
 from impasto.batch.pipeline import Outcomes
-from impasto.batch.plan import Item, Plan
+from impasto.batch.plan import Item, Plan, count_left_out, tell_left_out
 from impasto.commands import terminal
 from impasto.commands.progress import Count, count
 from impasto.commands.terminal import print_json
@@ -137,6 +137,9 @@ class _Session:
 
     def first_round(self) -> None:
         """Make all that is not there."""
+        left_out = tell_left_out(self.plan.words, self.plan.output)
+        if left_out:
+            log.info("%s", left_out)
         todo, there = [], names_in(self.plan.output)
         for item in self.plan.items():
             if not self.plan.force and item.is_in(there, self.plan.record):
@@ -196,7 +199,9 @@ class _Session:
         seconds = round(time.monotonic() - self.started, 3)
         told = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
         if self.json:
-            print_json({"status": "summary", **told, "interrupted": self.interrupted, "seconds": seconds}, line=True)
+            left_out = count_left_out(self.plan.words, self.plan.output)
+            about = {"left_out": left_out, "interrupted": self.interrupted, "seconds": seconds}
+            print_json({"status": "summary", **told, **about}, line=True)
         line = ", ".join(f"{number} {name}" for name, number in told.items())
         cut = "interrupted; the same command goes on: " if self.interrupted else ""
         log.log(logging.WARNING if self.failed else logging.INFO, "%s%s in %.1f s", cut, line, seconds)

@@ -121,8 +121,13 @@ def is_video(head: bytes) -> bool:
 
 def _head(word: str, kind: str) -> bytes | None:
     """Return a file's first bytes; None for what is no file of this machine. Raises ImageError if it is not there."""
-    if word == "-" or URL in word:
+    if word == "-":
         return None
+    if URL in word and not Path(word).exists():
+        raise ImageError(
+            f"{word} is a URL; fetch it first, as in curl -L {word} | impasto stylize - PAINTING > out.png, "
+            "or use impasto batch, which reads URLs"
+        )
     path = Path(word)
     if path.is_dir():
         raise ImageError(f"{word} is a folder; name a {kind} in it")

@@ -273,7 +273,7 @@ def paint_video(work: Work, *, quiet: bool) -> dict[str, Any]:
         log.info("report: %s", work.report)
     beside = sidecar(work.target)
     if work.record and beside is not None:
-        write_atomically(beside, _as_json(record))
+        write_atomically(beside, _as_json(record_module.shareable(record)))
     log.info("putting %d frames together", len(frames))
     write_video(work.results(len(frames)), frames, work.source, work.target, work.survey.colors)
     shutil.rmtree(work.folder)

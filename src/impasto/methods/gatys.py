@@ -16,8 +16,9 @@ from torch import Tensor
 from impasto.errors import ImageError, OptionError
 from impasto.feedforward.stages import photo_share
 from impasto.feedforward.tile_size import backwards_room
+from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.files import read_image
-from impasto.images.tensors import median8, parse_size, resize
+from impasto.images.tensors import check_image, median8, parse_size, resize
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers, load_backbone
 from impasto.networks.vgg19_slim import SLIM
@@ -263,12 +264,15 @@ class Gatys(Stylizer):
             size = parse_size(self.options.size)
         return super().working_size(height, width, size)
 
-    def encode_style(self, image: Tensor) -> Style:
-        """Moments at the style layers, at the picture's size and at half of it; image: (1, 3, H, W)."""
+    def encode_style(self, image: AnyPicture) -> Style:
+        """Moments at the style layers, at the picture's size and at half of it."""
+        image = take_painting(image, "the painting")
+        check_image(image, "painting")
         scale = self.options.style_scale
         if scale != 1:
             height, width = image.shape[-2:]
-            image = resize(image, max(16, round(height * scale)), max(16, round(width * scale)))
+            image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        image = self.continue_painting(image)
         fitting = looking(self.backbone, self.room or backwards_room(self.device))
         style = measure(self.backbone, image.to(self.device), self.options.style_layers, look=fitting)
         if self.options.start == "style":

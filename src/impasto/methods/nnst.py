@@ -18,7 +18,8 @@ from impasto.errors import OptionError
 from impasto.feedforward.stages import photo_share
 from impasto.feedforward.tile_size import backwards_room
 from impasto.images.color import match_low_frequencies
-from impasto.images.tensors import resize
+from impasto.images.exchange import AnyPicture, take_painting
+from impasto.images.tensors import check_image, resize
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers, load_backbone
 from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
@@ -180,9 +181,11 @@ class NNST(Stylizer):
     def _room(self) -> int:
         return self.room or backwards_room(self.device)
 
-    def encode_style(self, image: Tensor) -> Style:
-        """Places of the painting at its size and at halves, and moments; image: (1, 3, H, W)."""
-        options, image = self.options, image.to(self.device)
+    def encode_style(self, image: AnyPicture) -> Style:
+        """Places of the painting at its size and at halves, and moments."""
+        options, image = self.options, take_painting(image, "the painting").to(self.device)
+        check_image(image, "painting")
+        image = self.continue_painting(image)
         values = gather(
             self.network,
             image,

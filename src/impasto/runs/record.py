@@ -1,7 +1,7 @@
 """The run record: what was asked for and what answered, so that a written picture can be made again.
 
 A record is a JSON object. It lies in a PNG's text under ``impasto``, beside other pictures as ``PICTURE.json``. Files
-are named relative to the record's own folder, with their SHA-256.
+are named without their folders; on request relative to the record's own folder, with their SHA-256.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ LONGEST_STEM = 200
 
 KEY = "impasto"
 FILES = ("content", "styles", "masks")
+FILE_OPTIONS = ("weights", "backbone_weights", "start")
+"""Options of methods that may name a file."""
 RARE = ("vary", "smooth", "flow", "flow_by", "temporal_weight")
 LARGEST_RECORD = 10_000_000
 
@@ -184,6 +186,37 @@ def _describe(path: Path, folder: Path, known: Mapping[Path, str]) -> dict[str, 
     return {"file": file.as_posix(), "sha256": sha256}
 
 
+_paths_kept = False
+
+
+def keep_paths(wanted: bool) -> None:
+    """Keep folders and digests of the user's files in the records that are written from now on, or only their names."""
+    global _paths_kept
+    _paths_kept = wanted
+
+
+def shareable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as it is written: files by their names alone, unless `keep_paths` says otherwise.
+
+    Folders tell who made a picture, and a digest of the photo which one it was.
+    """
+    return dict(record) if _paths_kept else {key: _without_places(value, key) for key, value in record.items()}
+
+
+def _without_places(value: Any, key: str = "") -> Any:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("file"), str):
+            return {"file": _name_of(value["file"])}
+        return {name: _without_places(part, name) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_places(part) for part in value]
+    return _name_of(value) if key in FILE_OPTIONS and isinstance(value, str) else value
+
+
+def _name_of(file: str) -> str:
+    return file.rstrip("/").rsplit("/", 1)[-1].rsplit("\\", 1)[-1] or file
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file; raises ImpastoError if it can't be read."""
     try:
@@ -202,7 +235,7 @@ def write_recorded(
     image: Tensor, path: Path, record: Mapping[str, Any] | None, *, alpha: Tensor | None = None, overwrite: bool = False
 ) -> None:
     """Write a picture with its record, in it or beside it. Raises ImpastoError."""
-    text = "" if record is None else to_json(record)
+    text = "" if record is None else to_json(shareable(record))
     beside = sidecar(path)
     write_image(image, path, alpha=alpha, metadata={KEY: text} if text and not beside else None, overwrite=overwrite)
     if text and beside:

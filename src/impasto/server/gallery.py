@@ -26,12 +26,14 @@ class Gallery:
         self._timer: threading.Timer | None = None
         self._closed = False
 
-    def picture(self, name: str) -> bytes:
-        """The landscape in the built-in style of that name, a JPEG; raises Missing."""
+    def find(self, name: str) -> bytes | None:
+        """The landscape in the built-in style of that name if it is there already; raises Missing."""
         if name not in built_in_styles():
             raise Missing("there is no such style: see GET /v1/styles")
-        if name in self._pictures:
-            return self._pictures[name]
+        return self._pictures.get(name)
+
+    def picture(self, name: str) -> bytes:
+        """The landscape in that style, a JPEG, painted if need be."""
         with self._lock:
             if name not in self._pictures:
                 self._pictures[name] = self._paint(name)

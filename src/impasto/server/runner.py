@@ -90,6 +90,8 @@ class Runner:
             while True:
                 if worker.connection.poll(TICK) and self._take(job, *wire.receive(worker.connection)):
                     return
+                if self._closed.is_set():
+                    raise EOFError
                 now = time.monotonic()
                 if not asked_at and (job.stopping or job.late):
                     wire.send(worker.connection, {"type": "stop"})

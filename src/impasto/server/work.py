@@ -10,6 +10,8 @@ from impasto.server.schema import Choice
 from impasto.stylizers.base import Stylizer
 
 USUAL_POSITIONS = 4096
+"""Places of a painting among which each place of the photo looks, in methods that match."""
+
 COARSE = 3
 """Steps at coarser sizes that cost as much as one at the full size: 4 + 16 + ... pixels are a third of them."""
 
@@ -28,8 +30,10 @@ def count_steps(options: Options, *, styles: int, regions: int) -> float:
 
     styles: how many there are, for networks that paint once for each; regions: masks, each painted by itself.
     """
-    steps = getattr(options, "steps", 1) + getattr(options, "coarse_steps", 0) / COARSE
-    steps *= max(1, getattr(options, "positions", 1) / USUAL_POSITIONS)
+    steps = getattr(options, "steps", 1) + getattr(options, "last_steps", 0)
+    steps = max(1, steps + getattr(options, "coarse_steps", 0) / COARSE)
+    places = getattr(options, "candidates", 0) * (1 + getattr(options, "rotations", 0))
+    steps *= max(1, max(places, getattr(options, "positions", 0)) / USUAL_POSITIONS)
     steps *= _longest_list(options)
     return float(steps * max(1, styles, regions))
 

@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,9 @@ LOOKED_AT = 10.0
 """Seconds for which previews are made after somebody looked."""
 
 STEP_EVERY = 0.05
+UNKNOWN = 255
+"""The exit code of a process whose parent is gone."""
+
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +119,10 @@ class ProcessWorker:
         self._process.join(0.05)
         code = self._process.exitcode
         self._process.kill()
+        # if the fork server is gone, maybe by a signal to all of them, this one may still be there
+        if sys.platform != "win32" and code == UNKNOWN and self.pid is not None:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
         self._process.join(5)
         return code
 

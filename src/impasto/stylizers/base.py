@@ -93,8 +93,8 @@ class Stylizer(ABC):
         """SHA-256 of every weights file in use, by name."""
 
     @abstractmethod
-    def encode_style(self, image: Tensor) -> Style:
-        """All that this method needs to know of the painting `image`, (1, 3, H, W)."""
+    def encode_style(self, image: Any) -> Style:
+        """Return all that this method needs to know of the painting `image`, in any form that `stylize` takes."""
 
     @abstractmethod
     def transfer(
@@ -311,8 +311,12 @@ class Stylizer(ABC):
         """A painting as `encode_style` wants it if its longer side is to be at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
+        return self.continue_painting(resize(image.to(self.device, torch.float32), height, width))
+
+    def continue_painting(self, image: Tensor) -> Tensor:
+        """A painting, (1, 3, H, W), continued by its mirror images if it is smaller than its networks need."""
         least = max(LEAST_PAINTING, self.least_side)
-        return mirror_to(resize(image.to(self.device, torch.float32), height, width), least, least)
+        return mirror_to(image, least, least)
 
     @property
     def least_side(self) -> int:

@@ -40,7 +40,7 @@ class LearnedStyles(OnePass):
         """What it has learned."""
         return tuple(self.learned)
 
-    def encode_style(self, image: Tensor) -> Style:
+    def encode_style(self, image: Any) -> Style:
         """Raises OptionError: a painting has to be learned, or named."""
         self._refuse()
 
@@ -225,14 +225,20 @@ class PaintingNetworks(NetworkStyles):
 class PaintingTraining(nn.Module):
     """How the network of one painting learns.
 
-    method: whose networks these are; painting: (1, 3, H, W); info: what it is, ``name`` at least.
+    method: whose networks these are; painting: (1, 3, H, W), or what the loss
+    wants of it; info: what it is, ``name`` at least.
 
     Departs from the papers: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
     matrices, over VGG-19; the painting is measured once, as a whole.
     """
 
     def __init__(
-        self, method: str, network: StagedNetwork, loss: PerceptualLoss, painting: Tensor, info: Mapping[str, Any]
+        self,
+        method: str,
+        network: StagedNetwork,
+        loss: PerceptualLoss,
+        painting: Tensor | Targets,
+        info: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.network = nn.ModuleDict({str(info[NAMED]): network})
@@ -253,7 +259,7 @@ class PaintingTraining(nn.Module):
         """Content, style and smoothness of what is painted; `styles` are not looked at."""
         loss, painting = self._frozen
         if self._targets is None:
-            self._targets = loss.targets(painting.to(contents.device))
+            self._targets = painting if isinstance(painting, Targets) else loss.targets(painting.to(contents.device))
         return loss.terms(self.painter(contents), contents, self._targets)
 
     @torch.no_grad()

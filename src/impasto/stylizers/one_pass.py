@@ -27,7 +27,8 @@ from impasto.feedforward.stages import (
 )
 from impasto.feedforward.tile_size import choose_tiling, free, smaller
 from impasto.feedforward.tiled_run import Tiling, measure_tiles, paint_tiles
-from impasto.images.tensors import LEAST_SIDE
+from impasto.images.exchange import AnyPicture, take_painting
+from impasto.images.tensors import LEAST_SIDE, check_image
 from impasto.images.windows import Canvas, Floats, Window
 from impasto.networks.layers import in_half, inference
 from impasto.options import Options
@@ -107,8 +108,11 @@ class OnePass(Stylizer):
         with inference(self.device, self.precision if half else "fp32"), running_in_full(not half):
             yield 2 if half and self.runtime == "torch" else 4
 
-    def encode_style(self, image: Tensor) -> Style:
-        """What the encoder sees of a painting, (1, 3, H, W), of any size."""
+    def encode_style(self, image: AnyPicture) -> Style:
+        """What the encoder sees of a painting of any size."""
+        image = take_painting(image, "the painting")
+        check_image(image, "painting")
+        image = self.continue_painting(image)
         with self._arithmetic(Floats(image)) as element:
             stages = (self.style_stage(),)
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)

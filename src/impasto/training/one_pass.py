@@ -53,10 +53,10 @@ def judging_network(teacher: str) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def judge(options: MethodOptions) -> PerceptualLoss:
-    """The loss by which pictures are judged."""
+def judge(options: MethodOptions, network: nn.Module | None = None) -> PerceptualLoss:
+    """The loss by which pictures are judged; network: what sees them, instead of the one that `options` name."""
     return PerceptualLoss(
-        judging_network(options.teacher),
+        judging_network(options.teacher) if network is None else network,
         content_weight=options.content_weight,
         style_weight=options.style_weight,
         tv_weight=options.tv_weight,
