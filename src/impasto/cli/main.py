@@ -35,7 +35,7 @@ from impasto.cli.train import train
 from impasto.cli.transfer import fit, predict
 from impasto.cli.video import video
 from impasto.cli.web import web
-from impasto.commands.arguments import Command, OpenCommand
+from impasto.commands.arguments import Command, Group, OpenCommand
 from impasto.commands.terminal import say
 from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.escaping import one_line
@@ -46,12 +46,13 @@ USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
 
 app = typer.Typer(
     name="impasto",
+    cls=Group,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-style = typer.Typer()
-transfer = typer.Typer()
+style = typer.Typer(cls=Group)
+transfer = typer.Typer(cls=Group)
 app.command(cls=OpenCommand)(stylize)
 app.command(cls=OpenCommand)(batch)
 app.command(cls=OpenCommand)(video)
