@@ -128,7 +128,9 @@ class Stylizer(ABC):
         )
 
     def take(self, style: Style) -> Style:
-        """As `adopt`, of a style from anybody: raises OptionError also if its numbers are not as this method's are."""
+        """As `adopt`; a style from a file is also held against this method's own: raises OptionError if it is unlike."""
+        if not style.foreign:
+            return self.adopt(style)
         try:
             found = self.adopt(style)
             misfit = find_misfit(found, self.examples) if self.examples else None
