@@ -197,12 +197,12 @@ class _Session:
     def close(self) -> int:
         """Tell how it all went; returns the exit code."""
         seconds = round(time.monotonic() - self.started, 3)
-        reason = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
+        counts = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
         if self.json:
             left_out = count_left_out(self.plan.words, self.plan.output)
             about = {"left_out": left_out, "interrupted": self.interrupted, "seconds": seconds}
-            print_json({"status": "summary", **reason, **about}, line=True)
-        line = ", ".join(f"{number} {name}" for name, number in reason.items())
+            print_json({"status": "summary", **counts, **about}, line=True)
+        line = ", ".join(f"{number} {name}" for name, number in counts.items())
         cut = "interrupted; the same command goes on: " if self.interrupted else ""
         log.log(logging.WARNING if self.failed else logging.INFO, "%s%s in %.1f s", cut, line, seconds)
         return INTERRUPTED if self.interrupted else FAILED if self.failed else 0

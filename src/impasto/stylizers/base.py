@@ -128,7 +128,9 @@ class Stylizer(ABC):
         )
 
     def take(self, style: Style) -> Style:
-        """Return the style as `accept_style` does; raise OptionError also if its numbers do not fit this method."""
+        """Return the style as `accept_style` does; raise OptionError if one from a file is unlike this method's."""
+        if not style.foreign:
+            return self.accept_style(style)
         try:
             found = self.accept_style(style)
             misfit = find_misfit(found, self.examples) if self.examples else None

@@ -57,6 +57,8 @@ class Style(dict[str, Tensor]):
         self.info: dict[str, Any] = dict(info or {})
         self.others = tuple(others)
         self.convert = convert
+        self.foreign = False
+        """Whether it came from a file that may hold anything."""
 
     def __repr__(self) -> str:
         """What it is, without its numbers."""
@@ -292,7 +294,10 @@ def load_style(path: str | Path) -> Style:
         styles = [Style(expand(_part(file, number)), str(kind), info) for number, kind in enumerate(kinds)]
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError, OptionError):
         raise WeightsError(f"{path} is a damaged style card: its tensors don't fit each other") from None
-    return Style(styles[0], styles[0].kind, info, styles[1:])
+    found = Style(styles[0], styles[0].kind, info, styles[1:])
+    for style in (found, *found.others):
+        style.foreign = file.path.parent != BUILT_IN
+    return found
 
 
 def _listed(value: Any) -> list[Any]:
