@@ -128,7 +128,7 @@ class Stylizer(ABC):
         )
 
     def take(self, style: Style) -> Style:
-        """As `adopt`; a style from a file is also held against this method's own: raises OptionError if it is unlike."""
+        """As `adopt`, and hold a style from a file against this method's own. Raises OptionError if it is unlike."""
         if not style.foreign:
             return self.adopt(style)
         try:
