@@ -126,7 +126,7 @@ def build(training: Training, options: TrainOptions, pictures: tuple[Pictures, P
     return task
 
 
-def rehearse(
+def dry_run(
     task: Task, pictures: tuple[Pictures, Pictures], options: TrainOptions, folder: Path, **ignored: Any
 ) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
