@@ -1,21 +1,15 @@
 // What is chosen, what is shown, and how one becomes the other.
 
 import { Engine, PaintError, type Shown } from "./engine/client";
-import type { BuiltInStyle, Models } from "./engine/models";
+import type { Models } from "./engine/models";
 import type { Order, StylePart } from "./engine/painter";
+import { builtIn, explain, own, slug, smallPicture, stem, type Style } from "./names";
+import { methodOf, qualitiesOf } from "./qualities";
 import * as server from "./server";
 import * as store from "./store";
-import { say, type Word } from "./words";
+import { say } from "./words";
 
-export interface Style {
-  id: string;
-  title: string;
-  artist: string;
-  year: string;
-  picture: string;
-  numbers?: number[];
-  file?: Blob;
-}
+export type { Style };
 
 export interface View extends Shown {
   key: string;
@@ -29,13 +23,10 @@ type Activity = "idle" | "loading" | "painting" | "saving" | "camera";
 
 const PREVIEW_SIDE = 1024;
 const PREVIEW_FROM = 1400;
-const SERVER_PIXELS = 24_000_000;
+/** From this size on the server paints, if there is one and the browser has no graphics card. */
+const SERVER_FROM = 6_000_000;
 const HISTORY_DELAY = 1500;
 const MOST_HISTORY = 24;
-const FIXED = ["johnson", "conditional_norm", "stylebank", "metastyle", "texture_network"];
-/** Methods that read the painting itself, not its statistics: for own paintings only. */
-const READS_PAINTING = ["nnst"];
-const QUALITIES: Record<string, string> = { quick: "swift", painted: "gatys", finest: "nnst" };
 
 export class App {
   photos: store.PhotoRecord[] = [];
@@ -181,13 +172,7 @@ export class App {
 
   /** The qualities that suit the chosen styles. */
   qualities(): string[] {
-    if (this.methods === null) return ["quick"];
-    const paintings = this.parts().every((part) => this.findStyle(part.id)?.file);
-    const names = this.methods
-      .map((method) => method.name)
-      .filter((name) => !FIXED.includes(name) && (paintings || !READS_PAINTING.includes(name)));
-    const known = Object.keys(QUALITIES).filter((quality) => quality === "quick" || names.includes(QUALITIES[quality]));
-    return [...known, ...names.filter((name) => !Object.values(QUALITIES).includes(name))];
+    return qualitiesOf(this.methods, this.parts().every((part) => this.findStyle(part.id)?.file));
   }
 
   /** The styles that are mixed, with their shares. */
@@ -271,30 +256,42 @@ export class App {
   /** The file of the chosen picture at full size. */
   async export(photo: store.PhotoRecord, type: string): Promise<Blob> {
     this.note("saving");
+    const picture = photo.id === this.choice.photo && !this.stale ? (this.view?.picture ?? null) : null;
+    const large = this.choice.longer === null && photo.width * photo.height > SERVER_FROM;
+    let found: Blob | null = null;
+    if (this.methods !== null && picture === null && large && this.engine.device === "wasm") {
+      found = await this.exportByServer(photo, type).catch((error) => {
+        if (error instanceof PaintError) throw error;
+        return null; // too large for it, say: the browser can do it, too
+      });
+    }
+    found ??= await this.exportHere(photo, type, picture);
+    this.note("idle");
+    return found;
+  }
+
+  private async exportHere(photo: store.PhotoRecord, type: string, picture: Blob | null): Promise<Blob> {
+    const order = { ...this.order(photo, this.choice.longer), strength: this.choice.strength, type, picture };
     try {
-      const picture = photo.id === this.choice.photo && !this.stale ? (this.view?.picture ?? null) : null;
-      const order = { ...this.order(photo, this.choice.longer), strength: this.choice.strength, type, picture };
-      const blob = await this.engine.export({ ...order, mask: photo.mask ?? null }, (share) => this.progress(share));
-      this.note("idle");
-      return blob;
+      return await this.engine.export({ ...order, mask: photo.mask ?? null }, (share) => this.progress(share));
     } catch (error) {
-      const size = this.choice.longer ?? Math.max(photo.width, photo.height);
-      if (error instanceof PaintError && error.reason === "memory" && this.methods !== null && photo.width * photo.height <= SERVER_PIXELS) {
-        return this.exportByServer(photo, size, type);
-      }
+      const short = error instanceof PaintError && error.reason === "memory" && picture === null;
+      if (short && this.methods !== null) return this.exportByServer(photo, type);
       throw error;
     }
   }
 
-  /** A picture for which the browser has too little memory: painted by the server, put together here. */
-  private async exportByServer(photo: store.PhotoRecord, longer: number, type: string): Promise<Blob> {
-    const job = await server.start({ ...this.serverOrder(photo), method: "swift", longer });
-    await server.follow(job.id, (now) => this.progress(now.steps ? now.step / now.steps : 0));
-    const picture = await server.result(job.id);
-    const order = { ...this.order(photo, longer), strength: this.choice.strength, type, picture };
-    const blob = await this.engine.export({ ...order, mask: photo.mask ?? null });
-    this.note("idle");
-    return blob;
+  /** A picture that is too large for the browser: painted by the server, put together here. */
+  private async exportByServer(photo: store.PhotoRecord, type: string): Promise<Blob> {
+    try {
+      this.job = await server.start({ ...this.serverOrder(photo), method: "swift" });
+      const end = await server.follow(this.job.id, (now) => this.progress(now.steps ? now.step / now.steps : 0));
+      if (end.state === "cancelled") throw new PaintError("stopped", "");
+      if (end.state === "failed") throw new server.ServerError(end.error ?? "", 422);
+      return await this.exportHere(photo, type, await server.result(end.id));
+    } finally {
+      this.job = null;
+    }
   }
 
   // --- painting by the server
@@ -319,7 +316,7 @@ export class App {
     const named = parts.filter((part) => !part.painting);
     const painted = parts.filter((part) => part.painting);
     return {
-      method: QUALITIES[this.choice.quality] ?? this.choice.quality,
+      method: methodOf(this.choice.quality),
       photo: photo.file,
       styles: named.map((part) => part.id),
       paintings: painted.map((part) => part.painting!),
@@ -460,43 +457,4 @@ export class App {
     else this.error = explain(error);
     this.changed();
   }
-}
-
-/** What went wrong, for people. */
-export function explain(error: unknown): string {
-  if (error instanceof server.ServerError) {
-    const known: Record<number, Word> = { 0: "errorGone", 413: "errorTooLarge", 429: "errorBusy", 503: "errorBusy" };
-    const technical = /impasto |--|\/[0-9a-f]{6}/.test(error.message); // meant for the command line
-    return say(known[error.status] ?? (technical ? "errorFault" : "errorServer"), error.message);
-  }
-  const words: Record<string, Word> = { picture: "errorPicture", memory: "errorMemory", load: "errorLoad" };
-  return say((error instanceof PaintError && words[error.reason]) || "errorFault");
-}
-
-function builtIn(style: BuiltInStyle): Style {
-  const { name, title = name, artist = "", year = "", picture, numbers } = style;
-  return { id: name, title, artist, year, picture: `models/${picture}`, numbers };
-}
-
-function own(record: store.PaintingRecord): Style {
-  return { id: record.id, title: record.name, artist: "", year: "", picture: URL.createObjectURL(record.file), file: record.file };
-}
-
-function stem(name: string): string {
-  return name.replace(/\.[^.]*$/, "") || "photo";
-}
-
-/** A part of a file's name that every system takes. */
-function slug(name: string): string {
-  const plain = name.normalize("NFC").replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "");
-  return plain.slice(0, 60) || "photo";
-}
-
-async function smallPicture(bitmap: ImageBitmap): Promise<Blob> {
-  const scale = Math.min(1, 192 / Math.max(bitmap.width, bitmap.height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
-  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
-  canvas.getContext("2d")!.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return new Promise((resolve) => canvas.toBlob((blob) => resolve(blob!), "image/jpeg", 0.85));
 }

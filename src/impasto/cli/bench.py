@@ -77,7 +77,8 @@ def doctor(json: flags.JsonFlag = False) -> None:
     if json:
         terminal.print_json([vars(finding) for finding in findings])
         return
+    width = max(len(finding.what) for finding in findings)
     for finding in findings:
-        terminal.say(f"{finding.mark} {finding.what:<16} {finding.found}")
+        terminal.say(f"{finding.mark} {finding.what:<{width}}  {finding.found}")
         if finding.remedy:
-            terminal.say(f"  {'':<16} {finding.remedy}")
+            terminal.say(f"   {'':<{width}}  {finding.remedy}")

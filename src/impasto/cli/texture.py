@@ -146,8 +146,9 @@ def _list(weights: Path | None, json: bool) -> None:
     if json:
         terminal.print_json([{"name": name, "work": works.get(name)} for name in names])
         return
+    width = max(map(len, names), default=0)
     for name in names:
-        terminal.say(f"{name:<12} {works.get(name, '')}".rstrip())
+        terminal.say(f"{name:<{width}}  {works.get(name, '')}".rstrip())
 
 
 def _are_pictures(words: list[str], weights: Path | None) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from impasto.commands import terminal
 from impasto.errors import ImpastoError, OptionError, nearest
@@ -20,16 +20,28 @@ PLAIN = "impasto.plain"
 """Where a context keeps how many words stand after `--`: those are never flags."""
 
 
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """Let the help show no type for flags that take no value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = " "
+    return parameters
+
+
 class Command(TyperCommand):
     """A command whose help shows no type for flags that take no value."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """All parameters, --help among them."""
-        found = super().get_params(ctx)
-        for parameter in found:
-            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
-                parameter.metavar = " "
-        return found
+        return _without_types(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands, whose help shows no type for flags that take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters, --help among them."""
+        return _without_types(super().get_params(ctx))
 
 
 class OpenCommand(Command):
@@ -110,7 +122,7 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
     hint = f"{near};"
     theirs = [] if owner.startswith("train ") else _methods_with(flag)
     if theirs:
-        hint = f", but {' and '.join(theirs)} has: add -m {theirs[0]};"
+        hint = f", but {' and '.join(theirs)} {'has' if len(theirs) == 1 else 'have'}: add -m {theirs[0]};"
     return f"{owner} has no option {flag}{hint} see `{listing}`"
 
 
@@ -164,6 +176,17 @@ def name_target(
     if companion is not None:
         check_target(companion, force)
     return target
+
+
+def prove_folder(folder: Path) -> None:
+    """Raise ImpastoError unless files can be made in a folder."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".impasto-"):
+            return
+    except OSError as error:
+        raise ImpastoError(f"{folder} can't be written: {error.strerror}; name another folder with -o") from None
 
 
 def _prove_writable(path: Path, force: bool) -> None:

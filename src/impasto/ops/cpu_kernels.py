@@ -364,8 +364,8 @@ def _scale_in_one_pass(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> T
         return y
     if not half or x.device.type not in ("cpu", "cuda") or _traced():
         return None
-    zeros, ones = torch.zeros_like(shift[0]), torch.ones_like(shift[0])
-    y = F.batch_norm(x, zeros, ones, scale[0].float(), shift[0], eps=0.0)
+    zeros, halves = torch.zeros_like(shift[0]), torch.full_like(shift[0], 0.5)
+    y = F.batch_norm(x, zeros, halves, scale[0].float(), shift[0], eps=0.5)  # a deviation of exactly 1
     return F.relu_(y) if relu else y
 
 

@@ -71,18 +71,6 @@ def restore(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def restore_all(style: Style) -> Style:
-    """`style` with what `restore` gives, also of each painting of a mixture."""
-    if "0.share" not in style:
-        return Style(restore(style), style.kind, style.info)
-    grouped: dict[str, dict[str, Tensor]] = {}
-    for name, value in style.items():
-        number, _, rest = name.partition(".")
-        grouped.setdefault(number, {})[rest] = value
-    values = {f"{number}.{name}": value for number, part in grouped.items() for name, value in restore(part).items()}
-    return Style(values, style.kind, style.info)
-
-
 def with_moments(style: Style, moments: Style | None) -> Style:
     """`style`, of places, with `moments` if it has none of its own; in a mixture each painting gets the mixture's."""
     if moments is None or any(name.endswith(".mean") for name in style):

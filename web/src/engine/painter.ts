@@ -39,7 +39,6 @@ export interface Settings {
 
 const ONE_PIECE = 1_500_000;
 const LEAST = 16;
-const MEMORY = 0.8;
 
 export class Painter {
   private photo: { id: string; whole: Pixels } | null = null;
@@ -55,7 +54,9 @@ export class Painter {
   ) {}
 
   static async open(settings: Settings): Promise<Painter> {
-    return new Painter(await Runtime.open(settings.base, settings.device), settings.tile);
+    const runtime = await Runtime.open(settings.base, settings.device);
+    for (const name of ["kernels", "network"] as const) await runtime.session(name); // the first picture needs them
+    return new Painter(runtime, settings.tile);
   }
 
   get device(): Device {
@@ -190,12 +191,6 @@ export class Painter {
     }
     return found;
   }
-}
-
-/** Whether there is room for painting so many pixels in tiles, as far as the browser says. */
-export function fits(pixels: number, gigabytes: number | undefined): boolean {
-  const needed = pixels * 64; // maps at half and a quarter of the size, photo, result
-  return gigabytes === undefined || needed < MEMORY * gigabytes * 1e9;
 }
 
 function mixKey(styles: StylePart[]): string {
