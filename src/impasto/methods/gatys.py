@@ -73,7 +73,8 @@ class GatysOptions(Options):
     tv_form: VariationForm = Field("l2-mean", description="which total variation")
     normalised_pixels: bool = Field(False, description="optimise and smooth in the backbone's normalised pixels")
     parameters: Literal["pyramid", "pixels"] = Field(
-        "pyramid", description="what is optimised: a Laplacian pyramid, its finest band in lightness only, or pixels"
+        "pixels",
+        description="what is optimised: pixels, or a Laplacian pyramid with a grey finest band, without fringes",
     )
     clamp: bool = Field(False, description="keep pixels within [0, 1] at every step, not only at the end")
     optimizer: OptimizerName = Field("lbfgs", description="lbfgs, adam or gd (plain gradient descent)")
