@@ -172,7 +172,7 @@ def test_refusals_name_what_there_is() -> None:
             load_backbone(name, pooling="median", pretrained=False)
     with pytest.raises(OptionError, match="no max pooling that could become average"):
         load_backbone("mobilenet_v3_large", pooling="average", pretrained=False)
-    with pytest.raises(OptionError, match="vgg19-slim has no layer 'relu6_1'; it has: image, conv1_1, relu1_1"):
+    with pytest.raises(OptionError, match=r"vgg19-slim has no layer 'relu6_1'.*; it has: image, conv1_1, relu1_1"):
         slim_backbone()(torch.rand(1, 3, 16, 16), ["relu6_1"])
     with pytest.raises(OptionError, match="vgg19-slim needs pictures of at least 16 px a side, not 40x15"):
         slim_backbone()(torch.rand(1, 3, 15, 40), ["relu1_1"])

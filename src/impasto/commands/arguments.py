@@ -122,7 +122,7 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
     hint = f"{near};"
     theirs = [] if owner.startswith("train ") else _methods_with(flag)
     if theirs:
-        hint = f", but {' and '.join(theirs)} has: add -m {theirs[0]};"
+        hint = f", but {' and '.join(theirs)} {'has' if len(theirs) == 1 else 'have'}: add -m {theirs[0]};"
     return f"{owner} has no option {flag}{hint} see `{listing}`"
 
 
