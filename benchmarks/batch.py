@@ -60,7 +60,7 @@ def write_photos(folder: Path, count: int, side: int) -> Path:
 
 def measure_here(arguments: argparse.Namespace, photos: Path, out: Path) -> dict[str, Any]:
     """Milliseconds a picture: the model's alone, and with all that `impasto batch` does."""
-    from impasto.batch.local_engine import Here
+    from impasto.batch.local_engine import LocalEngine
     from impasto.batch.plan import make_plan
     from impasto.images.files import read_image
     from impasto.runs.record import Recipe
@@ -69,10 +69,10 @@ def measure_here(arguments: argparse.Namespace, photos: Path, out: Path) -> dict
     base = Recipe.parse({"method": arguments.method}, "batch")
     plan = make_plan(base, [str(photos)], [arguments.style], out, suffix=f".{arguments.format}", force=True)
     out.mkdir()
-    engine, items = Here(plan, "auto", "torch"), plan.items()
+    engine, items = LocalEngine(plan, "auto", "torch"), plan.items()
     model = engine.painters[0].model
     tensors = [read_image(item.content) for item in items]
-    style = model.adopt(load_style(arguments.style))
+    style = model.accept_style(load_style(arguments.style))
     taken = alternate(
         {
             "model": lambda: [model.transfer(tensor, style).cpu() for tensor in tensors],

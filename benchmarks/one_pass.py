@@ -80,7 +80,7 @@ def stylizing(model: Any, side: int) -> Callable[[], object]:
 def switching(model: Any) -> Callable[[], object]:
     """The network made ready for the next one of its styles, at a size of 512 px."""
     styles = itertools.cycle(model.learned.values())
-    return lambda: model.stages(model.adopt(next(styles)), 1.0, (512, 512))
+    return lambda: model.stages(model.accept_style(next(styles)), 1.0, (512, 512))
 
 
 def row(label: str, seconds: list[float], yardstick_seconds: list[float]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 
 from cli_support import QUICK, Shell, by_gatys, make_backbone, make_picture, open_shell, use_one_thread
 from impasto.batch import ray_engine
-from impasto.batch.plan import Plan, make_plan
+from impasto.batch.plan import BatchPlan, make_plan
 from impasto.batch.ray_engine import Cluster, Order, Tries, Worker, pack, pack_all, unpack, unpack_all
 from impasto.errors import ImpastoError
 from impasto.images.files import write_image
@@ -37,13 +37,13 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     return shell
 
 
-def make(words: list[str], **more: Any) -> Plan:
+def make(words: list[str], **more: Any) -> BatchPlan:
     options = {"backbone_weights": "slim.safetensors", "steps": 2, "octaves": 0}
     base = Recipe.parse({"method": "gatys", "options": options}, "test")
     return make_plan(base, words, [], Path("out"), **more)
 
 
-def order(plan: Plan, **more: Any) -> Order:
+def order(plan: BatchPlan, **more: Any) -> Order:
     sent = dict(ray_engine._read_all([path for style in plan.styles for path in style]))
     more = {"begin": Tries().begin, **more}
     given = {"recipe": plan.base, "device": "cpu", "runtime": "torch", "output": pack(plan.output), "record": True}

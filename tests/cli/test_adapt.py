@@ -15,7 +15,7 @@ import impasto
 from cli_support import Outcome, make_picture, use_one_thread
 from impasto.cli.main import main
 from impasto.commands import train
-from impasto.commands.adapt import settled
+from impasto.commands.adapt import has_converged
 from impasto.feedforward.transformation_network import slim_network
 from impasto.images.dead_leaves import dead_leaves
 from impasto.images.files import read_image, write_image
@@ -128,7 +128,7 @@ def test_it_stops_when_the_loss_no_longer_falls(adapt: Callable[..., Outcome]) -
     ],
 )
 def test_settled_compares_the_last_losses_with_those_before(losses: list[float], patience: int, enough: bool) -> None:
-    assert settled(losses, patience) is enough
+    assert has_converged(losses, patience) is enough
 
 
 @pytest.mark.parametrize(

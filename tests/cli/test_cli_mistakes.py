@@ -44,7 +44,7 @@ def shell(tmp_path: Path, backbone: Path, capsys: pytest.CaptureFixture[str], mo
         ([".", "sea.png"], "is a folder"),
         (["text.png", "sea.png"], "damaged or no picture"),
         (["cut.png", "sea.png"], "damaged or incomplete"),
-        (["photo.png", "sea.png", "--style-wieght", "3"], r"no option --style-wieght \(did you mean --style-weight"),
+        (["photo.png", "sea.png", "--style-wieght", "3"], "no option --style-wieght.*did you mean --style-weight"),
         (["photo.png", "sea.png", "--quite"], "did you mean --quiet"),
         (["photo.png", "sea.png", "--zzzzz"], "no option --zzzzz; see `impasto methods gatys`"),
         (["photo.png", "sea.png", "-x"], "no option -x"),
@@ -238,3 +238,26 @@ def test_pictures_through_pipes(shell: Shell, monkeypatch: pytest.MonkeyPatch) -
         assert told in done.err
     done = shell.stylize("-", "-", "-o", "b.png")
     assert "holds one picture" in done.err
+
+
+def test_a_system_that_refuses_is_told_in_a_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "work/state")
+
+    monkeypatch.setattr(stylize, "paint_file", refuse)
+    done = shell.stylize("photo.png", "sea.png")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: work/state can't be read or written: No space left on device; " + (
+        "check the disk and its permissions\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder in which nobody can write")
+def test_folders_are_proven_before_the_work(shell: Shell) -> None:
+    Path("photos").mkdir()
+    Path("photo.png").rename("photos/photo.png")
+    words = ("--content", "photos", "--style", "sea.png", "--steps", "1", "--crop", "32")
+    done = shell.run("train", "johnson", *words, "-o", "/proc/none/x")
+    assert (done.code, done.out) == (2, "")
+    assert "error: /proc can't be written: " in done.err.splitlines()[-1]
+    assert "Please report" not in done.err

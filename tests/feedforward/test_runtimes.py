@@ -28,7 +28,7 @@ from impasto.feedforward.runtimes import (
 )
 from impasto.feedforward.tiled_run import Tiling
 from impasto.methods import load
-from impasto.networks.layers import Conv, Step
+from impasto.networks.layers import Conv, DecoderStep
 from impasto.networks.receptive_field import leaves
 from impasto.networks.vgg19_slim import slim_backbone
 from impasto.stylizers.one_pass import OnePass
@@ -71,7 +71,7 @@ def test_every_layer_has_its_counterpart(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_decoders_step(name: str) -> None:
-    for step in (Step(12, 8, 2), Step(8, 3, 0), Step(8, 6, 1, mirror=True)):
+    for step in (DecoderStep(12, 8, 2), DecoderStep(8, 3, 0), DecoderStep(8, 6, 1, mirror=True)):
         lively(step)
         x = torch.randn(1, step.first.in_channels, 9, 14)
         found = Chain(step, name, half=False)

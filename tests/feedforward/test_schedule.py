@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from impasto.feedforward.pass_plan import MOST_WEIGHED, Shelf, choose_kept, effort, flow_efforts, plan_pass
-from impasto.feedforward.stages import IMAGE, RESULT, Flow, MomentsOf, Stage, map_strides
+from impasto.feedforward.stages import IMAGE, RESULT, Edge, MomentsOf, Stage, map_strides
 from impasto.networks.layers import Conv
 
 TILE = 100
@@ -18,10 +18,10 @@ def chain(shortcut: bool = False) -> list[Stage]:
     """A row of 3x3 convolutions of four channels with a barrier after each; shortcut: the first map comes back last."""
     names = [IMAGE, *(f"y{number}" for number in range(LENGTH))]
     stages = [
-        Stage((Flow(source, name, (Conv(3 if source == IMAGE else 4, 4),)),), dict, (MomentsOf(name),))
+        Stage((Edge(source, name, (Conv(3 if source == IMAGE else 4, 4),)),), dict, (MomentsOf(name),))
         for source, name in itertools.pairwise(names)
     ]
-    last = (Flow(names[-1], RESULT, (Conv(4, 3),)), *((Flow("y0", RESULT),) if shortcut else ()))
+    last = (Edge(names[-1], RESULT, (Conv(4, 3),)), *((Edge("y0", RESULT),) if shortcut else ()))
     return [*stages, Stage(last, dict)]
 
 
@@ -70,9 +70,9 @@ def test_more_room_is_never_more_work() -> None:
 
 
 def test_what_several_maps_are_joined_into_runs_through_its_layers_once() -> None:
-    both = Stage((Flow(IMAGE, "a"), Flow(IMAGE, "b")), dict)
+    both = Stage((Edge(IMAGE, "a"), Edge(IMAGE, "b")), dict)
     layer = Conv(3, 4)
-    joined = Stage((Flow("a", "y", (layer,)), Flow("b", "y", (layer,))), dict)
+    joined = Stage((Edge("a", "y", (layer,)), Edge("b", "y", (layer,))), dict)
     first, second = flow_efforts([both, joined], map_strides([both, joined]))
     assert first == {"a": 600, "b": 600}
     assert second == {"y": 2 * 300 + 3 * 4 * 9 + 400}

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from impasto.errors import ImpastoError
 from impasto.feedforward import tile_size, tiled_run
-from impasto.feedforward.stages import IMAGE, RESULT, Stage, Thinned, Work, pick, thin_grid
+from impasto.feedforward.stages import IMAGE, RESULT, Stage, StageInput, Thinned, pick, thin_grid
 from impasto.feedforward.tiled_run import Tiling, plan_pass
 from impasto.images.windows import Bytes, Floats, Window, windows
 from impasto.methods import find_method, list_methods
@@ -202,7 +202,7 @@ def test_a_stage_makes_what_is_wanted_of_it_and_nothing_else(method: OnePass, ph
         given = stage.prepare(known)
         found = {}
         for name in stage.outcomes:
-            made = stage.run(Work(maps, given, {name}, 101, 179))
+            made = stage.run(StageInput(maps, given, {name}, 101, 179))
             assert set(made) == {name}
             found |= made
         maps |= found
@@ -229,7 +229,7 @@ def _run(stages: Sequence[Stage], image: Tensor) -> Tensor:
     """The picture, by moments of something else: only what is local counts."""
     maps, known = {"image": image}, {}
     for stage in stages:
-        maps |= stage.run(Work(maps, stage.prepare(known), stage.outcomes, 16, image.shape[-1]))
+        maps |= stage.run(StageInput(maps, stage.prepare(known), stage.outcomes, 16, image.shape[-1]))
         for measure in stage.measures:
             tally, channels = measure.begin(8, 8), maps[measure.source].shape[1]
             tally.see(torch.rand(1, channels, 8, 8, generator=torch.Generator().manual_seed(2)), None, (0, 0))

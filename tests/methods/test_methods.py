@@ -271,14 +271,14 @@ def test_of_a_card_of_several_kinds_the_one_that_fits_is_taken(
     save_style(several, tmp_path / "card.safetensors")
     wanted = method.stylize(picture, style)
     for card in (several, load_style(tmp_path / "card.safetensors")):
-        assert method.adopt(card).kind == method.style_kind
+        assert method.accept_style(card).kind == method.style_kind
         assert torch.equal(method.stylize(picture, card), wanted)
     none = Style(foreign, several.kind, {}, several.others[:1])
     with pytest.raises(
         OptionError,
         match=rf"another-network/0+ and odd, but {method.name} needs .*: (name the painting|name one of|impasto adapt)",
     ):
-        method.adopt(none)
+        method.accept_style(none)
 
 
 # --- masks

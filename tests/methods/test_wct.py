@@ -149,7 +149,7 @@ def test_a_painting_mixes_with_a_card_of_more_levels(picture: Tensor) -> None:
     few, card = model(), model(levels=(5, 4, 3, 2, 1)).encode_style(painting())
     mixed = few.stylize(picture, painting(seed=6), card, weights=(0, 1))
     assert torch.equal(mixed, few.transfer(picture, few.encode_style(painting())))
-    assert len(few.adopt(card)) < len(card)
+    assert len(few.accept_style(card)) < len(card)
 
 
 def test_full_detail_leaves_only_the_shallowest_transform(picture: Tensor) -> None:

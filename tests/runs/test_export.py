@@ -42,7 +42,7 @@ def test_the_plain_way_is_the_methods(name: str) -> None:
     assert isinstance(model, OnePass)
     content, style = painting(97, 131, seed=2), painting(50, 70)
     with torch.no_grad():
-        found = model.plain(content, style)
+        found = model.forward_for_export(content, style)
     assert (found - model.transfer(content, model.encode_style(style))).abs().max() <= 1e-5
 
 
@@ -69,7 +69,7 @@ def test_wcts_plain_way_needs_no_eigenvectors(weights: str) -> None:
     for size in ((48, 64), (61, 97), (128, 80)):  # in the smallest one there are fewer positions than channels
         content = painting(*size, seed=2)
         with torch.no_grad():
-            found = model.plain(content, style)
+            found = model.forward_for_export(content, style)
         assert decibels(found, model.transfer(content, known)) > 40
 
 

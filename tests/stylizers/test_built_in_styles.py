@@ -130,7 +130,7 @@ def shipped(name: str) -> Stylizer:
 @pytest.mark.parametrize("name", ANY_STYLE)
 def test_every_method_reads_every_card(name: str, cards: dict[str, Style], picture: Tensor) -> None:
     model = shipped(name)
-    adopted = {title: model.adopt(card) for title, card in cards.items()}
+    adopted = {title: model.accept_style(card) for title, card in cards.items()}
     for title, style in adopted.items():
         assert style.kind == model.style_kind
         assert style.info == cards[title].info
@@ -144,11 +144,11 @@ def test_every_method_reads_every_card(name: str, cards: dict[str, Style], pictu
 @pytest.mark.parametrize("name", ANY_STYLE)
 def test_a_method_over_another_network_refuses_them(name: str, cards: dict[str, Style]) -> None:
     with pytest.raises(OptionError, match=rf"/average and maps/.*, but {name} needs .*: name the painting itself"):
-        tiny(name).adopt(cards["starry-night"])
+        tiny(name).accept_style(cards["starry-night"])
 
 
 def test_gatys_reads_average_pooling_at_both_sizes(cards: dict[str, Style]) -> None:
-    style = shipped("gatys").adopt(cards["starry-night"])
+    style = shipped("gatys").accept_style(cards["starry-night"])
     assert style.kind.endswith("/average")
     assert {f"half.{layer}.second" for layer in LAYERS} <= style.keys()
 

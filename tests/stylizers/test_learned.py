@@ -178,9 +178,9 @@ def test_styles_are_found_by_name_and_by_what_they_are(name: str) -> None:
     known = model.learned["second"]
     known.info.update(title="Sea", artist="Nobody")
     for info in ({"name": "second"}, {"title": "Sea", "artist": "Nobody"}):
-        assert model.adopt(Style({}, "moments/other", info)) is known
+        assert model.accept_style(Style({}, "moments/other", info)) is known
     with pytest.raises(OptionError, match=rf"{name} knows no style 'third': .*first, second"):
-        model.adopt(Style({}, "name", {"name": "third"}))
+        model.accept_style(Style({}, "name", {"name": "third"}))
 
 
 # --- the loss

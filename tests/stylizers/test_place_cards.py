@@ -93,11 +93,17 @@ def test_a_card_paints_nearly_what_its_painting_does(model: NNST, tmp_path: Path
 
 def test_moments_come_from_the_other_kind_also_in_mixtures(model: NNST) -> None:
     first, second = card_of(model, painting()), card_of(model, painting(40, 52, seed=6))
-    assert "relu1_1.mean" in model.adopt(first)
-    mixed = model.adopt(mix([first, second], [1, 3]))
+    assert "relu1_1.mean" in model.accept_style(first)
+    mixed = model.accept_style(mix([first, second], [1, 3]))
     wanted = 0.25 * first["relu1_1.mean"] + 0.75 * second["relu1_1.mean"]
     for number in "01":
         assert_close(mixed[f"{number}.relu1_1.mean"], wanted)
     assert model.stylize(painting(48, 64, seed=3), first, second).shape == (1, 3, 48, 64)
     own = model.encode_style(painting())
     assert with_moments(own, Style({}, "moments/x")) is own
+
+
+def test_a_card_may_hold_more_places_than_are_asked_for(model: NNST) -> None:
+    few = tiny_nnst(candidates=20)
+    card = card_of(model, painting())
+    assert torch.isfinite(few.stylize(painting(48, 64, seed=3), card)).all()

@@ -171,8 +171,10 @@ def test_cards_whose_numbers_do_not_fit(tmp_path, name):
     assert find_misfit(style, model.examples) is None
     assert torch.equal(model.take(style)[next(iter(style))], style[next(iter(style))])
     for values in odd_cards(style):
+        odd = Style(values, style.kind)
+        odd.foreign = True
         with pytest.raises(OptionError, match=r"does not fit|knows nothing of"):
-            model.take(Style(values, style.kind))
+            model.take(odd)
 
 
 def test_a_card_of_too_many_kinds_or_of_damaged_ones(tmp_path):

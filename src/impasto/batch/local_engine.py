@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from impasto.batch.painter import Painter
-from impasto.batch.pipeline import Outcomes, Work, by_photo, new_run
-from impasto.batch.plan import Item, Plan
+from impasto.batch.pipeline import Outcomes, Pipeline, by_photo, new_run
+from impasto.batch.plan import BatchPlan, Item
 from impasto.progress import Step
 from impasto.stylizers.one_pass import OnePass
 
@@ -21,10 +21,10 @@ SIDE_BY_SIDE = 2
 """Painters on a CPU: threads of one painter wait for each other at every layer, and while it reads and writes."""
 
 
-class Here:
+class LocalEngine:
     """The engine of one process. Raises ImpastoError if weights or masks can't be had."""
 
-    def __init__(self, plan: Plan, device: str, runtime: str) -> None:
+    def __init__(self, plan: BatchPlan, device: str, runtime: str) -> None:
         self.record, self.run = plan.record, new_run()
         self.painters = [Painter(plan.base, device, runtime)]
         model, self.threads = self.painters[0].model, torch.get_num_threads()
@@ -35,29 +35,29 @@ class Here:
 
     def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
         """Make all of `items`."""
-        left, told = deque(by_photo(items)), _InTurn(outcomes)
+        left, in_turn = deque(by_photo(items)), _InTurn(outcomes)
         while len(self.painters) < min(self.most, len(left)):
             self.painters.append(self.painters[0].twin())
-        works = [
-            Work(painter, told, record=self.record, run=self.run, alone=self._alone)
+        pipelines = [
+            Pipeline(painter, in_turn, record=self.record, run=self.run, alone=self._alone)
             for painter in self.painters[: len(left)]
         ]
         if self.most == 1:
-            with works[0]:
-                works[0].paint_all(left)
+            with pipelines[0]:
+                pipelines[0].paint_all(left)
             return
         with ThreadPoolExecutor(self.most, "paint") as pool:
             try:
-                for share in [pool.submit(self._share, work, left) for work in works]:
+                for share in [pool.submit(self._share, work, left) for work in pipelines]:
                     share.result()
             except BaseException:  # Ctrl-C, which reaches the main thread alone
-                for work in works:
+                for work in pipelines:
                     work.halted = True
                 raise
             finally:
                 torch.set_num_threads(self.threads)
 
-    def _share(self, work: Work, left: deque[list[Item]]) -> None:
+    def _share(self, work: Pipeline, left: deque[list[Item]]) -> None:
         """Paint as many of the photos that are `left` as this painter comes to.
 
         By as many threads if it is the only one, for with another number the last bits differ.
@@ -95,10 +95,10 @@ class _InTurn:
         with self.lock:
             self.outcomes.succeed(item, report)
 
-    def fail(self, item: Item, told: str) -> None:
+    def fail(self, item: Item, reason: str) -> None:
         """See `Outcomes`."""
         with self.lock:
-            self.outcomes.fail(item, told)
+            self.outcomes.fail(item, reason)
 
     def within(self, step: Step) -> None:
         """See `Outcomes`."""

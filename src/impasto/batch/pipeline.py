@@ -37,14 +37,14 @@ class Outcomes(Protocol):
     def succeed(self, item: Item, report: dict[str, Any]) -> None:
         """It has been written; report: its record and how the run went."""
 
-    def fail(self, item: Item, told: str) -> None:
+    def fail(self, item: Item, reason: str) -> None:
         """It could not be made."""
 
     def within(self, step: Step) -> None:
         """A step of the one that is being painted."""
 
 
-class Work:
+class Pipeline:
     """A thread reads, this one paints, another writes. Use it as a context, which ends once all is written.
 
     record: whether pictures keep how they were made; run: as of `put_remote`; alone: what is held while a large picture
@@ -66,7 +66,7 @@ class Work:
         self.reader, self.writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
         self.writing: deque[tuple[Item, Future[dict[str, Any]]]] = deque()
 
-    def __enter__(self) -> Work:
+    def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -40,7 +40,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """All that is to be made. words: where photos are looked for, each time anew."""
 
     base: Recipe
@@ -86,7 +86,7 @@ def make_plan(
     record: bool = True,
     force: bool = False,
     watch: bool = False,
-) -> Plan:
+) -> BatchPlan:
     """Check what can be checked before anything is painted; raises ImpastoError.
 
     base: what holds for all pictures, with the styles of a recorded run; words: photos, and styles in the last one if
@@ -114,7 +114,7 @@ def make_plan(
         raise ImpastoError("name photos and styles: impasto batch photos/ paintings/ -o results")
     if any(to_path(word).resolve() == output.resolve() for word in photos):
         raise ImpastoError(f"{url_of(output)} holds the photos; name another folder for the results")
-    plan = Plan(base, tuple(photos), tuple(styles), output, suffix, pairs, record, force)
+    plan = BatchPlan(base, tuple(photos), tuple(styles), output, suffix, pairs, record, force)
     if not plan.items() and not watch:
         raise ImpastoError(_why_none(photos, output))
     for style in styles:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from impasto.batch.painter import Painter
-from impasto.batch.pipeline import Outcomes, Work, by_photo, explain, new_run
-from impasto.batch.plan import Item, Plan
+from impasto.batch.pipeline import Outcomes, Pipeline, by_photo, explain, new_run
+from impasto.batch.plan import BatchPlan, Item
 from impasto.errors import ImpastoError
 from impasto.progress import Step
 from impasto.runs.record import Recipe, is_bare
@@ -65,7 +65,7 @@ class Order:
 class Cluster:
     """The engine of many processes. Raises ImpastoError if what is asked for can't be done anywhere."""
 
-    def __init__(self, plan: Plan, device: str, runtime: str, workers: int | None) -> None:
+    def __init__(self, plan: BatchPlan, device: str, runtime: str, workers: int | None) -> None:
         self.run = new_run()
         named = Painter(plan.base, "cpu", runtime).model.name  # what is wrong with it is told before anything starts
         self.ray = _connect()
@@ -147,7 +147,7 @@ class Worker:
             else:
                 todo.append(item)
         if todo:
-            with Work(self.painter, reports, record=self.order.record, run=self.order.run) as work:
+            with Pipeline(self.painter, reports, record=self.order.record, run=self.order.run) as work:
                 work.paint_all(by_photo(todo))
         return reports.found
 
@@ -187,14 +187,14 @@ class _Reports:
     def succeed(self, item: Item, report: dict[str, Any]) -> None:
         self.found.append((self.numbers[item.target], {**report, "worker": self.worker}))
 
-    def fail(self, item: Item, told: str) -> None:
-        self.found.append((self.numbers[item.target], {"error": told}))
+    def fail(self, item: Item, reason: str) -> None:
+        self.found.append((self.numbers[item.target], {"error": reason}))
 
     def within(self, step: Step) -> None:
         pass
 
 
-def open_cluster(plan: Plan, device: str, runtime: str, *, workers: int | None) -> Cluster:
+def open_cluster(plan: BatchPlan, device: str, runtime: str, *, workers: int | None) -> Cluster:
     """The engine by Ray. Raises ImpastoError."""
     return Cluster(plan, device, runtime, workers)
 

@@ -53,7 +53,7 @@ def adapt(
     words = [*arguments.words(painting, None), *ctx.args]
     about = arguments.given(title=title, artist=artist, year=year)
     plan = command.plan(ctx, words, content or [], about, output, preview, force=force)
-    result = (command.rehearse if dry_run else command.run)(plan)
+    result = (command.dry_run if dry_run else command.run)(plan)
     terminal.print_json(result) if json else terminal.say_path(result["output"])
     if result.get("ended") == command.INTERRUPTED:
         raise typer.Exit(130)

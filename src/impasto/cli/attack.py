@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Looking, spread
+from impasto.cli.flag_groups import NetworkFlags, spread
 from impasto.cli.transfer import ClassifierFlag, WeightsFlag
 from impasto.commands import arguments, terminal
 
@@ -32,7 +32,7 @@ def attack(
     backbone_weights: WeightsFlag = None,
     also: AlsoFlag = None,
     output: flags.OutputFlag = None,
-    run: Looking,
+    run: NetworkFlags,
 ) -> None:
     """Change a photo a little until a classifier takes it for something else, and say how it went.
 
@@ -73,8 +73,8 @@ def attack(
     made = network_command.make_record("attack", options, model.backbone, photo=network_command.describe(path), **facts)
     out.write(found.after, made)
     difference.write(found.amplified(), {})
-    told = {"output": str(out.target), "difference": str(difference.target), **made, "seconds": watch.seconds}
-    terminal.print_json(told) if run.json else _tell(out.target, facts)
+    result = {"output": str(out.target), "difference": str(difference.target), **made, "seconds": watch.seconds}
+    terminal.print_json(result) if run.json else _tell(out.target, facts)
     network_command.tell_interrupted(found.result.interrupted)
 
 

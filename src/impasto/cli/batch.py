@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 from impasto.errors import ImpastoError
 
 if TYPE_CHECKING:
-    from impasto.batch.plan import Plan
+    from impasto.batch.plan import BatchPlan
     from impasto.commands.batch import Engine
 
 FilesWord = Annotated[
@@ -52,56 +52,56 @@ def batch(
     output: FolderFlag = None,
     pairs: PairsFlag = False,
     watch: WatchFlag = False,
-    wishes: Wishes,
+    stylization: StylizationFlags,
     device: flags.DeviceFlag = "auto",
     runtime: flags.RuntimeFlag = "torch",
     engine: EngineFlag = "local",
     workers: WorkersFlag = None,
     format: FormatFlag = "png",
     force: ForceFlag = False,
-    told: Telling,
+    reporting: ReportingFlags,
 ) -> None:
     """Repaint many photos, each in every style: [bold]impasto batch photos/ paintings/ -o results[/bold].
 
     What is there already is skipped, so that the same command goes on after an interruption. A picture that fails is
-    told of, and the run goes on; it then ends with exit code 1. The method's options are flags, too.
+    reporting of, and the run goes on; it then ends with exit code 1. The method's options are flags, too.
     """
-    if wishes.style_weights is not None:
+    if stylization.style_weights is not None:
         raise ImpastoError("batch paints in one style at a time: --style-weights is for impasto stylize")
-    given = wishes.given()
+    given = stylization.given()
     named = given.pop("style", [])
-    terminal.be_quiet(told.quiet)
-    first_look.check_method(wishes.chosen_method)
+    terminal.be_quiet(reporting.quiet)
+    first_look.check_method(stylization.chosen_method)
     from impasto.batch import plan as cli_batch_plan
-    from impasto.commands import batch as cli_batch_run
+    from impasto.commands import batch as command
     from impasto.commands import recipe_from_flags
     from impasto.runs.remote_files import to_path
 
     open_engine = _choose_engine(engine, workers, watch)
     target = None if output is None else to_path(output)
-    base, files = recipe_from_flags.merge_flags(ctx, arguments.words(contents, styles), told.recipe, given)
+    base, files = recipe_from_flags.merge_flags(ctx, arguments.words(contents, styles), reporting.recipe, given)
     if base.vary:
-        raise ImpastoError(f"{told.recipe} records a contact sheet, not a picture")
+        raise ImpastoError(f"{reporting.recipe} records a contact sheet, not a picture")
     plan = cli_batch_plan.make_plan(
-        base, files, named, target, suffix=f".{format}", pairs=pairs, record=told.record, force=force, watch=watch
+        base, files, named, target, suffix=f".{format}", pairs=pairs, record=reporting.record, force=force, watch=watch
     )
-    if told.dry_run:
-        code = cli_batch_run.rehearse(plan, json=told.json)
+    if reporting.dry_run:
+        code = command.dry_run(plan, json=reporting.json)
     else:
-        code = cli_batch_run.run(
-            plan, lambda: open_engine(plan, device, runtime), watch=watch, quiet=told.quiet, json=told.json
+        code = command.run(
+            plan, lambda: open_engine(plan, device, runtime), watch=watch, quiet=reporting.quiet, json=reporting.json
         )
     if code:
         raise typer.Exit(code)
 
 
-def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[Plan, str, str], Engine]:
+def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[BatchPlan, str, str], Engine]:
     """What opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
-    from impasto.batch.local_engine import Here
+    from impasto.batch.local_engine import LocalEngine
     from impasto.errors import OptionError, nearest
 
     if name == "local" and workers is None:
-        return Here
+        return LocalEngine
     if name == "local":
         raise OptionError("--workers goes with --engine ray")
     if name != "ray":

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Looking, spread
+from impasto.cli.flag_groups import NetworkFlags, spread
 from impasto.cli.transfer import ClassifierFlag, WeightsFlag
 from impasto.commands import terminal
 
@@ -41,7 +41,7 @@ def dream(
     preset: flags.PresetFlag = None,
     size: SideFlag = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same picture.")] = 0,
-    run: Looking,
+    run: NetworkFlags,
 ) -> None:
     """Dream up, from noise, the ideal picture of a class: [bold]impasto dream --class giraffe[/bold].
 

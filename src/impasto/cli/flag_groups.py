@@ -17,7 +17,7 @@ BEST = "nnst"
 
 
 @dataclass(frozen=True)
-class Wishes:
+class StylizationFlags:
     """How pictures are to be painted."""
 
     method: flags.MethodFlag = None
@@ -47,8 +47,8 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Telling:
-    """What is told and kept of a run."""
+class ReportingFlags:
+    """What is reporting and kept of a run."""
 
     json: flags.JsonFlag = False
     quiet: flags.QuietFlag = False
@@ -59,7 +59,7 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class Looking:
+class NetworkFlags:
     """How a command runs that looks into a network."""
 
     device: flags.DeviceFlag = "auto"

@@ -91,9 +91,9 @@ def _show(table: list[Layer]) -> None:
         f"{'layer':<{width}} {'output':>14} {'parameters':>12} {'multiply-adds':>14} {'field':>6} {'stride':>6}"
     )
     for row in table:
-        told = row.to_json()
+        facts = row.to_json()
         shape = "x".join(map(str, row.shape))
-        parts = f"{row.parameters:>12,} {row.multiply_adds:>14,} {told['receptive_field']:>6} {row.stride:>6}"
+        parts = f"{row.parameters:>12,} {row.multiply_adds:>14,} {facts['receptive_field']:>6} {row.stride:>6}"
         terminal.say(f"{row.name:<{width}} {shape:>14} {parts}")
     totals = sum(row.parameters for row in table), sum(row.multiply_adds for row in table)
     terminal.say(f"{'all':<{width}} {'':>14} {totals[0]:>12,} {totals[1]:>14,}")

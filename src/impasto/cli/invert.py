@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Looking, spread
+from impasto.cli.flag_groups import NetworkFlags, spread
 from impasto.cli.transfer import WeightsFlag
 from impasto.commands import arguments, terminal
 
@@ -76,7 +76,7 @@ def invert(
     size: LongerFlag = 256,
     output: flags.OutputFlag = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same picture.")] = 0,
-    run: Looking,
+    run: NetworkFlags,
 ) -> None:
     """Rebuild a picture from one layer, from noise: [bold]impasto invert photo.jpg --layer relu4_2[/bold].
 

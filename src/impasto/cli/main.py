@@ -131,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who reads the output has enough of it
         _leave_stdout()
         return UNREAD
+    except OSError as error:  # a disk that is full, a folder that is gone: nobody's program can mend that
+        return _fail(_explain_system(error)) if error.errno is not None else _confess(error)
     except Exception as error:
         if is_out_of_memory(error):
             return _fail("not enough memory for this: try a smaller --size")
@@ -143,6 +145,12 @@ def _leave_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):
         return
+
+
+def _explain_system(error: OSError) -> str:
+    """One line on what the system refused."""
+    name = error.filename if isinstance(error.filename, str | os.PathLike) else "a file or device"
+    return f"{os.fspath(name)} can't be read or written: {error.strerror or error}; check the disk and its permissions"
 
 
 def _fail(message: str) -> int:

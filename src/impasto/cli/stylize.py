@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
 LONG = "Long runs"
@@ -21,11 +21,11 @@ def stylize(
     content: flags.ContentWord = None,
     styles: flags.StyleWords = None,
     output: flags.OutputFlag = None,
-    wishes: Wishes,
+    stylization: StylizationFlags,
     device: flags.DeviceFlag = "auto",
     runtime: flags.RuntimeFlag = "torch",
     force: flags.ForceFlag = False,
-    told: Telling,
+    reporting: ReportingFlags,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -45,22 +45,23 @@ def stylize(
 
     Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
     """
-    terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.chosen_method)
+    terminal.be_quiet(reporting.quiet)
+    first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
     from impasto.commands import stylize as command
     from impasto.commands.pipes import piped
+    from impasto.commands.recipe_from_flags import make_recipe
 
     resume = checkpoint is not None and checkpoint.exists()
-    with piped(arguments.words(content, styles), output, json=told.json, dry_run=told.dry_run) as pipes:
-        asked = command.make_recipe(ctx, pipes.words, told.recipe, wishes.given())
-        target = command.choose_target(asked, pipes.output, force=force, record=told.record, resume=resume)
+    with piped(arguments.words(content, styles), output, json=reporting.json, dry_run=reporting.dry_run) as pipes:
+        asked = make_recipe(ctx, pipes.words, reporting.recipe, stylization.given())
+        target = command.choose_target(asked, pipes.output, force=force, record=reporting.record, resume=resume)
         job = command.open_job(asked, device, runtime)
-        if wishes.seed is not None:
+        if stylization.seed is not None:
             command.note_seed(job)
         command.keep_state(job, target, checkpoint)
         show = command.previewer(job, target, preview, preview_every, force=force or resume)
-        run = command.rehearse if told.dry_run else command.paint_file
-        result = run(job, target, quiet=told.quiet, record=told.record, force=force or resume, also=show)
-        pipes.deliver(lambda: terminal.print_json(result) if told.json else terminal.say_path(result["output"]))
+        run = command.dry_run if reporting.dry_run else command.paint_file
+        result = run(job, target, quiet=reporting.quiet, record=reporting.record, force=force or resume, also=show)
+        pipes.deliver(lambda: terminal.print_json(result) if reporting.json else terminal.say_path(result["output"]))
     if result.get("interrupted"):
         raise typer.Exit(130)

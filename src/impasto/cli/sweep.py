@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
 VaryFlag = Annotated[
@@ -29,26 +29,28 @@ def sweep(
     styles: flags.StyleWords = None,
     vary: VaryFlag = None,
     output: flags.OutputFlag = None,
-    wishes: Wishes,
+    stylization: StylizationFlags,
     device: flags.DeviceFlag = "auto",
     cell: Annotated[int, typer.Option(metavar="N", min=32, max=2048, help="Side of the sheet's cells.")] = 256,
     force: flags.ForceFlag = False,
-    told: Telling,
+    reporting: ReportingFlags,
 ) -> None:
     """Paint the same photo with different values of one or two options, on one labelled sheet.
 
     The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
     """
-    terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.chosen_method)
+    terminal.be_quiet(reporting.quiet)
+    first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
     from impasto.commands import sweep as command
+    from impasto.commands.recipe_from_flags import make_recipe
     from impasto.commands.stylize import choose_target
 
-    asked = command.make_recipe(ctx, arguments.words(content, styles), told.recipe, wishes.given(vary=vary))
-    target = choose_target(asked, output, force=force, record=told.record, ending="-sweep")
-    plan = command.plan_sheet(asked, device)
-    make = command.rehearse_sheet if told.dry_run else command.paint_sheet
-    result = make(plan, target, cell=cell, quiet=told.quiet, record=told.record, force=force)
-    terminal.print_json(result) if told.json else terminal.say_path(result["output"])
+    made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, stylization.given(), sheet=True)
+    recipe = command.add_axes(made, vary or [])
+    target = choose_target(recipe, output, force=force, record=reporting.record, ending="-sweep")
+    plan = command.plan_sheet(recipe, device)
+    make = command.dry_run_sheet if reporting.dry_run else command.paint_sheet
+    result = make(plan, target, cell=cell, quiet=reporting.quiet, record=reporting.record, force=force)
+    terminal.print_json(result) if reporting.json else terminal.say_path(result["output"])
     if result.get("interrupted"):
         raise typer.Exit(130)

@@ -52,6 +52,6 @@ def train(
     pictures = folders.read(options) if training.contents else folders.read_styles(options)
     folder = command.check_folder(output, resume=resume, force=force)
     built = command.build(training, options, pictures)
-    run = command.rehearse if dry_run else command.run
+    run = command.dry_run if dry_run else command.run
     result = run(built, pictures, options, folder, resume=resume, log=log)
     terminal.print_json(result) if json else terminal.say_path(result["output"])

@@ -61,7 +61,7 @@ def fit(
         raise ImpastoError(f"name one folder of class folders: impasto transfer fit FOLDER -o RUN, not {len(found)}")
     options = FitOptions.parse(values, "transfer fit")
     plan = transfer_fit.plan(Path(found[0]), options, output, device, resume=resume, force=force)
-    result = transfer_fit.rehearse(plan) if dry_run else transfer_fit.run(plan, resume=resume, log=log, quiet=quiet)
+    result = transfer_fit.dry_run(plan) if dry_run else transfer_fit.run(plan, resume=resume, log=log, quiet=quiet)
     terminal.print_json(result) if json else terminal.say_path(result["output"])
 
 

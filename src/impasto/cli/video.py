@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import Telling, Wishes, spread
+from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
 CALM = "Against flicker"
@@ -98,7 +98,7 @@ def video(
     flow_by: FlowByFlag = None,
     flow_weights: FlowWeightsFlag = None,
     temporal_weight: TemporalWeightFlag = None,
-    wishes: Wishes,
+    stylization: StylizationFlags,
     device: flags.DeviceFlag = "auto",
     runtime: flags.RuntimeFlag = "torch",
     max_memory: MemoryFlag = None,
@@ -106,23 +106,24 @@ def video(
     report: ReportFlag = None,
     salvage: SalvageFlag = False,
     force: ForceFlag = False,
-    told: Telling,
+    reporting: ReportingFlags,
 ) -> None:
     """Repaint a video with its sound: [bold]impasto video clip.mp4 painting.jpg -o painted.mp4 -m wct[/bold].
 
     Finished frames lie in a hidden folder beside the result until it is written, so that the same command goes on after
     an interruption. The method's options are flags, too.
     """
-    terminal.be_quiet(told.quiet)
-    first_look.look_at(content, styles, wishes.style, wishes.chosen_method, video=True)
-    from impasto.commands import video as cli_video_run
+    terminal.be_quiet(reporting.quiet)
+    first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)
+    from impasto.commands import video as command
+    from impasto.commands.recipe_from_flags import make_recipe
 
     by = "raft" if flow_weights and not flow_by else flow_by
-    given = wishes.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
-    asked = cli_video_run.make_recipe(ctx, arguments.words(content, styles), told.recipe, given)
-    places = cli_video_run.Places(output, strip, report, flow_weights, salvage)
-    work = cli_video_run.plan(
-        asked, places, device, runtime, max_memory, force=force, record=told.record, quiet=told.quiet
+    given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
+    recipe = command.fill_defaults(make_recipe(ctx, arguments.words(content, styles), reporting.recipe, given))
+    places = command.Places(output, strip, report, flow_weights, salvage)
+    work = command.plan(
+        recipe, places, device, runtime, max_memory, force=force, record=reporting.record, quiet=reporting.quiet
     )
-    result = cli_video_run.rehearse(work) if told.dry_run else cli_video_run.paint_video(work, quiet=told.quiet)
-    terminal.print_json(result) if told.json else terminal.say_path(result["output"])
+    result = command.dry_run(work) if reporting.dry_run else command.paint_video(work, quiet=reporting.quiet)
+    terminal.print_json(result) if reporting.json else terminal.say_path(result["output"])

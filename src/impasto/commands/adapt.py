@@ -23,7 +23,7 @@ from impasto.images.dead_leaves import dead_leaves
 from impasto.images.files import WRITABLE, write_image
 from impasto.networks.backbones import load_backbone
 from impasto.networks.vgg19_slim import SLIM
-from impasto.optimize.perceptual_loss import PerceptualLoss, Targets
+from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss
 from impasto.runs.record import find_painting
 from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, network_style
 from impasto.stylizers.styles import CARD, Style, load_style, moments_kind, recall, save_style
@@ -55,7 +55,7 @@ class AdaptOptions(PaintingOptions):
 
 
 @dataclass(frozen=True)
-class Plan:
+class AdaptPlan:
     """All that is checked before the work."""
 
     options: AdaptOptions
@@ -86,7 +86,7 @@ def plan(
     preview: Path | None,
     *,
     force: bool,
-) -> Plan:
+) -> AdaptPlan:
     """Read the pictures and the initial parameters; raises ImpastoError before anything is written."""
     left, options = read_options(ctx, words, AdaptOptions, "adapt")
     path = find_painting(one_picture(left, "impasto adapt PAINTING -o CARD.safetensors"))
@@ -103,9 +103,9 @@ def plan(
             key: style.info[key] for key in ("title", "artist", "years", "year") if key in style.info
         }
         task = learn_card(options, path.stem, style)
-        return Plan(options, contents, Pictures([], names=[path.stem]), {**known, **about}, card, preview, task)
+        return AdaptPlan(options, contents, Pictures([], names=[path.stem]), {**known, **about}, card, preview, task)
     painting = Pictures.load([path], options.style_side, options.crop)
-    return Plan(options, contents, painting, about, card, preview, build(options, contents, painting))
+    return AdaptPlan(options, contents, painting, about, card, preview, build(options, contents, painting))
 
 
 def learn_card(options: AdaptOptions, name: str, style: Style) -> Task:
@@ -118,7 +118,7 @@ def learn_card(options: AdaptOptions, name: str, style: Style) -> Task:
     if found is None:
         raise ImpastoError(f"{name} is a card without moments over {SLIM}: name the painting itself")
     loss = judge(options, network.to(memory_format=torch.channels_last))
-    targets = Targets({layer: recall(found, layer) for layer in loss.style_layers})
+    targets = PaintingMoments({layer: recall(found, layer) for layer in loss.style_layers})
     return _learn(options, loss, targets, name)
 
 
@@ -136,7 +136,7 @@ def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
     return _learn(options, judge(options), painting, info[NAMED])
 
 
-def _learn(options: AdaptOptions, loss: PerceptualLoss, painting: Tensor | Targets, name: str) -> Task:
+def _learn(options: AdaptOptions, loss: PerceptualLoss, painting: Tensor | PaintingMoments, name: str) -> Task:
     torch.manual_seed(options.seed)
     start = options if options.from_ else options.model_copy(update={"from_": str(resolve("metastyle"))})
     network = start_network(start, None)
@@ -162,13 +162,13 @@ class _Adaptation(MethodTask):
         return [group for group in groups if group["params"]]
 
 
-def rehearse(plan: Plan) -> dict[str, Any]:
+def dry_run(plan: AdaptPlan) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
 
-def run(plan: Plan) -> dict[str, Any]:
+def run(plan: AdaptPlan) -> dict[str, Any]:
     """Adapt and write the card; returns what --json prints. Ctrl-C, too, leaves a card. Raises ImpastoError."""
     watch, options = _Watch(plan), plan.options
     unseen = {"preview_every": options.steps + 1, "checkpoint_every": options.steps + 1}  # a card is all that is left
@@ -187,7 +187,7 @@ def run(plan: Plan) -> dict[str, Any]:
     return {**plan.facts, **watch.facts(), "ended": watch.ended}
 
 
-def _write(plan: Plan, watch: _Watch) -> None:
+def _write(plan: AdaptPlan, watch: _Watch) -> None:
     learner = cast(PaintingTraining, cast(MethodTask, plan.task).learner)
     shapes = [item.shape[-2:] for item in plan.painting.items]
     sizes = {"width": shapes[0][1], "height": shapes[0][0]} if shapes else {}
@@ -200,7 +200,7 @@ def _write(plan: Plan, watch: _Watch) -> None:
 class _Watch:
     """What is seen of the adaptation: the losses, now and then a preview; it says when it is enough."""
 
-    plan: Plan
+    plan: AdaptPlan
     losses: list[float] = field(default_factory=list)
     last: Report | None = None
     ended: str = DONE
@@ -211,7 +211,7 @@ class _Watch:
         self.losses.append(sum(report.terms.values()))
         if report.step % self.plan.options.preview_every == 0:
             self.show()
-        if settled(self.losses, self.plan.options.patience):
+        if has_converged(self.losses, self.plan.options.patience):
             self.ended = SETTLED
             raise Enough
 
@@ -229,7 +229,7 @@ class _Watch:
         return {"steps": self.last.step, "losses": self.last.terms, "seconds": round(self.last.seconds, 1)}
 
 
-def settled(losses: list[float], patience: int) -> bool:
+def has_converged(losses: list[float], patience: int) -> bool:
     """Whether the mean of the last `patience` losses is no lower than that of as many before."""
     if not patience or len(losses) < 2 * patience:
         return False

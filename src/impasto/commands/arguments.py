@@ -178,6 +178,17 @@ def name_target(
     return target
 
 
+def prove_folder(folder: Path) -> None:
+    """Raise ImpastoError unless files can be made in a folder."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".impasto-"):
+            return
+    except OSError as error:
+        raise ImpastoError(f"{folder} can't be written: {error.strerror}; name another folder with -o") from None
+
+
 def _prove_writable(path: Path, force: bool) -> None:
     """Raise ImpastoError or OSError unless a file of this name can be made, or replaced if `force` is set."""
     import tempfile

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from impasto.atomic import LEFTOVER
 from impasto.batch.pipeline import Outcomes
-from impasto.batch.plan import Item, Plan, count_left_out, tell_left_out
+from impasto.batch.plan import BatchPlan, Item, count_left_out, tell_left_out
 from impasto.commands import terminal
 from impasto.commands.progress import Count, count
 from impasto.commands.terminal import print_json
@@ -39,7 +39,7 @@ class Engine(Protocol):
         """Make all of `items`, those of the same photo in a row, and tell of each."""
 
 
-def rehearse(plan: Plan, *, json: bool) -> int:
+def dry_run(plan: BatchPlan, *, json: bool) -> int:
     """What --dry-run does: tell which pictures would be made."""
     items, there = plan.items(), names_in(plan.output)
     todo = [item for item in items if plan.force or not item.is_in(there, plan.record)]
@@ -49,7 +49,7 @@ def rehearse(plan: Plan, *, json: bool) -> int:
     return 0
 
 
-def run(plan: Plan, open_engine: Callable[[], Engine], *, watch: bool, quiet: bool, json: bool) -> int:
+def run(plan: BatchPlan, open_engine: Callable[[], Engine], *, watch: bool, quiet: bool, json: bool) -> int:
     """Make what is not there yet, and with `watch` go on with new photos until Ctrl-C. Returns the exit code."""
     engine = open_engine()
     make_folder(plan.output)
@@ -76,7 +76,7 @@ def _tell(json: bool, status: str, item: Item, **more: Any) -> None:
 
 
 @contextmanager
-def _claimed(plan: Plan, run: str) -> Iterator[None]:
+def _claimed(plan: BatchPlan, run: str) -> Iterator[None]:
     """Hold the folder of the results; whoever holds it alone clears away what a killed run left half-written.
 
     In a folder elsewhere it is only what this `run` left there, as others can't be seen.
@@ -108,7 +108,7 @@ def _claimed(plan: Plan, run: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _clear(plan: Plan) -> None:
+def _clear(plan: BatchPlan) -> None:
     for path in plan.output.iterdir():
         if LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -118,7 +118,7 @@ def _clear(plan: Plan) -> None:
 class _Session:
     """Rounds over the photos that are there, and how all pictures went."""
 
-    plan: Plan
+    plan: BatchPlan
     engine: Engine
     quiet: bool
     json: bool
@@ -182,12 +182,12 @@ class _Session:
         _tell(self.json, "done", item, **report)
         self.shown.advance(f"{item.target.name}: {report['seconds']:.1f} s")
 
-    def fail(self, item: Item, told: str) -> None:
+    def fail(self, item: Item, reason: str) -> None:
         """Tell of a picture that could not be made."""
         self.failed += 1
         self.refused[item.target] = _sign(item.content)
-        log.warning("%s: %s", item.target.name, told)
-        _tell(self.json, "failed", item, error=told)
+        log.warning("%s: %s", item.target.name, reason)
+        _tell(self.json, "failed", item, error=reason)
         self.shown.advance(f"{item.target.name}: failed")
 
     def within(self, step: Step) -> None:
@@ -197,12 +197,12 @@ class _Session:
     def close(self) -> int:
         """Tell how it all went; returns the exit code."""
         seconds = round(time.monotonic() - self.started, 3)
-        told = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
+        counts = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
         if self.json:
             left_out = count_left_out(self.plan.words, self.plan.output)
             about = {"left_out": left_out, "interrupted": self.interrupted, "seconds": seconds}
-            print_json({"status": "summary", **told, **about}, line=True)
-        line = ", ".join(f"{number} {name}" for name, number in told.items())
+            print_json({"status": "summary", **counts, **about}, line=True)
+        line = ", ".join(f"{number} {name}" for name, number in counts.items())
         cut = "interrupted; the same command goes on: " if self.interrupted else ""
         log.log(logging.WARNING if self.failed else logging.INFO, "%s%s in %.1f s", cut, line, seconds)
         return INTERRUPTED if self.interrupted else FAILED if self.failed else 0

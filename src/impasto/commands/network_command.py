@@ -89,8 +89,8 @@ def make_record(command: str, options: Options, network: Network, **facts: Any) 
     """What was asked for and what answered: command, options, weights, versions, further facts."""
     weights = {network.name: network.digest}
     versions = {"impasto": __version__, "torch": torch.__version__}
-    told = {"options": options.model_dump(mode="json"), "weights": weights, "versions": versions}
-    return {"command": command, **facts, **told}
+    common = {"options": options.model_dump(mode="json"), "weights": weights, "versions": versions}
+    return {"command": command, **facts, **common}
 
 
 def describe(path: str) -> dict[str, str]:

@@ -57,14 +57,14 @@ class Count:
 
     def __init__(self, total: int, done: int = 0, pause: float = 0.0) -> None:
         self.total, self.done, self.before, self.pause = total, done, done, pause
-        self.started = self.told = time.monotonic()
+        self.started = self.reported = time.monotonic()
 
     def advance(self, what: str) -> None:
         """One more is done; what: its name and how it went."""
         self.done += 1
         now = time.monotonic()
-        if now - self.told >= self.pause or self.done == self.total:
-            self.told = now
+        if now - self.reported >= self.pause or self.done == self.total:
+            self.reported = now
             log.info("%d/%d %s%s", self.done, self.total, what, self.left())
 
     def within(self, step: Step) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from impasto.commands.arguments import take_flags
+from impasto.errors import ImpastoError
 from impasto.methods import find_method
 from impasto.runs.record import Recipe, check_recipe, find_painting, find_style, read_recipe
 from impasto.stylizers.fixed_styles import LearnedStyles
@@ -17,15 +18,20 @@ from impasto.stylizers.fixed_styles import LearnedStyles
 log = logging.getLogger(__name__)
 
 
-def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
-    """The flags, by the names of a Recipe's fields, over those of a recorded run, over the defaults.
+def make_recipe(
+    ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any], *, sheet: bool = False
+) -> Recipe:
+    """Return the recipe of a command: its flags over a recorded run over the defaults. Raises ImpastoError.
 
-    words: CONTENT, STYLEs and the method's own flags. style, in `flags`: further styles by name. With another method or
-    preset than the recorded one, the recorded options count no more. Raises ImpastoError.
+    words: CONTENT, STYLEs and the method's flags. flags: by the names of a Recipe's fields; ``style``: more styles by
+    name. If method or preset differ from the recorded ones, the recorded options are dropped. sheet: accept the record
+    of a contact sheet.
     """
     given = dict(flags)
     names = given.pop("style", [])
     merged, files = merge_flags(ctx, words, recipe, given)
+    if merged.vary and not sheet:
+        raise ImpastoError(f"{recipe} records a contact sheet: use it with impasto sweep --recipe {recipe}")
     learned = issubclass(find_method(merged.method), LearnedStyles)
     named = [find_style(name, learned=learned) for name in names]
     paintings = [find_painting(word, learned=learned) for word in files[1:]]

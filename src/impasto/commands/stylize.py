@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import typer
 from torch import Tensor
 
-from impasto.commands import recipe_from_flags, terminal
+from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
@@ -27,14 +25,6 @@ log = logging.getLogger(__name__)
 
 PASSING = ("versions", "device", "runtime", "statistics", "tile")
 """What a run record says of the machine, not of what was asked for."""
-
-
-def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
-    """As `recipe_from_flags.make_recipe`, refusing the recipe of a contact sheet."""
-    made = recipe_from_flags.make_recipe(ctx, words, recipe, flags)
-    if made.vary:
-        raise ImpastoError(f"{recipe} records a contact sheet: use it with impasto sweep --recipe {recipe}")
-    return made
 
 
 def choose_target(
@@ -118,12 +108,12 @@ def title(job: Job) -> str:
     return f"painting {width}x{height} with {job.model.name}{preset}"
 
 
-def rehearse(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
+def dry_run(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     found = forecast(job)
-    told = f"; {tell(found)}" if found else ""
+    estimate = f"; {tell(found)}" if found else ""
     by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"
-    terminal.say(f"dry run: {title(job)} on {job.model.device.type}{by}{told}; nothing was written", err=True)
+    terminal.say(f"dry run: {title(job)} on {job.model.device.type}{by}{estimate}; nothing was written", err=True)
     record = make_record(job.recipe, job.model, job.size, target.parent)
     return {"output": str(target), **record, "forecast": found, "dry_run": True}
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import typer
 from torch import Tensor
 
-from impasto.commands import recipe_from_flags, terminal
+from impasto.commands import terminal
 from impasto.commands.arguments import flag_of
 from impasto.commands.progress import progress
 from impasto.commands.stylize import title
@@ -27,14 +26,13 @@ MOST_CELLS = 200
 Values = Mapping[str, str]
 
 
-def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
-    """As `recipe_from_flags.make_recipe`; vary, in `flags`: texts such as ``style-weight=1,10,100``."""
-    texts = flags.get("vary", ())
-    made = recipe_from_flags.make_recipe(ctx, words, recipe, {k: v for k, v in flags.items() if k != "vary"})
-    axes = dict(_parse_axis(text, find_method(made.method).Options, made.method) for text in texts) or made.vary
+def add_axes(recipe: Recipe, texts: Sequence[str]) -> Recipe:
+    """Return `recipe` with the axes of `texts`, such as ``style-weight=1,10,100``, or its own; raises OptionError."""
+    options = find_method(recipe.method).Options
+    axes = dict(_parse_axis(text, options, recipe.method) for text in texts) or recipe.vary
     if len(axes) not in (1, 2) or len(axes) < len(texts):
         raise OptionError("say what to vary, one or two different options: --vary style-weight=1,10,100")
-    return Recipe.parse(made.model_dump() | {"vary": axes}, "sweep")
+    return Recipe.parse(recipe.model_dump() | {"vary": axes}, "sweep")
 
 
 def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tuple[str, ...]]:
@@ -52,7 +50,7 @@ def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tup
 
 
 @dataclass(frozen=True)
-class Plan:
+class SheetPlan:
     """A sheet to be made: the recipe, what was read, each row's and column's values, the device."""
 
     recipe: Recipe
@@ -74,13 +72,13 @@ class Plan:
         return [{**row, **column} for row in self.rows for column in self.columns]
 
 
-def plan_sheet(recipe: Recipe, device: str) -> Plan:
+def plan_sheet(recipe: Recipe, device: str) -> SheetPlan:
     """Read the files and check every cell; raises ImpastoError before any work is done."""
     columns, *others = (tuple({name: value} for value in values) for name, values in recipe.vary.items())
     rows: tuple[Values, ...] = others[0] if others else ({},)
     if len(columns) * len(rows) > MOST_CELLS:
         raise OptionError(f"{len(columns) * len(rows)} pictures are too many for a sheet: at most {MOST_CELLS}")
-    plan = Plan(recipe, read_inputs(recipe), columns, rows, pick_device(device))
+    plan = SheetPlan(recipe, read_inputs(recipe), columns, rows, pick_device(device))
     for number, values in enumerate(plan.cells):
         job = plan.job(values)
         if number == 0:
@@ -88,7 +86,7 @@ def plan_sheet(recipe: Recipe, device: str) -> Plan:
     return plan
 
 
-def rehearse_sheet(plan: Plan, target: Path, **ignored: Any) -> dict[str, Any]:
+def dry_run_sheet(plan: SheetPlan, target: Path, **ignored: Any) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {len(plan.cells)} times {title(plan.job(plan.cells[0]))}; nothing was written", err=True)
     return {"output": str(target), "cells": [_named(values) for values in plan.cells], "dry_run": True}
@@ -103,7 +101,7 @@ class _Sheet:
     interrupted: bool = False
 
 
-def paint_sheet(plan: Plan, target: Path, *, cell: int, quiet: bool, record: bool, force: bool) -> dict[str, Any]:
+def paint_sheet(plan: SheetPlan, target: Path, *, cell: int, quiet: bool, record: bool, force: bool) -> dict[str, Any]:
     """Paint all cells and write the sheet; after Ctrl-C with those that are done. Returns what --json prints."""
     sheet = _Sheet()
     for values in plan.cells:
@@ -120,7 +118,7 @@ def paint_sheet(plan: Plan, target: Path, *, cell: int, quiet: bool, record: boo
     return {"output": str(target), **made, "cells": sheet.reports, "interrupted": sheet.interrupted}
 
 
-def _paint_cell(plan: Plan, values: Values, sheet: _Sheet, quiet: bool) -> None:
+def _paint_cell(plan: SheetPlan, values: Values, sheet: _Sheet, quiet: bool) -> None:
     """Paint one cell, unless Ctrl-C comes between: a picture that is not done has no place on the sheet."""
     job = plan.job(values)
     heading = f"{len(sheet.reports) + 1}/{len(plan.cells)} {_label(values)}: {title(job)}"
@@ -135,7 +133,7 @@ def _paint_cell(plan: Plan, values: Values, sheet: _Sheet, quiet: bool) -> None:
         sheet.reports.append({**_named(values), **outcome(job, watch)})
 
 
-def _lay_out(plan: Plan, pictures: list[Tensor | None], cell: int) -> Tensor:
+def _lay_out(plan: SheetPlan, pictures: list[Tensor | None], cell: int) -> Tensor:
     """The sheet: photo and painting in the first column, then the cells."""
     width, count = len(plan.columns), len(plan.rows)
     left = [*pictures, *[None] * (width * count - len(pictures))]

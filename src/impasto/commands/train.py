@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from impasto.commands import methods_table, terminal
-from impasto.commands.arguments import take_flags
+from impasto.commands.arguments import prove_folder, take_flags
 from impasto.commands.terminal import print_json
 from impasto.errors import ImpastoError, nearest
 from impasto.methods import find_training, list_methods
@@ -115,6 +115,7 @@ def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
     near = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not near.is_dir():
         raise ImpastoError(f"{near} is no folder; name another with -o RUNDIR")
+    prove_folder(near)
     return folder
 
 
@@ -125,7 +126,7 @@ def build(training: Training, options: TrainOptions, pictures: tuple[Pictures, P
     return task
 
 
-def rehearse(
+def dry_run(
     task: Task, pictures: tuple[Pictures, Pictures], options: TrainOptions, folder: Path, **ignored: Any
 ) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""

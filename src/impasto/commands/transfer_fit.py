@@ -32,7 +32,7 @@ REPORT, TABLE, ERRORS = "report.json", "report.md", "errors.png"
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """All that is checked before the work: pictures, network, layer, where results go."""
 
     options: FitOptions
@@ -57,7 +57,7 @@ class Plan:
         }
 
 
-def plan(source: Path, options: FitOptions, output: Path | None, device: str, *, resume: bool, force: bool) -> Plan:
+def plan(source: Path, options: FitOptions, output: Path | None, device: str, *, resume: bool, force: bool) -> FitPlan:
     """Find the pictures and load the network; raises ImpastoError before anything is written."""
     where = pick_device(device)
     folder = training_run.check_folder(output, resume=resume, force=force)
@@ -69,16 +69,16 @@ def plan(source: Path, options: FitOptions, output: Path | None, device: str, *,
     layer = options.layer or last_layer(backbone)
     body = cut(backbone, layer).to(where)
     log.info("%d classes, %d pictures to learn from, %d to test", len(folders.classes), len(train), len(test))
-    return Plan(options, folders, train, test, body, layer, folder, where)
+    return FitPlan(options, folders, train, test, body, layer, folder, where)
 
 
-def rehearse(plan: Plan) -> dict[str, Any]:
+def dry_run(plan: FitPlan) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {plan.options.mode}, {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
 
-def run(plan: Plan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any]:
+def run(plan: FitPlan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any]:
     """Learn, test and write the report; returns what --json prints. Ctrl-C keeps what is done. Raises ImpastoError."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -103,7 +103,7 @@ def run(plan: Plan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any]:
     return {**plan.facts, **facts, **report.to_json()}
 
 
-def _read(plan: Plan, quiet: bool) -> Examples:
+def _read(plan: FitPlan, quiet: bool) -> Examples:
     options = plan.options
     if options.mode != "features":
         with counting("reading", quiet) as count:
@@ -113,7 +113,7 @@ def _read(plan: Plan, quiet: bool) -> Examples:
         return store.compute(plan.train, count)
 
 
-def _build(plan: Plan, examples: Examples) -> Task:
+def _build(plan: FitPlan, examples: Examples) -> Task:
     options, classes = plan.options, plan.folders.classes
     header = make_header(options, plan.body, plan.layer, classes)
     if options.mode == "features":
@@ -125,7 +125,7 @@ def _build(plan: Plan, examples: Examples) -> Task:
     return FinetuneTask(header, network, options)
 
 
-def _write(report: Report, classifier: Classifier, plan: Plan) -> None:
+def _write(report: Report, classifier: Classifier, plan: FitPlan) -> None:
     facts = {**plan.facts, **report.to_json(), "test_files": [str(sample.path) for sample in plan.test]}
     write_atomically(plan.folder / REPORT, (json.dumps(facts, ensure_ascii=False, indent=2) + "\n").encode())
     write_atomically(plan.folder / TABLE, report.to_markdown().encode())

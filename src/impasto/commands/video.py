@@ -17,7 +17,7 @@ from torch import Tensor
 
 from impasto.atomic import write_atomically
 from impasto.batch.painter import Painter
-from impasto.commands import stylize, terminal
+from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
@@ -60,9 +60,8 @@ PAUSE = 5.0
 log = logging.getLogger(__name__)
 
 
-def make_recipe(ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]) -> Recipe:
-    """As `stylize.make_recipe`, with the defaults of videos; refuses what would change colours from frame to frame."""
-    made = stylize.make_recipe(ctx, words, recipe, flags)
+def fill_defaults(made: Recipe) -> Recipe:
+    """Return the recipe with the defaults of videos; raises OptionError if colours would change between frames."""
     if made.keep_color in MATCHING_MODES:
         raise OptionError(
             f"--keep-color {made.keep_color} recolours the painting for every frame: use luminance or lab for a video"
@@ -92,7 +91,7 @@ def _temporal_weight(recipe: Recipe, flow: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class Work:
+class VideoRun:
     """A video to be made: where everything goes, what the source is, the model, the working size."""
 
     recipe: Recipe
@@ -163,7 +162,7 @@ def plan(
     force: bool,
     record: bool,
     quiet: bool = False,
-) -> Work:
+) -> VideoRun:
     """Check everything and load the model; raises ImpastoError before any work is done."""
     source, strip, report = recipe.content, places.strip, places.report
     assert source is not None
@@ -192,7 +191,7 @@ def plan(
     for note in (*survey.notes, *check_video(source, target, survey, size)):
         log.warning("%s: %s", source.name, note)
     _check_room(target, survey.frames, size)
-    return Work(recipe, target, strip, report, record, force, survey, painter, size, raft)
+    return VideoRun(recipe, target, strip, report, record, force, survey, painter, size, raft)
 
 
 def _check_names(target: Path, source: Path, force: bool) -> None:
@@ -245,13 +244,13 @@ def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
         painter.model.start_from = None
 
 
-def rehearse(work: Work) -> dict[str, Any]:
+def dry_run(work: VideoRun) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {_title(work)}; nothing was written", err=True)
     return {"output": str(work.target), **work.make_record(), "frames": work.survey.frames, "dry_run": True}
 
 
-def paint_video(work: Work, *, quiet: bool) -> dict[str, Any]:
+def paint_video(work: VideoRun, *, quiet: bool) -> dict[str, Any]:
     """Paint what frames are left, put the video together, measure it. Returns what --json prints."""
     begun = time.monotonic()
     record = work.make_record()
@@ -284,12 +283,12 @@ def _as_json(value: Any) -> bytes:
     return (to_json(value, indent=2) + "\n").encode()
 
 
-def _title(work: Work) -> str:
+def _title(work: VideoRun) -> str:
     height, width = work.size
     return f"painting {work.survey.frames} frames of {width}x{height} with {work.painter.model.name}"
 
 
-def _claim(work: Work, record: Mapping[str, Any]) -> int:
+def _claim(work: VideoRun, record: Mapping[str, Any]) -> int:
     """Make the folder of finished frames, or find it; returns how many are done. Raises ImpastoError."""
     identity = _as_json({**record, "versions": None})
     known = work.folder / IDENTITY
@@ -307,7 +306,7 @@ def _claim(work: Work, record: Mapping[str, Any]) -> int:
     return int(load_weights(state).config["done"]) if state.exists() else 0
 
 
-def _paint_frames(work: Work, done: int, quiet: bool) -> list[Frame]:
+def _paint_frames(work: VideoRun, done: int, quiet: bool) -> list[Frame]:
     """Paint all frames but the first `done`; returns the times of all."""
     recipe, estimate = work.recipe, work.raft or estimate_flow
     memory, carried, held = recipe.smooth or 0.0, recipe.flow or 0.0, recipe.temporal_weight or 0.0
@@ -341,7 +340,7 @@ def _paint_frames(work: Work, done: int, quiet: bool) -> list[Frame]:
     return times
 
 
-def _paint(work: Work, coherence: Coherence, photo: Picture, shown: Count) -> Tensor:
+def _paint(work: VideoRun, coherence: Coherence, photo: Picture, shown: Count) -> Tensor:
     job = work.painter.job(work.recipe, photo, work.recipe.styles)
     result = coherence.paint(photo.color, lambda: job.paint(shown.within))
     if job.model.interrupted:
@@ -349,7 +348,7 @@ def _paint(work: Work, coherence: Coherence, photo: Picture, shown: Count) -> Te
     return result
 
 
-def _keep(work: Work, index: int, result: Picture, state: Mapping[str, Tensor]) -> None:
+def _keep(work: VideoRun, index: int, result: Picture, state: Mapping[str, Tensor]) -> None:
     """Write a frame, then what the next one depends on: a kill in between costs one frame."""
     write_image(result.color, work.frame_path(index), alpha=result.alpha)
     save_weights(state, work.folder / STATE, {"done": index + 1}, half=False)

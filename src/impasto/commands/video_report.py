@@ -55,9 +55,9 @@ def measure(
             scores["each frame by itself"].add(photo.color.to(device), alone)
             shown.advance("frames")
     assert scores is not None
-    told: dict[str, Any] = {name: score.result() for name, score in scores.items()}
-    told["measured with"] = {"network": network.name, "digest": network.digest, "flow": "OpenCV DIS, medium"}
-    return told | _compare(*told.values())
+    report: dict[str, Any] = {name: score.result() for name, score in scores.items()}
+    report["measured with"] = {"network": network.name, "digest": network.digest, "flow": "OpenCV DIS, medium"}
+    return report | _compare(*report.values())
 
 
 def _start(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from impasto.feedforward.stages import RESULT, Flow, MomentsOf, Stage, Work
+from impasto.feedforward.stages import RESULT, Edge, MomentsOf, Stage, StageInput
 from impasto.networks.layers import StepDecoder, size_below
 from impasto.ops.cpu_kernels import round_scale, scale_channels
 from impasto.ops.moments import Moments, moments
@@ -72,7 +72,7 @@ def measure_level(level: int, targets: Targets) -> tuple[MomentsOf, ...]:
 def _step_down(decoder: StepDecoder, level: int, targets: Targets, strength: float, own: Mapping[int, str]) -> Stage:
     above, below = f"x{level}", f"x{level - 1}" if level > 1 else RESULT
 
-    def run(work: Work) -> dict[str, Tensor]:
+    def run(work: StageInput) -> dict[str, Tensor]:
         x = work.maps[above]
         if level in targets:
             mean, deviation = targets[level]
@@ -83,4 +83,4 @@ def _step_down(decoder: StepDecoder, level: int, targets: Targets, strength: flo
             x = adaptive_instance_norm(x, mean, deviation, work.given[above])
         return {below: decoder.step(level, x, size_below(level, (work.height, work.width)))}
 
-    return Stage((Flow(above, below, (decoder.steps[level - 1],)),), run, measure_level(level - 1, targets))
+    return Stage((Edge(above, below, (decoder.steps[level - 1],)),), run, measure_level(level - 1, targets))

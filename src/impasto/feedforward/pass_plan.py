@@ -22,7 +22,7 @@ MOST_WEIGHED = 8
 
 
 @dataclass(frozen=True)
-class Plan:
+class PassPlan:
     """One pass: the stages that run and what each makes, the maps it starts from, how far around a tile they reach.
 
     needs: for every map, in its own pixels, how much of it beyond a tile's edge has to be right.
@@ -36,7 +36,7 @@ class Plan:
 
 def plan_pass(
     stages: Sequence[Stage], outcomes: Collection[str], kept: Collection[str], at: Mapping[str, int] | None = None
-) -> Plan:
+) -> PassPlan:
     """How to make `outcomes` from the picture and the maps that were `kept`; at: the maps' strides, if known."""
     needs = dict.fromkeys(outcomes, 0)
     wanted: dict[int, set[str]] = {}
@@ -52,7 +52,7 @@ def plan_pass(
             wanted[number] = own
     at = at or map_strides(stages)
     halo = max((needs[name] * at[name] for name in sources), default=0)
-    return Plan(dict(sorted(wanted.items())), sources, needs, halo)
+    return PassPlan(dict(sorted(wanted.items())), sources, needs, halo)
 
 
 def aims(stages: Sequence[Stage]) -> set[str]:
@@ -84,7 +84,7 @@ def flow_efforts(stages: Sequence[Stage], at: Mapping[str, int]) -> list[dict[st
     return found
 
 
-def effort(efforts: Sequence[Mapping[str, float]], plan: Plan, tile: int) -> float:
+def effort(efforts: Sequence[Mapping[str, float]], plan: PassPlan, tile: int) -> float:
     """What a pass costs by `flow_efforts`, with what tiles of that side overlap."""
     total = sum(efforts[number][name] for number, wanted in plan.wanted.items() for name in sorted(wanted))
     return total * (1 + 2 * plan.halo / tile) ** 2
@@ -95,14 +95,14 @@ class Shelf:
     """What can be kept after a pass.
 
     must: what the pass has to make anyhow; rest: the stages after the pass that end with a barrier; kept, new: maps
-    by name with their bytes; heirs: for new maps the kept ones over which they can be written; room: bytes for all.
+    by name with their bytes; reusable: for new maps the kept ones over which they can be written; room: bytes for all.
     """
 
     must: set[str]
     rest: Sequence[Stage]
     kept: Mapping[str, int]
     new: Mapping[str, int]
-    heirs: Mapping[str, Sequence[str]]
+    reusable: Mapping[str, Sequence[str]]
     room: int
 
     def choices(self) -> Iterator[tuple[set[str], int]]:
@@ -120,7 +120,7 @@ class Shelf:
         free = [name for name in self.kept if name in sources - chosen]
         found: dict[str, str] = {}
         for name in self.new:
-            place = next((old for old in self.heirs.get(name, ()) if old in free), None)
+            place = next((old for old in self.reusable.get(name, ()) if old in free), None)
             if name in chosen and place is not None:
                 free.remove(place)
                 found[name] = place

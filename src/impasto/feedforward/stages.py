@@ -174,7 +174,7 @@ def pick(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Flow:
+class Edge:
     """One way from a map to another: the layers in between."""
 
     source: str
@@ -183,7 +183,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Work:
+class StageInput:
     """What a stage is given: maps, what its `prepare` returned, the maps that are wanted, the picture's size here.
 
     top, left: where in the whole picture that is, in multiples of every map's stride.
@@ -215,8 +215,8 @@ class Stage:
     known of the outcomes before the next stage; prepare: called once with all that is known, its result goes into run.
     """
 
-    flows: tuple[Flow, ...]
-    run: Callable[[Work], Mapping[str, Tensor]]
+    flows: tuple[Edge, ...]
+    run: Callable[[StageInput], Mapping[str, Tensor]]
     measures: tuple[Measure, ...] = ()
     prepare: Callable[[Known], Any] = field(default=_pass_on)
 
@@ -240,17 +240,17 @@ def blend_in_photo(stages: Sequence[Stage], share: float) -> tuple[Stage, ...]:
     *first, last = stages
     painted = "painted"
 
-    def run(work: Work) -> dict[str, Tensor]:
+    def run(work: StageInput) -> dict[str, Tensor]:
         wanted = {RESULT if name == painted else name for name in work.wanted}
         found = last.run(replace(work, wanted=wanted))
         return {painted if name == RESULT else name: value for name, value in found.items()}
 
-    def blend(work: Work) -> dict[str, Tensor]:
+    def blend(work: StageInput) -> dict[str, Tensor]:
         image = work.maps[painted].float().clamp(0, 1)
         return {RESULT: torch.lerp(image, work.maps[IMAGE].to(image), share)}
 
     flows = tuple(replace(flow, outcome=painted if flow.outcome == RESULT else flow.outcome) for flow in last.flows)
-    return *first, replace(last, flows=flows, run=run), Stage((Flow(painted, RESULT), Flow(IMAGE, RESULT)), blend)
+    return *first, replace(last, flows=flows, run=run), Stage((Edge(painted, RESULT), Edge(IMAGE, RESULT)), blend)
 
 
 def map_strides(stages: Iterable[Stage]) -> dict[str, int]:
@@ -305,7 +305,7 @@ def _run_all(
     known: dict[str, Any] = {}
     last = {flow.source: number for number, stage in enumerate(stages) for flow in stage.flows} | {RESULT: len(stages)}
     for number, stage in enumerate(stages):
-        work = Work(maps, stage.prepare(known), stage.outcomes, image.shape[-2], image.shape[-1])
+        work = StageInput(maps, stage.prepare(known), stage.outcomes, image.shape[-2], image.shape[-1])
         maps |= stage.run(work)
         for measure in stage.measures:
             features = maps[measure.source]

@@ -24,8 +24,8 @@ from impasto.feedforward.stages import (
     MomentsOf,
     MomentsSource,
     Stage,
+    StageInput,
     Tally,
-    Work,
     live_moments,
     map_strides,
     measure_whole,
@@ -141,7 +141,7 @@ class _Run:
             if number not in self.given:
                 self.given[number] = self.stages[number].prepare(self.known)
             maps |= self.stages[number].run(
-                Work(maps, self.given[number], wanted, outer.height, outer.width, outer.top, outer.left)
+                StageInput(maps, self.given[number], wanted, outer.height, outer.width, outer.top, outer.left)
             )
         for measure, tally in self.tallies:
             source = measure.source
@@ -210,8 +210,8 @@ class _Run:
         }
         kept = {name: value.nbytes for name, value in self.kept.items()}
         new = {name: math.prod(shape) * maps[name].element_size() for name, shape in shapes.items()}
-        heirs = {name: self._alike(shape, maps[name].dtype) for name, shape in shapes.items()}
-        shelf = Shelf(self.must, self.stages[self.barrier + 1 :], kept, new, heirs, self.tiling.keep)
+        reusable = {name: self._alike(shape, maps[name].dtype) for name, shape in shapes.items()}
+        shelf = Shelf(self.must, self.stages[self.barrier + 1 :], kept, new, reusable, self.tiling.keep)
         self.chosen = choose_kept(self.stages, shelf, self.tiling.tile)
         self.plan = plan_pass(self.stages, self.must | (self.chosen & self.candidates), self.kept)
         self.places = shelf.places(self.chosen, self.plan.sources)

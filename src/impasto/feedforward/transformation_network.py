@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.feedforward.instance_norm import adaptive_instance_norm
-from impasto.feedforward.stages import IMAGE, RESULT, Flow, MomentsOf, Stage, Work
+from impasto.feedforward.stages import IMAGE, RESULT, Edge, MomentsOf, Stage, StageInput
 from impasto.networks.layers import DOUBLING, Conv, DoublingConv, fit_edge
 from impasto.ops.cpu_kernels import add_scaled
 from impasto.ops.moments import Moments, precise
@@ -127,7 +127,7 @@ class LayerRow(nn.Module):
                 inputs[number] = x
             side = side_after(side, form)
             like = [-(-extent // side) if self.round_up else extent // side for extent in size[-2:]]
-            x = settle(layer(x, like), form, next(given) if form.norm else None, None, kept)
+            x = finish_layer(layer(x, like), form, next(given) if form.norm else None, None, kept)
             if form.shortcut:
                 x = add_scaled(x, inputs[number - form.shortcut], next(gains)[None])
         return x
@@ -230,7 +230,7 @@ def side_after(side: int, form: Form) -> int:
     return side // 2 if form.up else side * form.stride
 
 
-def settle(
+def finish_layer(
     y: Tensor, form: Form, norm: tuple[Tensor, Tensor] | None, own: Moments | None, kept: Tensor | None
 ) -> Tensor:
     """What follows a layer: its norm, by `own` moments or those of `y`, with its ReLU; the block's input added."""
@@ -298,7 +298,7 @@ class _Row:
             yield self._stage(number, layer, side)
         last, outcome = len(self.layers), self.ends[1]
         yield Stage(
-            tuple(Flow(source, outcome) for source in self._sources(last)),
+            tuple(Edge(source, outcome) for source in self._sources(last)),
             lambda work: {outcome: self.closing(self._settled(last, work))},
         )
 
@@ -327,7 +327,7 @@ class _Row:
         """The map from which the shortcut to layer `number`'s input comes."""
         return self._input(number - 1 - self.layers[number - 1].form.shortcut)
 
-    def _settled(self, number: int, work: Work) -> Tensor:
+    def _settled(self, number: int, work: StageInput) -> Tensor:
         """Layer `number`'s input."""
         if not number:
             return self.opening(work.maps[self.ends[0]])
@@ -337,7 +337,7 @@ class _Row:
             norm = self.norms[sum(layer.form.norm for layer in self.layers[: number - 1])]
             own = work.given[self._name(number - 1)]
         kept = work.maps[self._input(number - 2)] if form.closes else None
-        x = settle(work.maps[self._name(number - 1)], form, norm, own, kept)
+        x = finish_layer(work.maps[self._name(number - 1)], form, norm, own, kept)
         if not form.shortcut:
             return x
         gain = self.gains[sum(layer.form.shortcut > 0 for layer in self.layers[: number - 1])]
@@ -345,19 +345,19 @@ class _Row:
 
     def _input_stage(self, number: int) -> Stage:
         name = self._input(number)
-        flows = tuple(Flow(source, name) for source in self._sources(number))
+        flows = tuple(Edge(source, name) for source in self._sources(number))
         return Stage(flows, lambda work: {name: self._settled(number, work)})
 
     def _stage(self, number: int, layer: TransformLayer, side: int) -> Stage:
         name, named = self._name(number), self._is_named(number)
         sources = [self._input(number)] if named else self._sources(number)
 
-        def run(work: Work) -> Mapping[str, Tensor]:
+        def run(work: StageInput) -> Mapping[str, Tensor]:
             x = work.maps[sources[0]] if named else self._settled(number, work)
             return {name: layer(x, (work.height // side, work.width // side))}
 
         measures = (MomentsOf(name, full=False, mask=self.mask),) if layer.form.norm else ()
-        return Stage(tuple(Flow(source, name, (layer,)) for source in sources), run, measures)
+        return Stage(tuple(Edge(source, name, (layer,)) for source in sources), run, measures)
 
 
 def blend_stage(painted: Mapping[str, float], strength: float, *, rest: str = IMAGE, outcome: str = RESULT) -> Stage:
@@ -367,9 +367,9 @@ def blend_stage(painted: Mapping[str, float], strength: float, *, rest: str = IM
     """
     sources = [*painted, *([rest] if strength < 1 else [])]
 
-    def run(work: Work) -> Mapping[str, Tensor]:
+    def run(work: StageInput) -> Mapping[str, Tensor]:
         parts = [work.maps[name] * share for name, share in painted.items()]
         whole = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         return {outcome: whole if strength == 1 else torch.lerp(work.maps[rest].to(whole), whole, strength)}
 
-    return Stage(tuple(Flow(source, outcome) for source in sources), run)
+    return Stage(tuple(Edge(source, outcome) for source in sources), run)

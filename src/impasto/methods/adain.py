@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from impasto.feedforward.instance_norm import decode_normalised, decoding_stages, measure_level, measure_photo
-from impasto.feedforward.stages import IMAGE, Flow, Known, MomentsOf, Stage, Work
+from impasto.feedforward.stages import IMAGE, Edge, Known, MomentsOf, Stage, StageInput
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
@@ -93,16 +93,16 @@ class AdaIN(OnePass):
         """Encoder and decoder."""
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self.decoder_digest}
 
-    def adopt(self, style: Style) -> Style:
+    def accept_style(self, style: Style) -> Style:
         """Own styles, and cards of moments of the same encoder that hold this method's levels."""
         if style.kind == moments_kind(self.backbone):
             return self._style({level: recall(style, LAYERS[level]) for level in self.levels}, style.info)
-        return super().adopt(style)
+        return super().accept_style(style)
 
     def style_stage(self) -> Stage:
         """The moments of each level."""
         layers = [LAYERS[level] for level in self.levels]
-        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(MomentsOf(layer, full=False) for layer in layers)
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
@@ -115,7 +115,7 @@ class AdaIN(OnePass):
         values |= {f"{LAYERS[level]}.deviation": own.deviation()[0] for level, own in found.items()}
         return Style(values, self.style_kind, info)
 
-    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+    def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """One pass from photo and painting."""
         deepest = LAYERS[DEEPEST]
         textures = self.backbone(painting, [LAYERS[level] for level in self.levels])
@@ -134,11 +134,11 @@ class AdaIN(OnePass):
         own = {level: f"own{level}" for level in self.levels if level != DEEPEST} if strength < 1 else {}
         encoded = {deepest: LAYERS[DEEPEST], **{name: LAYERS[level] for level, name in own.items()}}
 
-        def encode(work: Work) -> dict[str, Tensor]:
+        def encode(work: StageInput) -> dict[str, Tensor]:
             found = self.backbone(work.maps[IMAGE], {encoded[name] for name in work.wanted})
             return {name: found[encoded[name]] for name in work.wanted}
 
-        ways = tuple(Flow(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
+        ways = tuple(Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
         first = Stage(ways, encode, (*measure_level(DEEPEST, targets), *measure_photo(own)))
         return first, *decoding_stages(self.decoder, targets, strength, {**own, DEEPEST: deepest})
 

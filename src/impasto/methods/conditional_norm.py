@@ -16,7 +16,7 @@ from impasto.errors import ImpastoError
 from impasto.feedforward.stages import Stage
 from impasto.feedforward.transformation_network import Norms, TransformationNetwork, blend_stage, network_stages
 from impasto.images.tensors import LEAST_SIDE
-from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
+from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss, pick_targets, stack_rows, stack_targets
 from impasto.stylizers.fixed_styles import SharedNetworkStyles
 from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style
@@ -125,7 +125,7 @@ class ConditionalNormTraining(nn.Module):
         self.infos = [dict(info) for info in infos]
         self.fixed = fixed
         self._frozen = loss, tuple(paintings)
-        self._targets: Targets | None = None
+        self._targets: PaintingMoments | None = None
         if fixed:
             network.shared.requires_grad_(False)
             for values in (*network.scales, *network.shifts):

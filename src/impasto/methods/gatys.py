@@ -23,7 +23,7 @@ from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers, load_backbone
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments
-from impasto.optimize.descent import OptimizerName, Pixels, Scale, Settings, Targets, coarse_to_fine
+from impasto.optimize.descent import ImageTerms, OptimizerName, Pixels, Scale, Settings, coarse_to_fine
 from impasto.optimize.loss_check import warn_of_losses
 from impasto.optimize.losses import (
     ContentForm,
@@ -277,7 +277,7 @@ class Gatys(Stylizer):
         style = measure(self.backbone, image.to(self.device), self.options.style_layers, look=fitting)
         if self.options.start == "style":
             style.info["start"] = image
-        style.adopt = self.adopt
+        style.convert = self.accept_style
         return style
 
     def transfer(
@@ -299,7 +299,7 @@ class Gatys(Stylizer):
         start = self._start(content, style, seed)
         made: list[FittingObjective] = []
 
-        def objective_at(scale: Scale, _: Tensor) -> Targets:
+        def objective_at(scale: Scale, _: Tensor) -> ImageTerms:
             fitted = resize(content, scale.height, scale.width)
             made[:] = [self._objective(fitted, style, strength, mask, coarse=scale is not scales[-1])]
             return made[0]

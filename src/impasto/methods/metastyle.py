@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from impasto.errors import ImpastoError, OptionError
 from impasto.feedforward.transformation_network import Norms, TransformationNetwork
 from impasto.ops.moments import precise
-from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows
+from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss, pick_targets, stack_rows
 from impasto.stylizers.fixed_styles import NetworkStyles, network_style
 from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style
@@ -158,7 +158,7 @@ class MetaStyleTraining(nn.Module):
         """The network's scales and shifts, in turns, as those of `count` styles, (count, C)."""
         return [value.expand(count, -1) for norm in self.network.norms for value in norm]
 
-    def move(self, norms: list[Tensor], support: Tensor, targets: Targets, numbers: Tensor) -> list[Tensor]:
+    def move(self, norms: list[Tensor], support: Tensor, targets: PaintingMoments, numbers: Tensor) -> list[Tensor]:
         """`norms` after the inner steps, each style's on its own photos in `support`: those of its number, (B,)."""
         (loss,) = self._frozen
         for _ in range(self.inner_steps):

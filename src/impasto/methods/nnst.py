@@ -6,6 +6,7 @@ network sees these features, from coarse to fine. Large shapes, flat colour fiel
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -26,7 +27,7 @@ from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
 from impasto.networks.receptive_field import stride_after
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments, fit_mask
-from impasto.optimize.descent import OptimizerName, Scale, Settings, Targets, coarse_to_fine
+from impasto.optimize.descent import ImageTerms, OptimizerName, Scale, Settings, coarse_to_fine
 from impasto.optimize.losses import CovarianceLoss, Objective, SelfSimilarityLoss, Term, TotalVariation
 from impasto.optimize.nearest import MatchedLoss, MatchForm, NearestLoss, directions, rows_of
 from impasto.optimize.pyramids import LaplacianPyramid, enlarge, without_detail
@@ -198,11 +199,22 @@ class NNST(Stylizer):
         if options.style_weight:
             fitting = looking(self.network, self._room)
             values |= measure(self.network, image, self.style_layers, look=fitting)
-        return Style(values, self.style_kind, adopt=self.adopt)
+        return Style(values, self.style_kind, convert=self.accept_style)
 
-    def adopt(self, style: Style) -> Style:
+    def accept_style(self, style: Style) -> Style:
         """`style`, or the one of its others that fits, with the places and moments that this method works with."""
-        return with_moments(super().adopt(style), style.kinds.get(moments_kind(self.network)))
+        return with_moments(super().accept_style(style), style.kinds.get(moments_kind(self.network)))
+
+    def read_card(self, style: Style) -> Mapping[str, Tensor]:
+        """Return the places that a compact card holds."""
+        return restore(style)
+
+    @functools.cached_property
+    def examples(self) -> tuple[Style, ...]:
+        """As every method's; a card may hold any number of places, also if few candidates are asked for."""
+        first, second = super().examples
+        fewer = {name: value[1:] if name[0].isdigit() else value for name, value in second.items()}
+        return first, Style(fewer, second.kind)
 
     def transfer(
         self,
@@ -225,7 +237,7 @@ class NNST(Stylizer):
         start = self._start(content, stages[0], strength, seed)
         made: list[FittingObjective] = []
 
-        def objective_at(scale: Scale, image: Tensor) -> Targets:
+        def objective_at(scale: Scale, image: Tensor) -> ImageTerms:
             assert isinstance(scale, Pass)
             made[:] = [work.objective(scale, image, first=scale is stages[0])]
             return made[0]

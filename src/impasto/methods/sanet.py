@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.feedforward.instance_norm import Targets, decode_normalised, decoding_stages, measure_photo
-from impasto.feedforward.stages import IMAGE, Flow, Known, Measure, MomentsOf, Stage, Thinned, Work
+from impasto.feedforward.stages import IMAGE, Edge, Known, Measure, MomentsOf, Stage, StageInput, Thinned
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
@@ -213,10 +213,10 @@ class SANet(OnePass):
 
     def _encoding(self, measures: Sequence[Measure]) -> Stage:
         layers = dict.fromkeys(measure.source for measure in measures)
-        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], work.wanted), tuple(measures))
 
-    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+    def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """One pass from photo and painting; all of the painting's positions count."""
         theirs = self.backbone(painting, [*LAYERS, *FINE.values()])
         blended = self.network.blend(self.backbone(content, LAYERS), theirs)
@@ -230,7 +230,7 @@ class SANet(OnePass):
         shares = [(strength * share, part) for share, part in mixed if strength * share]
         odd = (size[0] >> 3) % 2, (size[1] >> 3) % 2
 
-        def blend(work: Work) -> dict[str, Tensor]:
+        def blend(work: StageInput) -> dict[str, Tensor]:
             own, known = work.maps, work.given
             styles = [(share, {k: part[f"{k}.map"][None].to(own[k]) for k in LAYERS}) for share, part in shares]
             if strength < 1:
@@ -242,7 +242,7 @@ class SANet(OnePass):
         if strength < 1:
             measures += [*(Thinned(layer, self.options.positions) for layer in LAYERS), *measure_photo(FINE)]
         enlarged = (DOUBLING, SHIFT) if any(odd) else (DOUBLING,)
-        ways = Flow(SHALLOW, "x4", (self.network.merge,)), Flow(DEEP, "x4", (*enlarged, self.network.merge))
+        ways = Edge(SHALLOW, "x4", (self.network.merge,)), Edge(DEEP, "x4", (*enlarged, self.network.merge))
         middle = Stage(ways, blend)
         decoding = decoding_stages(self.network.decoder, fine_targets(mixed), strength, FINE)
         return self._encoding(measures), middle, *decoding

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from impasto.errors import ImpastoError, OptionError, WeightsError
 from impasto.feedforward.filter_banks import SIDE, StyleBankNetwork, slim_network
-from impasto.feedforward.stages import IMAGE, RESULT, Flow, Known, Stage, Work, photo_share
+from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, Stage, StageInput, photo_share
 from impasto.feedforward.transformation_network import (
     LayerRow,
     as_picture,
@@ -29,7 +29,7 @@ from impasto.feedforward.transformation_network import (
 )
 from impasto.images.tensors import LEAST_SIDE
 from impasto.ops.moments import fit_mask
-from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, pick_targets, stack_rows, stack_targets
+from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss, pick_targets, stack_rows, stack_targets
 from impasto.progress import OnStep
 from impasto.stylizers.fixed_styles import SharedNetworkStyles
 from impasto.stylizers.one_pass import OnePassOptions
@@ -161,7 +161,7 @@ def _mix_regions(shares: Mapping[str, float], where: Mapping[str, Tensor], stren
     where: of every bank's map, (1, 1, H, W) at the picture's size; together at most 1.
     """
 
-    def run(work: Work) -> Mapping[str, Tensor]:
+    def run(work: StageInput) -> Mapping[str, Tensor]:
         encoded = work.maps["encoded"]
         mixed = encoded
         for name, share in shares.items():
@@ -172,7 +172,7 @@ def _mix_regions(shares: Mapping[str, float], where: Mapping[str, Tensor], stren
     def fit_once(known: Known) -> dict[str, Tensor]:
         return {name: _fit(region) for name, region in where.items()}
 
-    return Stage(tuple(Flow(name, outcome) for name in ("encoded", *shares)), run, prepare=fit_once)
+    return Stage(tuple(Edge(name, outcome) for name in ("encoded", *shares)), run, prepare=fit_once)
 
 
 def _fit(region: Tensor) -> Tensor:
@@ -185,11 +185,11 @@ def _fit(region: Tensor) -> Tensor:
 def _keep_rest(covered: Tensor) -> Stage:
     """The last stage of regions: the photo where `covered`, (1, 1, H, W), is 0, what was painted where it is 1."""
 
-    def run(work: Work) -> Mapping[str, Tensor]:
+    def run(work: StageInput) -> Mapping[str, Tensor]:
         painted = work.maps["painted"].clamp(0, 1)
         return {RESULT: torch.lerp(work.maps[IMAGE].to(painted), painted, work.here(covered).to(painted))}
 
-    return Stage((Flow("painted", RESULT), Flow(IMAGE, RESULT)), run)
+    return Stage((Edge("painted", RESULT), Edge(IMAGE, RESULT)), run)
 
 
 class StyleBankTraining(nn.Module):
@@ -222,7 +222,7 @@ class StyleBankTraining(nn.Module):
         self.infos = [dict(info) for info in infos]
         self.fixed, self.cycle, self.balance = fixed, cycle, balance
         self._frozen = loss, tuple(paintings)
-        self._targets: Targets | None = None
+        self._targets: PaintingMoments | None = None
         self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pull", torch.zeros(()))
         if fixed:

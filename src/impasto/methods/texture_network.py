@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from impasto.errors import WeightsError
 from impasto.feedforward.instance_norm import adaptive_instance_norm
-from impasto.feedforward.stages import IMAGE, Flow, MomentsOf, Stage, Work
+from impasto.feedforward.stages import IMAGE, Edge, MomentsOf, Stage, StageInput
 from impasto.feedforward.transformation_network import (
     Form,
     LayerRow,
@@ -114,13 +114,13 @@ class PyramidNetwork(StagedNetwork):
     def _branch(self, number: int, ratio: int, branch: LayerRow, ends: tuple[str, str], prefix: str) -> Iterable[Stage]:
         """One size's own path, from the photo to what is joined, which is measured."""
 
-        def run(work: Work) -> Mapping[str, Tensor]:
+        def run(work: StageInput) -> Mapping[str, Tensor]:
             small = shrink(work.maps[IMAGE], ratio)
             corner = work.top // ratio, work.left // ratio
             noise = place_noise(corner, small.shape[-2:], self.noise, (self.seed, number))
             return {ends[0]: self.see(small, noise.to(small.device).expand(len(small), -1, -1, -1))}
 
-        yield Stage((Flow(IMAGE, ends[0], (nn.AvgPool2d(ratio),) if ratio > 1 else ()),), run)
+        yield Stage((Edge(IMAGE, ends[0], (nn.AvgPool2d(ratio),) if ratio > 1 else ()),), run)
         *rows, end = row_stages(branch.row, branch.norms, ends, prefix, side=ratio)
         yield from rows
         yield replace(end, measures=(MomentsOf(ends[1], full=False),))
@@ -150,10 +150,10 @@ class _Join(nn.Module):
     def stage(self, x: str, own: str, outcome: str, ratio: int) -> Stage:
         """The join of these maps, without the block."""
 
-        def run(work: Work) -> Mapping[str, Tensor]:
+        def run(work: StageInput) -> Mapping[str, Tensor]:
             return {outcome: self(work.maps[x], work.maps[own], (work.given[x], work.given[own]))}
 
-        return Stage((Flow(x, outcome, (DOUBLING,)), Flow(own, outcome)), run)
+        return Stage((Edge(x, outcome, (DOUBLING,)), Edge(own, outcome)), run)
 
 
 def _block(inputs: int, width: int) -> LayerRow:

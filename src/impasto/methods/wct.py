@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.feedforward.stages import IMAGE, RESULT, Flow, Known, MomentsOf, Stage, Work
+from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, MomentsOf, Stage, StageInput
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
@@ -136,16 +136,16 @@ class WCT(OnePass):
         """Encoder and decoder."""
         return {self.backbone.name: self.backbone.digest, self.name: self.decoder_digest}
 
-    def adopt(self, style: Style) -> Style:
+    def accept_style(self, style: Style) -> Style:
         """Cards of moments of the same encoder, of which the chosen levels are kept, so that all of them mix."""
-        found, layers = super().adopt(style), {LAYERS[level] for level in self.options.levels}
+        found, layers = super().accept_style(style), {LAYERS[level] for level in self.options.levels}
         kept = {name: tensor for name, tensor in found.items() if name.rpartition(".")[0] in layers}
         return Style(kept, found.kind, found.info)
 
     def style_stage(self) -> Stage:
         """Moments at the chosen levels."""
         layers = [LAYERS[level] for level in self.options.levels]
-        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(map(MomentsOf, layers))
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
@@ -167,7 +167,7 @@ class WCT(OnePass):
         shares = shares * len(levels) if len(shares) == 1 else shares
         return {level: share for level, share in zip(levels, shares, strict=False) if share}
 
-    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+    def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """One pass from photo and painting, by matrix products instead of eigenvectors: 50 dB from the same picture.
 
         Raises OptionError for the transform zca, whose pictures depend on which directions exactly are left out.
@@ -197,11 +197,11 @@ class WCT(OnePass):
         deepest = options.levels[0]
         encoded = {f"x{deepest}": LAYERS[deepest]} | {f"own{n}": LAYERS[n] for n in details}
 
-        def encode(work: Work) -> dict[str, Tensor]:
+        def encode(work: StageInput) -> dict[str, Tensor]:
             found = self.backbone(work.maps[IMAGE], {encoded[name] for name in work.wanted})
             return {name: found[encoded[name]] for name in work.wanted}
 
-        ways = (Flow(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
+        ways = (Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
         made = [Stage(tuple(ways), encode, (_measure(deepest),))]
         for level in range(deepest, 0, -1):
             target = recall(style, LAYERS[level]) if level in options.levels else None
@@ -217,12 +217,12 @@ class WCT(OnePass):
                 return None
             return affine(known[above], target, self.options.transform, strength)
 
-        def run(work: Work) -> dict[str, Tensor]:
+        def run(work: StageInput) -> dict[str, Tensor]:
             x = work.maps[above] if work.given is None else apply(work.given, work.maps[above])
             x = self.decoder.step(level, x, size_below(level, (work.height, work.width)))
             return {below: torch.lerp(x, work.maps[own].to(x.dtype), detail) if detail else x}
 
-        ways = [Flow(above, below, (self.decoder.steps[level - 1],))] + ([Flow(own, below)] if detail else [])
+        ways = [Edge(above, below, (self.decoder.steps[level - 1],))] + ([Edge(own, below)] if detail else [])
         measures = (_measure(level - 1),) if level - 1 in self.options.levels else ()
         return Stage(tuple(ways), run, measures, prepare)
 

@@ -114,7 +114,7 @@ DOUBLING, RELU = nn.Upsample(scale_factor=2), nn.ReLU()
 """How a path tells of `double` and of ``relu``; see `receptive`."""
 
 
-class Step(nn.Module):
+class DecoderStep(nn.Module):
     """From one level's features to the next shallower one's, or from relu1_1 to the picture.
 
     The mirror of the encoder's way: a convolution, doubling, then as many convolutions as the encoder has there.
@@ -154,7 +154,9 @@ class StepDecoder(nn.Module):
         blocks = (0, 1, 1, 3, 3)[: len(widths)]
         narrower = (3, *widths[:-1])
         pairs = zip(widths, narrower, blocks, strict=True)
-        self.steps = nn.ModuleList(Step(inputs, outputs, after, mirror=mirror) for inputs, outputs, after in pairs)
+        self.steps = nn.ModuleList(
+            DecoderStep(inputs, outputs, after, mirror=mirror) for inputs, outputs, after in pairs
+        )
 
     def step(self, level: int, x: Tensor, like: Sequence[int]) -> Tensor:
         """One step down from `level`, cut or stretched at the edge to the height and width `like`."""

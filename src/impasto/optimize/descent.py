@@ -63,7 +63,7 @@ class Pixels(ImageParameter):
             self.values.copy_((self().clamp(0, 1) - self.mean) / self.std)
 
 
-class Targets(Protocol):
+class ImageTerms(Protocol):
     """What is minimised: named terms of an image."""
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ class Average:
 
 
 def optimize_image(
-    objective: Targets,
+    objective: ImageTerms,
     parameter: ImageParameter,
     settings: Settings,
     *,
@@ -160,7 +160,7 @@ class _Descent:
 
     def __init__(
         self,
-        objective: Targets,
+        objective: ImageTerms,
         parameter: ImageParameter,
         settings: Settings,
         augment: Callable[[Tensor], Tensor] | None,
@@ -317,7 +317,7 @@ class Scale:
 def coarse_to_fine(
     scales: Sequence[Scale],
     start: Tensor,
-    objective_at: Callable[[Scale, Tensor], Targets],
+    objective_at: Callable[[Scale, Tensor], ImageTerms],
     parameter_of: Callable[[Tensor], ImageParameter] = Pixels,
     *,
     enlarge: Callable[[Tensor, int, int], Tensor] = resize,

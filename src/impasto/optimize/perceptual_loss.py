@@ -27,7 +27,7 @@ SIMILARITY_SIDE = 24
 
 
 @dataclass(frozen=True)
-class Targets:
+class PaintingMoments:
     """A style as the loss knows it, of one painting or of a batch.
 
     moments: by style layer; places: by neighbour layer, centred features of length 1 at some places, (B, N, C).
@@ -81,16 +81,16 @@ class PerceptualLoss:
         return self.terms(painted, contents, self.targets(styles))
 
     @torch.no_grad()
-    def targets(self, styles: Tensor) -> Targets:
+    def targets(self, styles: Tensor) -> PaintingMoments:
         """What the style of pictures, (B, 3, H, W), is."""
         features = self.network(styles, self._style_layers)
-        return Targets(self._measure(features), self._places(features, KEPT_PLACES))
+        return PaintingMoments(self._measure(features), self._places(features, KEPT_PLACES))
 
     @property
     def _style_layers(self) -> set[str]:
         return {*self.style_layers, *(NEIGHBOR_LAYERS if self.neighbor_weight else ())}
 
-    def terms(self, painted: Tensor, contents: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def terms(self, painted: Tensor, contents: Tensor, targets: PaintingMoments) -> dict[str, Tensor]:
         """As a call, for styles that are known already, one for all samples or one each."""
         painted = precise(painted)
         with torch.no_grad():
@@ -134,7 +134,7 @@ class PerceptualLoss:
     def _places(self, features: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
         return {layer: draw_places(features[layer], most) for layer in NEIGHBOR_LAYERS} if self.neighbor_weight else {}
 
-    def _neighbor_gap(self, seen: Mapping[str, Tensor], targets: Targets) -> Tensor:
+    def _neighbor_gap(self, seen: Mapping[str, Tensor], targets: PaintingMoments) -> Tensor:
         gaps = []
         for layer, found in self._places(seen, DRAWN_PLACES).items():
             wanted = targets.places[layer]
@@ -207,7 +207,7 @@ def _directions(features: Tensor) -> Tensor:
     return flat.transpose(1, 2) @ flat
 
 
-def stack_targets(styles: Sequence[Targets]) -> Targets:
+def stack_targets(styles: Sequence[PaintingMoments]) -> PaintingMoments:
     """Styles of one painting each as those of a batch; of places, as many as all have."""
     first = styles[0]
     found = {
@@ -222,15 +222,15 @@ def stack_targets(styles: Sequence[Targets]) -> Targets:
     for layer in first.places:
         least = min(style.places[layer].shape[1] for style in styles)
         places[layer] = torch.cat([style.places[layer][:, :least] for style in styles])
-    return Targets(found, places)
+    return PaintingMoments(found, places)
 
 
-def pick_targets(styles: Targets, numbers: Tensor) -> Targets:
+def pick_targets(styles: PaintingMoments, numbers: Tensor) -> PaintingMoments:
     """The styles of these numbers, (B,), out of a batch's."""
     found = {
         layer: Moments(own.count, own.total[numbers], own.products[numbers]) for layer, own in styles.moments.items()
     }
-    return Targets(found, {layer: own[numbers] for layer, own in styles.places.items()})
+    return PaintingMoments(found, {layer: own[numbers] for layer, own in styles.places.items()})
 
 
 def stack_rows(rows: Sequence[Tensor]) -> Tensor:

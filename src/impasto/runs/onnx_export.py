@@ -28,7 +28,7 @@ class _Graph(nn.Module):
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
         """(1, 3, H, W) and (1, 3, h, w) to (1, 3, H, W), sRGB in [0, 1]."""
-        return self.model.plain(content, style)
+        return self.model.forward_for_export(content, style)
 
 
 def export_onnx(model: OnePass, path: Path) -> None:
@@ -43,7 +43,7 @@ def export_onnx(model: OnePass, path: Path) -> None:
     content, style = torch.rand(1, 3, *TRACED), torch.rand(1, 3, TRACED[1], TRACED[0])
     graph = _Graph(model).eval().cpu()
     with torch.no_grad():
-        model.plain(content, style)  # a method that has no plain way says so here
+        model.forward_for_export(content, style)  # a method that has no plain way says so here
     program = _translate(graph, content, style)
     program.model.metadata_props["impasto"] = json.dumps({"method": model.name, "weights": model.digests})
     write_atomically(path, program.model_proto.SerializeToString())

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from impasto import __version__
 from impasto.errors import ImpastoError
+from impasto.escaping import one_line
 from impasto.server.body import read_order
 from impasto.server.connections import Connections
 from impasto.server.guard import PROBLEM, Guard, refuse
@@ -283,7 +284,9 @@ def _send(job: Job) -> Response:
     outcome = job.outcome()
     about = {"X-Impasto-Seconds": str(outcome.about.get("seconds")), "Cache-Control": "no-store"}
     if outcome.about.get("notes"):
-        about["X-Impasto-Note"] = "; ".join(outcome.about["notes"])
+        about["X-Impasto-Note"] = (
+            one_line("; ".join(outcome.about["notes"])).encode("ascii", "backslashreplace").decode()
+        )
     return Response(outcome.data, media_type=outcome.media_type, headers=about)
 
 

@@ -64,7 +64,7 @@ def list_styles(model: GeneratedNetworks) -> list[dict[str, Any]]:
     for name, path in built_in_styles().items():
         style = load_style(path)
         info = {key: style.info[key] for key in ("title", "artist", "year") if style.info.get(key)}
-        numbers = [float(f"{value:.6g}") for value in model.adopt(style)[HIDDEN].tolist()]
+        numbers = [float(f"{value:.6g}") for value in model.accept_style(style)[HIDDEN].tolist()]
         found.append({"name": name, **info, "numbers": numbers})
     return found
 

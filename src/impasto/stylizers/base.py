@@ -113,7 +113,7 @@ class Stylizer(ABC):
         (1, 1, H, W) in [0, 1]: the region whose statistics count. seed fixes all that is random.
         """
 
-    def adopt(self, style: Style) -> Style:
+    def accept_style(self, style: Style) -> Style:
         """`style`, or the one of its others that fits, in the form that this method works with.
 
         Raises OptionError if it was made for something else.
@@ -122,16 +122,18 @@ class Stylizer(ABC):
             return style
         for other in style.others:
             with contextlib.suppress(OptionError):
-                return self.adopt(other)
+                return self.accept_style(other)
         raise OptionError(
             f"this style card holds {' and '.join(style.kinds)}, but {self.name} needs {self.style_kind}: {self.advice}"
         )
 
     def take(self, style: Style) -> Style:
-        """As `adopt`, of a style from anybody: raises OptionError also if its numbers are not as this method's are."""
+        """Return the style as `accept_style` does; raise OptionError if one from a file is unlike this method's."""
+        if not style.foreign:
+            return self.accept_style(style)
         try:
-            found = self.adopt(style)
-            misfit = find_misfit(found, self.examples) if self.examples else None
+            found = self.accept_style(style)
+            misfit = find_misfit(found, self.examples, self.read_card) if self.examples else None
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -139,6 +141,10 @@ class Stylizer(ABC):
         if misfit is not None:
             raise OptionError(f"this style card does not fit {self.name} ({misfit[:80]}): {self.advice}")
         return found
+
+    def read_card(self, style: Style) -> Mapping[str, Tensor]:
+        """Return what a card of this method's kind holds, as the method encodes a painting."""
+        return style
 
     @functools.cached_property
     def examples(self) -> tuple[Style, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,13 +23,17 @@ def sample_paintings() -> list[Tensor]:
     return found
 
 
-def find_misfit(style: Style, examples: Sequence[Mapping[str, Tensor]]) -> str | None:
+def find_misfit(
+    style: Style,
+    examples: Sequence[Mapping[str, Tensor]],
+    read: Callable[[Style], Mapping[str, Tensor]] = lambda part: part,
+) -> str | None:
     """Return the name of a tensor that a style lacks, or has in another shape than the examples; None if all fit.
 
-    A side in which the examples differ may have any length.
+    A side in which the examples differ may have any length. read: turns what a card holds into what a method encodes.
     """
     names = [name for name in examples[0] if not name.startswith(COARSE) and all(name in other for other in examples)]
-    for _, part in parts(style):
+    for part in (read(part) for _, part in parts(style)):
         for name in names:
             if name not in part or not _fits(part[name], [one[name] for one in examples]):
                 return name

@@ -16,7 +16,7 @@ from impasto.feedforward.stages import Known, Stage
 from impasto.feedforward.transformation_network import StagedNetwork, TransformationNetwork
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.layers import fill
-from impasto.optimize.perceptual_loss import PerceptualLoss, Targets, stack_rows
+from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss, stack_rows
 from impasto.options import Options
 from impasto.stylizers.mixing import mixture_stages, network_kind
 from impasto.stylizers.one_pass import OnePass
@@ -68,17 +68,17 @@ class LearnedStyles(OnePass):
             f"the painting: impasto train {self.name} --style PAINTING"
         )
 
-    def adopt(self, style: Style) -> Style:
+    def accept_style(self, style: Style) -> Style:
         """`style` if it is of this method's kind, or the learned one of the same name, or title and artist."""
         with contextlib.suppress(OptionError):
-            return super().adopt(style)
+            return super().accept_style(style)
         for name, known in self.learned.items():
             same = [style.info.get(key) is not None and style.info.get(key) == known.info.get(key) for key in TOLD]
             if style.info.get(NAMED) == name or all(same):
                 return known
         if style.kind == NAMED:
             raise OptionError(f"{self.name} knows no style {style.info.get(NAMED)!r}: {self.advice}")
-        return super().adopt(style)
+        return super().accept_style(style)
 
 
 class SharedNetworkStyles(LearnedStyles, Generic[Network]):
@@ -237,14 +237,14 @@ class PaintingTraining(nn.Module):
         method: str,
         network: StagedNetwork,
         loss: PerceptualLoss,
-        painting: Tensor | Targets,
+        painting: Tensor | PaintingMoments,
         info: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.network = nn.ModuleDict({str(info[NAMED]): network})
         self.method, self.info = method, dict(info)
         self._frozen = loss, painting
-        self._targets: Targets | None = None
+        self._targets: PaintingMoments | None = None
 
     @property
     def painter(self) -> StagedNetwork:
@@ -259,7 +259,9 @@ class PaintingTraining(nn.Module):
         """Content, style and smoothness of what is painted; `styles` are not looked at."""
         loss, painting = self._frozen
         if self._targets is None:
-            self._targets = painting if isinstance(painting, Targets) else loss.targets(painting.to(contents.device))
+            self._targets = (
+                painting if isinstance(painting, PaintingMoments) else loss.targets(painting.to(contents.device))
+            )
         return loss.terms(self.painter(contents), contents, self._targets)
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from impasto.errors import OptionError
 from impasto.feedforward.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
-from impasto.feedforward.stages import IMAGE, Flow, Known, MomentsOf, Stage
+from impasto.feedforward.stages import IMAGE, Edge, Known, MomentsOf, Stage
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
@@ -69,7 +69,7 @@ class GeneratedNetworks(OnePass):
         """Encoder and hyper network."""
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self._digest}
 
-    def adopt(self, style: Style) -> Style:
+    def accept_style(self, style: Style) -> Style:
         """Own styles, cards of moments of the same encoder, and whole generated networks."""
         if style.kind == network_kind(self.network.template.shape):
             return style
@@ -77,11 +77,11 @@ class GeneratedNetworks(OnePass):
             if self._adopted is None or self._adopted[0] is not style:
                 self._adopted = style, self._style({layer: recall(style, layer) for layer in LAYERS}, style.info)
             return self._adopted[1]
-        return super().adopt(style)
+        return super().accept_style(style)
 
     def style_stage(self) -> Stage:
         """The moments of each layer."""
-        ways = tuple(Flow(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
+        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
         measures = tuple(MomentsOf(layer, full=False) for layer in LAYERS)
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
 
@@ -94,7 +94,7 @@ class GeneratedNetworks(OnePass):
             vector = vector_of([found[layer] for layer in LAYERS]).to(self.network.unit)
             return Style({HIDDEN: self.network.encode(vector)[0]}, self.style_kind, info)
 
-    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+    def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """One pass from photo and painting."""
         painted: Tensor = self.network(content, read_moments(self.backbone, painting))
         return painted.clamp(0, 1)
@@ -102,7 +102,7 @@ class GeneratedNetworks(OnePass):
     @torch.no_grad()
     def generate(self, style: Style) -> Style:
         """The whole network that is made for `style`, as a style that needs no hyper network; raises OptionError."""
-        style = self.adopt(style)
+        style = self.accept_style(style)
         if HIDDEN not in style:
             return style
         with torch.autocast(self.device.type, enabled=False):

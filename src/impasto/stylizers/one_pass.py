@@ -118,9 +118,9 @@ class OnePass(Stylizer):
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
             found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
             values = {name: value.to(self.dtype) for name, value in found.items()}
-            return Style(values, found.kind, found.info, adopt=self.adopt)
+            return Style(values, found.kind, found.info, convert=self.accept_style)
 
-    def plain(self, content: Tensor, painting: Tensor) -> Tensor:
+    def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
         raise OptionError(f"{self.name} can't be exported as one file; swift, wct, adain, sanet and metanet can")
 

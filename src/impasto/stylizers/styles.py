@@ -31,12 +31,16 @@ MAPS, NETWORK, PLACES = "maps/", "network/", "places/"
 
 
 class Style(dict[str, Tensor]):
-    """All that one method needs to know of a style: named tensors in which the method is linear.
+    """All that one method needs to know of a painting: named tensors in which the method is linear.
 
-    kind: what the numbers are and which network they were measured with, such as ``moments/vgg19-slim/3f2a...``;
-    styles of different kinds don't mix. info: title, artist and the like, for people. others: the same painting in
-    other kinds, so that one card serves several methods; `Stylizer.adopt` takes the one that fits. adopt: the method
-    that made the style, as `Stylizer.adopt`, so that styles of other kinds can be mixed with it; not saved.
+    Args:
+        values: the tensors.
+        kind: what the numbers are and which network measured them, such as ``moments/vgg19-slim/3f2a...``. Styles of
+            different kinds can't be mixed.
+        info: title, artist and the like, for people.
+        others: the same painting in other kinds, so that one card serves several methods.
+        convert: `Stylizer.accept_style` of the method that made the style, so that it can be mixed with styles of other
+            kinds; not saved.
     """
 
     def __init__(
@@ -46,13 +50,15 @@ class Style(dict[str, Tensor]):
         info: Mapping[str, Any] | None = None,
         others: Iterable[Style] = (),
         *,
-        adopt: Callable[[Style], Style] | None = None,
+        convert: Callable[[Style], Style] | None = None,
     ) -> None:
         super().__init__(values)
         self.kind = kind
         self.info: dict[str, Any] = dict(info or {})
         self.others = tuple(others)
-        self.adopt = adopt
+        self.convert = convert
+        self.foreign = False
+        """Whether it came from a file that may hold anything."""
 
     def __repr__(self) -> str:
         """What it is, without its numbers."""
@@ -79,17 +85,17 @@ def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Styl
     if len(styles) == 1:
         return styles[0]
     mixed = _mix_kinds(styles, shares)
-    for adopt in (style.adopt for style in styles):
-        if not mixed and adopt is not None:
+    for convert in (style.convert for style in styles):
+        if not mixed and convert is not None:
             with contextlib.suppress(OptionError):
-                mixed = _mix_kinds([adopt(style) for style in styles], shares)
+                mixed = _mix_kinds([convert(style) for style in styles], shares)
     if not mixed:
         kinds = " and ".join(dict.fromkeys(style.kind for style in styles))
         raise OptionError(
             f"styles of different kinds don't mix: {kinds}; give all of them to model.stylize(photo, ...) instead"
         )
-    maker = next((style.adopt for style in styles if style.adopt), None)
-    return Style(mixed[0], mixed[0].kind, mixed[0].info, mixed[1:], adopt=maker)
+    maker = next((style.convert for style in styles if style.convert), None)
+    return Style(mixed[0], mixed[0].kind, mixed[0].info, mixed[1:], convert=maker)
 
 
 def _mix_kinds(styles: Sequence[Style], shares: Sequence[float]) -> list[Style]:
@@ -288,7 +294,10 @@ def load_style(path: str | Path) -> Style:
         styles = [Style(expand(_part(file, number)), str(kind), info) for number, kind in enumerate(kinds)]
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError, OptionError):
         raise WeightsError(f"{path} is a damaged style card: its tensors don't fit each other") from None
-    return Style(styles[0], styles[0].kind, info, styles[1:])
+    found = Style(styles[0], styles[0].kind, info, styles[1:])
+    for style in (found, *found.others):
+        style.foreign = file.path.parent != BUILT_IN
+    return found
 
 
 def _listed(value: Any) -> list[Any]:

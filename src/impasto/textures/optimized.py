@@ -23,7 +23,16 @@ from impasto.networks.backbones import default_layers
 from impasto.networks.layers import wrap_edges
 from impasto.networks.receptive_field import stride_after
 from impasto.ops.moments import Moments, moments
-from impasto.optimize.descent import OptimizerName, Pixels, Result, Scale, Settings, Targets, coarse_to_fine, noise_like
+from impasto.optimize.descent import (
+    ImageTerms,
+    OptimizerName,
+    Pixels,
+    Result,
+    Scale,
+    Settings,
+    coarse_to_fine,
+    noise_like,
+)
 from impasto.optimize.loss_check import warn_of_losses
 from impasto.optimize.losses import CovarianceLoss, Objective, Term, TotalVariation
 from impasto.optimize.tiled_objective import TiledObjective, choose_tile
@@ -121,7 +130,7 @@ def synthesize(
     canvas = wrap_edges(copy.deepcopy(network)) if tileable else network
     assert isinstance(canvas, Backbone)
 
-    def objective_at(scale: Scale, _: Tensor) -> Targets:
+    def objective_at(scale: Scale, _: Tensor) -> ImageTerms:
         objective = looks[scale].objective(canvas, options, shares, tileable)
         size, room = (scale.height, scale.width), backwards_room(network.mean.device)
         tile = None if tileable else choose_tile(network, layers, size, room)
