@@ -346,7 +346,7 @@ def test_stages_share_one_count_and_each_has_its_size() -> None:
 
     asked: list[Scale] = []
 
-    def objective_at(scale: Scale) -> Slope:
+    def objective_at(scale: Scale, image: Tensor) -> Slope:
         asked.append(scale)
         return Slope()
 
@@ -374,7 +374,7 @@ def test_each_stage_starts_from_the_enlarged_result_before_it() -> None:
     coarse_to_fine(
         stages((2, 2)),
         start,
-        lambda scale: Watched(torch.rand(1, 3, scale.height, scale.width)),
+        lambda scale, image: Watched(torch.rand(1, 3, scale.height, scale.width)),
         on_step=lambda step: last.append(step.image()),
     )
     assert torch.equal(first[0], resize(start, 4, 6))
@@ -382,7 +382,7 @@ def test_each_stage_starts_from_the_enlarged_result_before_it() -> None:
 
 
 def test_an_interrupted_stage_ends_the_run_at_the_last_size() -> None:
-    result = coarse_to_fine(stages(), grey(), lambda scale: Slope(), on_step=interrupt_at(2))
+    result = coarse_to_fine(stages(), grey(), lambda scale, image: Slope(), on_step=interrupt_at(2))
     assert result.interrupted
     assert len(result.losses) == 2
     assert result.image.shape == (1, 3, 16, 24)
@@ -396,5 +396,5 @@ def test_the_parameter_is_the_one_asked_for() -> None:
         made.append(Pixels(image, mean=MEAN, std=STD))
         return made[-1]
 
-    coarse_to_fine(stages(), grey(), lambda scale: Slope(), parameter_of)
+    coarse_to_fine(stages(), grey(), lambda scale, image: Slope(), parameter_of)
     assert [tuple(parameter().shape[2:]) for parameter in made] == [(4, 6), (8, 12), (16, 24)]

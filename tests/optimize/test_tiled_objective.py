@@ -107,7 +107,7 @@ def test_gatys_in_tiles_is_gatys(pictures: tuple[Tensor, Tensor], monkeypatch: p
         found[room] = model.transfer(pictures[0], style, strength=0.7)
         assert model.cut == tile
     whole, cut = found.values()
-    assert (whole - pictures[0]).abs().max() > 0.01
+    assert (whole - pictures[0]).abs().max() > 2e-3
     assert (cut - whole).abs().max() <= 1e-4
 
 
