@@ -37,6 +37,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "gram_form": ("johnson",),
     "tv_form": ("l3",),
     "normalised_pixels": ("perhaps",),
+    "parameters": ("bands",),
     "clamp": (2,),
     "optimizer": ("sgd",),
     "learning_rate": (0, -1, math.inf),
@@ -69,6 +70,12 @@ def test_a_wrong_value_is_refused_by_its_name(name: str, value: object) -> None:
 
 def test_no_option_is_left_unvalidated() -> None:
     assert set(WRONG) == set(GatysOptions.model_fields)
+
+
+def test_a_pyramid_has_no_pixels_to_clamp_or_normalise() -> None:
+    for name in ("clamp", "normalised_pixels"):
+        with pytest.raises(OptionError, match="need --parameters pixels"):
+            load("gatys", parameters="pyramid", **{name: True})
 
 
 def test_all_weights_0_is_refused(picture: Tensor) -> None:
@@ -177,6 +184,7 @@ def test_weight_on_total_variation_lowers_it(picture: Tensor, form: str) -> None
         {"pooling": "average"},
         {"normalised_pixels": True},
         {"clamp": True},
+        {"parameters": "pyramid"},
         {"optimizer": "adam", "learning_rate": 0.02},
         {"average": 0.5},
         {"style_scale": 0.5},
