@@ -168,7 +168,7 @@ def test_styles_are_asked_for_by_name(picture: Tensor) -> None:
     model = impasto.load("adain")
     named = model.stylize(picture, "starry-night")
     assert torch.equal(named, model.stylize(picture, impasto.load_style("starry-night")))
-    with pytest.raises(impasto.ImpastoError, match="did you mean 'starry-night'"):
+    with pytest.raises(impasto.ImpastoError, match="did you mean starry-night"):
         model.stylize(picture, "stary-night")
     learned = tiny("johnson")
     assert isinstance(learned, LearnedStyles)

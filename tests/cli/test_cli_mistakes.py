@@ -125,7 +125,7 @@ def test_an_unwritable_folder_is_told_before_the_work(shell: Shell) -> None:
 
 def test_force_overwrites(shell: Shell) -> None:
     Path("photo-sea.png").write_bytes(b"old")
-    assert shell.stylize("photo.png", "sea.png").code == 2
+    assert shell.stylize("photo.png", "sea.png", "-o", "photo-sea.png").code == 2
     assert shell.stylize("photo.png", "sea.png", "--force").good().out == "photo-sea.png\n"
     assert read_image("photo-sea.png").shape == (1, 3, 36, 48)
 

@@ -116,7 +116,7 @@ def test_a_rehearsal_writes_nothing(shell: Shell) -> None:
         (("sea.png", "--size", "50x32", "--tileable", *QUICK), "multiples of 16, not 50x32: take --size 48x32"),
         (("sea.png", "--style-weights", "1,x"), "--style-weights takes numbers"),
         (("sea.png", "--style-weights", "1,2"), "1 styles need 1 weights"),
-        (("sea.png", "--stepps", "1"), "no option --stepps; did you mean --steps"),
+        (("sea.png", "--stepps", "1"), "no option --stepps (did you mean --steps"),
         (("oil", "--weights", "sea.png"), "no readable safetensors file"),
         (("oil", "--weights", "slim.safetensors"), "holds no texture generator"),
         (("sea.png", "-o", "photo.png", *QUICK), "photo.png exists already"),

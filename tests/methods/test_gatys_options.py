@@ -15,9 +15,10 @@ from impasto.errors import ImageError, OptionError
 from impasto.images.files import write_image
 from impasto.images.tensors import resize
 from impasto.methods import load
-from impasto.methods.gatys import STYLE_LAYERS, Gatys, GatysOptions, StyleLoss
+from impasto.methods.gatys import Gatys, GatysOptions, StyleLoss
 from impasto.ops.moments import moments
 from impasto.optimize.losses import ContentForm, GramForm, TotalVariation, VariationForm
+from impasto.stylizers.published_recipes import STYLE_LAYERS
 from impasto.stylizers.styles import recall
 from tiny import painting, random_slim, random_vgg, tiny_gatys
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from impasto.networks.layers import Conv, MaxPool, StepDecoder, double, run_in_full, wrap_edges
 from impasto.networks.vgg19_slim import slim_backbone
 from impasto.ops import cpu_kernels
+from impasto.ops.channel_sums import sum_channels
 from impasto.ops.cpu_kernels import (
     add_scaled,
     convolve,
@@ -18,7 +19,6 @@ from impasto.ops.cpu_kernels import (
     halve,
     pad_edges,
     scale_channels,
-    sum_channels,
 )
 
 DTYPES = [torch.float32, torch.bfloat16]

@@ -50,6 +50,8 @@ export class App {
   message = "";
   error = "";
   job: server.Job | null = null;
+  /** Done when the area that was brushed last is known. */
+  brushed: Promise<void> = Promise.resolve();
   private began = 0;
   private wanted = false;
   private busy = false;
@@ -256,6 +258,7 @@ export class App {
   /** The file of the chosen picture at full size. */
   async export(photo: store.PhotoRecord, type: string): Promise<Blob> {
     this.note("saving");
+    await this.brushed;
     const picture = photo.id === this.choice.photo && !this.stale ? (this.view?.picture ?? null) : null;
     const large = this.choice.longer === null && photo.width * photo.height > SERVER_FROM;
     let found: Blob | null = null;

@@ -23,7 +23,7 @@ from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers, load_backbone
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments
-from impasto.optimize.descent import ImageTerms, OptimizerName, Pixels, Scale, Settings, coarse_to_fine
+from impasto.optimize.descent import ImageParameter, ImageTerms, OptimizerName, Pixels, Scale, Settings, coarse_to_fine
 from impasto.optimize.loss_check import warn_of_losses
 from impasto.optimize.losses import (
     ContentForm,
@@ -39,13 +39,14 @@ from impasto.optimize.losses import (
     VariationForm,
     WassersteinLoss,
 )
+from impasto.optimize.pyramids import LaplacianPyramid
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
 from impasto.options import Options
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.base import Stylizer
+from impasto.stylizers.published_recipes import PRESETS
 from impasto.stylizers.styles import Style, measure, moments_kind, recall
 
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 HISTORY = 20
 StyleLoss = Literal["covariance", "gram", "moments", "wasserstein"]
 
@@ -71,6 +72,10 @@ class GatysOptions(Options):
     gram_form: GramForm = Field("relative", description="divisor of Gram matrices, for --style-loss gram")
     tv_form: VariationForm = Field("l2-mean", description="which total variation")
     normalised_pixels: bool = Field(False, description="optimise and smooth in the backbone's normalised pixels")
+    parameters: Literal["pyramid", "pixels"] = Field(
+        "pixels",
+        description="what is optimised: pixels, or a Laplacian pyramid with a grey finest band, without fringes",
+    )
     clamp: bool = Field(False, description="keep pixels within [0, 1] at every step, not only at the end")
     optimizer: OptimizerName = Field("lbfgs", description="lbfgs, adam or gd (plain gradient descent)")
     learning_rate: float = Field(1.0, gt=0, description="step size")
@@ -105,97 +110,11 @@ class GatysOptions(Options):
     def _fitting_weights(self) -> GatysOptions:
         if self.style_layer_weights and self.style_layers and len(self.style_layer_weights) != len(self.style_layers):
             raise ValueError(f"{len(self.style_layers)} style layers need as many style layer weights")
+        if self.parameters == "pyramid" and (self.clamp or self.normalised_pixels):
+            raise ValueError("clamp and normalised-pixels need --parameters pixels")
         if any(weight < 0 for weight in self.style_layer_weights):
             raise ValueError("style layer weights are at least 0")
         return self
-
-
-CAFFE = 57.4
-"""How many times larger an image is in Keras' and Caffe's scale, 0 to 255, than in torchvision's, in deviations."""
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "gatys": {
-        "backbone": "vgg19",
-        "pooling": "average",
-        "content_layers": ("relu4_2",),
-        "content_form": "half-sum",
-        "style_layer_weights": (0.2,) * 5,
-        "style_loss": "gram",
-        "gram_form": "gatys",
-        "content_weight": 1e-4,
-        "style_weight": 1.0,
-        "start": "noise",
-        "tv_weight": 0.0,
-        "octaves": 0,
-        "steps": 500,
-    },
-    "d2l": {
-        "backbone": "vgg19",
-        "pooling": "max",
-        "content_layers": ("relu4_4",),
-        "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "conv5_1"),
-        "style_layer_weights": (1.0,) * 5,
-        "content_form": "mean",
-        "style_loss": "gram",
-        "gram_form": "neural-style",
-        "content_weight": 1.0,
-        "style_weight": 1e4,
-        "tv_weight": 10.0,
-        "tv_form": "l1-mean",
-        "normalised_pixels": True,
-        "optimizer": "adam",
-        "learning_rate": 0.3,
-        "decay": 0.8,
-        "decay_every": 50,
-        "beta2": 0.999,
-        "octaves": 0,
-        "steps": 500,
-        "size": "450x300",
-    },
-    "beginners": {
-        "backbone": "vgg16",
-        "pooling": "max",
-        "content_layers": ("relu4_2",),
-        "style_layers": STYLE_LAYERS[:4],
-        "content_form": "half-sum",
-        "style_layer_weights": (0.25,) * 4,
-        "style_loss": "gram",
-        "gram_form": "magenta",
-        "content_weight": CAFFE**2,
-        "style_weight": 150 * CAFFE**4,
-        "tv_weight": 30.0,
-        "tv_form": "l1-sum",
-        "optimizer": "adam",
-        "learning_rate": 0.002,
-        "beta1": 0.99,
-        "beta2": 0.999,
-        "epsilon": 0.1,
-        "start_noise": 0.3,
-        "start_shift": -0.3,
-        "octaves": 0,
-        "steps": 1000,
-        "size": "256x256",
-    },
-    "vgg16-bn": {
-        "backbone": "vgg16_bn",
-        "pooling": "max",
-        "content_layers": ("relu1_2", "relu2_2", "relu3_3"),
-        "style_layers": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
-        "content_form": "mean",
-        "style_layer_weights": (0.2,) * 5,
-        "style_loss": "gram",
-        "gram_form": "neural-style",
-        "content_weight": 1.0,
-        "style_weight": 1e3,
-        "optimizer": "lbfgs",
-        "start": "blurred-noise",
-        "tv_weight": 0.0,
-        "octaves": 0,
-        "steps": 500,
-        "size": "400",
-    },
-}
 
 
 class Gatys(Stylizer):
@@ -346,7 +265,9 @@ class Gatys(Stylizer):
         """How many steps L-BFGS remembers: fewer beyond 4 megapixels, where each takes 24 bytes a pixel."""
         return max(3, min(HISTORY, HISTORY * 4_000_000 // pixels))
 
-    def _parameter(self, image: Tensor) -> Pixels:
+    def _parameter(self, image: Tensor) -> ImageParameter:
+        if self.options.parameters == "pyramid":
+            return LaplacianPyramid(image)
         if self.options.normalised_pixels:
             return Pixels(image, mean=self.backbone.mean, std=self.backbone.std, clamp=self.options.clamp)
         return Pixels(image, clamp=self.options.clamp)

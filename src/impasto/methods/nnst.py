@@ -44,6 +44,7 @@ from impasto.stylizers.painting_places import (
     places_kind,
     recall_layer,
     recall_places,
+    sum_moments,
 )
 from impasto.stylizers.place_cards import restore, with_moments
 from impasto.stylizers.styles import Style, measure, moments_kind, recall
@@ -53,12 +54,9 @@ VGG16_LAYERS = (
     *("relu3_2", "relu3_3", "relu4_1", "relu4_2", "relu4_3"),
 )
 SLIM_COLUMNS = ("relu1_2", "relu2_2", "relu3_1", "relu3_3", "relu4_1", "relu4_3")
-GUARD_SIDE = 32
-COARSE_DETAIL = 3
-"""How many of the finest bands of the coarsest size begin empty."""
-
-START_NOISE = 0.02
-"""Deviation of the noise with which a picture begins: flat areas are not all alike, and seeds give other pictures."""
+COARSE_DETAIL, START_NOISE = 3, 0.02
+"""How many of the finest bands of the coarsest size begin empty, and the deviation of the noise that is added: so flat
+areas are not all alike, and seeds give other pictures."""
 
 
 class NNSTOptions(Options):
@@ -66,7 +64,9 @@ class NNSTOptions(Options):
 
     backbone: str = Field(SLIM, description="network whose features are compared; vgg16 is the paper's")
     backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
-    pooling: Literal["max", "average"] = Field("max", description="the backbone's pooling")
+    pooling: Literal["auto", "max", "average"] = Field(
+        "auto", description="the backbone's pooling; auto: average in vgg19-slim, max elsewhere"
+    )
     layers: tuple[str, ...] = Field((), description="layers of the hypercolumns; empty: the backbone's")
     last_layers: tuple[str, ...] = Field((), description="layers of the last pass; empty: the backbone's")
     layer_balance: Literal["deviation", "channels"] = Field(
@@ -74,11 +74,11 @@ class NNSTOptions(Options):
     )
     octaves: int = Field(3, ge=0, le=7, description="how many coarser sizes, each half the next, come first")
     least_side: int = Field(32, ge=16, le=4096, description="no coarser size has a shorter side below this")
-    coarse_steps: int = Field(80, ge=1, le=100_000, description="steps at each coarser size")
-    steps: int = Field(25, ge=0, le=100_000, description="steps at the working size")
-    last_steps: int = Field(15, ge=0, le=100_000, description="steps of the last pass, which matches layer by layer")
+    coarse_steps: int = Field(75, ge=1, le=100_000, description="steps at each coarser size")
+    steps: int = Field(20, ge=0, le=100_000, description="steps at the working size")
+    last_steps: int = Field(16, ge=0, le=100_000, description="steps of the last pass, which matches layer by layer")
     optimizer: OptimizerName = Field("adam", description="adam, lbfgs or gd (plain gradient descent)")
-    learning_rate: float = Field(0.004, gt=0, description="step size")
+    learning_rate: float = Field(0.01, gt=0, description="step size")
     alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
     candidates: int = Field(4096, ge=16, le=65_536, description="places of the painting to choose from, at each size")
     rotations: int = Field(0, ge=0, le=3, description="quarter turns of the painting whose places are candidates, too")
@@ -153,10 +153,12 @@ class NNST(Stylizer):
         backbone: Backbone | None = None,
     ) -> None:
         content, style = default_layers(options.backbone)
-        own = {
+        own: dict[str, Any] = {
             "layers": options.layers or (SLIM_COLUMNS if options.backbone.startswith(SLIM) else style[:4]),
             "last_layers": options.last_layers or style[:4],
         }
+        if options.pooling == "auto":
+            own["pooling"] = "average" if options.backbone.startswith(SLIM) else "max"
         options = NNSTOptions.parse({**options.model_dump(), **own}, self.name)
         super().__init__(options, device=device, preset=preset)
         self.options = options
@@ -302,8 +304,8 @@ class _Work:
     def objective(self, stage: Pass, image: Tensor, *, first: bool) -> FittingObjective:
         """What is minimised in `stage`, which begins with `image`; first: nothing was painted before it."""
         photo = resize(self.content, stage.height, stage.width)
-        size, network = (stage.height, stage.width), self.network
-        layers = {COLUMNS, *self.model.style_layers}
+        size = stage.height, stage.width
+        network, layers = self.model.ways
         tile = choose_tile(network, layers, size, self.model._room)
         terms = (
             [*self._last(size), *self._matched(stage, photo, image, tile, first=first)]
@@ -319,23 +321,27 @@ class _Work:
         return FittingObjective(Objective(network, terms), network, size, tile)
 
     def _matched(self, stage: Pass, photo: Tensor, image: Tensor, tile: int | None, *, first: bool) -> list[Term]:
+        kept = 1 - self.strength
+        if stage.last and not kept:
+            return []
         options, places = self.options, recall_places(self.mixture, stage.octave)
         self._check(places)
         scale = self._scale(places)
         mixed = 0.0 if first and self.model.start_from is None else 1 - options.alpha
         index = self._match(photo, image, mixed, places, scale, tile)
-        kept = 1 - self.strength
         shared = look(self.network, photo, (COLUMNS, COLORS), (), tile=tile)[0] if kept else {}
         mask = self._mask_at(photo.shape, STRIDE)
-        ones = scale.new_ones(3)
         weight = kept if stage.last else 1.0
         columns = MatchedLoss(
             places.columns, index, scale, options.match_form, photo=shared.get(COLUMNS), kept=kept, mask=mask
         )
-        colors = MatchedLoss(places.colors, index, ones, "relative", photo=shared.get(COLORS), kept=kept, mask=mask)
+        colors = MatchedLoss(
+            places.colors, index, scale.new_ones(3), "relative", photo=shared.get(COLORS), kept=kept, mask=mask
+        )
         return [
             Term("match", COLUMNS, columns, options.match_weight * weight),
-            Term("colors", COLORS, colors, options.color_weight),
+            # Colours of 4x4 pixels would leave steps at edges, which the last pass smooths.
+            Term("colors", COLORS, colors, options.color_weight * weight),
         ]
 
     def _check(self, places: Places) -> None:
@@ -351,23 +357,20 @@ class _Work:
         self, photo: Tensor, image: Tensor, mixed: float, places: Places, scale: Tensor, tile: int | None
     ) -> Tensor:
         """Which place of the paintings each place of the picture is to look like, (H / 4, W / 4)."""
-        columns = self._seen(photo, tile)
+        columns = look(self.network, photo, (COLUMNS,), (), tile=tile)[0][COLUMNS]
         if mixed:
-            columns = torch.lerp(columns, self._seen(image, tile), mixed)
+            so_far = look(self.network, image, (COLUMNS,), (), tile=tile)[0][COLUMNS]
+            columns = torch.lerp(columns, so_far, mixed)
         queries = rows_of(columns) * scale
         weights = self._mask_at(photo.shape, STRIDE)
         center = queries.mean(0) if weights is None else (queries * weights.flatten()[:, None]).sum(0) / weights.sum()
         index = choose(directions(queries, center), places, scale, self.options.spread)
         return index.view(columns.shape[-2:])
 
-    def _seen(self, image: Tensor, tile: int | None) -> Tensor:
-        return look(self.network, image, (COLUMNS,), (), tile=tile)[0][COLUMNS]
-
     def _last(self, size: tuple[int, int]) -> list[Term]:
-        layers = self.options.last_layers
-        weight = self.options.last_weight * self.strength / len(layers)
+        weight = self.options.last_weight * self.strength / len(self.options.last_layers)
         terms = []
-        for layer in layers:
+        for layer in self.options.last_layers:
             stride = stride_after(self.network.path(layer))
             own = size[0] // stride, size[1] // stride
             mask = self._mask_at((1, 1, *size), stride)
@@ -396,21 +399,12 @@ class _Work:
         layer = self.model.content_layer
         with torch.no_grad():
             target = self.network(photo, {layer})[layer]
-        return [Term("content", layer, SelfSimilarityLoss(target, GUARD_SIDE), self.options.content_weight)]
+        return [Term("content", layer, SelfSimilarityLoss(target), self.options.content_weight)]
 
     def _mask_at(self, shape: Sequence[int], stride: int) -> Tensor | None:
         return fit_mask(self.mask, torch.empty(1, 0, shape[-2] // stride, shape[-1] // stride))
 
     def recolored(self, image: Tensor) -> Tensor:
         """`image` with large areas in the photo's arrangement of the paintings' colours."""
-        places = recall_places(self.mixture, 0)
-        found = match_low_frequencies(image, self.content, places.colors)
+        found = match_low_frequencies(image, self.content, recall_places(self.mixture, 0).colors)
         return torch.lerp(image, found, self.strength)
-
-
-def sum_moments(found: Sequence[Moments], mixture: Sequence[tuple[float, Style]]) -> Moments:
-    """The moments of a mixture."""
-    total = found[0] * mixture[0][0]
-    for one, (share, _) in zip(found[1:], mixture[1:], strict=True):
-        total = total + one * share
-    return total

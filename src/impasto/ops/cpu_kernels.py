@@ -21,9 +21,6 @@ HALF = (torch.float16, torch.bfloat16)
 LARGE = 1 << 20
 """Numbers from which on a padded map is quicker made by hand."""
 
-COLUMNS, ROWS = 256, 4096
-"""Numbers side by side in which channels-last maps are summed, and rows of them whose sums are kept in float32."""
-
 ENOUGH = 1 << 20
 """Numbers from which on a map is convolved before it is doubled."""
 
@@ -62,7 +59,7 @@ def _traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
-def _is_free(*tensors: Tensor | None) -> bool:
+def is_free(*tensors: Tensor | None) -> bool:
     """Whether the `tensors` lie in a CPU's memory, no gradient is asked for and nobody writes down what is done."""
     if not KERNELS.special or _traced() or any(x is not None and x.device.type != "cpu" for x in tensors):
         return False
@@ -81,7 +78,7 @@ def pad_edges(x: Tensor, edge: Sequence[int], mode: str) -> Tensor:
         padded: Tensor = _Wrap.apply(x, edge[0])
         return padded
     even = len(set(edge)) == 1
-    if even and x.numel() >= LARGE and _last(x) and min(x.shape[-2:]) > edge[0] and _is_free(x):
+    if even and x.numel() >= LARGE and _last(x) and min(x.shape[-2:]) > edge[0] and is_free(x):
         return _pad_by_hand(x, edge[0], mirror=mode == "reflect")
     with torch.autocast(device_of(x), enabled=False):  # which would pad in float32
         return F.pad(x, tuple(edge), mode=mode)
@@ -161,7 +158,7 @@ def convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride:
     kind = _kind_of(x)
     pixels = x.shape[1] <= PLANES and _last(weight)
     large = x.numel() > SMALL and weight.shape[-1] > 1 and (_last(x) or pixels)
-    if kind is not None and large and _is_free(x, weight, bias):
+    if kind is not None and large and is_free(x, weight, bias):
         x, weight = in_last(x.to(kind)), weight.to(kind)
         bias = None if bias is None else bias.to(kind)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -214,7 +211,7 @@ def _neighbours(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence
     """
     outputs, channels, _, across = weight.shape
     width, wide = x.shape[-1] - across + 1, across >= WIDE
-    if outputs > (SOME if wide else FEW) or across == 1 or tuple(stride) != (1, 1) or not _is_free(x, weight, bias):
+    if outputs > (SOME if wide else FEW) or across == 1 or tuple(stride) != (1, 1) or not is_free(x, weight, bias):
         return 1
     kind = _kind_of(x)
     half = kind in HALF
@@ -265,7 +262,7 @@ def convolve_doubled(
     The four neighbours that come of a pixel are made at once, by a convolution over `x` itself: no large map but the
     outcome. mode: of the edge, as `pad_edges` takes it; what is doubled mirrors as it repeats. None: not here.
     """
-    if x.numel() < ENOUGH or tuple(weight.shape[-2:]) != (3, 3) or not _is_free(x, weight, bias):
+    if x.numel() < ENOUGH or tuple(weight.shape[-2:]) != (3, 3) or not is_free(x, weight, bias):
         return None
     spread = weight.new_tensor([[[1.0, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
     four = torch.einsum("ayi,bxj,ocij->abocyx", spread, spread, weight)
@@ -324,7 +321,7 @@ def add_scaled(x: Tensor, other: Tensor, scale: Tensor) -> Tensor:
     """
     other, scale = other.to(x.dtype), scale.to(x.dtype)
     alone = len(scale) == 1 and x.shape == other.shape and _last(x) and _last(other)
-    if alone and _kind_of(x) == x.dtype and _is_free(x, other, scale):
+    if alone and _kind_of(x) == x.dtype and is_free(x, other, scale):
         kernel, channels = scale[0, :, None, None, None], x.shape[1]
         return torch.ops.mkldnn._convolution_pointwise_.binary(  # type: ignore[no-any-return]
             x, other, kernel, None, [0, 0], [1, 1], [1, 1], channels, "add", 1.0, None, [], None
@@ -341,7 +338,7 @@ def mix_channels(x: Tensor, matrix: Tensor, mean: Tensor, target: Tensor) -> Ten
     with torch.autocast(device_of(x), enabled=False):
         if x.dtype not in HALF:
             return F.conv2d(x, kernel[:, :, None, None], (target - matrix @ mean).to(x.dtype))
-        if _kind_of(x) == x.dtype and _last(x) and _is_free(x, kernel):
+        if _kind_of(x) == x.dtype and _last(x) and is_free(x, kernel):
             shift = (target - kernel.to(mean.dtype) @ mean).float()
             y: Tensor = torch.ops.mkldnn._convolution_pointwise(
                 x, kernel[:, :, None, None], shift, [0, 0], [1, 1], [1, 1], 1, "none", [], ""
@@ -355,7 +352,7 @@ def mix_channels(x: Tensor, matrix: Tensor, mean: Tensor, target: Tensor) -> Ten
 def _scale_in_one_pass(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor | None:
     """`scale_channels` where that is quicker so; None: elsewhere. torch's own such convolution is slow in float32."""
     half = x.dtype in HALF
-    if x.device.type == "cpu" and (half or relu) and _kind_of(x) == x.dtype and _last(x) and _is_free(x, scale, shift):
+    if x.device.type == "cpu" and (half or relu) and _kind_of(x) == x.dtype and _last(x) and is_free(x, scale, shift):
         kernel, channels = scale[0, :, None, None, None], x.shape[1]
         name = "relu" if relu else "none"
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -375,37 +372,7 @@ def _scale_in_one_pass(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> T
 def halve(x: Tensor) -> Tensor:
     """``max_pool2d(x, 2)``, (B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
     height, width = x.shape[-2] // 2 * 2, x.shape[-1] // 2 * 2
-    if not (height and width and _is_free(x)):
+    if not (height and width and is_free(x)):
         return F.max_pool2d(x, 2)
     rows = torch.maximum(x[..., 0:height:2, :width], x[..., 1:height:2, :width])
     return torch.maximum(rows[..., 0::2], rows[..., 1::2])
-
-
-# --- sums
-
-
-def sum_channels(x: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Sums of every channel of (1, C, H, W) and of its squares, both (1, C), float64; None: not here.
-
-    As many positions as fill `COLUMNS` are read side by side, each `ROWS` rows in float32 around their own means.
-    """
-    channels = x.shape[1]
-    last = channels == 1 or x.stride(1) == 1  # a part of a channels-last map is none itself
-    if not (last and len(x) == 1 and x.numel() and x.dtype in (torch.float32, torch.bfloat16) and _is_free(x)):
-        return None
-    together = max(1, COLUMNS // channels)
-    positions = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    even = len(positions) // together * together
-    parts = [(rows, together) for rows in torch.split(positions[:even].reshape(-1, together * channels), ROWS)]
-    parts += [(positions[even:], 1)]
-    total = torch.stack([_sum_rows(rows, width) for rows, width in parts if len(rows)]).sum(0)
-    return total[:1], total[1:]
-
-
-def _sum_rows(rows: Tensor, width: int) -> Tensor:
-    """Sums of (N, width x C) and of its squares over all but the channels, (2, C), float64."""
-    unused = torch.zeros(rows.shape[1])  # of float32: so that the answer is, too
-    found = torch.stack(torch.batch_norm_update_stats(rows, unused, unused, 0.0)).double()
-    mean, variance = found
-    variance.addcmul_(mean, mean)
-    return len(rows) * found.view(2, width, -1).sum(1)

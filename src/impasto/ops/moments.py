@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.ops.cpu_kernels import HALF, sum_channels
+from impasto.ops.channel_sums import sum_channels
+from impasto.ops.cpu_kernels import HALF
 
 NARROW = 64
 LEAST_VARIANCE, LEAST_COVARIANCE = 0.05, 0.02

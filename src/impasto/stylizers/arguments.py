@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TypedDict
 import numpy as np
 from torch import Tensor
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.images.exchange import AnyPicture, Image, take_mask, take_painting
 from impasto.images.tensors import parse_size
 from impasto.progress import OnStep
@@ -55,9 +54,8 @@ def take_style(value: AnyStyle, number: int, learned: Sequence[str] = ()) -> Ten
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=2)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the built-in ones are: {', '.join(known)}"
-    return f"there is no style {name!r}, neither a file nor built in; {hint}"
+    near = nearest(name, known)
+    return f"there is no style {name!r}{near}, neither a file nor built in; the built-in ones are: {', '.join(known)}"
 
 
 def take_masks(value: Sequence[AnyPicture] | AnyPicture) -> list[Tensor]:

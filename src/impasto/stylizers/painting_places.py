@@ -14,6 +14,7 @@ from torch import Tensor
 from impasto.errors import OptionError
 from impasto.images.tensors import resize
 from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
+from impasto.ops.moments import Moments
 from impasto.optimize.nearest import directions, nearest, spread
 from impasto.optimize.tiled_objective import Tiles, choose_tile
 from impasto.stylizers.styles import PLACES, Style, moments_kind, parts
@@ -204,3 +205,11 @@ def share_out(scores: Tensor, shares: Tensor, rounds: int = 64) -> Tensor:
         taken = torch.bincount((scores + bonus).argmax(1), minlength=len(shares)).to(shares) / len(scores)
         bonus = bonus + (shares - taken) * 0.5 / (1 + number / 8)
     return (scores + bonus).argmax(1)
+
+
+def sum_moments(found: Sequence[Moments], mixture: Sequence[tuple[float, Style]]) -> Moments:
+    """The moments of a mixture."""
+    total = found[0] * mixture[0][0]
+    for one, (share, _) in zip(found[1:], mixture[1:], strict=True):
+        total = total + one * share
+    return total

@@ -115,7 +115,7 @@ class Brush {
     });
     this.canvas.addEventListener("pointerdown", (event) => this.press(event));
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
-    for (const end of ["pointerup", "pointercancel"] as const) this.canvas.addEventListener(end, () => void this.release());
+    for (const end of ["pointerup", "pointercancel"] as const) this.canvas.addEventListener(end, () => this.release());
   }
 
   /** Take up the area of another photo. */
@@ -189,16 +189,20 @@ class Brush {
     this.redraw();
   }
 
-  /** Keep what was brushed, as white on black. */
-  private async release(): Promise<void> {
+  private release(): void {
     if (this.last === null || this.mask === null) return;
     this.last = null;
+    this.app.brushed = this.keep(this.mask);
+  }
+
+  /** Keep what was brushed, as white on black. */
+  private async keep(mask: HTMLCanvasElement): Promise<void> {
     const flat = document.createElement("canvas");
-    flat.width = this.mask.width;
-    flat.height = this.mask.height;
+    flat.width = mask.width;
+    flat.height = mask.height;
     const context = flat.getContext("2d")!;
     context.fillRect(0, 0, flat.width, flat.height);
-    context.drawImage(this.mask, 0, 0);
+    context.drawImage(mask, 0, 0);
     const blob = await new Promise<Blob | null>((resolve) => flat.toBlob(resolve, "image/png"));
     if (blob) await this.app.setMask(blob);
   }
