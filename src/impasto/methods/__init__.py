@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -13,8 +14,11 @@ import torch
 from impasto.errors import OptionError, nearest
 from impasto.stylizers.base import Stylizer
 from impasto.training.loop import Training
+from impasto.weights import manifest
 
 DEFAULT_METHOD = "swift"
+TRAINED_METHOD = "johnson"
+"""The method with networks trained for single built-in styles, whose pictures look more painted than the default's."""
 
 
 def list_methods() -> list[str]:
@@ -33,6 +37,17 @@ def find_method(name: str | None = None) -> type[Stylizer]:
         if issubclass(found, Stylizer) and found.__module__ == module.__name__:
             return found
     raise OptionError(f"impasto/methods/{name}.py defines no Stylizer")
+
+
+def method_for(styles: Iterable[str | None]) -> str:
+    """Return the method that paints these styles if none is named.
+
+    styles: names of built-in styles, None for any other painting. If there is a network trained for each of them, its
+    method; else the default one.
+    """
+    trained = manifest().get(TRAINED_METHOD, {}).get("styles", [])
+    names = list(styles)
+    return TRAINED_METHOD if names and all(name in trained for name in names) else DEFAULT_METHOD
 
 
 def find_training(name: str) -> Training | None:

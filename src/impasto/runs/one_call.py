@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from impasto.images.exchange import AnyPicture, Image, Location, take_photo
-from impasto.methods import load
+from impasto.methods import load, method_for
 from impasto.runs.painting import pick_device
 from impasto.stylizers.arguments import AnyStyle, HowToPaint, take_size
 
@@ -38,7 +38,7 @@ def stylize(
     Args:
         content: the photo.
         styles: paintings, style cards, or names of built-in styles.
-        method: one of `list_methods`; None: the default one.
+        method: one of `list_methods`; None: johnson for built-in styles that it has a network for, else swift.
         preset, runtime: as for `load`.
         device: "auto" is the fastest there is.
         options: the keyword arguments of `Stylizer.stylize`, such as size or strength, and options of the method.
@@ -49,6 +49,8 @@ def stylize(
     """
     how: Any = {name: options.pop(name) for name in HowToPaint.__annotations__ if name in options}
     place = pick_device(device, runtime) if isinstance(device, str) else device
+    if method is None and not options and preset == "default" and runtime == "torch":
+        method = method_for(style if isinstance(style, str) else None for style in styles)
     model = load(method, preset=preset, device=place, runtime=runtime, **options)
     photo: Any = take_photo(content)
     height, width = photo.size
