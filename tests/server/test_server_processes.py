@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -44,6 +45,14 @@ def end(job: Job) -> Job:
 
 def say(queue: JobQueue, text: str = "here") -> Job:
     return end(queue.submit(Task({"type": "say", "text": text}, (b"a", b"", b"b" * 1_000_000))))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is a fork server")
+@pytest.mark.parametrize(("length", "way"), [(75, "forkserver"), (76, "spawn")])
+def test_a_fork_server_needs_a_short_folder(length: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/".ljust(length, "x"))
+    monkeypatch.setattr(wire.forkserver, "ensure_running", lambda: None)
+    assert wire.process_context().get_start_method() == way
 
 
 def test_files_and_facts_cross_both_ways(queue: JobQueue) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -12,14 +14,17 @@ from typing import Any
 
 MOST_BYTES = 2**31 - 1
 MOST_BLOBS = 1000
+LONGEST_FOLDER = 75
+"""Bytes of the path of the folder for temporary files, beside which a fork server's socket still has a valid name."""
 
 
 def process_context() -> Any:
     """How worker processes are started: on Linux as forks of a process that has loaded all they need, in no time.
 
-    Called early, that process loads while this one does.
+    Called early, that process loads while this one does. Elsewhere, and where the path of the folder for temporary
+    files is too long for a socket in it, each starts anew.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["impasto.server.tasks"])
