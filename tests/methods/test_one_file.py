@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from impasto.feedforward.stages import IMAGE, RESULT, Flow, MomentsOf, Stage
+from impasto.feedforward.stages import IMAGE, RESULT, Edge, MomentsOf, Stage
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.layers import Conv
 from impasto.stylizers.one_pass import OnePass, OnePassOptions
@@ -63,7 +63,7 @@ class Tint(OnePass):
         return {self.name: self.digest}
 
     def style_stage(self):
-        return Stage((Flow(IMAGE, "colours"),), lambda work: {"colours": work.maps[IMAGE]}, (MomentsOf("colours"),))
+        return Stage((Edge(IMAGE, "colours"),), lambda work: {"colours": work.maps[IMAGE]}, (MomentsOf("colours"),))
 
     def style_of(self, known):
         found = known["colours"]
@@ -77,8 +77,8 @@ class Tint(OnePass):
             tinted = self.network((x - mean) / deviation * self.options.gain * spread + target)
             return {RESULT: torch.lerp(x, tinted.to(x), strength)}
 
-        seen = Stage((Flow(IMAGE, "colours"),), lambda work: {"colours": work.maps[IMAGE]}, (MomentsOf("colours"),))
-        return seen, Stage((Flow("colours", RESULT, (self.network,)),), paint)
+        seen = Stage((Edge(IMAGE, "colours"),), lambda work: {"colours": work.maps[IMAGE]}, (MomentsOf("colours"),))
+        return seen, Stage((Edge("colours", RESULT, (self.network,)),), paint)
 
 
 class TintTask(Task):
@@ -112,10 +112,11 @@ def added(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     lines = [f'{key} = "{value}"' for key, value in facts.items()]
     (weights / "manifest.toml").write_text("\n".join(["[tint]", *lines, f"bytes = {len(data)}", ""]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(impasto.methods, "__path__", [*impasto.methods.__path__, str(methods)])
+        impasto.methods.__path__.append(str(methods))
         patch.setattr(files, "FOLDER", weights)
         files.manifest.cache_clear()
         yield
+        impasto.methods.__path__.remove(str(methods))
     files.manifest.cache_clear()
 
 

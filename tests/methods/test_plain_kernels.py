@@ -16,7 +16,7 @@ SHIPPED = ["adain", "conditional_norm", "sanet", "stylebank", "swift", "wct"]
 
 
 @pytest.fixture
-def forward_for_export(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """No kernels of our own; a call of oneDNN's fused ones fails."""
     monkeypatch.setattr(KERNELS, "special", False)
     if hasattr(torch.ops.mkldnn, "_convolution_pointwise"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pkgutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ URL = "://"
 
 
 def method_names() -> list[str]:
-    """Return the names of the methods."""
-    return sorted(path.stem for path in (PACKAGE / "methods").glob("*.py") if not path.stem.startswith("_"))
+    """Return the names of the methods, as `impasto.methods` does, which needs torch."""
+    package = importlib.util.find_spec("impasto.methods")
+    assert package is not None
+    return sorted(module.name for module in pkgutil.iter_modules(package.submodule_search_locations))
 
 
 def style_names() -> list[str]:
