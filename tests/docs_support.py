@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import shlex
 import shutil
@@ -9,14 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer.main
 
+import impasto
 from cli_support import make_picture
 from impasto.cli.main import app, main
 from impasto.images.files import write_image
 from impasto.methods import find_method
 from impasto.options import Options
-from impasto.stylizers.styles import BUILT_IN
+from impasto.stylizers.styles import BUILT_IN, save_style
 from impasto.weights import manifest, resolve
 
 ROOT = Path(__file__).parent.parent
@@ -50,13 +54,13 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str) -> Iterator[str]:
-    """Every command of impasto's in the shell blocks of a Markdown text."""
+    """Every command of impasto's in the shell blocks of a Markdown text, without pipes and redirections."""
     for block in blocks(text, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
-            for part in line.split("&&"):
-                words = shlex.split(part, comments=True)
-                if words[:1] == ["impasto"]:
-                    yield shlex.join(words)
+            for joined, words in itertools.groupby(shlex.split(line, comments=True), key=("&&", "|").__contains__):
+                command = list(itertools.takewhile(lambda word: word != ">", words))
+                if not joined and command[:1] == ["impasto"]:
+                    yield shlex.join(command)
 
 
 def mentioned(text: str) -> Iterator[str]:
@@ -144,14 +148,33 @@ def options_of(verbs: tuple[str, ...], context: Any) -> type[Options] | None:
 
 def rehearse(words: list[str]) -> int:
     """Run a command with --dry-run on files that are put here for it; returns its exit code."""
+    method = dict(itertools.pairwise(words)).get("-m")
     for before, word in zip(["", *words], words, strict=False):
         if before not in OUTPUTS:
-            provide(word, before)
-    return main([*words, "--dry-run"])
+            provide(word, before, method)
+    put_picture(Path("piped.png"))
+    with pytest.MonkeyPatch.context() as patch, open("piped.png") as piped, same_memory():
+        patch.setattr("sys.stdin", piped)
+        return main([*words, "--dry-run"])
 
 
-def provide(word: str, before: str) -> None:
-    """Put the file or the folder that `word` names here, unless it is none."""
+@contextlib.contextmanager
+def same_memory() -> Iterator[None]:
+    """Undo --max-memory afterwards: it bounds the whole process, and all that it starts."""
+    try:
+        import resource
+    except ImportError:  # no Unix: there is no bound to undo
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def provide(word: str, before: str, method: str | None = None) -> None:
+    """Put the file or the folder that `word` names here, unless it is none; a style card is one for `method`."""
     path = Path(word)
     if path.exists():
         return
@@ -168,8 +191,12 @@ def provide(word: str, before: str) -> None:
         put_picture(path)
     elif path.suffix == ".safetensors":
         path.parent.mkdir(parents=True, exist_ok=True)
-        card = resolve(path.stem) if path.stem in manifest() else BUILT_IN / "udnie.safetensors"
-        shutil.copy(card, path)
+        if path.stem in manifest():
+            shutil.copy(resolve(path.stem), path)
+        elif method == "metastyle":  # its cards are networks: no built-in style has one
+            save_style(impasto.load(method).examples[0], path)
+        else:
+            shutil.copy(BUILT_IN / "udnie.safetensors", path)
     elif path.suffix == ".mp4":
         from clips import moving_shapes, write_clip
 

@@ -15,6 +15,7 @@ from docs_support import (
     ROOT,
     blocks,
     check_flags,
+    commands,
     mentioned,
     pages,
     parse,
@@ -50,6 +51,18 @@ def can_be_rehearsed(command: str) -> bool:
 def test_commands_are_found() -> None:
     assert len(COMMANDS) > 40
     assert {"impasto stylize photo.jpg --style starry-night", "impasto doctor"} <= set(COMMANDS)
+    assert list(commands("```sh\ncat a | impasto stylize - > b && impasto doctor | less  # all\n```\n")) == [
+        "impasto stylize -",
+        "impasto doctor",
+    ]
+
+
+def test_a_rehearsal_leaves_the_memory_of_the_process_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.chdir(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    assert rehearse(shlex.split("video clip.mp4 --style great-wave -o small.mp4 --max-memory 4")) == 0
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *(c for c in PAINTED if c.startswith("impasto "))])

@@ -45,7 +45,11 @@ def browser() -> Iterator[Any]:
     if path is None:
         pytest.skip("Chromium is not installed")
     with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+            browser.new_page().close()
+        except playwright.Error as error:
+            pytest.skip(f"Chromium does not start: {error.message.splitlines()[0]}")
         yield browser
         browser.close()
 

@@ -76,7 +76,11 @@ def test_the_default_name_is_the_paintings_and_nothing_is_overwritten(
     adapt: Callable[..., Outcome], folder: Path
 ) -> None:
     assert adapt("--quiet", "--content", "photo.png").good().out == "sea.storm.safetensors\n"
-    assert adapt().code == 2
+    first = (folder / "sea.storm.safetensors").read_bytes()
+    assert adapt("--quiet", "--seed", "9").good().out == "sea.storm-2.safetensors\n"
+    refused = adapt("-o", "sea.storm.safetensors")
+    assert (refused.code, "sea.storm.safetensors exists already" in refused.err) == (2, True)
+    assert (folder / "sea.storm.safetensors").read_bytes() == first
     assert adapt("--force", "--dry-run").good().out == "sea.storm.safetensors\n"
 
 

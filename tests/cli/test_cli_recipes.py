@@ -124,7 +124,13 @@ def test_inspect_shows_what_a_layer_sees(shell: Shell) -> None:
     assert "correlation" in done.err
     found = shell.run("inspect", "photo.png", "--layer", "relu1_1", *SLIM, "--force", "--json").good().json
     assert (len(found["gram"]), found["shape"]) == (16, [16, 36, 48])
-    assert shell.run("inspect", "photo.png", "--layer", "relu1_1", *SLIM).code == 2
+    again = shell.run("inspect", "photo.png", "--layer", "relu1_1", *SLIM).good()
+    assert again.out == "photo-relu1_1-2.png\nphoto-relu1_1-2-gram.png\n"
+    Path("photo-relu1_1.png").unlink()  # its second picture is still there, and stays as it is
+    once_more = shell.run("inspect", "photo.png", "--layer", "relu1_1", *SLIM).good()
+    assert once_more.out == "photo-relu1_1-3.png\nphoto-relu1_1-3-gram.png\n"
+    refused = shell.run("inspect", "photo.png", "--layer", "relu1_1", *SLIM, "-o", "photo-relu1_1.png")
+    assert (refused.code, "photo-relu1_1-gram.png exists already" in refused.err) == (2, True)
 
 
 # --- dream and attack, with the shipped classifier

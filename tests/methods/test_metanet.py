@@ -18,7 +18,7 @@ from impasto.networks.receptive_field import reach, stride_after, widest, work
 from impasto.ops.moments import moments
 from impasto.optimize.perceptual_loss import PerceptualLoss
 from impasto.stylizers.generated_network import HyperTraining, load_network, read_moments
-from impasto.stylizers.styles import load_style, mix, save_style
+from impasto.stylizers.styles import Style, load_style, mix, save_style
 from tiny import narrow_slim, painting, tiny
 
 SIZES = {32: (1_730_560, 1_746_144, 226_684_672), 8: (108_160, 112_056, 17_395_072)}
@@ -258,6 +258,16 @@ def test_a_generated_network_paints_the_same_without_the_hyper_network(
     with torch.no_grad():
         assert_close(load_network(card)(picture).clamp(0, 1), wanted, atol=1e-5, rtol=0)
     assert method.generate(card) is card
+
+
+def test_a_generated_network_of_other_tensors_is_refused(method: MetaNet, picture: Tensor, tmp_path: Path) -> None:
+    made = method.generate(method.encode_style(painting()))
+    name = next(iter(made))
+    short = {key: value for key, value in made.items() if key != name}
+    for number, tensors in enumerate((short, {**made, name: made[name][..., :1]})):
+        save_style(Style(tensors, made.kind, made.info), tmp_path / f"{number}.safetensors")
+        with pytest.raises(OptionError, match="does not fit metanet"):
+            method.stylize(picture, load_style(tmp_path / f"{number}.safetensors"))
 
 
 def test_generated_networks_mix_by_what_they_paint(method: MetaNet, picture: Tensor) -> None:

@@ -325,8 +325,21 @@ def test_a_batch_is_refused_or_equals_its_items(method: Stylizer, picture: Tenso
         assert_close(found[i : i + 1], method.stylize(batch[i : i + 1], one(method)), atol=1e-4, rtol=0)
 
 
+def test_pictures_and_masks_may_be_bare(method: Stylizer, picture: Tensor) -> None:
+    """Pictures of (3, H, W) give the same as those of (1, 3, H, W), masks of (H, W) as those of (1, 1, H, W)."""
+    mask = torch.linspace(0, 1, 64).expand(48, 64)
+    first = one(method)
+    wanted = method.stylize(picture, first, masks=[mask[None, None]])
+    bare = first[0] if isinstance(first, Tensor) else first
+    found = method.stylize(picture[0], bare, masks=[mask])
+    assert found.shape == (3, 48, 64)
+    assert torch.equal(found, wanted[0])
+
+
 @pytest.mark.parametrize(
-    "shape", [(3, 48, 64), (1, 1, 48, 64), (1, 4, 48, 64), (48, 64)], ids=["3d", "grey", "alpha", "2d"]
+    "shape",
+    [(1, 48, 64), (4, 48, 64), (1, 1, 48, 64), (1, 4, 48, 64), (48, 64)],
+    ids=["bare-grey", "bare-alpha", "grey", "alpha", "2d"],
 )
 def test_other_shapes_are_refused(method: Stylizer, picture: Tensor, shape: tuple[int, ...]) -> None:
     with pytest.raises(OptionError, match=r"\(1, 3, H, W\)"):
@@ -344,7 +357,9 @@ def test_bytes_are_refused_and_double_precision_is_taken(method: Stylizer, pictu
     assert torch.equal(found, method.stylize(picture, one(method)))
 
 
-@pytest.mark.parametrize("mask", [torch.rand(48, 64), torch.rand(1, 3, 48, 64), torch.full((1, 1, 48, 64), math.nan)])
+@pytest.mark.parametrize(
+    "mask", [torch.rand(1, 48, 64), torch.rand(1, 3, 48, 64), torch.full((1, 1, 48, 64), math.nan)]
+)
 def test_odd_masks_are_refused(method: Stylizer, picture: Tensor, mask: Tensor) -> None:
     with pytest.raises(OptionError, match="a mask"):
         method.stylize(picture, one(method), masks=[mask])

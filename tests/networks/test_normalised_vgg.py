@@ -134,7 +134,8 @@ def test_pictures_too_small_to_mirror(tmp_path: Path) -> None:
         ({"conv1_1.weight": torch.ones(4)}, "conv1_1.weight is no layer of it"),
         ({"conv9_1.bias": torch.ones(4)}, "conv9_1.bias is no layer of it"),
         ({"conv1_1.bias": torch.ones(5)}, "conv1_1.bias is 5 instead of"),
-        ({"conv5_1.bias": torch.ones(5)}, "conv5_1.bias is 5 instead of"),
+        ({"conv2_2.weight": torch.ones(8, 8, 3, 3)}, "conv2_2.bias is missing"),
+        ({"conv5_1.bias": torch.ones(5)}, "conv5_1.bias is left over"),
         ({"head5_1.weight": torch.ones(1, 1, 1, 1), "head5_1.bias": torch.ones(1)}, "heads for layers that it lacks"),
     ],
 )

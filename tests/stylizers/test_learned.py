@@ -324,6 +324,7 @@ def test_johnson_learns_one_painting_and_paints_by_its_name(train: Train, shell:
         "run/johnson.safetensors",
         "-o",
         "a.png",
+        "--record-paths",
     ).good()
     again = shell.run("stylize", "--recipe", "a.png", "-o", "b.png").good()
     assert again.err == "" or "warning" not in again.err

@@ -227,6 +227,7 @@ def test_the_camera_is_painted_live_and_recorded(visit: Callable[..., Visit]) ->
     assert found.value.suggested_filename == "impasto-starry-night.webm"
     assert Path(found.value.path()).read_bytes()[:4] == b"\x1a\x45\xdf\xa3"
     here.page.click("#snapshot")
+    here.page.locator("#photo-strip li").first.wait_for()
     here.wait_until_painted()
     assert here.page.locator("#photo-strip li").count() == 1
 

@@ -59,7 +59,9 @@ def attack(
     model = load_classifier(classifier or CLASSIFIER, weights=backbone_weights, device=where)
     others = [load_classifier(name, device=where) for name in also or []]
     wanted = model.find(target)
-    out = network_command.Output.choose(output, _name(path, model.classes[wanted]), record=run.record, force=run.force)
+    out = network_command.Output.choose(
+        output, _name(path, model.classes[wanted]), record=run.record, force=run.force, second="difference"
+    )
     if out.target.suffix.lower() != ".png":
         raise OptionError(f"{out.target}: only .png keeps every pixel as it is")
     difference = out.beside("difference")

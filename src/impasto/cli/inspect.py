@@ -69,7 +69,7 @@ def _look(
     from impasto.vision.inspection import view
 
     network.check_layers([layer])
-    out = Output.choose(output, f"{Path(photo).stem}-{layer}.png", record=False, force=force)
+    out = Output.choose(output, f"{Path(photo).stem}-{layer}.png", record=False, force=force, second="gram")
     gram = out.beside("gram")
     found = view(network, read_sized(photo, size, network), layer)
     pairs = found.correlated()

@@ -69,20 +69,33 @@ class Output:
     force: bool
 
     @classmethod
-    def choose(cls, output: Path | None, default: str, *, record: bool, force: bool) -> Output:
-        """Check that the picture and what goes beside it can be written; raises ImpastoError."""
-        beside = sidecar if record else lambda path: None
+    def choose(
+        cls, output: Path | None, default: str, *, record: bool, force: bool, second: str | None = None
+    ) -> Output:
+        """Check that the picture and what goes beside it can be written; raises ImpastoError.
+
+        second: the ending of a second picture beside a first that is a PNG, or that has no record.
+        """
+
+        def beside(path: Path) -> Path | None:
+            if second is not None:
+                return _second(path, second)
+            return sidecar(path) if record else None
+
         target = name_target(output, Path(default), force=force, suffixes=WRITABLE, beside=beside)
         return cls(target, record, force)
 
     def beside(self, ending: str) -> Output:
         """A second picture, PICTURE-ending.png, beside the first; raises ImpastoError if it can't be written."""
-        path = self.target.with_name(f"{self.target.stem}-{ending}.png")
-        return Output(check_target(path, self.force, WRITABLE), False, self.force)
+        return Output(check_target(_second(self.target, ending), self.force, WRITABLE), False, self.force)
 
     def write(self, image: Tensor, facts: Mapping[str, Any]) -> None:
         """Write the picture with its record."""
         write_recorded(image.cpu(), self.target, facts if self.record else None, overwrite=self.force)
+
+
+def _second(first: Path, ending: str) -> Path:
+    return first.with_name(f"{first.stem}-{ending}.png")
 
 
 def make_record(command: str, options: Options, network: Network, **facts: Any) -> dict[str, Any]:

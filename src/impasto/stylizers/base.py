@@ -133,7 +133,8 @@ class Stylizer(ABC):
             return self.accept_style(style)
         try:
             found = self.accept_style(style)
-            misfit = find_misfit(found, self.examples, self.read_card) if self.examples else None
+            examples = self.examples_of(found)
+            misfit = find_misfit(found, examples, self.read_card) if examples else None
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -151,6 +152,10 @@ class Stylizer(ABC):
         """Styles that a card must be like: of small paintings; none if there is nothing to compare with."""
         with torch.no_grad():
             return tuple(self.encode_style(painting.to(self.device)) for painting in sample_paintings())
+
+    def examples_of(self, style: Style) -> tuple[Style, ...]:
+        """Return the styles that a card must be like whose accepted style this is."""
+        return self.examples
 
     @property
     def advice(self) -> str:
@@ -257,6 +262,8 @@ class Stylizer(ABC):
             return content.to(self.device, torch.float32).clamp(0, 1)
         height, width = content.shape[-2:]
         content = mirror_to(content.to(self.device, torch.float32), self.least_side, self.least_side)
+        if len(masks) == 1 and float(masks[0].min()) >= 1:  # a white mask is none; resized, it is only nearly white
+            masks = ()
         fitted = [resize(mask.to(content).clamp(0, 1), height, width) for mask in masks]
         fitted = [mirror_to(mask, self.least_side, self.least_side) for mask in fitted]
         known = self.encode_styles(styles, style_size or max(height, width))
@@ -273,7 +280,7 @@ class Stylizer(ABC):
         on_step: OnStep,
     ) -> Tensor:
         """`stylize` with what it has checked and encoded."""
-        if not masks or (len(masks) == 1 and float(masks[0].min()) == 1):  # a white mask is none
+        if not masks:
             return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
         if len(masks) == 1:
             known = [mix(known, weights)]

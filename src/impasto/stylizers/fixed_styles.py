@@ -103,8 +103,8 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
         self._digest = "random"
         if network is None:
             file = load_weights(self.options.weights or resolve(self.name))
+            network = file.build(self.read_network, self.name)  # first of all: another's file has no styles either
             infos, self._digest = file.infos("styles"), file.digest
-            network = file.build(self.read_network, self.name)
         self.network: Network = network.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)
         self._kind = f"{self.prefix}{self.name}/{digest_numbers(self.shared())[:12]}"
@@ -203,8 +203,8 @@ class PaintingNetworks(NetworkStyles):
         infos: list[dict[str, Any]] = [{NAMED: name} for name in networks or {}]
         if networks is None:
             file = load_weights(self.options.weights or resolve(self.name))
-            infos, self._digest = file.infos("networks"), file.digest
             networks = cast("dict[str, StagedNetwork]", dict(file.build(self._read, self.name).items()))
+            infos, self._digest = file.infos("networks"), file.digest
         self.shape = next(iter(networks.values())).shape
         self._learned = {info[NAMED]: network_style(networks[info[NAMED]], info) for info in infos}
 

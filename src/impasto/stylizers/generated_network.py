@@ -79,6 +79,11 @@ class GeneratedNetworks(OnePass):
             return self._adopted[1]
         return super().accept_style(style)
 
+    def examples_of(self, style: Style) -> tuple[Style, ...]:
+        """Return the network itself for a whole generated network, else what the method makes of paintings."""
+        kind = network_kind(self.network.template.shape)
+        return (Style(self.network.template.state_dict(), kind),) if style.kind == kind else self.examples
+
     def style_stage(self) -> Stage:
         """The moments of each layer."""
         ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
