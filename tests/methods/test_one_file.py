@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,17 +181,24 @@ def test_the_documentation_has_a_page_of_it(added: None) -> None:
     assert "[`tint`](methods/tint.md)" in methods_table("en")
 
 
-def test_the_server_offers_it(added: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_offers_it(added: None, tmp_path: Path) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("httpx")
     from fastapi.testclient import TestClient
 
+    from impasto.server import tasks
     from impasto.server.app import create_app
     from impasto.server.limits import Limits
     from impasto.server.studio import Studio
-    from server_support import ADDRESS, picture_bytes
+    from server_support import ADDRESS, ThreadWorker, picture_bytes
 
-    with TestClient(create_app(Studio(["cpu"], Limits(), tmp_path)), base_url=ADDRESS) as client:
+    def start(device: str, limits: Limits) -> ThreadWorker:
+        """A worker that knows tint, as no process of its own would, and does not load the default method first."""
+        task = functools.partial(tasks.stylize, tasks.Models(device), tasks.Reader(limits, str(tmp_path)))
+        return ThreadWorker(lambda: {"stylize": task})
+
+    studio = Studio(["cpu"], Limits(), tmp_path, start)
+    with TestClient(create_app(studio), base_url=ADDRESS) as client:
         assert "tint" in {method["name"] for method in client.get("/v1/methods").json()}
         pictures = [("content", ("a.png", picture_bytes(1))), ("paintings", ("b.png", picture_bytes(2)))]
         answer = client.post("/v1/stylize", files=pictures, data={"method": "tint"})
