@@ -140,7 +140,8 @@ def _heif_opener() -> Callable[[], None] | None:
         from pillow_heif import register_heif_opener
     except ImportError:
         return None
-    return register_heif_opener  # type: ignore[no-any-return]
+    opener: Callable[[], None] = register_heif_opener
+    return opener
 
 
 def _add_heif(name: str) -> None:
