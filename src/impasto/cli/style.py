@@ -107,8 +107,8 @@ def styles(method: flags.MethodFlag = None, json: flags.JsonFlag = False) -> Non
         return
     width = max((len(about["name"]) for about in known), default=0)
     for about in known:
-        told = f"{about['artist']} ({about['years']}), {about['title']}, {about['year']}" if "years" in about else ""
-        terminal.say(f"{about['name']:<{width}}  {told}".rstrip())
+        work = f"{about['artist']} ({about['years']}), {about['title']}, {about['year']}" if "years" in about else ""
+        terminal.say(f"{about['name']:<{width}}  {work}".rstrip())
     chosen = "" if method is None else f" -m {method}"
     terminal.say(f"\nimpasto stylize photo.jpg --style NAME{chosen} repaints a photo in one of them")
 

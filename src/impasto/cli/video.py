@@ -82,7 +82,7 @@ MemoryFlag = Annotated[
 ]
 SalvageFlag = Annotated[bool, typer.Option("--salvage", help="Paint what can be read of a damaged video.")]
 ForceFlag = Annotated[
-    bool, typer.Option("--force", rich_help_panel=flags.SCRIPT, help="Overwrite what is there, and begin anew.")
+    bool, typer.Option("--force", rich_help_panel=flags.SCRIPT, help="Overwrite existing files and start over.")
 ]
 
 

@@ -61,7 +61,7 @@ class StyleBankNetwork(nn.Module):
 
     @property
     def shape(self) -> dict[str, int]:
-        """What `slim_network` is told besides the number of styles."""
+        """The arguments of `slim_network` other than the number of styles."""
         residuals = sum(layer.form.opens for layer in self.decoder.row)
         return {"width": self.encoder.row[0].conv.out_channels, "residuals": residuals}
 

@@ -20,7 +20,7 @@ from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.files import read_image
 from impasto.images.tensors import check_image, median8, parse_size, resize
 from impasto.networks.backbone import Backbone
-from impasto.networks.backbones import default_layers, load_backbone
+from impasto.networks.backbones import choose_pooling, default_layers, load_backbone
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments
 from impasto.optimize.descent import ImageParameter, ImageTerms, OptimizerName, Pixels, Scale, Settings, coarse_to_fine
@@ -149,9 +149,8 @@ class Gatys(Stylizer):
         own: dict[str, Any] = {
             "content_layers": options.content_layers or content,
             "style_layers": options.style_layers or style,
+            "pooling": choose_pooling(options.pooling, options.backbone),
         }
-        if options.pooling == "auto":
-            own["pooling"] = "average" if options.backbone.startswith(SLIM) else "max"
         options = GatysOptions.parse({**options.model_dump(), **own}, self.name)
         super().__init__(options, device=device, preset=preset)
         self.options = options

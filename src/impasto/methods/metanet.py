@@ -54,7 +54,7 @@ class MetaNet(GeneratedNetworks):
 
 
 class MetaNetTrainOptions(MethodOptions):
-    """What the training of a network that makes networks can be told besides."""
+    """Further training options for a network that makes networks."""
 
     learning_rate: float = Field(2e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     style_weight: float = Field(8.0, ge=0, description="weight of the style")
@@ -70,7 +70,7 @@ class MetaNetTrainOptions(MethodOptions):
 
     @property
     def steps_an_artwork(self) -> int:
-        """As told."""
+        """The number of steps for which an artwork stays the same."""
         return self.style_every
 
 

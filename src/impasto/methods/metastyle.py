@@ -193,7 +193,7 @@ def pick_norms(values: list[Tensor], numbers: Tensor) -> Norms:
 
 
 class MetaStyleTrainOptions(StylesOptions):
-    """What the training of initial parameters can be told besides."""
+    """Further training options for the initial parameters."""
 
     gram_weight: float = Field(
         0.0, ge=0, description="weight of Gram matrices beside means and deviations; flat artworks have huge ones"

@@ -22,7 +22,7 @@ from impasto.images.color import match_low_frequencies
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import check_image, resize
 from impasto.networks.backbone import Backbone
-from impasto.networks.backbones import default_layers, load_backbone
+from impasto.networks.backbones import choose_pooling, default_layers, load_backbone
 from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
 from impasto.networks.receptive_field import stride_after
 from impasto.networks.vgg19_slim import SLIM
@@ -156,9 +156,8 @@ class NNST(Stylizer):
         own: dict[str, Any] = {
             "layers": options.layers or (SLIM_COLUMNS if options.backbone.startswith(SLIM) else style[:4]),
             "last_layers": options.last_layers or style[:4],
+            "pooling": choose_pooling(options.pooling, options.backbone),
         }
-        if options.pooling == "auto":
-            own["pooling"] = "average" if options.backbone.startswith(SLIM) else "max"
         options = NNSTOptions.parse({**options.model_dump(), **own}, self.name)
         super().__init__(options, device=device, preset=preset)
         self.options = options

@@ -328,7 +328,7 @@ class SANetTraining(nn.Module):
 
 
 class SANetTrainOptions(MethodOptions):
-    """What the training of SANet can be told besides."""
+    """Further training options for SANet."""
 
     identity_weight: float = Field(50.0, ge=0, description="weight of pictures painted in their own style: pixels")
     features_weight: float = Field(1.0, ge=0, description="weight of pictures painted in their own style: features")

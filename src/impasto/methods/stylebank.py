@@ -291,7 +291,7 @@ class StyleBankTraining(nn.Module):
 
 
 class StyleBankTrainOptions(ManyStylesOptions):
-    """What the training of banks can be told besides."""
+    """Further training options for the banks."""
 
     cycle: int = Field(2, ge=1, le=100, description="steps of painting before each one of rebuilding photos")
     rebuild_balance: float = Field(

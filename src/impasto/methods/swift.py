@@ -53,7 +53,7 @@ class Swift(GeneratedNetworks):
 
 
 class SwiftTrainOptions(MethodOptions):
-    """What the training of swift can be told besides."""
+    """Further training options for swift."""
 
     learning_rate: float = Field(1.2e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     style_weight: float = Field(5.0, ge=0, description="weight of the style")

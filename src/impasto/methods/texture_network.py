@@ -207,7 +207,7 @@ class TextureNetwork(PaintingNetworks):
 
 
 class TextureNetworkTrainOptions(PaintingOptions):
-    """What the training of a pyramid network can be told besides."""
+    """Further training options for a pyramid network."""
 
     levels: int = Field(LEVELS, ge=1, le=5, description="sizes of the photo, each half of the next")
     branch: int = Field(BRANCH, ge=1, le=256, description="channels of each size's own path")

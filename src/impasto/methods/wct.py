@@ -311,7 +311,7 @@ class WCTTraining(nn.Module):
 
 
 class WCTTrainOptions(MethodOptions):
-    """What the training of WCT can be told besides."""
+    """Further training options for WCT."""
 
     rebuild_weight: float = Field(1.0, ge=0, description="weight of rebuilding pictures, beside painting them")
 

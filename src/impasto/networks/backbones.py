@@ -37,6 +37,13 @@ def default_layers(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (content,), style
 
 
+def choose_pooling(pooling: str, name: str) -> str:
+    """`pooling`, or for ``auto`` what suits an optimised picture over the backbone called `name`."""
+    if pooling != "auto":
+        return pooling
+    return "average" if name.startswith(SLIM) else "max"
+
+
 def load_backbone(
     name: str = SLIM, *, pooling: str = "max", weights: str | Path | None = None, pretrained: bool = True
 ) -> Backbone:

@@ -43,7 +43,7 @@ class StylesOptions(PaintingOptions):
 
 
 class ManyStylesOptions(StylesOptions):
-    """What the training of many styles in one network can be told besides."""
+    """Further training options for many styles in one network."""
 
     add: bool = Field(False, description="keep the network of --from as it is and add the paintings to its styles")
 
