@@ -1,30 +1,21 @@
-"""Small pictures of the built-in styles: each is painted when first asked for, by a worker of its own."""
+"""Small pictures of the built-in styles: each is painted when first asked for."""
 
 from __future__ import annotations
 
 import threading
 
-from impasto.server.job import Job, Task
-from impasto.server.limits import Closing, Limits, Missing
-from impasto.server.runner import Runner, Start
+from impasto.server.limits import Missing
+from impasto.server.side_worker import SideWorker
 from impasto.stylizers.styles import built_in_styles
-
-IDLE_SECONDS = 20.0
-"""After so long without a question its worker ends."""
-
-PAINT_SECONDS = 60.0
 
 
 class Gallery:
-    """One landscape in every built-in style; made on the CPU, each once, whatever the other workers are doing."""
+    """One landscape in every built-in style; made by `worker`, each once."""
 
-    def __init__(self, limits: Limits, start: Start) -> None:
-        self._limits, self._start = limits, start
+    def __init__(self, worker: SideWorker) -> None:
+        self._worker = worker
         self._pictures: dict[str, bytes] = {}
         self._lock = threading.Lock()
-        self._runner: Runner | None = None
-        self._timer: threading.Timer | None = None
-        self._closed = False
 
     def find(self, name: str) -> bytes | None:
         """The landscape in the built-in style of that name if it is there already; raises Missing."""
@@ -36,35 +27,5 @@ class Gallery:
         """The landscape in that style, a JPEG, painted if need be."""
         with self._lock:
             if name not in self._pictures:
-                self._pictures[name] = self._paint(name)
+                self._pictures[name] = self._worker.do({"type": "thumbnail", "style": name})
             return self._pictures[name]
-
-    def _paint(self, name: str) -> bytes:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._runner is None:
-            self._runner = Runner("cpu", self._limits, self._start)
-        if self._closed or not self._runner.prepare():
-            raise Closing("no work is done here: try again in a minute")
-        job = Job(Task({"type": "thumbnail", "style": name}), "cpu", seconds=PAINT_SECONDS)
-        self._runner.do(job)
-        self._timer = threading.Timer(IDLE_SECONDS, self._rest)
-        self._timer.daemon = True
-        self._timer.start()
-        return job.outcome().data
-
-    def _rest(self) -> None:
-        """End the worker: it is started again if there is a need."""
-        with self._lock:
-            if self._runner is not None:
-                self._runner.close()
-                self._runner = None
-
-    def close(self) -> None:
-        """End its worker, for good."""
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        runner = self._runner
-        if runner is not None:
-            runner.close()
