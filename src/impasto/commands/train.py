@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +16,12 @@ import typer
 
 from impasto.commands import methods_table, terminal
 from impasto.commands.arguments import prove_folder, take_flags
+from impasto.commands.progress import Line
 from impasto.commands.terminal import print_json
 from impasto.errors import ImpastoError, nearest
 from impasto.methods import find_training, list_methods
 from impasto.networks.layers import count_parameters
+from impasto.progress import duration
 from impasto.training.loop import CHECKPOINT, Report, Task, Training, TrainOptions, train
 from impasto.training.pictures import Pictures
 
@@ -234,38 +234,23 @@ def _stop_between_steps() -> Iterator[Callable[[], None]]:
 
 
 class _Line:
-    """The line of numbers: rewritten in place where somebody looks, a new one now and then elsewhere."""
+    """The numbers of the steps, as a line."""
 
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
-        self.live = sys.stderr.isatty()
-        self.shown_at = 0.0
+        self.line = Line(OFTEN, SELDOM)
         self.first: Report | None = None
         self.last: Report | None = None
-        self.open = False
 
     def show(self, report: Report) -> None:
         """Show a step's numbers, if the last ones are old enough."""
         self.first = self.first or report
         self.last = report
-        now = time.monotonic()
-        if now - self.shown_at >= (OFTEN if self.live else SELDOM):
-            self.shown_at = now
-            self._write(self._text(report))
+        self.line.show(lambda: self._text(report))
 
     def end(self) -> None:
         """Show the last step's numbers and leave the line."""
-        if self.open and self.last is not None:
-            self._write(self._text(self.last))
-        if self.open and self.live:
-            typer.echo(err=True)
-        self.open = False
-
-    def _write(self, text: str) -> None:
-        self.open = True
-        if not log.isEnabledFor(logging.INFO):
-            return
-        typer.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live)
+        self.line.end()
 
     def _text(self, report: Report) -> str:
         terms = " ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
@@ -276,22 +261,15 @@ class _Line:
         )
 
     def _left(self, report: Report) -> str:
-        """How long it will take by the speed since this run began."""
+        """Return how long it will take by the speed since this run began."""
         assert self.first is not None
         done, seconds = report.progress - self.first.progress, report.seconds - self.first.seconds
         if done <= 0 or report.progress >= 1:
             return f"{report.seconds:.0f} s"
-        return f"{clock(seconds * (1 - report.progress) / done)} left"
+        return f"{duration(seconds * (1 - report.progress) / done)} left"
 
     def facts(self) -> dict[str, Any]:
-        """The last step, for --json."""
+        """Return the last step, for --json."""
         if self.last is None:
             return {}
         return {"steps": self.last.step, "losses": self.last.terms, "seconds": round(self.last.seconds, 3)}
-
-
-def clock(seconds: float) -> str:
-    """A span of time: 1:02:03, or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

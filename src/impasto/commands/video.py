@@ -19,7 +19,7 @@ from impasto.atomic import write_atomically
 from impasto.batch.painter import Painter
 from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
-from impasto.commands.progress import Count, count
+from impasto.commands.progress import PAUSE, Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
 from impasto.commands.video_report import measure, paint_strip
 from impasto.errors import ImpastoError, OptionError
@@ -55,7 +55,6 @@ SMOOTH, FLOW, TEMPORAL = 0.9, 0.22, 40.0
 STATE, IDENTITY = "state.safetensors", "run.json"
 MOST_BYTES_A_PIXEL = 2.5
 """What a frame needs on disk while it waits: a PNG of much texture."""
-PAUSE = 5.0
 
 log = logging.getLogger(__name__)
 

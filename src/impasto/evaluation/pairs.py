@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from impasto.errors import ImpastoError
 from impasto.evaluation.lanczos import resize_lanczos
 from impasto.images.files import read_image, read_metadata, write_image
 from impasto.images.tensors import fit
+from impasto.progress import OnPart, ignore_part
 from impasto.stylizers.base import Stylizer
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -22,11 +23,6 @@ OFFSETS = (0, 13, 26)
 RECORD = "impasto-pair"
 
 Size = int | tuple[int, int]
-OnPair = Callable[[int, int], None]
-
-
-def ignore(done: int, total: int) -> None:
-    """The `on_pair` that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ def stylize_pairs(
     *,
     strength: float = 1.0,
     seed: int = 0,
-    on_pair: OnPair = ignore,
+    on_pair: OnPart = ignore_part,
 ) -> list[Pair]:
     """Paint each photo of `pairs` in its painting's style into `folder`, as CONTENT__STYLE.png; both read at `size`.
 

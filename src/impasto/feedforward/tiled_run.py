@@ -8,7 +8,7 @@ Tiles begin at multiples of the deepest map's stride and carry as many pixels of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,7 @@ from impasto.feedforward.stages import (
 from impasto.images.windows import Canvas, Window, windows
 from impasto.ops.cpu_kernels import in_last
 from impasto.ops.moments import fit_mask
-
-OnTile = Callable[[int, int], None]
+from impasto.progress import OnPart
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,12 @@ def paint_tiles(
     device: torch.device,
     mask: Tensor | None = None,
     moments_of: MomentsSource = live_moments,
-    on_tile: OnTile | None = None,
+    on_tile: OnPart | None = None,
 ) -> None:
     """Run `stages` over `content` and write the result to `target`, a canvas of the same size.
 
     mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: asked for the moments of every map, given
-    those of its tiles together. on_tile: told how many tiles are done, of how many.
+    those of its tiles together. on_tile: called after every tile.
     """
     run = _Run(stages, content, target, tiling, device, mask, moments_of)
     run.all(on_tile)
@@ -102,7 +101,7 @@ class _Run:
         self.places: dict[str, str] = {}
         self.over: dict[str, _Overwritten] = {}
 
-    def all(self, on_tile: OnTile | None = None) -> None:
+    def all(self, on_tile: OnPart | None = None) -> None:
         """Every pass over every tile."""
         last = len(self.stages) - 1
         barriers = [number for number, stage in enumerate(self.stages) if stage.measures or number == last]

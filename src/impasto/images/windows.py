@@ -100,6 +100,31 @@ class Floats:
         self.read(window).copy_(image)
 
 
+class NewFloats(Floats):
+    """A new tensor, shaped like another one, as a canvas; it is allocated when the first part is written.
+
+    A picture that is written at once is taken as it is, without a copy.
+    """
+
+    def __init__(self, like: Tensor, device: torch.device) -> None:
+        super().__init__(like.new_empty(0))
+        self.shape, self.dtype, self.device = like.shape, like.dtype, device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.shape[-2], self.shape[-1]
+
+    def write(self, window: Window, image: Tensor) -> None:
+        """Copy a part, or take all of it."""
+        if (window.height, window.width) == self.size:
+            self.image = image
+            return
+        if self.image.shape != self.shape:
+            self.image = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        super().write(window, image)
+
+
 class Bytes:
     """A picture with one byte a channel, (H, W, 3) uint8: a quarter of a tensor's memory.
 

@@ -21,7 +21,7 @@ from impasto.networks.layers import StepDecoder
 from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.stylizers.one_pass import OnePass, OnePassOptions
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, recall
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
@@ -47,7 +47,7 @@ def slim_decoder() -> StepDecoder:
     return StepDecoder(SLIM_WIDTHS[:DEEPEST])
 
 
-class AdaIN(OnePass):
+class AdaIN(ArbitraryStyle):
     """Encoder, adaptive instance normalisation at relu4_1, decoder (Huang & Belongie 2017).
 
     Departs from the paper: the shipped network is vgg19-slim and its mirror, and was trained as `AdaINTraining` says;

@@ -33,7 +33,7 @@ from impasto.ops.whitening import (
     transport_by_products,
 )
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.stylizers.one_pass import OnePass, OnePassOptions
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, note, recall
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge
@@ -83,7 +83,7 @@ class WCTOptions(OnePassOptions):
         return self
 
 
-class WCT(OnePass):
+class WCT(ArbitraryStyle):
     """Whitening and colouring transforms over vgg19-slim (Li et al. 2017).
 
     Departs from the paper: the picture is encoded once; the decoder of a level gives the next level's features, not a

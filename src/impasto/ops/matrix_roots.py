@@ -36,9 +36,32 @@ def roots(matrix: Tensor, ridge: float, iterations: int) -> tuple[Tensor, Tensor
         matrix = matrix + (ridge * mean + LEAST)[:, None, None] * eye
         # No eigenvalue is larger than this norm, so all start within (0, 1]. The results do not depend on it.
         scale = matrix.detach().square().flatten(1).sum(1).sqrt()[:, None, None]
-        root = matrix / scale
-        inverse = eye.expand_as(root)
-        for _ in range(iterations):
-            step = 1.5 * eye - 0.5 * (inverse @ root)
-            root, inverse = root @ step, step @ inverse
+        root, inverse = _newton_schulz(matrix / scale, iterations)
         return root * scale.sqrt(), inverse * scale.rsqrt()
+
+
+def square_root(matrix: Tensor, iterations: int = 12) -> Tensor:
+    """Return the square root of symmetric positive matrices, (B, C, C), in their dtype and without a ridge.
+
+    Gradients run through the norm, too, as the Wasserstein loss needs them.
+    """
+    norm = matrix.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1)
+    root: Tensor = _newton_schulz(matrix / norm, iterations)[0] * norm.sqrt()
+    return root
+
+
+def symmetric_root(matrix: Tensor) -> Tensor:
+    """Return the exact square root of one symmetric matrix, by eigenvectors; negative eigenvalues count as 0."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root
+
+
+def _newton_schulz(root: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Return roots and inverse roots of (B, C, C) with eigenvalues in (0, 1]."""
+    eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
+    inverse = eye.expand_as(root)
+    for _ in range(iterations):
+        step = 1.5 * eye - 0.5 * (inverse @ root)
+        root, inverse = root @ step, step @ inverse
+    return root, inverse

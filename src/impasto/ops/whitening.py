@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from impasto.ops.cpu_kernels import mix_channels
-from impasto.ops.matrix_roots import roots
+from impasto.ops.matrix_roots import roots, symmetric_root
 from impasto.ops.moments import Moments, moments
 
 Transform = Literal["zca", "transport"]
@@ -51,13 +51,6 @@ def centred(features: Tensor) -> tuple[Tensor, Tensor]:
     """Means, (B, C, 1, 1), and covariances, (B, C, C), of (B, C, H, W), which float32 holds best if centred first."""
     mean = moments(features, full=False).mean[:, :, None, None]
     return mean, moments(features - mean).second
-
-
-def symmetric_root(matrix: Tensor) -> Tensor:
-    """The square root of a symmetric matrix, negative eigenvalues counted as 0."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    return root
 
 
 def colour(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from impasto.errors import OptionError
 from impasto.images.color import luma
+from impasto.ops.matrix_roots import square_root
 from impasto.ops.moments import LEAST_VARIANCE, Moments, fit_mask, moments, precise
 
 Loss = Callable[[Tensor], Tensor]
@@ -193,12 +194,12 @@ class WassersteinLoss(StatisticLoss):
         self.eps = eps
         self.mean = target.mean
         self.covariance = _padded(target, eps)
-        self.root = matrix_sqrt(self.covariance)
+        self.root = square_root(self.covariance)
 
     def distance(self, found: Moments) -> Tensor:
         """The loss of features with moments `found`."""
         covariance = _padded(found, self.eps)
-        cross = matrix_sqrt(self.root @ covariance @ self.root)
+        cross = square_root(self.root @ covariance @ self.root)
         gap = torch.diagonal(self.covariance + covariance - 2 * cross, dim1=1, dim2=2)
         return F.mse_loss(found.mean, self.mean.expand_as(found.mean)) + gap.mean()
 
@@ -206,18 +207,6 @@ class WassersteinLoss(StatisticLoss):
 def _padded(found: Moments, eps: float) -> Tensor:
     covariance = found.covariance
     return covariance + eps * torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
-
-
-def matrix_sqrt(matrix: Tensor, iterations: int = 12) -> Tensor:
-    """Square root of symmetric positive matrices, (B, C, C), by Newton-Schulz iteration."""
-    norm = matrix.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1)
-    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
-    y, z = matrix / norm, eye
-    for _ in range(iterations):
-        t = 1.5 * eye - 0.5 * z @ y
-        y, z = y @ t, t @ z
-    root: Tensor = y * norm.sqrt()
-    return root
 
 
 class ClassLoss:

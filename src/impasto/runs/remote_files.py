@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from impasto.atomic import LEFTOVER, temporary_name
 from impasto.errors import ImpastoError
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(:/)?")
@@ -104,7 +104,7 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
 
     run: eight hexadecimal digits, the same in all of a run's files that are not whole yet, for `clear_remote`.
     """
-    half = path.with_name(f".impasto-{run}{secrets.token_hex(4)}.tmp")
+    half = path.with_name(temporary_name(run))
     with _telling(path, "written"):
         system, inside = _reach(half)
         try:
@@ -118,7 +118,7 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
 
 def clear_remote(folder: Path, run: str) -> None:
     """Remove what a run that is over left half-written in a folder elsewhere; raises ImpastoError."""
-    names = [name for name in names_in(folder) if re.fullmatch(rf"\.impasto-{run}[0-9a-f]{{8}}\.tmp", name)]
+    names = [name for name in names_in(folder) if LEFTOVER.fullmatch(name) and name.startswith(f".impasto-{run}")]
     with _telling(folder, "cleared"):
         for name in names:
             system, inside = _reach(folder / name)

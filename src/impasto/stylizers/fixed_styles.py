@@ -6,13 +6,13 @@ import contextlib
 import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, NoReturn, cast
+from typing import Any, Generic, cast
 
 import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.feedforward.stages import Known, Stage
+from impasto.feedforward.stages import Stage
 from impasto.feedforward.transformation_network import StagedNetwork, TransformationNetwork
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.layers import fill
@@ -42,23 +42,12 @@ class LearnedStyles(OnePass):
 
     def encode_style(self, image: Any) -> Style:
         """Raises OptionError: a painting has to be learned, or named."""
-        self._refuse()
+        raise OptionError(f"{self.name} can't look at a painting: {self.advice}")
 
     @property
     def examples(self) -> tuple[Style, ...]:
         """What it has learned."""
         return tuple(self.learned.values())[:1]
-
-    def style_stage(self) -> Stage:
-        """Raises OptionError: it measures no paintings."""
-        self._refuse()
-
-    def style_of(self, known: Known) -> Style:
-        """Raises OptionError: it measures no paintings."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise OptionError(f"{self.name} can't look at a painting: {self.advice}")
 
     @property
     def advice(self) -> str:

@@ -19,7 +19,7 @@ from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.stylizers.mixing import mixture_stages, network_kind
-from impasto.stylizers.one_pass import OnePass, OnePassOptions
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, recall
 from impasto.weights import load_weights, resolve
 
@@ -33,7 +33,7 @@ class GeneratedOptions(OnePassOptions):
     """Options of methods whose network is generated."""
 
 
-class GeneratedNetworks(OnePass):
+class GeneratedNetworks(ArbitraryStyle):
     """A method that makes a network for each painting and paints with it; strength mixes in the photo."""
 
     options: GeneratedOptions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from impasto.errors import ImageError, ImpastoError
 from impasto.images.contact_sheet import contact_sheet
 from impasto.images.files import read_image
 from impasto.networks.classifiers import Classifier
+from impasto.progress import OnPart, ignore_part
 from impasto.transfer.class_folders import Sample
 
 MOST_ROWS, MOST_COLUMNS = 24, 8
@@ -113,9 +114,7 @@ class Report:
         return contact_sheet(rows, row_labels=labels, cell=cell)
 
 
-def judge(
-    classifier: Classifier, samples: Sequence[Sample], on_item: Callable[[int, int], None] = lambda done, total: None
-) -> Report:
+def judge(classifier: Classifier, samples: Sequence[Sample], on_item: OnPart = ignore_part) -> Report:
     """Let `classifier` judge `samples`, leaving out what can't be read. Raises ImpastoError if nothing can."""
     verdicts = []
     for done, sample in enumerate(samples, start=1):
