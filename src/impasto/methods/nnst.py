@@ -16,25 +16,22 @@ from pydantic import Field
 from torch import Tensor
 
 from impasto.errors import OptionError
-from impasto.feedforward.stages import photo_share
-from impasto.feedforward.tile_size import backwards_room
 from impasto.images.color import match_low_frequencies
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import check_image, resize
 from impasto.networks.backbone import Backbone
-from impasto.networks.backbones import choose_pooling, default_layers, load_backbone
+from impasto.networks.backbones import default_layers
 from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
 from impasto.networks.receptive_field import stride_after
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments, fit_mask
-from impasto.optimize.descent import ImageTerms, OptimizerName, Scale, Settings, coarse_to_fine
+from impasto.optimize.descent import OptimizerName, Scale, Settings
 from impasto.optimize.losses import CovarianceLoss, Objective, SelfSimilarityLoss, Term, TotalVariation
 from impasto.optimize.nearest import MatchedLoss, MatchForm, NearestLoss, directions, rows_of
 from impasto.optimize.pyramids import LaplacianPyramid, enlarge, without_detail
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
-from impasto.options import Options
 from impasto.progress import OnStep, ignore
-from impasto.stylizers.base import Stylizer
+from impasto.stylizers.optimized import Optimized, OptimizedOptions, keep_photo
 from impasto.stylizers.painting_places import (
     Places,
     balance,
@@ -59,14 +56,10 @@ COARSE_DETAIL, START_NOISE = 3, 0.02
 areas are not all alike, and seeds give other pictures."""
 
 
-class NNSTOptions(Options):
+class NNSTOptions(OptimizedOptions):
     """How places are matched, and how the picture is made of the matches."""
 
     backbone: str = Field(SLIM, description="network whose features are compared; vgg16 is the paper's")
-    backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
-    pooling: Literal["auto", "max", "average"] = Field(
-        "auto", description="the backbone's pooling; auto: average in vgg19-slim, max elsewhere"
-    )
     layers: tuple[str, ...] = Field((), description="layers of the hypercolumns; empty: the backbone's")
     last_layers: tuple[str, ...] = Field((), description="layers of the last pass; empty: the backbone's")
     layer_balance: Literal["deviation", "channels"] = Field(
@@ -128,7 +121,7 @@ class Pass(Scale):
     last: bool = False
 
 
-class NNST(Stylizer):
+class NNST(Optimized):
     """Optimise a picture until each place looks like the painting's most similar one (Kolkin et al. 2022).
 
     Departs from the paper: in ``default`` the network is vgg19-slim with six layers, the painting is not turned, no
@@ -141,7 +134,6 @@ class NNST(Stylizer):
     name = "nnst"
     Options = NNSTOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
-    one_pass = False
     options: NNSTOptions
 
     def __init__(
@@ -152,36 +144,24 @@ class NNST(Stylizer):
         preset: str = "default",
         backbone: Backbone | None = None,
     ) -> None:
-        content, style = default_layers(options.backbone)
-        own: dict[str, Any] = {
-            "layers": options.layers or (SLIM_COLUMNS if options.backbone.startswith(SLIM) else style[:4]),
-            "last_layers": options.last_layers or style[:4],
-            "pooling": choose_pooling(options.pooling, options.backbone),
-        }
-        options = NNSTOptions.parse({**options.model_dump(), **own}, self.name)
-        super().__init__(options, device=device, preset=preset)
-        self.options = options
-        backbone = backbone or load_backbone(
-            options.backbone, pooling=options.pooling, weights=options.backbone_weights or None
+        super().__init__(options, device=device, preset=preset, backbone=backbone)
+        (self.content_layer, *_), self.style_layers = default_layers(self.options.backbone)
+        self.backbone.check_layers(
+            {*self.options.layers, *self.options.last_layers, *self.style_layers, self.content_layer}
         )
-        self.content_layer, self.style_layers = content[0], style
-        backbone.check_layers({*options.layers, *options.last_layers, *style, *content})
-        self.network = Hypercolumns(backbone, options.layers).to(self.device)
-        self.room = 0  # bytes for a way through the backbone and back; 0: what memory allows
+        self.network: Hypercolumns = Hypercolumns(self.backbone, self.options.layers).to(self.device)
+
+    @staticmethod
+    def fill_layers(options: NNSTOptions) -> dict[str, Any]:
+        """Return the layers of the hypercolumns and of the last pass."""
+        style = default_layers(options.backbone)[1][:4]
+        columns = SLIM_COLUMNS if options.backbone.startswith(SLIM) else style
+        return {"layers": options.layers or columns, "last_layers": options.last_layers or style}
 
     @property
     def style_kind(self) -> str:
         """Places looked at by the backbone in use."""
         return places_kind(self.network)
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """The backbone's digest."""
-        return {self.network.name: self.network.digest}
-
-    @property
-    def _room(self) -> int:
-        return self.room or backwards_room(self.device)
 
     def encode_style(self, image: AnyPicture) -> Style:
         """Places of the painting at its size and at halves, and moments."""
@@ -195,10 +175,10 @@ class NNST(Stylizer):
             octaves=options.octaves,
             most=options.candidates,
             turns=options.rotations,
-            room=self._room,
+            room=self.free_room,
         )
         if options.style_weight:
-            fitting = looking(self.network, self._room)
+            fitting = looking(self.network, self.free_room)
             values |= measure(self.network, image, self.style_layers, look=fitting)
         return Style(values, self.style_kind, convert=self.accept_style)
 
@@ -236,26 +216,13 @@ class NNST(Stylizer):
         work = _Work(self, content, mixture, strength, mask)
         stages = self.scales(*content.shape[-2:])
         start = self._start(content, stages[0], strength, seed)
-        made: list[FittingObjective] = []
 
-        def objective_at(scale: Scale, image: Tensor) -> ImageTerms:
-            assert isinstance(scale, Pass)
-            made[:] = [work.objective(scale, image, first=scale is stages[0])]
-            return made[0]
+        def objective_at(scale: Pass, image: Tensor) -> FittingObjective:
+            return work.objective(scale, image, first=scale is stages[0])
 
-        result = coarse_to_fine(
-            stages, start, objective_at, self._parameter, enlarge=enlarge, on_step=on_step, checkpoint=self.checkpoint
-        )
-        self.cut = made[0].cut if made else None
-        self.losses = result.losses[-1] if result.losses else {}
-        self.interrupted = result.interrupted
+        result = self.optimise(stages, start, objective_at, on_step, enlarge=enlarge)
         painted = work.recolored(result.image) if self.options.recolor else result.image
-        return torch.lerp(painted, content.clamp(0, 1), photo_share(strength)) if strength < 1 else painted
-
-    @property
-    def least_side(self) -> int:
-        """As every method's, or the network's."""
-        return max(super().least_side, self.network.least_side)
+        return keep_photo(painted, content, strength)
 
     @property
     def ways(self) -> tuple[Backbone, frozenset[str]]:
@@ -305,7 +272,7 @@ class _Work:
         photo = resize(self.content, stage.height, stage.width)
         size = stage.height, stage.width
         network, layers = self.model.ways
-        tile = choose_tile(network, layers, size, self.model._room)
+        tile = choose_tile(network, layers, size, self.model.free_room)
         terms = (
             [*self._last(size), *self._matched(stage, photo, image, tile, first=first)]
             if stage.last
