@@ -5,12 +5,12 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from impasto.errors import ImpastoError, OptionError, nearest
+from impasto.errors import ImpastoError, OptionError, nearest, no_style
 from impasto.images.files import WRITABLE
-from impasto.runs.record import Recipe, check_recipe, file_stem, sidecar
+from impasto.runs.record import Recipe, check_recipe, choose_method, file_stem, sidecar
 from impasto.runs.remote_files import find_remote, has_pattern, is_remote, to_path, url_of
 from impasto.stylizers.styles import CARD, built_in_styles
 
@@ -67,6 +67,11 @@ class BatchPlan:
             items.append(Item(recipe, self.output / f"{stem}{self.suffix}"))
         _refuse_same_names(items)
         return items
+
+    def with_method(self, runtime: str) -> BatchPlan:
+        """Return the plan of a run that names no method, with the method that paints all of its styles."""
+        styles = [path for style in self.styles for path in style]
+        return replace(self, base=choose_method(self.base, styles, options=self.base.options, runtime=runtime))
 
     def contents(self) -> list[Path]:
         """The photos that are there now; results are none."""
@@ -184,9 +189,7 @@ def find_styles(word: str) -> list[Path]:
     if word in cards and not path.exists():
         return [cards[word]]
     if not is_remote(path) and not path.exists() and not has_pattern(word):
-        there = f"there are: {', '.join(cards)}" if cards else "none comes with this version"
-        near = nearest(word, built_in_styles())
-        raise ImpastoError(f"there is no style {word!r}{near}, neither as a file or folder nor built in ({there})")
+        raise ImpastoError(no_style(word, cards))
     found = find_files(word, (*PICTURES, CARD))
     if not found:
         raise ImpastoError(f"there is no painting and no style card in {word}")

@@ -85,6 +85,8 @@ def batch(
     plan = cli_batch_plan.make_plan(
         base, files, named, target, suffix=f".{format}", pairs=pairs, record=reporting.record, force=force, watch=watch
     )
+    if stylization.chosen_method is None and reporting.recipe is None:
+        plan = plan.with_method(runtime)
     if reporting.dry_run:
         code = command.dry_run(plan, json=reporting.json)
     else:

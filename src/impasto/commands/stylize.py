@@ -14,27 +14,17 @@ from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
 from impasto.images.files import WRITABLE, read_metadata, write_image
-from impasto.methods import method_for
 from impasto.progress import OnStep, Step, Watch, ignore
 from impasto.runs import runtime_choice
 from impasto.runs.forecast import expected_seconds, forecast, tell
 from impasto.runs.painting import Job, note_size, note_weights, outcome, pick_device, prepare, read_inputs
 from impasto.runs.record import KEY, Recipe, file_stem, make_record, sidecar, write_recorded
-from impasto.stylizers.styles import built_in_styles
 from impasto.weights.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)
 
 PASSING = ("versions", "device", "runtime", "statistics", "tile")
 """What a run record says of the machine, not of what was asked for."""
-
-
-def choose_method(recipe: Recipe) -> Recipe:
-    """Return the recipe with the method that suits its built-in styles best, for a run that names no method."""
-    if recipe.options or recipe.preset != "default":
-        return recipe
-    names = {path: name for name, path in built_in_styles().items()}
-    return recipe.model_copy(update={"method": method_for(names.get(path) for path in recipe.styles)})
 
 
 def choose_target(

@@ -35,10 +35,20 @@ def add_axes(recipe: Recipe, texts: Sequence[str]) -> Recipe:
     return Recipe.parse(recipe.model_dump() | {"vary": axes}, "sweep")
 
 
+def own_options(texts: Sequence[str]) -> list[str]:
+    """Return the names that ``--vary`` gives of what belongs to a method: its options, its presets."""
+    names = [_name_of(text.partition("=")[0]) for text in texts]
+    return [name for name in names if name not in COMMON or name == "preset"]
+
+
+def _name_of(flag: str) -> str:
+    return flag.strip().removeprefix("--").replace("-", "_")
+
+
 def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tuple[str, ...]]:
     """``style-weight=1,10`` as ("style_weight", ("1", "10")); lists are parted by semicolons."""
     flag, _, values = text.partition("=")
-    name = flag.strip().removeprefix("--").replace("-", "_")
+    name = _name_of(flag)
     if name not in COMMON and name not in options.model_fields:
         near = nearest(flag.strip().removeprefix("--"), [flag_of(n)[2:] for n in [*COMMON, *options.model_fields]])
         raise OptionError(f"--vary: {owner} has no option {flag!r}{near}; see `impasto methods {owner}`")

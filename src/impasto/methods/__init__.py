@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from impasto.errors import OptionError, nearest
+from impasto.errors import OptionError, nearest, no_method
 from impasto.stylizers.base import Stylizer
 from impasto.training.loop import Training
 from impasto.weights import manifest
@@ -30,8 +30,7 @@ def find_method(name: str | None = None) -> type[Stylizer]:
     """The class of the method called `name` (None: the default one); raises OptionError."""
     name = name or DEFAULT_METHOD
     if name not in list_methods():
-        near = nearest(name, list_methods())
-        raise OptionError(f"there is no method {name!r}{near}; there are: {', '.join(list_methods())}")
+        raise OptionError(no_method(name, list_methods()))
     module = _import(name)
     for _, found in inspect.getmembers(module, inspect.isclass):
         if issubclass(found, Stylizer) and found.__module__ == module.__name__:
@@ -39,12 +38,17 @@ def find_method(name: str | None = None) -> type[Stylizer]:
     raise OptionError(f"impasto/methods/{name}.py defines no Stylizer")
 
 
-def method_for(styles: Iterable[str | None]) -> str:
-    """Return the method that paints these styles if none is named.
+def method_for(
+    styles: Iterable[str | None], *, preset: str = "default", options: Collection[str] = (), runtime: str = "torch"
+) -> str:
+    """Return the method that paints these styles if no method is named.
 
     styles: names of built-in styles, None for any other painting. If there is a network trained for each of them, its
-    method; else the default one.
+    method paints, but only if nothing is asked for that is meant for the default method: a preset, options or another
+    runtime.
     """
+    if preset != "default" or options or runtime != "torch":
+        return DEFAULT_METHOD
     trained = manifest().get(TRAINED_METHOD, {}).get("styles", [])
     names = list(styles)
     return TRAINED_METHOD if names and all(name in trained for name in names) else DEFAULT_METHOD

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from impasto import __version__
 from impasto.atomic import write_atomically
-from impasto.errors import ImpastoError, OptionError, nearest
+from impasto.errors import ImpastoError, OptionError, nearest, no_style
 from impasto.escaping import to_json
 from impasto.images.color import COLOR_MODES, MATCHING_MODES
 from impasto.images.files import read_metadata, write_image
 from impasto.images.tensors import parse_size
-from impasto.methods import DEFAULT_METHOD, find_method, list_methods
+from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_for
 from impasto.options import Options
 from impasto.runs.remote_files import is_remote, url_of
 from impasto.stylizers.base import Stylizer
@@ -114,11 +114,7 @@ def find_style(name: str, *, learned: bool = False) -> Path:
     path = find_card(name)
     if path.is_file() or (learned and is_bare(path)):
         return path
-    there = ", ".join(built_in_styles()) or "none"
-    near = nearest(name, built_in_styles())
-    raise ImpastoError(
-        f"there is no style {name!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
-    )
+    raise ImpastoError(no_style(name, built_in_styles()))
 
 
 def find_painting(word: str, *, learned: bool = False) -> Path:
@@ -304,6 +300,13 @@ def _find(source: Any, record: Path, *, learned: bool) -> Path:
     if source.get("sha256") and path.is_file() and digest(path) != source["sha256"]:
         log.warning("%s has changed since %s was made", source.get("style", path), record.name)
     return path
+
+
+def choose_method(recipe: Recipe, styles: Iterable[Path], *, options: Collection[str], runtime: str) -> Recipe:
+    """Return the recipe of a run that names no method, with the method that paints these styles."""
+    names = {path: name for name, path in built_in_styles().items()}
+    method = method_for((names.get(path) for path in styles), preset=recipe.preset, options=options, runtime=runtime)
+    return recipe.model_copy(update={"method": method})
 
 
 def check_recipe(recipe: Recipe) -> Recipe:

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, create_model
 from pydantic.fields import FieldInfo
 
 from impasto.images.color import COLOR_MODES
-from impasto.methods import DEFAULT_METHOD, find_method, list_methods
+from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_for
 from impasto.options import Options
 from impasto.runs.record import Recipe
 from impasto.server.limits import Limits, Malformed
@@ -141,11 +141,19 @@ def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str
     if isinstance(values.get("options"), str):
         values["options"] = parse_json(values["options"].encode(), "options")
     wishes = kind.parse(values, "the request")
+    if "method" not in values:
+        wishes = wishes.model_copy(update={"method": _method_for(wishes, files)})
     served_options(wishes.method).parse(wishes.options, wishes.method)
     presets = served_presets(find_method(wishes.method))
     if wishes.preset not in presets:
         raise Malformed(f"{wishes.method} has no preset {wishes.preset!r} here; it has: {', '.join(presets)}")
     return Order(wishes, files)
+
+
+def _method_for(wishes: Choice, files: Mapping[str, tuple[bytes, ...]]) -> str:
+    """Return the method of a request that names none: the one that suits its built-in styles."""
+    pictures = [None for name in ("painting", "paintings", "cards") for _ in files.get(name, ())]
+    return method_for([*getattr(wishes, "styles", ()), *pictures], preset=wishes.preset, options=wishes.options)
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
