@@ -21,7 +21,7 @@ from impasto.images.files import write_image
 from impasto.networks.backbones import load_backbone
 from impasto.networks.vgg19_slim import VGG19_BLOCKS, VGG19_WIDTHS
 from impasto.training import backbone_distillation
-from impasto.training.loop import CHECKPOINT, Report, Task
+from impasto.training.loop import CHECKPOINT, StepReport, Task
 from impasto.weights import load_weights, save_weights
 
 pytest.importorskip("accelerate")
@@ -113,7 +113,7 @@ def test_interrupted_and_resumed_is_the_same(
     train(tmp_path / "whole").good()
     show = train_run._Line.show
 
-    def press(line: object, report: Report) -> None:
+    def press(line: object, report: StepReport) -> None:
         show(line, report)  # type: ignore[arg-type]
         if report.step == 2:
             os.kill(os.getpid(), signal.SIGINT)

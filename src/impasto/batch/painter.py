@@ -16,7 +16,16 @@ from impasto.errors import ImpastoError
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import Picture
 from impasto.runs import runtime_choice
-from impasto.runs.painting import Inputs, Job, load_model, note_size, note_weights, pick_device, read_masks, read_style
+from impasto.runs.painting import (
+    Inputs,
+    PaintJob,
+    load_model,
+    note_size,
+    note_weights,
+    pick_device,
+    read_masks,
+    read_style,
+)
 from impasto.runs.painting import working_size as find_working_size
 from impasto.runs.record import Recipe, digest, is_bare
 from impasto.runs.remote_files import is_remote, read_remote, url_of
@@ -76,12 +85,12 @@ class Painter:
             return photo  # large ones stay bytes
         return photo.resized(*size)
 
-    def job(self, recipe: Recipe, photo: Picture, styles: Sequence[Path]) -> Job:
+    def job(self, recipe: Recipe, photo: Picture, styles: Sequence[Path]) -> PaintJob:
         """A run over a photo as `fit` gave it; reads and encodes the styles if need be. Raises ImpastoError."""
         longer = recipe.style_size or max(photo.size)
         matching = recipe.keep_color in MATCHING_MODES  # the painting takes on the photo's colours, each time anew
         found = tuple(self._read(path) if matching else self._encoded(path, longer) for path in styles)
-        return Job(recipe, self.model, photo.size, Inputs(photo, found, self.masks))
+        return PaintJob(recipe, self.model, photo.size, Inputs(photo, found, self.masks))
 
     def _encoded(self, path: Path, longer: int) -> Style:
         known = self._styles.pop((path, longer), None)

@@ -27,7 +27,7 @@ from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss
 from impasto.runs.record import find_painting
 from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, network_style
 from impasto.stylizers.styles import CARD, Style, load_style, moments_kind, recall, save_style
-from impasto.training.loop import Enough, MethodTask, Report, Task, Training, TrainOptions
+from impasto.training.loop import Enough, MethodTask, StepReport, Task, Training, TrainOptions
 from impasto.training.one_pass import judge
 from impasto.training.paintings import PaintingOptions, paintings_of, start_network
 from impasto.training.pictures import Pictures
@@ -202,10 +202,10 @@ class _Watch:
 
     plan: AdaptPlan
     losses: list[float] = field(default_factory=list)
-    last: Report | None = None
+    last: StepReport | None = None
     ended: str = DONE
 
-    def see(self, report: Report) -> None:
+    def see(self, report: StepReport) -> None:
         """Take note of a step; raises Enough if the loss no longer falls."""
         self.last = report
         self.losses.append(sum(report.terms.values()))

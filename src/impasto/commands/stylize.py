@@ -17,7 +17,7 @@ from impasto.images.files import WRITABLE, read_metadata, write_image
 from impasto.progress import OnStep, Step, Watch, ignore
 from impasto.runs import runtime_choice
 from impasto.runs.forecast import expected_seconds, forecast, tell
-from impasto.runs.painting import Job, note_size, note_weights, outcome, pick_device, prepare, read_inputs
+from impasto.runs.painting import PaintJob, note_size, note_weights, outcome, pick_device, prepare, read_inputs
 from impasto.runs.record import KEY, Recipe, file_stem, make_record, sidecar, write_recorded
 from impasto.weights.checkpoints import Checkpoint
 
@@ -56,7 +56,7 @@ def _interrupted_picture(default: Path) -> Path | None:
     return None
 
 
-def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
+def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> PaintJob:
     """Read the files and load the model; raises ImpastoError."""
     device = pick_device(device, runtime_choice.named(runtime))
     job = prepare(recipe, read_inputs(recipe), device, runtime_choice.named(runtime))
@@ -66,13 +66,13 @@ def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
     return job
 
 
-def note_seed(job: Job) -> None:
+def note_seed(job: PaintJob) -> None:
     """Say if a seed that was given changes nothing."""
     if not job.model.uses_seed:
         log.info("%s paints without chance: --seed changes nothing", job.model.name)
 
 
-def keep_state(job: Job, target: Path, path: Path | None) -> None:
+def keep_state(job: PaintJob, target: Path, path: Path | None) -> None:
     """Let an optimisation keep its state in `path`, and go on from there; raises ImpastoError."""
     if path is None:
         return
@@ -86,7 +86,7 @@ def keep_state(job: Job, target: Path, path: Path | None) -> None:
     job.model.checkpoint = Checkpoint(path, identity)
 
 
-def previewer(job: Job, target: Path, path: Path | None, every: int, *, force: bool) -> OnStep:
+def previewer(job: PaintJob, target: Path, path: Path | None, every: int, *, force: bool) -> OnStep:
     """The `on_step` that writes the picture as it is now to `path` every so many steps."""
     if path is None:
         return ignore
@@ -101,14 +101,14 @@ def previewer(job: Job, target: Path, path: Path | None, every: int, *, force: b
     return show
 
 
-def title(job: Job) -> str:
+def title(job: PaintJob) -> str:
     """What a run does, for the progress."""
     height, width = job.size
     preset = "" if job.model.preset == "default" else f", {job.model.preset}"
     return f"painting {width}x{height} with {job.model.name}{preset}"
 
 
-def dry_run(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
+def dry_run(job: PaintJob, target: Path, **ignored: Any) -> dict[str, Any]:
     """What --dry-run does: everything is checked by now, and told."""
     found = forecast(job)
     estimate = f"; {tell(found)}" if found else ""
@@ -119,7 +119,7 @@ def dry_run(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
 
 
 def paint_file(
-    job: Job, target: Path, *, quiet: bool, record: bool, force: bool, also: OnStep = ignore
+    job: PaintJob, target: Path, *, quiet: bool, record: bool, force: bool, also: OnStep = ignore
 ) -> dict[str, Any]:
     """Do the work and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
     with progress(title(job), quiet, also, expected_seconds(job)) as (watch, on_step):
@@ -130,7 +130,7 @@ def paint_file(
     return {**written, **outcome(job, watch)}
 
 
-def write(job: Job, image: Tensor, target: Path, watch: Watch, *, record: bool, force: bool) -> dict[str, Any]:
+def write(job: PaintJob, image: Tensor, target: Path, watch: Watch, *, record: bool, force: bool) -> dict[str, Any]:
     """Write the picture with its record, which is returned together with the path."""
     made = make_record(job.recipe, job.model, job.size, target.parent)
     if job.model.interrupted:

@@ -17,7 +17,7 @@ from impasto.errors import OptionError, nearest
 from impasto.images.contact_sheet import contact_sheet
 from impasto.methods import find_method
 from impasto.options import Options
-from impasto.runs.painting import Inputs, Job, note_size, outcome, pick_device, prepare, read_inputs
+from impasto.runs.painting import Inputs, PaintJob, note_size, outcome, pick_device, prepare, read_inputs
 from impasto.runs.record import Recipe, make_record, write_recorded
 
 COMMON = ("strength", "preset", "keep_color", "seed", "size", "style_size")
@@ -69,7 +69,7 @@ class SheetPlan:
     rows: tuple[Values, ...]
     device: str
 
-    def job(self, values: Values) -> Job:
+    def job(self, values: Values) -> PaintJob:
         """The run of one cell; raises ImpastoError."""
         known = self.recipe.model_dump()
         for name, value in values.items():

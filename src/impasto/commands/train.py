@@ -22,7 +22,7 @@ from impasto.errors import ImpastoError, nearest
 from impasto.methods import find_training, list_methods
 from impasto.networks.layers import count_parameters
 from impasto.progress import duration
-from impasto.training.loop import CHECKPOINT, Report, Task, Training, TrainOptions, train
+from impasto.training.loop import CHECKPOINT, StepReport, Task, Training, TrainOptions, train
 from impasto.training.pictures import Pictures
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def learn(
     *,
     resume: bool = False,
     log: bool = False,
-    also: Callable[[Report], None] = lambda report: None,
+    also: Callable[[StepReport], None] = lambda report: None,
 ) -> dict[str, Any]:
     """Train with the line of numbers, and return the last of them; also: called after every step.
 
@@ -174,7 +174,7 @@ def learn(
     try:
         with _stop_between_steps() as stop:
 
-            def follow(report: Report) -> None:
+            def follow(report: StepReport) -> None:
                 line.show(report)
                 also(report)
                 stop()
@@ -239,10 +239,10 @@ class _Line:
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         self.line = Line(OFTEN, SELDOM)
-        self.first: Report | None = None
-        self.last: Report | None = None
+        self.first: StepReport | None = None
+        self.last: StepReport | None = None
 
-    def show(self, report: Report) -> None:
+    def show(self, report: StepReport) -> None:
         """Show a step's numbers, if the last ones are old enough."""
         self.first = self.first or report
         self.last = report
@@ -252,7 +252,7 @@ class _Line:
         """Show the last step's numbers and leave the line."""
         self.line.end()
 
-    def _text(self, report: Report) -> str:
+    def _text(self, report: StepReport) -> str:
         terms = " ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
         total = sum(report.terms.values())
         return (
@@ -260,7 +260,7 @@ class _Line:
             f"{self._left(report)}"
         )
 
-    def _left(self, report: Report) -> str:
+    def _left(self, report: StepReport) -> str:
         """Return how long it will take by the speed since this run began."""
         assert self.first is not None
         done, seconds = report.progress - self.first.progress, report.seconds - self.first.seconds

@@ -24,7 +24,7 @@ from impasto.runs.painting import pick_device
 from impasto.training.loop import Task
 from impasto.transfer.class_folders import ClassFolders, Sample, count_by_class
 from impasto.transfer.examples import FEATURES, Examples, FeatureStore, Labels, read_examples
-from impasto.transfer.report import Report, judge
+from impasto.transfer.report import FitReport, judge
 from impasto.transfer.tasks import FinetuneTask, FitOptions, LinearTask, make_header
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _build(plan: FitPlan, examples: Examples) -> Task:
     return FinetuneTask(header, network, options)
 
 
-def _write(report: Report, classifier: Classifier, plan: FitPlan) -> None:
+def _write(report: FitReport, classifier: Classifier, plan: FitPlan) -> None:
     facts = {**plan.facts, **report.to_json(), "test_files": [str(sample.path) for sample in plan.test]}
     write_atomically(plan.folder / REPORT, (json.dumps(facts, ensure_ascii=False, indent=2) + "\n").encode())
     write_atomically(plan.folder / TABLE, report.to_markdown().encode())

@@ -12,7 +12,7 @@ from impasto.networks.layers import StepDecoder, size_below
 from impasto.ops.cpu_kernels import round_scale, scale_channels
 from impasto.ops.moments import Moments, moments
 
-Targets = Mapping[int, tuple[Tensor, Tensor]]
+LevelTargets = Mapping[int, tuple[Tensor, Tensor]]
 """By level, means and deviations, each (1 or B, C)."""
 
 
@@ -37,7 +37,7 @@ def adaptive_instance_norm(
     return scale_channels(content, scale, mean - own.mean * scale, relu=relu, plus=plus)
 
 
-def decode_normalised(decoder: StepDecoder, x: Tensor, targets: Targets, shape: Sequence[int]) -> Tensor:
+def decode_normalised(decoder: StepDecoder, x: Tensor, targets: LevelTargets, shape: Sequence[int]) -> Tensor:
     """From relu4_1's features `x` to a picture of `shape`, normalised at each level of `targets` on the way."""
     for level in range(len(decoder.steps), 0, -1):
         if level in targets:
@@ -47,7 +47,7 @@ def decode_normalised(decoder: StepDecoder, x: Tensor, targets: Targets, shape: 
 
 
 def decoding_stages(
-    decoder: StepDecoder, targets: Targets, strength: float = 1.0, own: Mapping[int, str] | None = None
+    decoder: StepDecoder, targets: LevelTargets, strength: float = 1.0, own: Mapping[int, str] | None = None
 ) -> tuple[Stage, ...]:
     """As `decode_normalised`, step by step from the map ``x4``, which has to be measured by then, to the result.
 
@@ -64,12 +64,14 @@ def measure_photo(maps: Mapping[int, str]) -> tuple[MomentsOf, ...]:
     return tuple(MomentsOf(name, full=False, layer=f"photo.relu{level}_1") for level, name in maps.items())
 
 
-def measure_level(level: int, targets: Targets) -> tuple[MomentsOf, ...]:
+def measure_level(level: int, targets: LevelTargets) -> tuple[MomentsOf, ...]:
     """What has to be known of the map ``x1``, ``x2`` ... before it is normalised."""
     return (MomentsOf(f"x{level}", full=False, layer=f"relu{level}_1"),) if level in targets else ()
 
 
-def _step_down(decoder: StepDecoder, level: int, targets: Targets, strength: float, own: Mapping[int, str]) -> Stage:
+def _step_down(
+    decoder: StepDecoder, level: int, targets: LevelTargets, strength: float, own: Mapping[int, str]
+) -> Stage:
     above, below = f"x{level}", f"x{level - 1}" if level > 1 else RESULT
 
     def run(work: StageInput) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.feedforward.instance_norm import Targets, decode_normalised, decoding_stages, measure_photo
+from impasto.feedforward.instance_norm import LevelTargets, decode_normalised, decoding_stages, measure_photo
 from impasto.feedforward.stages import IMAGE, Edge, Known, Measure, MomentsOf, Stage, StageInput, Thinned
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.backbone import Backbone
@@ -248,13 +248,13 @@ class SANet(ArbitraryStyle):
         return self._encoding(measures), middle, *decoding
 
 
-def measured_targets(found: Mapping[str, Tensor]) -> Targets:
+def measured_targets(found: Mapping[str, Tensor]) -> LevelTargets:
     """The means and deviations, (B, C), of features at the levels below relu4_1."""
     own = {level: moments(found[layer], full=False) for level, layer in FINE.items()}
     return {level: (known.mean, known.deviation()) for level, known in own.items()}
 
 
-def fine_targets(mixed: Sequence[tuple[float, Style]]) -> Targets:
+def fine_targets(mixed: Sequence[tuple[float, Style]]) -> LevelTargets:
     """The means and deviations, (1, C), of styles at the levels below relu4_1, mixed by their shares."""
 
     def mixture(name: str) -> Tensor:

@@ -60,7 +60,7 @@ def pick_device(name: str, runtime: str = "torch") -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class PaintJob:
     """A recipe ready to run: its model, the working size, (height, width), what was read."""
 
     recipe: Recipe
@@ -147,13 +147,13 @@ def load_model(recipe: Recipe, device: str, runtime: str = "torch") -> Stylizer:
     return load(recipe.method, preset=recipe.preset, device=device, runtime=runtime, **recipe.options)
 
 
-def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch") -> Job:
+def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch") -> PaintJob:
     """Load the model, check the styles against it and fit the photo; raises ImpastoError."""
     model = load_model(recipe, device, runtime)
     for style in inputs.styles:
         if isinstance(style, Style):
             model.take(style)
-    return Job(recipe, model, working_size(model, *inputs.content.size, recipe.size), inputs)
+    return PaintJob(recipe, model, working_size(model, *inputs.content.size, recipe.size), inputs)
 
 
 def working_size(model: Stylizer, height: int, width: int, size: str | None) -> tuple[int, int]:
@@ -214,7 +214,7 @@ def note_size(recipe: Recipe, model: Stylizer, photo: tuple[int, int], work: tup
         log.info("the photo has only %dx%d; --size %s enlarges it, --size %d does not", width, height, larger, wanted)
 
 
-def outcome(job: Job, watch: Watch) -> dict[str, Any]:
+def outcome(job: PaintJob, watch: Watch) -> dict[str, Any]:
     """How a run went."""
     return {
         "seconds": round(watch.seconds, 3),

@@ -25,7 +25,7 @@ from impasto.server.guard import PROBLEM, Guard, refuse
 from impasto.server.job import ENDED, Job, tell
 from impasto.server.limits import Busy, Closing, Malformed, Missing, NotReady, TooMuch, WorkerFault
 from impasto.server.metrics import Metrics
-from impasto.server.schema import CardWishes, Wishes, body_schema
+from impasto.server.schema import CardRequest, PictureRequest, body_schema
 from impasto.server.state import add_state
 from impasto.server.studio import Studio
 from impasto.server.tasks import CARD_TYPE
@@ -94,7 +94,7 @@ POSTING = _problems(400, 404, 408, 409, 413, 415, 422, 429, 503)
 
 
 def _add_pictures(app: FastAPI, studio: Studio) -> None:
-    body = body_schema(Wishes, PICTURE_FILES, studio.limits)
+    body = body_schema(PictureRequest, PICTURE_FILES, studio.limits)
     made = {"description": "the picture", "content": PICTURES}
     queued = {"description": "wait=false: the job that makes it", "content": {"application/json": {"schema": JOB_REF}}}
 
@@ -106,7 +106,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     async def stylize(request: Request, wait: bool = True) -> Response:
         """Repaint a photo; answers with the picture, or with wait=false at once with the job that makes it."""
         studio.queue.check_room()
-        order = await read_order(request, Wishes, PICTURE_FILES, studio.limits.max_pictures)
+        order = await read_order(request, PictureRequest, PICTURE_FILES, studio.limits.max_pictures)
         job = await run_in_threadpool(studio.stylize, order, client_of(request))
         if not wait:
             return JSONResponse(_describe(studio, job), 202, {"Location": f"/v1/jobs/{job.id}"})
@@ -116,7 +116,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
         finally:
             studio.queue.forget(job)
 
-    card = body_schema(CardWishes, CARD_FILES, studio.limits)
+    card = body_schema(CardRequest, CARD_FILES, studio.limits)
     created = {"description": "the card", "content": {"application/json": {"schema": {"type": "object"}}}}
 
     both = {201: created, **POSTING}
@@ -125,7 +125,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     async def make_card(request: Request) -> Response:
         """Make a style card of a painting; its id can be used as a style, and its file can be fetched."""
         studio.queue.check_room()
-        order = await read_order(request, CardWishes, CARD_FILES, studio.limits.max_pictures)
+        order = await read_order(request, CardRequest, CARD_FILES, studio.limits.max_pictures)
         job = await run_in_threadpool(studio.extract, order, client_of(request))
         await _finish(studio, job, request)
         try:

@@ -99,7 +99,7 @@ class Choice(Options):
     options: dict[Name, Any] = Field(default={}, max_length=MOST_OPTIONS, description="the method's own options")
 
 
-class Wishes(Choice):
+class PictureRequest(Choice):
     """What a request for a picture says beside its files."""
 
     styles: tuple[Name, ...] = Field(
@@ -118,7 +118,7 @@ class Wishes(Choice):
     format: Literal["png", "jpeg", "webp"] = Field("png", description="kind of file that comes back")
 
 
-class CardWishes(Choice):
+class CardRequest(Choice):
     """What a request for a style card says beside the painting."""
 
     size: int | None = Field(None, ge=16, le=100_000, description="longer side at which the painting is looked at")
@@ -131,7 +131,7 @@ class CardWishes(Choice):
 class Order:
     """A request, read: plain values, checked, and files by the names of `FILES`."""
 
-    wishes: Any
+    settings: Any
     files: Mapping[str, tuple[bytes, ...]]
 
 
@@ -140,20 +140,20 @@ def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str
     values = dict(values)
     if isinstance(values.get("options"), str):
         values["options"] = parse_json(values["options"].encode(), "options")
-    wishes = kind.parse(values, "the request")
+    settings = kind.parse(values, "the request")
     if "method" not in values:
-        wishes = wishes.model_copy(update={"method": _method_for(wishes, files)})
-    served_options(wishes.method).parse(wishes.options, wishes.method)
-    presets = served_presets(find_method(wishes.method))
-    if wishes.preset not in presets:
-        raise Malformed(f"{wishes.method} has no preset {wishes.preset!r} here; it has: {', '.join(presets)}")
-    return Order(wishes, files)
+        settings = settings.model_copy(update={"method": _method_for(settings, files)})
+    served_options(settings.method).parse(settings.options, settings.method)
+    presets = served_presets(find_method(settings.method))
+    if settings.preset not in presets:
+        raise Malformed(f"{settings.method} has no preset {settings.preset!r} here; it has: {', '.join(presets)}")
+    return Order(settings, files)
 
 
-def _method_for(wishes: Choice, files: Mapping[str, tuple[bytes, ...]]) -> str:
+def _method_for(settings: Choice, files: Mapping[str, tuple[bytes, ...]]) -> str:
     """Return the method of a request that names none: the one that suits its built-in styles."""
     pictures = [None for name in ("painting", "paintings", "cards") for _ in files.get(name, ())]
-    return method_for([*getattr(wishes, "styles", ()), *pictures], preset=wishes.preset, options=wishes.options)
+    return method_for([*getattr(settings, "styles", ()), *pictures], preset=settings.preset, options=settings.options)
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:

@@ -23,11 +23,10 @@ from impasto.images.landscape import landscape
 from impasto.images.masks import check_masks, mask_of
 from impasto.images.tensors import fit, resize
 from impasto.methods import load
-from impasto.runs import painting as jobs_of_one
-from impasto.runs.painting import Inputs, fit_painting, working_size
+from impasto.runs.painting import Inputs, PaintJob, fit_painting, working_size
 from impasto.runs.record import Recipe, make_record
 from impasto.server.limits import Limits, TooMuch
-from impasto.server.schema import FORMATS, CardWishes, Choice, Wishes
+from impasto.server.schema import FORMATS, CardRequest, Choice, PictureRequest
 from impasto.server.worker import Outcome, Progress, Task
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.styles import Style, load_style, save_style
@@ -133,16 +132,16 @@ def _part(header: Mapping[str, Any], blobs: Sequence[bytes]) -> dict[str, list[b
 def stylize(
     models: Models, reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress
 ) -> Outcome:
-    """Repaint a photo. header: wishes; styles, by name or as ``known`` cards; notes to pass on."""
-    wishes, files = Wishes.parse(header["wishes"], "the request"), _part(header, blobs)
-    model = models.get(wishes)
+    """Repaint a photo. header: settings; styles, by name or as ``known`` cards; notes to pass on."""
+    settings, files = PictureRequest.parse(header["settings"], "the request"), _part(header, blobs)
+    model = models.get(settings)
     content = reader.picture(files["content"][0], "content")
-    recipe = Recipe.parse(wishes.model_dump(include=PAINTED), "stylize")
+    recipe = Recipe.parse(settings.model_dump(include=PAINTED), "stylize")
     size = working_size(model, *content.size, recipe.size)
-    styles = _read_styles(reader, model, wishes, header["styles"], files, size)
+    styles = _read_styles(reader, model, settings, header["styles"], files, size)
     masks = tuple(reader.mask(data, f"mask {i}", size) for i, data in enumerate(files.get("masks", ()), 1))
     check_masks(masks, [f"mask {i}" for i in range(1, len(masks) + 1)])
-    painting = jobs_of_one.Job(recipe, model, size, Inputs(content, styles, masks))
+    painting = PaintJob(recipe, model, size, Inputs(content, styles, masks))
     start = time.perf_counter()
     try:
         image = painting.paint_bytes(progress) if painting.by_windows else painting.paint(progress)
@@ -151,7 +150,7 @@ def stylize(
             raise
         raise OptionError(f"the style card does not fit {model.name}: extract it again from the painting") from None
     seconds = round(time.perf_counter() - start, 4)
-    kind = FORMATS[wishes.format]
+    kind = FORMATS[settings.format]
     data = encode_picture(image, kind, alpha=painting.alpha, quality=QUALITY)
     sources = _sources(header["styles"], files)
     about = {"seconds": seconds, "notes": header.get("notes", []), **_describe(painting, sources, progress.step)}
@@ -161,7 +160,7 @@ def stylize(
 def _read_styles(
     reader: Reader,
     model: Stylizer,
-    wishes: Wishes,
+    settings: PictureRequest,
     names: Sequence[str | None],
     files: Mapping[str, Sequence[bytes]],
     size: tuple[int, int],
@@ -172,7 +171,7 @@ def _read_styles(
     cards = [reader.card(data) for data in files.get("cards", ())]
     for style in (*styles, *cards):
         model.take(style)
-    longer, whole = wishes.style_size or max(size), wishes.keep_color in MATCHING_MODES
+    longer, whole = settings.style_size or max(size), settings.keep_color in MATCHING_MODES
     paintings = [
         reader.painting(data, f"painting {i}", model, longer, whole)
         for i, data in enumerate(files.get("paintings", ()), 1)
@@ -180,7 +179,7 @@ def _read_styles(
     return (*styles, *paintings, *cards)
 
 
-def _describe(painting: jobs_of_one.Job, sources: Mapping[str, Any], step: int) -> dict[str, Any]:
+def _describe(painting: PaintJob, sources: Mapping[str, Any], step: int) -> dict[str, Any]:
     """Facts about a picture; its record can be replayed by the command line."""
     model, (height, width) = painting.model, painting.size
     record = {**make_record(painting.recipe, model, painting.size, Path()), **sources}
@@ -212,12 +211,12 @@ def make_card(
     models: Models, reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress
 ) -> Outcome:
     """Make a style card of a painting."""
-    wishes = CardWishes.parse(header["wishes"], "the request")
-    model = models.get(wishes)
+    settings = CardRequest.parse(header["settings"], "the request")
+    model = models.get(settings)
     image = reader.picture(_part(header, blobs)["painting"][0], "painting").painting("painting")
-    fitted = fit_painting(model, image, wishes.size)
+    fitted = fit_painting(model, image, settings.size)
     reader.check_painting(model, fitted.shape[-2], fitted.shape[-1])
-    info = {name: value for name, value in wishes.model_dump(include={"title", "artist", "year"}).items() if value}
+    info = {name: value for name, value in settings.model_dump(include={"title", "artist", "year"}).items() if value}
     info |= {"width": fitted.shape[-1], "height": fitted.shape[-2]}
     found = model.encode_style(fitted)
     style = Style({name: value.cpu() for name, value in found.items()}, found.kind, info)

@@ -143,7 +143,7 @@ class MethodTask(Task):
 
 
 @dataclass(frozen=True)
-class Report:
+class StepReport:
     """What `train` tells after a step: number, share of the training done, terms of the loss, rate, seconds."""
 
     step: int
@@ -171,7 +171,7 @@ def train(
     *,
     resume: bool = False,
     log: bool = False,
-    on_step: Callable[[Report], None] = lambda report: None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
 ) -> Path:
     """Train `task` and write ``NAME.safetensors`` into `folder`; returns its path.
 
@@ -246,7 +246,7 @@ class _Run:
             return min(1.0, by_steps)
         return min(1.0, max(by_steps, self.seconds / (60 * self.options.minutes)))
 
-    def steps(self, contents: Pictures, styles: Pictures) -> Iterator[Report]:
+    def steps(self, contents: Pictures, styles: Pictures) -> Iterator[StepReport]:
         while self.progress < 1:
             yield self._one(contents, styles)
             if self.step % self.options.preview_every == 0:
@@ -254,7 +254,7 @@ class _Run:
             if self.step % self.options.checkpoint_every == 0:
                 self.save()
 
-    def _one(self, contents: Pictures, styles: Pictures) -> Report:
+    def _one(self, contents: Pictures, styles: Pictures) -> StepReport:
         options, progress = self.options, self.progress
         rate = self._set_rates(progress)
         torch.manual_seed(options.seed * 1_000_003 + self.step)
@@ -273,7 +273,7 @@ class _Run:
         values = {name: float(term.detach()) for name, term in terms.items()}
         if self.accelerator.trackers:
             self.accelerator.log({**values, "learning_rate": rate}, step=self.step)
-        return Report(self.step, self.progress, values, rate, self.seconds)
+        return StepReport(self.step, self.progress, values, rate, self.seconds)
 
     def _set_rates(self, progress: float) -> float:
         for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):

@@ -29,7 +29,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Report:
+class FitReport:
     """All verdicts on a test set. confusion: (true, said) counts."""
 
     classes: tuple[str, ...]
@@ -114,7 +114,7 @@ class Report:
         return contact_sheet(rows, row_labels=labels, cell=cell)
 
 
-def judge(classifier: Classifier, samples: Sequence[Sample], on_item: OnPart = ignore_part) -> Report:
+def judge(classifier: Classifier, samples: Sequence[Sample], on_item: OnPart = ignore_part) -> FitReport:
     """Let `classifier` judge `samples`, leaving out what can't be read. Raises ImpastoError if nothing can."""
     verdicts = []
     for done, sample in enumerate(samples, start=1):
@@ -127,4 +127,4 @@ def judge(classifier: Classifier, samples: Sequence[Sample], on_item: OnPart = i
         on_item(done, len(samples))
     if not verdicts:
         raise ImpastoError("none of the test's pictures can be read")
-    return Report(classifier.classes, tuple(verdicts))
+    return FitReport(classifier.classes, tuple(verdicts))
