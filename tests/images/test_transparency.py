@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from impasto.errors import ImageError
+from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, open_picture, read_image, read_painting
-from impasto.images.masks import check_masks, mask_of
 from impasto.images.transparency import _nearest, fill_hidden
 from impasto.runs.painting import Inputs, PaintJob
 from impasto.runs.record import Recipe

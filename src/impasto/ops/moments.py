@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.ops.channel_sums import sum_channels
-from impasto.ops.cpu_kernels import HALF
+from impasto.ops.cpu_kernels import HALF, is_free
 
 NARROW = 64
 LEAST_VARIANCE, LEAST_COVARIANCE = 0.05, 0.02
@@ -18,6 +17,9 @@ LEAST_VARIANCE, LEAST_COVARIANCE = 0.05, 0.02
 paintings and photos all but one have more in each layer of vgg19-slim."""
 BLOCK, CHUNK = 1 << 16, 1 << 10
 """Positions that are read at once, and positions whose products are summed in float32, by `sum_precisely`."""
+
+COLUMNS, ROWS = 256, 4096
+"""Numbers side by side in which channels-last maps are summed, and rows of them whose sums are kept in float32."""
 
 
 @dataclass(frozen=True)
@@ -215,3 +217,30 @@ def fit_mask(mask: Tensor | None, features: Tensor) -> Tensor | None:
     if mask is None or mask.shape[-2:] == features.shape[-2:]:
         return mask
     return F.interpolate(mask, features.shape[-2:], mode="area")
+
+
+def sum_channels(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Sums of every channel of (1, C, H, W) and of its squares, both (1, C), float64; None: not here.
+
+    As many positions as fill `COLUMNS` are read side by side, each `ROWS` rows in float32 around their own means.
+    """
+    channels = x.shape[1]
+    last = channels == 1 or x.stride(1) == 1  # a part of a channels-last map is none itself
+    if not (last and len(x) == 1 and x.numel() and x.dtype in (torch.float32, torch.bfloat16) and is_free(x)):
+        return None
+    together = max(1, COLUMNS // channels)
+    positions = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    even = len(positions) // together * together
+    parts = [(rows, together) for rows in torch.split(positions[:even].reshape(-1, together * channels), ROWS)]
+    parts += [(positions[even:], 1)]
+    total = torch.stack([_sum_rows(rows, width) for rows, width in parts if len(rows)]).sum(0)
+    return total[:1], total[1:]
+
+
+def _sum_rows(rows: Tensor, width: int) -> Tensor:
+    """Sums of (N, width x C) and of its squares over all but the channels, (2, C), float64."""
+    unused = torch.zeros(rows.shape[1])  # of float32: so that the answer is, too
+    found = torch.stack(torch.batch_norm_update_stats(rows, unused, unused, 0.0)).double()
+    mean, variance = found
+    variance.addcmul_(mean, mean)
+    return len(rows) * found.view(2, width, -1).sum(1)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from impasto.errors import ImageError, OptionError, nearest
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
+from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, open_picture, read_painting
-from impasto.images.masks import check_masks, mask_of
 from impasto.images.tensors import MAX_PIXELS, fit, parse_size, resize
 from impasto.images.windows import Bytes, Window
 from impasto.methods import load

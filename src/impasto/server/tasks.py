@@ -18,9 +18,9 @@ from torch import Tensor
 
 from impasto.errors import ImpastoError, OptionError, is_out_of_memory
 from impasto.images.color import MATCHING_MODES
+from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, decode_picture, encode_picture
 from impasto.images.landscape import landscape
-from impasto.images.masks import check_masks, mask_of
 from impasto.images.tensors import fit, resize
 from impasto.methods import load
 from impasto.runs.painting import Inputs, PaintJob, fit_painting, working_size

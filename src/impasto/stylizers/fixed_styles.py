@@ -18,8 +18,7 @@ from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.layers import fill
 from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss, stack_rows
 from impasto.options import Options
-from impasto.stylizers.mixing import mixture_stages, network_kind
-from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.one_pass import OnePass, mixture_stages, network_kind
 from impasto.stylizers.styles import NAMED as NAMED
 from impasto.stylizers.styles import Style, built_in_styles, load_style
 from impasto.weights import Network, digest_numbers, load_weights, resolve

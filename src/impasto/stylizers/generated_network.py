@@ -18,8 +18,7 @@ from impasto.networks.layers import fill
 from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.stylizers.mixing import mixture_stages, network_kind
-from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions, mixture_stages, network_kind
 from impasto.stylizers.styles import Style, moments_kind, recall
 from impasto.weights import load_weights, resolve
 

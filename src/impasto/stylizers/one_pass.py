@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -26,6 +26,7 @@ from impasto.feedforward.stages import (
 )
 from impasto.feedforward.tile_size import choose_tiling, free, smaller
 from impasto.feedforward.tiled_run import Tiling, measure_tiles, paint_tiles
+from impasto.feedforward.transformation_network import StagedNetwork, blend_stage
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import LEAST_SIDE, check_image
 from impasto.images.windows import Canvas, Floats, NewFloats, Window
@@ -33,7 +34,7 @@ from impasto.networks.layers import in_half, inference
 from impasto.options import Options
 from impasto.progress import OnStep, as_steps, ignore
 from impasto.stylizers.base import Stylizer
-from impasto.stylizers.styles import Style
+from impasto.stylizers.styles import NETWORK, Style, parts
 
 log = logging.getLogger(__name__)
 
@@ -222,3 +223,22 @@ class ArbitraryStyle(OnePass):
             found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
             values = {name: value.to(self.dtype) for name, value in found.items()}
             return Style(values, found.kind, found.info, convert=self.accept_style)
+
+
+def mixture_stages(style: Style, build: Callable[[Style], StagedNetwork], strength: float) -> tuple[Stage, ...]:
+    """The networks that `build` makes of the parts of `style`, one after the other, then what they paint mixed.
+
+    strength: what is left over up to 1 is the photo.
+    """
+    rows: list[Stage] = []
+    shares: dict[str, float] = {}
+    for number, (share, part) in enumerate(parts(style)):
+        network, outcome = build(part), f"{number}.painted"
+        rows += network.stages(outcome, f"{number}.")
+        shares[outcome] = share
+    return (*rows, blend_stage(shares, strength))
+
+
+def network_kind(shape: Mapping[str, Any]) -> str:
+    """The kind of a style that is a whole network of that shape."""
+    return NETWORK + "-".join(str(value) for value in shape.values())
