@@ -45,7 +45,7 @@ def walk(words: list[str]) -> Counter[str]:
         main(words)
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
     return Counter(found.files)
 
 
