@@ -42,6 +42,6 @@ def no_method(name: str, known: Collection[str]) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on a CPU or a GPU."""
+    """Return whether `error` says that memory ran out, on a CPU or a GPU."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))

@@ -65,7 +65,7 @@ def as_steps(on_step: OnStep, image: Callable[[], Tensor]) -> OnPart:
 
 
 def duration(seconds: float) -> str:
-    """A time in words: 40 s, 12 min, 2 h 5 min."""
+    """Return a time in words: 40 s, 12 min, 2 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

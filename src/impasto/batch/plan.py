@@ -34,7 +34,7 @@ class Item:
         return self.recipe.content
 
     def is_in(self, names: Collection[str], record: bool) -> bool:
-        """Whether the picture is among `names`, with its record if it is to have one."""
+        """Return whether the picture is among `names`, with its record if it is to have one."""
         beside = sidecar(self.target)
         return self.target.name in names and (not record or beside is None or beside.name in names)
 
@@ -53,7 +53,7 @@ class BatchPlan:
     force: bool
 
     def items(self) -> list[Item]:
-        """The pictures to make of the photos that are there now, photo by photo; raises ImpastoError."""
+        """Return the pictures to make of the photos that are there now, photo by photo; raises ImpastoError."""
         contents = self.contents()
         if self.pairs and len(contents) != len(self.styles):
             raise ImpastoError(f"--pairs needs as many styles as photos, not {len(self.styles)} for {len(contents)}")
@@ -74,7 +74,7 @@ class BatchPlan:
         return replace(self, base=choose_method(self.base, styles, options=self.base.options, runtime=runtime))
 
     def contents(self) -> list[Path]:
-        """The photos that are there now; results are none."""
+        """Return the photos that are there now; results are none."""
         found = [path for word in self.words for path in find_files(word, PICTURES)]
         home = self.output.resolve()
         return _once(path for path in found if path.resolve().parent != home)
@@ -137,7 +137,7 @@ def _why_none(words: Sequence[str], output: Path) -> str:
 
 
 def count_left_out(words: Sequence[str], output: Path) -> dict[str, int]:
-    """How many files of the named folders are not painted, by why: their ending, or where they lie."""
+    """Return how many files of the named folders are not painted, by why: their ending, or where they lie."""
     found: Counter[str] = Counter()
     home = None if is_remote(output) else output.resolve()
     for word in words:
@@ -161,7 +161,7 @@ def _in_words(counts: Mapping[str, int]) -> str:
 
 
 def tell_left_out(words: Sequence[str], output: Path) -> str:
-    """A line on what is left out; empty if nothing is."""
+    """Return a line on what is left out; empty if nothing is."""
     counts = count_left_out(words, output)
     if not counts:
         return ""
@@ -201,7 +201,7 @@ def _is_wanted(path: Path, suffixes: Sequence[str]) -> bool:
 
 
 def _once(paths: Iterator[Path]) -> list[Path]:
-    """Each file once, as it was named first."""
+    """Return each file once, as it was named first."""
     first: dict[Path, Path] = {}
     for path in paths:
         first.setdefault(path.resolve(), path)
@@ -226,7 +226,7 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _own_parts(path: Path) -> Sequence[str]:
-    """The folders and the name by which a file is known on its machine or anywhere."""
+    """Return the folders and the name by which a file is known on its machine or anywhere."""
     return [part.rstrip(":") for part in path.parts] if is_remote(path) else path.resolve().parts[1:]
 
 

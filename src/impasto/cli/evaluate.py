@@ -145,13 +145,13 @@ class _Run:
 
 
 def _torch_cache() -> Path:
-    """Where torch keeps the weights that it has downloaded."""
+    """Return where torch keeps the weights that it has downloaded."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     return Path(os.environ.get("TORCH_HOME", cache / "torch")) / "hub" / "checkpoints"
 
 
 def _find(ctx: typer.Context, words: list[str]) -> list[Pair]:
-    """The pairs of the folders that `words` name."""
+    """Return the pairs of the folders that `words` name."""
     from impasto.evaluation import find_pairs
     from impasto.options import Options
 

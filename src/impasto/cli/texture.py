@@ -152,7 +152,7 @@ def _list(weights: Path | None, json: bool) -> None:
 
 
 def _are_pictures(words: list[str], weights: Path | None) -> bool:
-    """Whether `words` are pictures, not textures of a generator; raises ImpastoError if neither or both."""
+    """Return whether `words` are pictures, not textures of a generator; raises ImpastoError if neither or both."""
     from impasto.errors import ImpastoError
     from impasto.textures.generator import TextureGenerator
 
@@ -203,7 +203,7 @@ def _optimise(
     style_size: int,
     dry_run: bool,
 ) -> _Made:
-    """A texture of paintings, by optimisation."""
+    """Return a texture of paintings, by optimisation."""
     from impasto.cli.invert import choose_pooling
     from impasto.commands import network_command
     from impasto.commands.progress import progress
@@ -236,7 +236,7 @@ def _optimise(
 
 
 def _draw(asked: _Asked, values: dict[str, Any], weights: Path | None, dry_run: bool) -> _Made:
-    """A texture of the generator, in one pass."""
+    """Return a texture of the generator, in one pass."""
     import time
 
     from impasto.commands import network_command

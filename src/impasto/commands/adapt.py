@@ -130,7 +130,7 @@ def make_up(options: AdaptOptions) -> Pictures:
 
 
 def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The painting's network, as it is before it learns."""
+    """Return the painting's network, as it is before it learns."""
     options = cast(AdaptOptions, options)
     painting, info = paintings_of(styles)[0]
     return _learn(options, judge(options), painting, info[NAMED])
@@ -154,7 +154,7 @@ class _Adaptation(MethodTask):
         self.norm_rate = norm_rate
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The norms and, unless they alone learn, all else."""
+        """Return the norms and, unless they alone learn, all else."""
         network = cast(TransformationNetwork, cast(PaintingTraining, self.learner).painter)
         norms = [*network.scales, *network.shifts]
         others = [parameter for parameter in network.layers.parameters() if parameter.requires_grad]
@@ -224,13 +224,13 @@ class _Watch:
             write_image(task.preview(photos, photos).float().cpu(), self.plan.preview)
 
     def facts(self) -> dict[str, Any]:
-        """The last step."""
+        """Return the last step."""
         assert self.last is not None
         return {"steps": self.last.step, "losses": self.last.terms, "seconds": round(self.last.seconds, 1)}
 
 
 def has_converged(losses: list[float], patience: int) -> bool:
-    """Whether the mean of the last `patience` losses is no lower than that of as many before."""
+    """Return whether the mean of the last `patience` losses is no lower than that of as many before."""
     if not patience or len(losses) < 2 * patience:
         return False
     return sum(losses[-patience:]) >= sum(losses[-2 * patience : -patience])

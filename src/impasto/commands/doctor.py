@@ -125,7 +125,7 @@ def _extras() -> list[Finding]:
 
 
 def _version(module: str, package: str) -> str | None:
-    """The version of a library, whatever package it came with; None if it is not there."""
+    """Return the version of a library, whatever package it came with; None if it is not there."""
     if importlib.util.find_spec(module) is None:
         return None
     names = [package, *importlib.metadata.packages_distributions().get(module, [])]
@@ -138,7 +138,7 @@ def _version(module: str, package: str) -> str | None:
 
 
 def _runtimes() -> list[Finding]:
-    """Which runtime is quickest with a slim encoder and decoder; kept for ``--runtime auto``."""
+    """Return which runtime is quickest with a slim encoder and decoder; kept for ``--runtime auto``."""
     try:
         seconds = runtime_choice.measure()
     except ImpastoError as error:

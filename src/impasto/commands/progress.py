@@ -25,7 +25,7 @@ WORTH_SAYING = 5.0
 def progress(
     title: str, quiet: bool, also: OnStep = ignore, expected: float | None = None
 ) -> Iterator[tuple[Watch, OnStep]]:
-    """A watch and the `on_step` that shows how far the work is.
+    """Give a watch and the `on_step` that shows how far the work is.
 
     also: called after every step, too; expected: seconds that the work will take, if that is known.
     """
@@ -105,7 +105,7 @@ class _CountBar(Count):
 
 @contextmanager
 def count(title: str, total: int, quiet: bool, *, done: int = 0, pause: float = 0.0) -> Iterator[Count]:
-    """A count of `total` pictures, as a bar on a terminal and by lines elsewhere."""
+    """Give a count of `total` pictures, as a bar on a terminal and by lines elsewhere."""
     if quiet or not sys.stderr.isatty():
         log.info("%s", title)
         yield Count(total, done, pause)
@@ -154,7 +154,7 @@ class Line:
 
 @contextmanager
 def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
-    """A bar of rich's and how text is escaped for it."""
+    """Give a bar of rich's and how text is escaped for it."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn

@@ -87,7 +87,7 @@ def keep_state(job: PaintJob, target: Path, path: Path | None) -> None:
 
 
 def previewer(job: PaintJob, target: Path, path: Path | None, every: int, *, force: bool) -> OnStep:
-    """The `on_step` that writes the picture as it is now to `path` every so many steps."""
+    """Return the `on_step` that writes the picture as it is now to `path` every so many steps."""
     if path is None:
         return ignore
     if path.resolve() == target.resolve():

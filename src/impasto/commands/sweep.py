@@ -70,7 +70,7 @@ class SheetPlan:
     device: str
 
     def job(self, values: Values) -> PaintJob:
-        """The run of one cell; raises ImpastoError."""
+        """Return the run of one cell; raises ImpastoError."""
         known = self.recipe.model_dump()
         for name, value in values.items():
             known |= {name: value} if name in COMMON else {"options": {**known["options"], name: value}}
@@ -144,7 +144,7 @@ def _paint_cell(plan: SheetPlan, values: Values, sheet: _Sheet, quiet: bool) -> 
 
 
 def _lay_out(plan: SheetPlan, pictures: list[Tensor | None], cell: int) -> Tensor:
-    """The sheet: photo and painting in the first column, then the cells."""
+    """Return the sheet: photo and painting in the first column, then the cells."""
     width, count = len(plan.columns), len(plan.rows)
     left = [*pictures, *[None] * (width * count - len(pictures))]
     rows = [left[start : start + width] for start in range(0, width * count, width)]

@@ -104,7 +104,7 @@ def show_options(training: Training, json: bool) -> None:
 
 
 def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
-    """`folder` if a training can start or go on there; raises ImpastoError otherwise."""
+    """Return `folder` if a training can start or go on there; raises ImpastoError otherwise."""
     if folder is None:
         raise ImpastoError("name a folder for the weights: -o RUNDIR")
     there = (folder / CHECKPOINT).is_file()
@@ -120,7 +120,7 @@ def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
 
 
 def build(training: Training, options: TrainOptions, pictures: tuple[Pictures, Pictures]) -> Task:
-    """The task, ready to learn; raises ImpastoError."""
+    """Return the task, ready to learn; raises ImpastoError."""
     task = training.build(options, *pictures)
     log.info("%s: %d parameters learn", task.name, count_parameters(task.learned()))
     return task
@@ -207,7 +207,7 @@ def _tell_skipped(pictures: tuple[Pictures, Pictures]) -> None:
 
 @contextmanager
 def _stop_between_steps() -> Iterator[Callable[[], None]]:
-    """A function that raises KeyboardInterrupt if Ctrl-C was pressed; pressed twice, it acts at once.
+    """Give a function that raises KeyboardInterrupt if Ctrl-C was pressed; pressed twice, it acts at once.
 
     So a checkpoint never holds half a step, and a resumed training gives the same bits.
     """

@@ -116,16 +116,16 @@ class VideoRun:
         return _folder(self.target)
 
     def frame_path(self, index: int) -> Path:
-        """Where a finished frame waits."""
+        """Return where a finished frame waits."""
         return self.folder / f"{index:08}.png"
 
     def make_record(self) -> dict[str, Any]:
-        """The run record."""
+        """Return the run record."""
         made = make_record(self.recipe, self.painter.model, self.size, self.target.parent)
         return made if self.raft is None else made | {"weights": made["weights"] | {"raft": self.raft.digest}}
 
     def results(self, total: int) -> Iterator[Tensor]:
-        """All finished frames, (1, 3, H, W) each, or (1, 4, H, W) with transparency."""
+        """Return all finished frames, (1, 3, H, W) each, or (1, 4, H, W) with transparency."""
         return (self._result(index) for index in range(total))
 
     def _result(self, index: int) -> Tensor:
@@ -354,7 +354,7 @@ def _keep(work: VideoRun, index: int, result: Picture, state: Mapping[str, Tenso
 
 
 def _ahead(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """`frames`, one of them decoded beside the work on the one before."""
+    """Yield `frames`, one of them decoded beside the work on the one before."""
     iterator = iter(frames)
     with ThreadPoolExecutor(1, "read") as reader:
         coming = reader.submit(next, iterator, None)

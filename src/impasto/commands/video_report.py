@@ -69,7 +69,7 @@ def _start(
 
 
 def _compare(smoothed: dict[str, Any], alone: dict[str, Any], *_: Any) -> dict[str, float]:
-    """How much less flicker and how much more style loss smoothing brought."""
+    """Return how much less flicker and how much more style loss smoothing brought."""
     ratios = {}
     if smoothed["warping_error"] is not None and alone["warping_error"]:
         ratios["less_flicker"] = 1 - smoothed["warping_error"] / alone["warping_error"]

@@ -56,7 +56,7 @@ class _Gauge:
         self.resized = 0
 
     def measure(self, pair: Pair) -> Row:
-        """The measures of one pair; quickest if pairs of the same photo follow each other."""
+        """Return the measures of one pair; quickest if pairs of the same photo follow each other."""
         self._look_at(pair.content)
         image = read_image(pair.stylized)
         if image.shape != self.content.shape:

@@ -72,7 +72,7 @@ class StyleBankNetwork(nn.Module):
 
 
 def slim_network(styles: int, width: int = 16, residuals: int = 5) -> StyleBankNetwork:
-    """The shipped form, with width b: encoder ``c9s1-b, d2b, d4b``, decoder ``R4b x n, u2b, ub, c9s1-3``."""
+    """Return the shipped form, with width b: encoder ``c9s1-b, d2b, d4b``, decoder ``R4b x n, u2b, ub, c9s1-3``."""
     banks = (make_bank(4 * width) for _ in range(styles))
     network = StyleBankNetwork(LayerRow(_down(width)), LayerRow(_up(width, residuals)), banks)
     for layer in (*network.encoder.row, *network.decoder.row):
@@ -84,7 +84,7 @@ def slim_network(styles: int, width: int = 16, residuals: int = 5) -> StyleBankN
 
 
 def paper_network(styles: int) -> StyleBankNetwork:
-    """The widths of the paper's network in a widely used port: norms without scale and shift, no biases.
+    """Return the widths of the paper's network in a widely used port: norms without scale and shift, no biases.
 
     Departs from it: upsampling by repetition and a convolution, mirrored edges.
     """

@@ -82,7 +82,7 @@ class Chain(nn.Module):
         return self.sessions[half]
 
     def path(self) -> list[nn.Module]:
-        """The layers in the order in which they run."""
+        """Return the layers in the order in which they run."""
         return list(leaves([self.chain]))
 
 

@@ -73,7 +73,7 @@ class TransformLayer(nn.Module):
         return self.form.up and not self.form.transposed
 
     def path(self) -> list[nn.Module]:
-        """The layers in the order in which they run."""
+        """Return the layers in the order in which they run."""
         return [DOUBLING, self.conv] if self._doubles else [self.conv]
 
 

@@ -56,7 +56,7 @@ class Page:
     types: dict[int, int]
 
     def one(self, tag: int, default: int = 0) -> int:
-        """The first number of a field."""
+        """Return the first number of a field."""
         values = self.fields.get(tag)
         return int(values[0]) if values else default
 
@@ -176,7 +176,7 @@ def _has_chunks(page: Page) -> bool:
 
 
 def is_common(page: Page) -> bool:
-    """Whether Pillow makes the right picture of the page."""
+    """Return whether Pillow makes the right picture of the page."""
     color, codec, samples = page.one(PHOTOMETRIC), page.one(COMPRESSION, 1), page.samples
     if codec in _PICTURE_CODECS:
         return True

@@ -99,7 +99,7 @@ def check_target(source: Path, target: Path, survey: Survey, size: tuple[int, in
 
 
 def default_ending(source: Path, survey: Survey) -> str:
-    """The ending of a result whose name is not given: .mp4 if it holds everything, else what does."""
+    """Return the ending of a result whose name is not given: .mp4 if it holds everything, else what does."""
     own = source.suffix.lower()
     best: tuple[int, str] | None = None
     for ending in dict.fromkeys([".mp4", *([own] if own in ENCODERS else []), ".mkv", ".mov"]):
@@ -192,7 +192,7 @@ class _Video:
 
 
 def _even(image: Tensor) -> Any:
-    """(1, C, H, W) in [0, 1] as bytes (H, W, C), of even sides."""
+    """Return (1, C, H, W) in [0, 1] as bytes (H, W, C), of even sides."""
     odd = image.shape[-1] % 2, image.shape[-2] % 2
     padded = functional.pad(image, (0, odd[0], 0, odd[1]), mode="replicate") if any(odd) else image
     return np.ascontiguousarray(padded[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().byte().cpu().numpy())

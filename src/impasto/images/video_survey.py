@@ -168,7 +168,7 @@ class _Look:
 
 
 def clock(seconds: Fraction | float) -> str:
-    """A time as players show it: 1:02:03.4."""
+    """Return a time as players show it: 1:02:03.4."""
     tenths = round(float(seconds) * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)

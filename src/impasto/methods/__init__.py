@@ -22,12 +22,12 @@ TRAINED_METHOD = "johnson"
 
 
 def list_methods() -> list[str]:
-    """The names of all methods: a module in `impasto.methods` is a method."""
+    """Return the names of all methods: a module in `impasto.methods` is a method."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def find_method(name: str | None = None) -> type[Stylizer]:
-    """The class of the method called `name` (None: the default one); raises OptionError."""
+    """Return the class of the method called `name` (None: the default one); raises OptionError."""
     name = name or DEFAULT_METHOD
     if name not in list_methods():
         raise OptionError(no_method(name, list_methods()))
@@ -71,7 +71,7 @@ def load(
     runtime: str = "torch",
     **options: Any,
 ) -> Stylizer:
-    """The method called `method` (None: the default one), ready to use.
+    """Return the method called `method` (None: the default one), ready to use.
 
     preset: one of the method's presets; runtime: one of `impasto.feedforward.runtimes.RUNTIMES`; options: the method's
     options, over those of the preset. Raises OptionError for an unknown or out-of-range value,

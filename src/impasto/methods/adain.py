@@ -38,12 +38,12 @@ class AdaINOptions(OnePassOptions):
 
 
 def paper_decoder() -> StepDecoder:
-    """The paper's decoder, of 3 505 219 parameters, with mirrored edges."""
+    """Return the paper's decoder, of 3 505 219 parameters, with mirrored edges."""
     return StepDecoder(VGG19_WIDTHS[:DEEPEST], mirror=True)
 
 
 def slim_decoder() -> StepDecoder:
-    """The mirror of vgg19-slim."""
+    """Return the mirror of vgg19-slim."""
     return StepDecoder(SLIM_WIDTHS[:DEEPEST])
 
 
@@ -100,14 +100,14 @@ class AdaIN(ArbitraryStyle):
         return super().accept_style(style)
 
     def style_stage(self) -> Stage:
-        """The moments of each level."""
+        """Return the moments of each level."""
         layers = [LAYERS[level] for level in self.levels]
         ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(MomentsOf(layer, full=False) for layer in layers)
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
-        """Means and deviations, the quantities in which the method is linear."""
+        """Return means and deviations, the quantities in which the method is linear."""
         return self._style({level: known[LAYERS[level]] for level in self.levels}, {})
 
     def _style(self, found: Mapping[int, Moments], info: dict[str, Any]) -> Style:
@@ -160,7 +160,7 @@ class AdaINTraining(nn.Module):
         self._frozen = backbone, loss  # in a tuple: no part of what is saved
 
     def config(self) -> dict[str, Any]:
-        """The decoder's shape, for the file's header."""
+        """Return the decoder's shape, for the file's header."""
         widths, digest = list(self.network.widths), str(self._frozen[0].digest)
         return {"method": "adain", "backbone": digest, "widths": widths, "levels": list(self.levels)}
 

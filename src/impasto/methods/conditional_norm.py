@@ -56,7 +56,7 @@ class ConditionalNetwork(nn.Module):
         return [(scale[numbers], shift[numbers]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
 
     def forward(self, images: Tensor, numbers: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to the same size, each sample in the style of its number, (B,)."""
+        """Return (B, 3, H, W) in [0, 1] to the same size, each sample in the style of its number, (B,)."""
         painted: Tensor = self.shared(images, self.norms_of(numbers))
         return painted
 
@@ -81,11 +81,11 @@ class ConditionalNorm(SharedNetworkStyles[ConditionalNetwork]):
 
     @staticmethod
     def read_network(config: Mapping[str, Any]) -> ConditionalNetwork:
-        """The network that a file's header tells of."""
+        """Return the network that a file's header tells of."""
         return ConditionalNetwork(len(config["styles"]), config["width"], config["residuals"])
 
     def shared(self) -> tuple[nn.Module, ...]:
-        """The convolutions."""
+        """Return the convolutions."""
         return (self.network.shared,)
 
     def own(self, number: int) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ class ConditionalNorm(SharedNetworkStyles[ConditionalNetwork]):
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """The network with the style's norms, then the mixture with the photo."""
+        """Return the network with the style's norms, then the mixture with the photo."""
         count = len(self.network.shared.normed)
         norms = [(style[f"{number}.scale"][None], style[f"{number}.shift"][None]) for number in range(count)]
         return *network_stages(self.network.shared, norms, "painted"), blend_stage({"painted": 1.0}, strength)
@@ -135,7 +135,7 @@ class ConditionalNormTraining(nn.Module):
         return torch.cat([torch.zeros_like(gradient[: self.fixed]), gradient[self.fixed :]])
 
     def config(self) -> dict[str, Any]:
-        """The network's shape and its styles, for the file's header."""
+        """Return the network's shape and its styles, for the file's header."""
         width, residuals = (self.network.shared.shape[key] for key in ("width", "residuals"))
         return {"method": "conditional_norm", "width": width, "residuals": residuals, "styles": self.infos}
 
@@ -168,7 +168,7 @@ def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) 
 
 
 def start_styles(options: ManyStylesOptions, count: int) -> tuple[ConditionalNetwork, list[dict[str, Any]]]:
-    """The network to begin with, with room for `count` styles, and what it knows."""
+    """Return the network to begin with, with room for `count` styles, and what it knows."""
     if not options.from_:
         if options.add:
             raise ImpastoError(NO_FROM)

@@ -158,7 +158,7 @@ class Gatys(Optimized):
         return super().working_size(height, width, size)
 
     def encode_style(self, image: AnyPicture) -> Style:
-        """Moments at the style layers, at the picture's size and at half of it."""
+        """Return moments at the style layers, at the picture's size and at half of it."""
         image = take_painting(image, "the painting")
         check_image(image, "painting")
         scale = self.options.style_scale
@@ -229,7 +229,7 @@ class Gatys(Optimized):
 
     @staticmethod
     def history(pixels: int) -> int:
-        """How many steps L-BFGS remembers: fewer beyond 4 megapixels, where each takes 24 bytes a pixel."""
+        """Return how many steps L-BFGS remembers: fewer beyond 4 megapixels, where each takes 24 bytes a pixel."""
         return max(3, min(HISTORY, HISTORY * 4_000_000 // pixels))
 
     def _parameter(self, image: Tensor) -> ImageParameter:

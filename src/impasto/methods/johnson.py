@@ -35,7 +35,7 @@ class JohnsonOptions(OnePassOptions):
 
 
 def paper_network() -> TransformationNetwork:
-    """The paper's network with instance norms, of 1 679 235 parameters."""
+    """Return the paper's network with instance norms, of 1 679 235 parameters."""
     return TransformationNetwork()
 
 
@@ -54,7 +54,7 @@ class Johnson(PaintingNetworks):
 
 
 def join(files: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The networks of several files as one: tensors and header. Raises WeightsError if their shapes differ."""
+    """Return the networks of several files as one: tensors and header. Raises WeightsError if their shapes differ."""
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {"method": "johnson", "networks": []}
     for path in files:
@@ -67,7 +67,7 @@ def join(files: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The network of one painting, from random weights or from `from_`."""
+    """Return the network of one painting, from random weights or from `from_`."""
     options = cast(StylesOptions, options)
     painting, info = only_painting(styles, "johnson")
     torch.manual_seed(options.seed)

@@ -34,7 +34,7 @@ def slim_network(
     output: Literal["linear", "sigmoid"] = "sigmoid",
     affine: bool = True,
 ) -> HyperNetwork:
-    """The shipped size: the fast network's, read from all five layers of vgg19-slim."""
+    """Return the shipped size: the fast network's, read from all five layers of vgg19-slim."""
     return HyperNetwork(SLIM_MOMENTS, hidden, width, residual=residual, output=output, affine=affine)
 
 

@@ -98,7 +98,7 @@ class MetaStyle(NetworkStyles):
 
 
 def load_start(path: Any) -> TransformationNetwork:
-    """The initial parameters in the file at `path`; raises WeightsError if it holds none."""
+    """Return the initial parameters in the file at `path`; raises WeightsError if it holds none."""
     return load_weights(path).build(lambda config: TransformationNetwork(**config["shape"]), MetaStyle.name)
 
 
@@ -134,11 +134,11 @@ class MetaStyleTraining(nn.Module):
         self.first_order = first_order
 
     def config(self) -> dict[str, Any]:
-        """The network's shape, for the file's header."""
+        """Return the network's shape, for the file's header."""
         return {"method": "metastyle", "shape": self.network.shape}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """The terms of the loss after the inner steps, mean of as many of the `styles` as there are photos for.
+        """Return the terms of the loss after the inner steps, mean of as many of the `styles` as there are photos for.
 
         Raises OptionError if the photos, (B, 3, H, W), are fewer than 2 x shots.
         """
@@ -155,7 +155,7 @@ class MetaStyleTraining(nn.Module):
         return loss.terms(self.network(query, pick_norms(norms, numbers)), query, targets)
 
     def spread(self, count: int) -> list[Tensor]:
-        """The network's scales and shifts, in turns, as those of `count` styles, (count, C)."""
+        """Return the network's scales and shifts, in turns, as those of `count` styles, (count, C)."""
         return [value.expand(count, -1) for norm in self.network.norms for value in norm]
 
     def move(self, norms: list[Tensor], support: Tensor, targets: PaintingMoments, numbers: Tensor) -> list[Tensor]:
@@ -208,7 +208,7 @@ class MetaStyleTrainOptions(StylesOptions):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The initial parameters, from random weights or from what `from_` holds."""
+    """Return the initial parameters, from random weights or from what `from_` holds."""
     options = cast(MetaStyleTrainOptions, options)
     if options.batch < 2 * options.shots:
         raise ImpastoError(f"--shots {options.shots} and as many photos after the steps: --batch {2 * options.shots}")

@@ -322,7 +322,7 @@ class _Work:
     def _match(
         self, photo: Tensor, image: Tensor, mixed: float, places: Places, scale: Tensor, tile: int | None
     ) -> Tensor:
-        """Which place of the paintings each place of the picture is to look like, (H / 4, W / 4)."""
+        """Return which place of the paintings each place of the picture is to look like, (H / 4, W / 4)."""
         columns = look(self.network, photo, (COLUMNS,), (), tile=tile)[0][COLUMNS]
         if mixed:
             so_far = look(self.network, image, (COLUMNS,), (), tile=tile)[0][COLUMNS]
@@ -371,6 +371,6 @@ class _Work:
         return fit_mask(self.mask, torch.empty(1, 0, shape[-2] // stride, shape[-1] // stride))
 
     def recolored(self, image: Tensor) -> Tensor:
-        """`image` with large areas in the photo's arrangement of the paintings' colours."""
+        """Return `image` with large areas in the photo's arrangement of the paintings' colours."""
         found = match_low_frequencies(image, self.content, recall_places(self.mixture, 0).colors)
         return torch.lerp(image, found, self.strength)

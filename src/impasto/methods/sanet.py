@@ -62,7 +62,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) ->
 
 
 def standardize(features: Tensor, own: Moments | None = None) -> Tensor:
-    """Features with mean 0 and deviation 1 in every channel; own: their moments, if not those of all of them."""
+    """Return features with mean 0 and deviation 1 in every channel; own: their moments, if not those of all of them."""
     found = own or moments(features, full=False)
     scale = round_scale(found.deviation().reciprocal(), features)
     return scale_channels(features, scale, -found.mean * scale)
@@ -139,7 +139,7 @@ class SANetwork(nn.Module):
         *,
         odd: tuple[int, int] | None = None,
     ) -> Tensor:
-        """The photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size.
+        """Return the photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size.
 
         own: the moments by which the photo's features are normalised, if not those of all of them; odd: by how much
         height and width of the whole picture's relu4_1 are more than twice relu5_1's, if `content` is a part of it.
@@ -204,7 +204,7 @@ class SANet(ArbitraryStyle):
         return self._encoding([*thinned, *(MomentsOf(layer, full=False) for layer in FINE.values())])
 
     def style_of(self, known: Known) -> Style:
-        """The maps, (C, h, w) each, means and deviations."""
+        """Return the maps, (C, h, w) each, means and deviations."""
         values = {f"{layer}.map": known[f"{layer}.thinned"][0].float().contiguous() for layer in LAYERS}
         for layer in FINE.values():
             own = known[layer]
@@ -249,13 +249,13 @@ class SANet(ArbitraryStyle):
 
 
 def measured_targets(found: Mapping[str, Tensor]) -> LevelTargets:
-    """The means and deviations, (B, C), of features at the levels below relu4_1."""
+    """Return the means and deviations, (B, C), of features at the levels below relu4_1."""
     own = {level: moments(found[layer], full=False) for level, layer in FINE.items()}
     return {level: (known.mean, known.deviation()) for level, known in own.items()}
 
 
 def fine_targets(mixed: Sequence[tuple[float, Style]]) -> LevelTargets:
-    """The means and deviations, (1, C), of styles at the levels below relu4_1, mixed by their shares."""
+    """Return the means and deviations, (1, C), of styles at the levels below relu4_1, mixed by their shares."""
 
     def mixture(name: str) -> Tensor:
         return torch.stack([share * part[name] for share, part in mixed]).sum(0)[None]
@@ -288,7 +288,7 @@ class SANetTraining(nn.Module):
         self._frozen = backbone, loss  # in a tuple: no part of what is saved
 
     def config(self) -> dict[str, Any]:
-        """The network's shape, for the file's header."""
+        """Return the network's shape, for the file's header."""
         widths, digest = list(self.network.decoder.widths), str(self._frozen[0].digest)
         return {"method": "sanet", "backbone": digest, "widths": widths}
 
@@ -308,7 +308,7 @@ class SANetTraining(nn.Module):
         return {**terms, **self.identity(torch.cat([contents[:few], styles[:few]]))}
 
     def identity(self, images: Tensor) -> dict[str, Tensor]:
-        """Both identity losses; images: (B, 3, H, W), each painted in its own style."""
+        """Return both identity losses; images: (B, 3, H, W), each painted in its own style."""
         network = self._frozen[1].network
         same = self.paint(images, images)
         with torch.no_grad():

@@ -83,7 +83,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
 
     @staticmethod
     def read_network(config: Mapping[str, Any]) -> StyleBankNetwork:
-        """The network that a file's header tells of."""
+        """Return the network that a file's header tells of."""
         return slim_network(len(config["styles"]), **config["shape"])
 
     def shared(self) -> tuple[nn.Module, ...]:
@@ -91,7 +91,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         return self.network.encoder, self.network.decoder
 
     def own(self, number: int) -> dict[str, Tensor]:
-        """The bank."""
+        """Return the bank."""
         return dict(self.network.bank(number).state_dict())
 
     def stages(
@@ -109,7 +109,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         seed: int,
         on_step: OnStep,
     ) -> Tensor:
-        """Each style's bank in its region, all in one pass; the content where no mask is white."""
+        """Return each style's bank in its region, all in one pass; the content where no mask is white."""
         self.interrupted = False
         total = torch.stack(list(masks)).sum(0)
         covered = total.clamp_min(1)
@@ -124,7 +124,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
     def _stages(
         self, regions: Sequence[Region], strength: float, outcome: str, after: tuple[Stage, ...] = ()
     ) -> tuple[Stage, ...]:
-        """The encoder, the banks of all regions, the mixture, the decoder that makes `outcome`; then `after`."""
+        """Return the encoder, the banks of all regions, the mixture, the decoder that makes `outcome`; then `after`."""
         encoder = self.network.encoder
         rows = [*row_stages(encoder.row, (), (IMAGE, "encoded"), "encoder.", opening=encoder.enter)]
         banked: dict[str, tuple[float, Region]] = {}
@@ -146,7 +146,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         return *rows, *after
 
     def _build(self, style: Style) -> LayerRow:
-        """The bank of which `style` is the weights; raises OptionError if they don't fit."""
+        """Return the bank of which `style` is the weights; raises OptionError if they don't fit."""
         bank = copy.deepcopy(self.network.bank(0))
         try:
             bank.load_state_dict(dict(style))
@@ -156,7 +156,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
 
 
 def _mix_regions(shares: Mapping[str, float], where: Mapping[str, Tensor], strength: float, outcome: str) -> Stage:
-    """The features, and in its region what each bank made of them, by its share.
+    """Return the features, and in its region what each bank made of them, by its share.
 
     where: of every bank's map, (1, 1, H, W) at the picture's size; together at most 1.
     """
@@ -176,7 +176,7 @@ def _mix_regions(shares: Mapping[str, float], where: Mapping[str, Tensor], stren
 
 
 def _fit(region: Tensor) -> Tensor:
-    """`region`, (1, 1, H, W), averaged down to the size of the encoder's maps."""
+    """Return `region`, (1, 1, H, W), averaged down to the size of the encoder's maps."""
     fitted = fit_mask(region, region.new_empty(1, 0, region.shape[-2] // SIDE, region.shape[-1] // SIDE))
     assert fitted is not None
     return fitted
@@ -231,7 +231,7 @@ class StyleBankTraining(nn.Module):
             network.banks[:fixed].requires_grad_(False)
 
     def config(self) -> dict[str, Any]:
-        """The network's shape and its styles, for the file's header."""
+        """Return the network's shape and its styles, for the file's header."""
         return {"method": "stylebank", "shape": self.network.shape, "styles": self.infos}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
@@ -275,7 +275,7 @@ class StyleBankTraining(nn.Module):
         return {"rebuilt": weight * error}
 
     def _length(self, value: Tensor) -> Tensor:
-        """The norm of the gradient of `value` by encoder and decoder."""
+        """Return the norm of the gradient of `value` by encoder and decoder."""
         slopes = torch.autograd.grad(value, self.network.shared, retain_graph=True)
         length: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(slope) for slope in slopes]))
         return length
@@ -307,7 +307,7 @@ class BanksTask(MethodTask):
         return self.learner
 
     def shippable(self) -> dict[str, Tensor]:
-        """The network alone."""
+        """Return the network alone."""
         return dict(cast(StyleBankTraining, self.learner).network.state_dict())
 
 
@@ -328,7 +328,7 @@ def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) 
 
 
 def start_banks(options: StyleBankTrainOptions, count: int) -> tuple[StyleBankNetwork, list[dict[str, Any]]]:
-    """The network to begin with, with room for `count` styles, and what it knows."""
+    """Return the network to begin with, with room for `count` styles, and what it knows."""
     if not options.from_:
         if options.add:
             raise ImpastoError(NO_FROM)

@@ -37,7 +37,7 @@ class SwiftOptions(GeneratedOptions):
 
 
 def swift_network(hidden: int = 15, width: int = 8) -> HyperNetwork:
-    """The shipped size."""
+    """Return the shipped size."""
     return HyperNetwork(SLIM_MOMENTS, hidden, width, output="sigmoid", affine=True, doubling=True, shortcuts=True)
 
 

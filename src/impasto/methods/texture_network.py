@@ -78,7 +78,7 @@ class PyramidNetwork(StagedNetwork):
         return list(zip(cast(Iterable[LayerRow], self.branches), (None, *cast(Any, self.joins)), strict=True))
 
     def forward(self, images: Tensor, noises: Sequence[Tensor] | None = None) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to the same size; not clamped.
+        """Return (B, 3, H, W) in [0, 1] to the same size; not clamped.
 
         noises: coarse to fine, (B, noise, H / ratio, W / ratio) in [0, 1]; default: random.
         """
@@ -97,7 +97,7 @@ class PyramidNetwork(StagedNetwork):
         return torch.cat([small.to(like.dtype) - 0.5, noise.to(like.dtype)], 1)
 
     def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
-        """The network as local stages, with the noise of `seed`; see `StagedNetwork`."""
+        """Return the network as local stages, with the noise of `seed`; see `StagedNetwork`."""
         rows: list[Stage] = []
         x = ""
         for number, (ratio, (branch, join)) in enumerate(zip(self.ratios, self.blocks, strict=True)):
@@ -127,7 +127,7 @@ class PyramidNetwork(StagedNetwork):
 
 
 def make_pyramid(shape: Mapping[str, Any]) -> PyramidNetwork:
-    """The network of that `shape`, as `PyramidNetwork.shape` tells it."""
+    """Return the network of that `shape`, as `PyramidNetwork.shape` tells it."""
     return PyramidNetwork(**{key: value for key, value in shape.items() if key != "form"})
 
 
@@ -148,7 +148,7 @@ class _Join(nn.Module):
         return torch.cat([fit_edge(double(coarse), own.shape), fine], 1)
 
     def stage(self, x: str, own: str, outcome: str, ratio: int) -> Stage:
-        """The join of these maps, without the block."""
+        """Return the join of these maps, without the block."""
 
         def run(work: StageInput) -> Mapping[str, Tensor]:
             return {outcome: self(work.maps[x], work.maps[own], (work.given[x], work.given[own]))}
@@ -163,7 +163,7 @@ def _block(inputs: int, width: int) -> LayerRow:
 
 
 def shrink(images: Tensor, ratio: int) -> Tensor:
-    """(B, 3, H, W) averaged down to (B, 3, H / ratio, W / ratio)."""
+    """Return (B, 3, H, W) averaged down to (B, 3, H / ratio, W / ratio)."""
     return F.avg_pool2d(images, ratio) if ratio > 1 else images
 
 
@@ -197,7 +197,7 @@ class TextureNetwork(PaintingNetworks):
 
     @staticmethod
     def make_network(shape: Mapping[str, Any]) -> StagedNetwork:
-        """A pyramid of that shape."""
+        """Return a pyramid of that shape."""
         return make_pyramid(shape)
 
     def _build(self, style: Style) -> StagedNetwork:
@@ -216,7 +216,7 @@ class TextureNetworkTrainOptions(PaintingOptions):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The pyramid network of one painting, from random weights or from `from_`."""
+    """Return the pyramid network of one painting, from random weights or from `from_`."""
     options = cast(TextureNetworkTrainOptions, options)
     painting, info = only_painting(styles, NAME)
     torch.manual_seed(options.seed)
@@ -226,7 +226,7 @@ def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) 
 
 
 def start_pyramid(options: TextureNetworkTrainOptions, name: str) -> PyramidNetwork:
-    """A pyramid for the style called `name`: random, or the one of that name, or the first one, of `from_`."""
+    """Return a pyramid for the style called `name`: random, or the one of that name, or the first one, of `from_`."""
     if not options.from_:
         return PyramidNetwork(options.levels, options.branch, options.noise)
     file = load_weights(options.from_)

@@ -143,14 +143,14 @@ class WCT(ArbitraryStyle):
         return Style(kept, found.kind, found.info)
 
     def style_stage(self) -> Stage:
-        """Moments at the chosen levels."""
+        """Return moments at the chosen levels."""
         layers = [LAYERS[level] for level in self.options.levels]
         ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(map(MomentsOf, layers))
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
-        """Means and second moments."""
+        """Return means and second moments."""
         values = [note(known[LAYERS[level]], LAYERS[level]) for level in self.options.levels]
         return Style({name: tensor for part in values for name, tensor in part.items()}, self.style_kind)
 
@@ -259,7 +259,7 @@ class WCTTraining(nn.Module):
         self._frozen = backbone, loss  # in a tuple: no part of what is saved
 
     def config(self) -> dict[str, Any]:
-        """The decoder's widths, for the file's header."""
+        """Return the decoder's widths, for the file's header."""
         return {"method": "wct", "backbone": self._frozen[0].digest, "widths": list(self.network.widths)}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ class Backbone(nn.Module):
                 raise OptionError(f"{self.name} has no layer {layer!r}{near}; it has: {', '.join(self.layers)}")
 
     def forward(self, image: Tensor, layers: Iterable[str], *, rounded: bool = False) -> dict[str, Tensor]:
-        """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`; stops at the deepest one.
+        """Return features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`; stops at the deepest one.
 
         rounded: in half precision the pixels are rounded, too, which is quicker and nothing to what is summed over all.
         """
@@ -86,7 +86,7 @@ class Backbone(nn.Module):
         return found
 
     def path(self, layer: str) -> list[nn.Module]:
-        """The modules from the image to `layer`, in the order in which they run."""
+        """Return the modules from the image to `layer`, in the order in which they run."""
         self.check_layers([layer])
         names = list(self.steps)
         way = [self.steps[name] for name in names[: 0 if layer == "image" else names.index(layer) + 1]]
@@ -110,7 +110,7 @@ def _rectifies(step: nn.Module, following: Sequence[tuple[str, nn.Module]]) -> b
 
 
 def pool(kind: str) -> nn.Module:
-    """The 2x2 pooling named `kind`, ``max`` or ``average``; raises OptionError otherwise."""
+    """Return the 2x2 pooling named `kind`, ``max`` or ``average``; raises OptionError otherwise."""
     if kind == "max":
         return MaxPool()
     if kind == "average":

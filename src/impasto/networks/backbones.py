@@ -28,7 +28,7 @@ BACKBONES = (SLIM, SLIM + HEADS, *TORCHVISION)
 
 
 def default_layers(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The content layers and the five style layers to begin with for the backbone called `name`."""
+    """Return the content layers and the five style layers to begin with for the backbone called `name`."""
     if name not in TORCHVISION:
         return SLIM_LAYERS
     from impasto.networks.torchvision_backbones import DEFAULT_LAYERS
@@ -38,7 +38,7 @@ def default_layers(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def choose_pooling(pooling: str, name: str) -> str:
-    """`pooling`, or for ``auto`` what suits an optimised picture over the backbone called `name`."""
+    """Return `pooling`, or for ``auto`` what suits an optimised picture over the backbone called `name`."""
     if pooling != "auto":
         return pooling
     return "average" if name.startswith(SLIM) else "max"
@@ -47,7 +47,7 @@ def choose_pooling(pooling: str, name: str) -> str:
 def load_backbone(
     name: str = SLIM, *, pooling: str = "max", weights: str | Path | None = None, pretrained: bool = True
 ) -> Backbone:
-    """The frozen backbone called `name`, one of `BACKBONES`.
+    """Return the frozen backbone called `name`, one of `BACKBONES`.
 
     weights: a local safetensors file (for torchvision's networks also a state dict of theirs) instead of the official
     one; pretrained False: random weights, for tests. Raises OptionError for an unknown name or pooling, WeightsError if

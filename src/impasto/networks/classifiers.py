@@ -44,7 +44,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(channels * grid**2, classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits, (B, classes), of features (B, C, H, W)."""
+        """Return logits, (B, classes), of features (B, C, H, W)."""
         logits: Tensor = self.linear(self.pool(features).flatten(1))
         return logits
 
@@ -67,7 +67,7 @@ def check_head(network: Backbone) -> None:
 
 
 def cut(backbone: Backbone, layer: str) -> Backbone:
-    """`backbone` up to `layer`; the modules are shared. Raises OptionError if there is no such layer."""
+    """Return `backbone` up to `layer`; the modules are shared. Raises OptionError if there is no such layer."""
     backbone.check_layers([layer])
     if layer == "image":
         raise OptionError("a classifier needs features: name a deeper layer than image")
@@ -84,7 +84,7 @@ def cut(backbone: Backbone, layer: str) -> Backbone:
 
 
 def last_layer(backbone: Backbone) -> str:
-    """The deepest layer that is not logits."""
+    """Return the deepest layer that is not logits."""
     return [layer for layer in backbone.layers if layer != LOGITS][-1]
 
 
@@ -122,17 +122,17 @@ class Classifier:
     digest: str = "random"
 
     def logits(self, image: Tensor) -> Tensor:
-        """(B, classes) for (B, 3, H, W) in [0, 1]."""
+        """Return (B, classes) for (B, 3, H, W) in [0, 1]."""
         logits: Tensor = self.backbone(image, {LOGITS})[LOGITS]
         return logits
 
     @torch.no_grad()
     def probabilities(self, image: Tensor) -> Tensor:
-        """(B, classes), rows adding up to 1, for (B, 3, H, W) in [0, 1]."""
+        """Return (B, classes), rows adding up to 1, for (B, 3, H, W) in [0, 1]."""
         return self.logits(image).softmax(1)
 
     def find(self, name: str) -> int:
-        """The number of the class with this name, whatever its case, or number; raises OptionError."""
+        """Return the number of the class with this name, whatever its case, or number; raises OptionError."""
         if name.isdecimal() and int(name) < len(self.classes):
             return int(name)
         lowered = [known.lower() for known in self.classes]
@@ -143,12 +143,12 @@ class Classifier:
         raise OptionError(f"{self.name} has no class {name!r}{near}, by name or number 0 to {len(lowered) - 1}{hint}")
 
     def square(self, image: Tensor) -> Tensor:
-        """The middle of (B, 3, H, W) as a square of `size`, which is what the classifier looks at."""
+        """Return the middle of (B, 3, H, W) as a square of `size`, which is what the classifier looks at."""
         return square(image, self.size)
 
 
 def square(image: Tensor, size: int) -> Tensor:
-    """The middle of (B, 3, H, W), its shorter side resized to `size`: (B, 3, size, size)."""
+    """Return the middle of (B, 3, H, W), its shorter side resized to `size`: (B, 3, size, size)."""
     height, width = image.shape[-2:]
     short = min(height, width)
     image = resize(image, max(size, round(height * size / short)), max(size, round(width * size / short)))
@@ -157,7 +157,7 @@ def square(image: Tensor, size: int) -> Tensor:
 
 
 def load_classifier(name: str = CLASSIFIER, *, weights: str | Path | None = None, device: str = "cpu") -> Classifier:
-    """The frozen classifier called `name`: one of `CLASSIFIERS`, or a file that `impasto transfer fit` wrote.
+    """Return the frozen classifier called `name`: one of `CLASSIFIERS`, or a file that `impasto transfer fit` wrote.
 
     weights: a local file for its backbone instead of the shipped or official one. Raises OptionError for an unknown
     name, WeightsError if the weights can't be had or do not belong together.
@@ -198,7 +198,7 @@ def _read(name: str, file: Weights, weights: str | Path | None) -> Classifier:
 
 
 def rebuild(header: Header, body: Backbone, file: Weights) -> Backbone:
-    """The network of a classifier's file, on `body`, whose weights it changes. Raises WeightsError."""
+    """Return the network of a classifier's file, on `body`, whose weights it changes. Raises WeightsError."""
     linear = file.tensors.get(f"{HEAD}linear.weight")
     if linear is None or linear.dim() != 2 or linear.shape[0] != len(header.classes):
         raise WeightsError(f"{file.path} holds no head for its {len(header.classes)} classes")
@@ -219,7 +219,7 @@ def rebuild(header: Header, body: Backbone, file: Weights) -> Backbone:
 def merged(
     weights: Mapping[str, Tensor], adapters: Mapping[str, Tensor], scale: float, source: Any
 ) -> dict[str, Tensor]:
-    """`weights` with the low-rank adapters ``adapters.NAME.down`` and ``.up`` merged in. Raises WeightsError."""
+    """Return `weights` with the low-rank adapters ``adapters.NAME.down`` and ``.up`` merged in. Raises WeightsError."""
     found = dict(weights)
     for key, down in adapters.items():
         if not key.startswith(ADAPTERS) or not key.endswith(".down"):

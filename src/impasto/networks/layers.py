@@ -37,7 +37,7 @@ class Conv(nn.Conv2d):
         self.edge_mode = "reflect" if mirror else "replicate"
 
     def forward(self, x: Tensor, *, relu: bool = False, doubled: bool = False) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride); relu: with the ReLU that follows it.
+        """Return (B, inputs, H, W) to (B, outputs, H / stride, W / stride); relu: with the ReLU that follows it.
 
         doubled: `x` is doubled first, as `double` does.
         """
@@ -64,7 +64,7 @@ class MaxPool(nn.MaxPool2d):
         super().__init__(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
+        """Return (B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
         return halve(x)
 
 
@@ -89,12 +89,12 @@ class DoublingConv(nn.ConvTranspose2d):
         super().__init__(inputs, outputs, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
+        """Return (B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
         return F.conv_transpose2d(pad_edges(x, (1, 1, 1, 1), "reflect"), self.weight, self.bias, 2, 3)
 
 
 def run_in_full(module: nn.Module, x: Tensor, **settings: Any) -> Tensor:
-    """`module`, with `settings`, in the precision of `x`, rounded afterwards if autocast asks for it.
+    """Return `module`, with `settings`, in the precision of `x`, rounded afterwards if autocast asks for it.
 
     For a network's first layer: pixels that are rounded to bfloat16 cost 2 to 5 dB of the result.
     """
@@ -106,7 +106,7 @@ def run_in_full(module: nn.Module, x: Tensor, **settings: Any) -> Tensor:
 
 
 def double(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C, 2 H, 2 W) by repeating."""
+    """Return (B, C, H, W) to (B, C, 2 H, 2 W) by repeating."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
@@ -126,7 +126,7 @@ class DecoderStep(nn.Module):
         self.after = nn.ModuleList(Conv(outputs, outputs, mirror=mirror) for _ in range(after))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
+        """Return (B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
         if not self.after:
             last: Tensor = self.first(x)
             return last
@@ -136,7 +136,7 @@ class DecoderStep(nn.Module):
         return x
 
     def path(self) -> list[nn.Module]:
-        """The layers in the order in which they run."""
+        """Return the layers in the order in which they run."""
         after = [layer for conv in self.after for layer in (conv, RELU)]
         return [self.first, RELU, DOUBLING, *after] if after else [self.first]
 
@@ -164,7 +164,7 @@ class StepDecoder(nn.Module):
         return fit_edge(y, like)
 
     def forward(self, x: Tensor, level: int = 4) -> Tensor:
-        """All the way from `level`'s features to the picture."""
+        """Return all the way from `level`'s features to the picture."""
         for below in range(level, 0, -1):
             x = self.steps[below - 1](x)
         return x
@@ -177,7 +177,7 @@ def size_below(level: int, shape: Sequence[int]) -> tuple[int, int]:
 
 
 def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
-    """`x` cut to height and width `like`, or with its last row and column repeated, for odd sizes."""
+    """Return `x` cut to height and width `like`, or with its last row and column repeated, for odd sizes."""
     height, width = like[-2:]
     if torch.compiler.is_exporting():  # where sizes are unknown, nothing may depend on what is missing
         rows, columns = (
@@ -233,7 +233,7 @@ def _cpu_has_bf16(device: torch.device) -> bool:
 
 
 def in_half(device: torch.device, precision: str) -> bool:
-    """Whether `inference` works in bfloat16: if `precision` says so, or ``auto`` on hardware made for it."""
+    """Return whether `inference` works in bfloat16: if `precision` says so, or ``auto`` on hardware made for it."""
     if precision != "auto":
         return precision == "bf16"
     return torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16(device)
@@ -247,5 +247,5 @@ def inference(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers `module` has to learn or has learnt."""
+    """Return how many numbers `module` has to learn or has learnt."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -18,7 +18,7 @@ LOCAL = (nn.Conv2d, *POINTWISE, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, 
 
 
 def leaves(path: Iterable[nn.Module]) -> Iterator[nn.Module]:
-    """The layers of `path` one by one; raises ImpastoError at a module that is not known to be local."""
+    """Yield the layers of `path` one by one; raises ImpastoError at a module that is not known to be local."""
     for module in path:
         own = getattr(type(module), "path", None)
         if own is not None:
@@ -32,7 +32,7 @@ def leaves(path: Iterable[nn.Module]) -> Iterator[nn.Module]:
 
 
 def reach(path: Iterable[nn.Module], needed: int = 0) -> int:
-    """How many pixels beyond a tile's edge go into `path`, so that `needed` pixels beyond it come out right.
+    """Return how many pixels beyond a tile's edge go into `path`, so that `needed` pixels beyond it come out right.
 
     Both in pixels of their own map, for tiles that begin at multiples of the path's stride. Exact: one less is wrong.
     """
@@ -66,14 +66,14 @@ def factor(layer: nn.Upsample | nn.ConvTranspose2d) -> int:
 
 
 def strides(path: Iterable[nn.Module], stride: int = 1) -> Iterator[tuple[nn.Module, int]]:
-    """Every layer with the stride of what goes in, in the picture's pixels; the path begins at `stride`."""
+    """Yield every layer with the stride of what goes in, in the picture's pixels; the path begins at `stride`."""
     for layer in leaves(path):
         yield layer, stride
         stride = _stride_behind(layer, stride)
 
 
 def stride_after(path: Iterable[nn.Module], stride: int = 1) -> int:
-    """The stride of what comes out."""
+    """Return the stride of what comes out."""
     for layer in leaves(path):
         stride = _stride_behind(layer, stride)
     return stride
@@ -86,14 +86,14 @@ def _stride_behind(layer: nn.Module, stride: int) -> int:
 
 
 def channels_after(path: Iterable[nn.Module], channels: int) -> int:
-    """The channels of what comes out; the path begins with `channels`."""
+    """Return the channels of what comes out; the path begins with `channels`."""
     for layer in leaves(path):
         channels = layer.out_channels if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else channels
     return channels
 
 
 def widest(path: Iterable[nn.Module], stride: int = 1) -> float:
-    """The most numbers that one layer of `path` holds at once, for each pixel of the picture.
+    """Return the most numbers that one layer of `path` holds at once, for each pixel of the picture.
 
     A convolution holds what goes in, a padded copy of it, and what comes out, once more while a ReLU follows.
     """
@@ -111,7 +111,7 @@ def widest(path: Iterable[nn.Module], stride: int = 1) -> float:
 
 
 def work(path: Iterable[nn.Module], stride: int = 1) -> float:
-    """Multiplications for each pixel of the picture."""
+    """Return multiplications for each pixel of the picture."""
     total = 0.0
     for layer, at in strides(path, stride):
         if isinstance(layer, nn.Conv2d):
@@ -124,7 +124,7 @@ def work(path: Iterable[nn.Module], stride: int = 1) -> float:
 
 
 def numbers_after(path: Iterable[nn.Module], stride: int = 1) -> float:
-    """Numbers that the convolutions of `path` write for each pixel of the picture."""
+    """Return numbers that the convolutions of `path` write for each pixel of the picture."""
     total = 0.0
     for layer, at in strides(path, stride):
         if isinstance(layer, nn.Conv2d):

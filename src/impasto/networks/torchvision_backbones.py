@@ -62,7 +62,7 @@ def build(name: str, *, pooling: str = "max", weights: str | Path | None = None,
 
 
 def imagenet_classes(name: str) -> tuple[str, ...]:
-    """The names of ImageNet's 1000 classes, in the order of `name`'s logits; needs no connection."""
+    """Return the names of ImageNet's 1000 classes, in the order of `name`'s logits; needs no connection."""
     return tuple(models.get_model_weights(name)[OFFICIAL[name]].meta["categories"])
 
 
@@ -87,7 +87,7 @@ def _read(path: Path) -> Weights:
 
 
 def _filled(name: str, file: Weights) -> nn.Module:
-    """The network with the file's weights, without the time that random ones take."""
+    """Return the network with the file's weights, without the time that random ones take."""
     with torch.device("meta"):
         model: nn.Module = models.get_model(name, weights=None)
     if isinstance(model, models.VGG) and not any(name.startswith("classifier.") for name in file.tensors):
@@ -150,7 +150,7 @@ def _mobilenet(model: models.MobileNetV3) -> dict[str, nn.Module]:
 
 
 def _pooling(layer: nn.MaxPool2d, kind: str) -> nn.Module:
-    """`layer`, or the average over the same windows, of what of the picture lies in them."""
+    """Return `layer`, or the average over the same windows, of what of the picture lies in them."""
     if kind == "max":
         return layer
     return nn.AvgPool2d(

@@ -16,7 +16,7 @@ SLIM_LAYERS = (("relu4_1",), tuple(f"relu{block}_1" for block in range(1, 6)))
 
 
 def vgg_steps(blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "max") -> dict[str, nn.Module]:
-    """The named steps of a VGG body with repeated edges: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
+    """Return the named steps of a VGG body with repeated edges: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
     steps: dict[str, nn.Module] = {}
     inputs = 3
     for block, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):

@@ -55,7 +55,7 @@ def device_of(x: Tensor) -> str:
 
 
 def _traced() -> bool:
-    """Whether we are tracing or compiling."""
+    """Return whether we are tracing or compiling."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 

@@ -27,7 +27,7 @@ class ImageParameter(nn.Module):
     """The image as the thing that is optimised; calling it gives the image, (B, 3, H, W)."""
 
     def forward(self) -> Tensor:
-        """The image that the parameters stand for."""
+        """Return the image that the parameters stand for."""
         raise NotImplementedError("an ImageParameter says which image it stands for")
 
     def project(self) -> None:
@@ -53,7 +53,7 @@ class Pixels(ImageParameter):
         self.values = nn.Parameter(((image - self.mean) / self.std).detach().clone())
 
     def forward(self) -> Tensor:
-        """The image, (B, 3, H, W)."""
+        """Return the image, (B, 3, H, W)."""
         return self.values * self.std + self.mean
 
     @torch.no_grad()
@@ -114,7 +114,7 @@ class Average:
         self.mean = value.clone() if self.mean is None else torch.lerp(self.mean, value, share)
 
     def value(self) -> Tensor:
-        """The mean so far; needs one update."""
+        """Return the mean so far; needs one update."""
         assert self.mean is not None
         return self.mean
 
@@ -231,7 +231,7 @@ class _Descent:
         return seen
 
     def state(self) -> State:
-        """All that `restore` needs to go on to the same bits."""
+        """Return all that `restore` needs to go on to the same bits."""
         tensors = {f"parameter.{name}": value for name, value in self.parameter.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         if self.average and self.average.mean is not None:
@@ -291,13 +291,13 @@ class _Descent:
 
     @torch.no_grad()
     def picture(self) -> Tensor:
-        """The image as it is now, or the running mean, clamped to [0, 1]."""
+        """Return the image as it is now, or the running mean, clamped to [0, 1]."""
         image = self.average.value() if self.average and self.average.count else self.parameter()
         return image.detach().clamp(0, 1)
 
     @torch.no_grad()
     def best_picture(self) -> Tensor:
-        """The image with the smallest loss so far, clamped to [0, 1]."""
+        """Return the image with the smallest loss so far, clamped to [0, 1]."""
         if self.average and self.average.count:
             return self.picture()
         self.parameter.load_state_dict(self.best)

@@ -56,7 +56,7 @@ class ContentLoss:
         self.scale = self._variance() if form == "relative" else 1.0
 
     def _variance(self) -> float:
-        """The target's, but at least a share of its mean square: a flat photo would allow no change at all."""
+        """Return the target's, but at least a share of its mean square: a flat photo would allow no change at all."""
         least = LEAST_VARIANCE * self.target.square().mean()
         own = self.target.var() if self.target.numel() > 1 else torch.zeros_like(least)
         return float(torch.maximum(own, least).clamp_min(1e-8))
@@ -113,7 +113,7 @@ class StatisticLoss(ABC):
 
     @abstractmethod
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
 
     def __call__(self, features: Tensor) -> Tensor:
         """The loss of `features`, (B, C, H, W)."""
@@ -131,7 +131,7 @@ class GramLoss(StatisticLoss):
         self.form = form
 
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
         return gram_distance(found, self.target, self.form)
 
 
@@ -156,7 +156,7 @@ class MomentLoss(StatisticLoss):
         self.relative = relative
 
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
         return moment_distance(found, self.target, relative=self.relative)
 
 
@@ -174,7 +174,7 @@ class CovarianceLoss(StatisticLoss):
         self.variance, self.size = target.spread.mean(), target.spread_of_products.mean()
 
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
         mean = (found.mean - self.target.mean).square().sum(1).mean() / self.variance
         spread: Tensor = (found.covariance - self.covariance).square().sum((1, 2)).mean() / self.size
         return mean + spread
@@ -197,7 +197,7 @@ class WassersteinLoss(StatisticLoss):
         self.root = square_root(self.covariance)
 
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
         covariance = _padded(found, self.eps)
         cross = square_root(self.root @ covariance @ self.root)
         gap = torch.diagonal(self.covariance + covariance - 2 * cross, dim1=1, dim2=2)

@@ -20,7 +20,7 @@ MatchForm = Literal["cosine", "relative"]
 
 
 def rows_of(features: Tensor) -> Tensor:
-    """(1, C, H, W) as (H W, C): a row for each place."""
+    """Return (1, C, H, W) as (H W, C): a row for each place."""
     return features[0].flatten(1).T
 
 
@@ -150,7 +150,7 @@ class NearestLoss:
         return errors.sum() / self._count()
 
     def _offsets(self) -> tuple[int, int]:
-        """Where the looked-at places begin: at a different one in each of stride^2 steps."""
+        """Return where the looked-at places begin: at a different one in each of stride^2 steps."""
         number = self.step * 7 % self.stride**2 if self.stride % 7 else self.step % self.stride**2
         down, right = divmod(number, self.stride)
         return min(down, self.size[0] - 1), min(right, self.size[1] - 1)

@@ -42,7 +42,7 @@ class Fourier(ImageParameter):
         self.values = nn.Parameter(torch.view_as_real(spectrum).contiguous() * spread)
 
     def forward(self) -> Tensor:
-        """The image, (B, 3, H, W) in (0, 1)."""
+        """Return the image, (B, 3, H, W) in (0, 1)."""
         spectrum = torch.view_as_complex(self.values) * self.scale
         planes = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
         return torch.einsum("dc,bchw->bdhw", self.colours, planes).sigmoid()
@@ -66,7 +66,7 @@ class EpsilonBall(ImageParameter):
             self.values.register_hook(torch.sign)  # type: ignore[no-untyped-call]
 
     def forward(self) -> Tensor:
-        """The image, (B, 3, H, W)."""
+        """Return the image, (B, 3, H, W)."""
         return self.values
 
     @torch.no_grad()

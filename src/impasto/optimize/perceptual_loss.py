@@ -123,7 +123,7 @@ class PerceptualLoss:
         return self.gram_weight > 0 or covariance or (self.window_weight > 0 and layer in WINDOW_LAYERS)
 
     def _quarters(self, layer: str, features: Tensor) -> list[Moments]:
-        """The moments of the quarters of features, or of them as a whole if quarters don't count."""
+        """Return the moments of the quarters of features, or of them as a whole if quarters don't count."""
         if not (self.window_weight and layer in WINDOW_LAYERS):
             return [moments(features, full=self._full(layer))]
         rows, columns = (extent // 2 for extent in features.shape[-2:])
@@ -154,7 +154,7 @@ class PerceptualLoss:
 
 
 def moments_gap(found: Moments, wanted: Moments) -> Tensor:
-    """Mean squared difference of channel means and deviations of two batches, sample by sample."""
+    """Return mean squared difference of channel means and deviations of two batches, sample by sample."""
     return ((found.mean - wanted.mean).square() + (found.deviation() - wanted.deviation()).square()).mean()
 
 
@@ -172,7 +172,7 @@ def covariance_gap(found: Moments, wanted: Moments) -> Tensor:
 
 
 def draw_places(features: Tensor, most: int) -> Tensor:
-    """Features, (B, C, H, W), at `most` random places or at all: (B, N, C), less their mean, of length 1."""
+    """Return features, (B, C, H, W), at `most` random places or at all: (B, N, C), less their mean, of length 1."""
     rows = features.permute(0, 2, 3, 1).flatten(1, 2)
     if rows.shape[1] > most:
         rows = rows[:, torch.randperm(rows.shape[1], device=rows.device)[:most]]
@@ -181,7 +181,7 @@ def draw_places(features: Tensor, most: int) -> Tensor:
 
 
 def earth_mover_gap(found: Tensor, wanted: Tensor) -> Tensor:
-    """The relaxed earth mover's distance of directions, (B, N, C) and (B or 1, M, C), mean over samples.
+    """Return the relaxed earth mover's distance of directions, (B, N, C) and (B or 1, M, C), mean over samples.
 
     The larger one of how far places of the picture are from the nearest of the painting's, and of the same from there,
     by cosine distance (Kolkin et al. 2019, eq. 4).
@@ -191,7 +191,7 @@ def earth_mover_gap(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def similarity_gap(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean difference of the self-similarities of features, (B, C, H, W) each (Kolkin et al. 2019, eq. 7)."""
+    """Return mean difference of the self-similarities of features, (B, C, H, W) each (Kolkin et al. 2019, eq. 7)."""
     return (_self_similarity(found) - _self_similarity(wanted)).abs().sum(1).mean()
 
 
@@ -226,7 +226,7 @@ def stack_targets(styles: Sequence[PaintingMoments]) -> PaintingMoments:
 
 
 def pick_targets(styles: PaintingMoments, numbers: Tensor) -> PaintingMoments:
-    """The styles of these numbers, (B,), out of a batch's."""
+    """Return the styles of these numbers, (B,), out of a batch's."""
     found = {
         layer: Moments(own.count, own.total[numbers], own.products[numbers]) for layer, own in styles.moments.items()
     }

@@ -57,17 +57,17 @@ class Tiles:
         return value[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     def place(self, layer: str, tile: Window) -> tuple[slice, slice]:
-        """Where a tile's own part lies in the layer's features of the whole picture."""
+        """Return where a tile's own part lies in the layer's features of the whole picture."""
         return tile.at(self.strides[layer], *self.size)
 
     def masks(self, mask: Tensor | None, layer: str) -> Tensor | None:
-        """`mask` at the layer's size."""
+        """Return `mask` at the layer's size."""
         height, width = (side // self.strides[layer] for side in self.size)
         return fit_mask(mask, torch.empty(1, 0, height, width))
 
 
 def _strides_inside(way: list[nn.Module]) -> list[int]:
-    """The stride behind each layer of `way`: a map may be coarser on the way than at its end."""
+    """Return the stride behind each layer of `way`: a map may be coarser on the way than at its end."""
     return [1, *(stride for _, stride in strides(leaves(way))), stride_after(way)]
 
 
@@ -80,7 +80,7 @@ def look(
     mask: Tensor | None = None,
     tile: int | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Moments]]:
-    """The features of `image` at the layers `kept`, its moments at those `measured`, in the region `mask`.
+    """Return the features of `image` at the layers `kept`, its moments at those `measured`, in the region `mask`.
 
     tile: the side of the tiles; None: in one piece.
     """
@@ -128,7 +128,7 @@ class _Sought:
         return moments(part, full=self.loss.full, mask=None if self.mask is None else self.mask[(..., *place)])
 
     def settle(self) -> Tensor:
-        """The term's value; its derivative is fixed from now on."""
+        """Return the term's value; its derivative is fixed from now on."""
         assert self.found is not None
         total, products = self.found.total.detach(), self.found.products.detach()
         with torch.enable_grad():
@@ -252,7 +252,7 @@ class FittingObjective:
 
 
 def halve(tile: int | None, size: tuple[int, int], device: torch.device) -> int:
-    """The next smaller tile; raises ImpastoError if there is none."""
+    """Return the next smaller tile; raises ImpastoError if there is none."""
     found = (tile or max(size)) // 2 // 16 * 16
     if found < SMALLEST_TILE // 2:
         raise too_large(size, device, BYTES_HELD)
@@ -260,7 +260,7 @@ def halve(tile: int | None, size: tuple[int, int], device: torch.device) -> int:
 
 
 def choose_tile(backbone: Backbone, layers: Collection[str], size: tuple[int, int], room: int) -> int | None:
-    """The tile with which a way to `layers` and back takes `room` bytes; None: it does in one piece."""
+    """Return the tile with which a way to `layers` and back takes `room` bytes; None: it does in one piece."""
     each = bytes_backwards(backbone, layers)
     if size[0] * size[1] * each <= room:
         return None

@@ -100,7 +100,7 @@ class PaintJob:
         return None if self.inputs.content.alpha is None else self._sized.alpha
 
     def finish(self, image: Tensor) -> Tensor:
-        """A picture as the method made it, with the photo's colours if they are to be kept."""
+        """Return a picture as the method made it, with the photo's colours if they are to be kept."""
         return restore_color(image.detach().cpu(), self.content, self.recipe.keep_color)
 
     def paint(self, on_step: OnStep = ignore) -> Tensor:
@@ -143,7 +143,7 @@ class PaintJob:
 
 
 def load_model(recipe: Recipe, device: str, runtime: str = "torch") -> Stylizer:
-    """The recipe's method with its options; raises ImpastoError."""
+    """Return the recipe's method with its options; raises ImpastoError."""
     return load(recipe.method, preset=recipe.preset, device=device, runtime=runtime, **recipe.options)
 
 
@@ -189,7 +189,7 @@ def read_style(path: Path) -> Tensor | Style:
 
 
 def read_masks(recipe: Recipe) -> tuple[Tensor, ...]:
-    """The masks, (1, 1, H, W) each; raises ImpastoError, also if they select nothing."""
+    """Return the masks, (1, 1, H, W) each; raises ImpastoError, also if they select nothing."""
     masks = tuple(mask_of(open_picture(path)) for path in recipe.masks)
     check_masks(masks, [path.name for path in recipe.masks])
     return masks
@@ -215,7 +215,7 @@ def note_size(recipe: Recipe, model: Stylizer, photo: tuple[int, int], work: tup
 
 
 def outcome(job: PaintJob, watch: Watch) -> dict[str, Any]:
-    """How a run went."""
+    """Return how a run went."""
     return {
         "seconds": round(watch.seconds, 3),
         "losses": job.model.losses,

@@ -89,7 +89,7 @@ class Recipe(Options):
 
 
 def sidecar(path: Path) -> Path | None:
-    """Where the record of a picture lies that can't hold it itself."""
+    """Return where the record of a picture lies that can't hold it itself."""
     return None if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.json")
 
 
@@ -107,7 +107,7 @@ def file_stem(*parts: str) -> str:
 
 
 def find_style(name: str, *, learned: bool = False) -> Path:
-    """The style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError.
+    """Return the style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError.
 
     learned: it may also be a style that only the method itself knows, whose bare name is no file.
     """
@@ -118,7 +118,7 @@ def find_style(name: str, *, learned: bool = False) -> Path:
 
 
 def find_painting(word: str, *, learned: bool = False) -> Path:
-    """The painting or card that `word` names: a file, a URL, or a style by its name; raises ImpastoError.
+    """Return the painting or card that `word` names: a file, a URL, or a style by its name; raises ImpastoError.
 
     learned: as `find_style` has it.
     """
@@ -128,14 +128,14 @@ def find_painting(word: str, *, learned: bool = False) -> Path:
 
 
 def is_bare(path: Path) -> bool:
-    """Whether `path` is no more than a name."""
+    """Return whether `path` is no more than a name."""
     return not path.suffix and path == Path(path.name) and not path.exists()
 
 
 def make_record(
     recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path, known: Mapping[Path, str] | None = None
 ) -> dict[str, Any]:
-    """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`.
+    """Return the record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`.
 
     known: digests of files that need not be read for it once more, or can't be read here.
     """
@@ -214,7 +214,7 @@ def _name_of(file: str) -> str:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file; raises ImpastoError if it can't be read."""
+    """Return the SHA-256 of a file; raises ImpastoError if it can't be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -223,7 +223,7 @@ def digest(path: Path) -> str:
 
 
 def digest_of(data: bytes) -> str:
-    """The SHA-256 of bytes."""
+    """Return the SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -282,7 +282,7 @@ def _read_text(path: Path) -> str:
 
 
 def _has_learned(record: Mapping[str, Any]) -> bool:
-    """Whether the recorded method has styles of its own."""
+    """Return whether the recorded method has styles of its own."""
     name = record.get("method")
     return name in list_methods() and issubclass(find_method(name), LearnedStyles)
 

@@ -32,19 +32,19 @@ def to_path(word: str) -> Path:
 
 
 def is_remote(path: Path) -> bool:
-    """Whether `path` carries a URL."""
+    """Return whether `path` carries a URL."""
     return URL.match(path.as_posix()) is not None
 
 
 def url_of(path: Path) -> str:
-    """The URL that `path` carries, or else its text."""
+    """Return the URL that `path` carries, or else its text."""
     if not is_remote(path):
         return str(path)
     return URL.sub(lambda found: f"{found[1]}:///" if found[2] else f"{found[1]}://", path.as_posix(), count=1)
 
 
 def has_pattern(word: str) -> bool:
-    """Whether `word` stands for many files; a web address says with `?` what it asks for."""
+    """Return whether `word` stands for many files; a web address says with `?` what it asks for."""
     return not PATTERN.isdisjoint(word.replace("?", "") if re.match("https?:/", word) else word)
 
 
@@ -66,7 +66,7 @@ def find_remote(path: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def names_in(folder: Path) -> frozenset[str]:
-    """The names of what is in a folder, here or elsewhere; none if it is not there. Raises ImpastoError."""
+    """Return the names of what is in a folder, here or elsewhere; none if it is not there. Raises ImpastoError."""
     if not is_remote(folder):
         return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
     with _telling(folder, "read"):
@@ -92,7 +92,7 @@ def make_folder(path: Path) -> None:
 
 
 def read_remote(path: Path) -> bytes:
-    """The bytes of a file elsewhere; raises ImpastoError."""
+    """Return the bytes of a file elsewhere; raises ImpastoError."""
     with _telling(path, "read"):
         system, inside = _reach(path)
         data: bytes = system.cat_file(inside)
@@ -126,7 +126,7 @@ def clear_remote(folder: Path, run: str) -> None:
 
 
 def _reach(path: Path) -> tuple[Any, str]:
-    """The file system of a URL, and what the file is called in it."""
+    """Return the file system of a URL, and what the file is called in it."""
     import fsspec
 
     system, inside = fsspec.core.url_to_fs(url_of(path))

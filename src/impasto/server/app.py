@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(studio: Studio, *, token: str = "", connections: Connections | None = None) -> FastAPI:
-    """The application; the studio is closed when it ends.
+    """Yield the application; the studio is closed when it ends.
 
     token: needed from every client, if not empty. connections: those of the server, for its metrics.
     """
@@ -165,14 +165,14 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/jobs/{job}", responses=told)
     async def show_job(job: str) -> Response:
-        """How far a job is."""
+        """Return how far a job is."""
         return JSONResponse(_describe(studio, studio.queue.find(job)))
 
     events = {"description": "progress", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
     @app.get("/v1/jobs/{job}/events", responses={200: events, **_problems(404, 429)}, response_class=StreamingResponse)
     async def follow_job(job: str) -> Response:
-        """The job as server-sent events: ``progress`` whenever something changes, ``end`` as the last one."""
+        """Return the job as server-sent events: ``progress`` whenever something changes, ``end`` as the last one."""
         events = followers.follow(studio.queue.find(job))
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -193,14 +193,14 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/jobs/{job}/result", responses=file, response_class=Response)
     async def fetch_result(job: str) -> Response:
-        """The picture that a job made."""
+        """Return the picture that a job made."""
         return _send(studio.queue.find(job))
 
     small = {200: {"description": "a small picture", "content": {"image/jpeg": {}}}, **_problems(404, 409)}
 
     @app.get("/v1/jobs/{job}/preview", responses=small, response_class=Response)
     async def fetch_preview(job: str) -> Response:
-        """The picture of a running optimisation as it is now; asking for it makes newer ones."""
+        """Return the picture of a running optimisation as it is now; asking for it makes newer ones."""
         data = studio.queue.find(job).preview()
         if data is None:
             raise NotReady("there is no preview yet; only optimisations have one, while they run")
@@ -212,7 +212,7 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/methods", responses=refusals)
     async def list_methods() -> list[dict[str, Any]]:
-        """The methods with their presets and the JSON schema of their options."""
+        """Return the methods with their presets and the JSON schema of their options."""
         return studio.methods()
 
     @app.get("/v1/limits", responses=refusals)
@@ -222,7 +222,7 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/styles", responses=refusals)
     def list_styles() -> list[dict[str, Any]]:
-        """The built-in styles."""
+        """Return the built-in styles."""
         return [{**about, "picture": f"/v1/styles/{about['name']}/picture"} for about in studio.styles()]
 
     shown = {200: {"description": "a small picture", "content": {"image/jpeg": {}}}, **_problems(404, 503)}
@@ -231,7 +231,7 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/styles/{style}/picture", responses=shown, response_class=Response)
     async def show_style(style: str) -> Response:
-        """A small landscape of our own in that built-in style."""
+        """Return a small landscape of our own in that built-in style."""
         data = studio.gallery.find(style)
         if data is None:
             data = await anyio.to_thread.run_sync(studio.gallery.picture, style, limiter=one_at_a_time)
@@ -241,7 +241,7 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/styles/{style}/card", responses=card, response_class=Response)
     def fetch_card(style: str) -> Response:
-        """A style card, a safetensors file."""
+        """Return a style card, a safetensors file."""
         headers = {"Content-Disposition": 'attachment; filename="style.safetensors"'}
         return Response(studio.card(style).data, media_type=CARD_TYPE, headers=headers)
 
@@ -264,7 +264,7 @@ def _document(app: FastAPI) -> None:
 
 
 def client_of(request: Request) -> str:
-    """The address of a client."""
+    """Return the address of a client."""
     return request.client.host if request.client else ""
 
 
@@ -302,7 +302,7 @@ class Followers:
         self._count = 0
 
     def follow(self, job: Job) -> AsyncIterator[str]:
-        """The events of a job; raises Busy if too many clients follow."""
+        """Return the events of a job; raises Busy if too many clients follow."""
         if self._count >= self._studio.limits.max_followers:
             raise Busy("too many clients follow jobs: ask GET /v1/jobs/ID now and then instead")
         return self._events(job)

@@ -44,19 +44,19 @@ footer {display: none !important}
 
 
 def _path_only(payload: Any) -> Any:
-    """The path of what was uploaded; nothing but our own checks decodes it."""
+    """Return the path of what was uploaded; nothing but our own checks decodes it."""
     return None if payload is None else payload.path
 
 
 def _upload(**options: Any) -> Any:
-    """A place to put a picture; its value is a path."""
+    """Return a place to put a picture; its value is a path."""
     picture: Any = gr.Image(type="filepath", sources=["upload", "clipboard"], buttons=[], **options)
     picture.preprocess = _path_only
     return picture
 
 
 def _brush() -> Any:
-    """A place to brush on a picture; its value are pictures, as bytes, whose alpha is what was brushed."""
+    """Return a place to brush on a picture; its value are pictures, as bytes, whose alpha is what was brushed."""
     brush: Any = gr.ImageEditor(
         sources=[],
         layers=False,
@@ -116,7 +116,7 @@ def add_page(app: FastAPI, studio: Studio, path: str = "/") -> None:
 
 
 def build_page(studio: Studio, words: Any) -> Any:
-    """The page's components and what they do."""
+    """Return the page's components and what they do."""
     knobs = Knobs()
     with gr.Blocks(title="Impasto", analytics_enabled=False, delete_cache=(60, 900)) as page:
         gr.HTML("<h2 style='margin: 0'>Impasto</h2>", padding=False)
@@ -238,7 +238,7 @@ def _card_upload(words: Any) -> Any:
 
 
 def _build_options(knobs: Knobs, method: str, words: Any) -> Any:
-    """A group with a component for each of the method's options."""
+    """Return a group with a component for each of the method's options."""
     with gr.Group(visible=method == DEFAULT_METHOD) as group:
         for name, option in served_options(method).model_fields.items():
             label = name.replace("_", " ")

@@ -52,7 +52,7 @@ class Knobs:
 
 
 def shown(value: Any) -> Any:
-    """A default as its component shows it: what holds several values, with commas."""
+    """Return a default as its component shows it: what holds several values, with commas."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
@@ -156,7 +156,7 @@ class Painter:
         return pair, status, {"picture": picture, "record": record, "card": card}
 
     def _card(self, files: dict[str, tuple[bytes, ...]], common: dict[str, Any]) -> bytes:
-        """The card of the style that was taken; of a painting one is made."""
+        """Return the card of the style that was taken; of a painting one is made."""
         if common["source"] == "built_in":
             return self.studio.card(common["built_in"]).data
         if common["source"] == "card":
@@ -170,13 +170,13 @@ class Painter:
             self.studio.queue.forget(job)
 
     def _photo(self, kept: contextlib.ExitStack, data: bytes, size: tuple[int, int] | None) -> str:
-        """The photo as it is compared with the result, of that size or small."""
+        """Return the photo as it is compared with the result, of that size or small."""
         color = self.studio.decode(data, "content").color
         height, width = size or fit(color.shape[-2], color.shape[-1], SHOWN_SIDE)
         return self._keep(kept, encode_picture(resize(color, height, width), "JPEG", quality=88), ".jpg")
 
     def _keep(self, kept: contextlib.ExitStack, data: bytes, ending: str, name: str = "shown") -> str:
-        """A file in the studio's folder until the page has taken its copy, which is in another one."""
+        """Return a file in the studio's folder until the page has taken its copy, which is in another one."""
         folder = self.studio.folder / secrets.token_hex(8)
         folder.mkdir()
         path = folder / f"{name}{ending}"

@@ -65,15 +65,15 @@ class Studio:
             raise Closing("no worker could be started; the lines above say why")
 
     def methods(self) -> list[dict[str, Any]]:
-        """The methods with presets and options."""
+        """Return the methods with presets and options."""
         return [describe_method(name) for name in list_methods()]
 
     def styles(self) -> list[dict[str, Any]]:
-        """The built-in styles: name, title, artist and the like."""
+        """Return the built-in styles: name, title, artist and the like."""
         return [{"name": name, **self._built_in(name).info} for name in built_in_styles()]
 
     def card(self, identifier: str) -> Card:
-        """A card that was made here, by its id, or a built-in style's, by name; raises Missing."""
+        """Return a card that was made here, by its id, or a built-in style's, by name; raises Missing."""
         with self._lock:
             if identifier in self._cards:
                 self._cards.move_to_end(identifier)
@@ -84,11 +84,11 @@ class Studio:
         return Card(self._built_in(identifier).info, path.read_bytes())
 
     def decode(self, data: bytes, name: str) -> Picture:
-        """A picture that a client sent; raises ImageError."""
+        """Return a picture that a client sent; raises ImageError."""
         return decode_picture(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
 
     def _peek(self, data: bytes, name: str) -> tuple[int, int]:
-        """The size (height, width) of a picture, from its header; raises ImageError."""
+        """Return the size (height, width) of a picture, from its header; raises ImageError."""
         return peek_size(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
 
     # --- jobs
@@ -120,7 +120,7 @@ class Studio:
     def _choose_size(
         self, model: Stylizer, photo: tuple[int, int], size: str | None, steps: float
     ) -> tuple[str | None, tuple[int, int], list[str]]:
-        """The size to ask for, the one that is painted, (height, width), and notes.
+        """Return the size to ask for, the one that is painted, (height, width), and notes.
 
         A photo too large for the limits is shrunk if no size was named.
 

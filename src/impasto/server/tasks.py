@@ -39,7 +39,7 @@ PAINTED = {"method", "preset", "options", "style_weights", "size", "style_size",
 
 
 def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
-    """The tasks of a worker on `device` by name; the default method is loaded before the first one.
+    """Return the tasks of a worker on `device` by name; the default method is loaded before the first one.
 
     folder: where files may lie while they are used.
     """
@@ -54,7 +54,7 @@ def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
 
 @functools.cache
 def built_in(name: str) -> Style:
-    """A built-in style, read once."""
+    """Return a built-in style, read once."""
     return load_style(name)
 
 
@@ -66,7 +66,7 @@ class Models:
         self._known: OrderedDict[str, Stylizer] = OrderedDict()
 
     def get(self, choice: Choice) -> Stylizer:
-        """The model of that choice; raises ImpastoError."""
+        """Return the model of that choice; raises ImpastoError."""
         key = json.dumps([choice.method, choice.preset, choice.options], sort_keys=True, default=str)
         found = self._known.pop(key, None)
         if found is None:
@@ -85,11 +85,11 @@ class Reader:
     folder: str
 
     def picture(self, data: bytes, name: str) -> Picture:
-        """A picture; raises ImageError."""
+        """Return a picture; raises ImageError."""
         return decode_picture(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
 
     def painting(self, data: bytes, name: str, model: Stylizer, longer: int, whole: bool) -> Tensor:
-        """A painting at the size at which it is looked at, or whole if it has to be recoloured before."""
+        """Return a painting at the size at which it is looked at, or whole if it has to be recoloured before."""
         image = self.picture(data, name).painting(name)
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         self.check_painting(model, height, width)
@@ -101,11 +101,11 @@ class Reader:
             raise TooMuch(f"a painting of {width}x{height} exceeds the size limit; give a smaller style_size")
 
     def mask(self, data: bytes, name: str, size: tuple[int, int]) -> Tensor:
-        """A mask, (1, 1, H, W), at the size of the result."""
+        """Return a mask, (1, 1, H, W), at the size of the result."""
         return resize(mask_of(self.picture(data, name)), *size)
 
     def card(self, data: bytes) -> Style:
-        """A style card; raises WeightsError or TooMuch."""
+        """Return a style card; raises WeightsError or TooMuch."""
         if len(data) > self.limits.max_card_bytes:
             raise TooMuch(f"a style card may have at most {self.limits.max_card_bytes} bytes")
         path = self.new_file()
@@ -119,12 +119,12 @@ class Reader:
             path.unlink(missing_ok=True)
 
     def new_file(self) -> Path:
-        """A name for a style card that lies on disk while it is used."""
+        """Return a name for a style card that lies on disk while it is used."""
         return Path(self.folder) / f"{secrets.token_hex(8)}.safetensors"
 
 
 def _part(header: Mapping[str, Any], blobs: Sequence[bytes]) -> dict[str, list[bytes]]:
-    """The files of a task by what they are."""
+    """Return the files of a task by what they are."""
     left = iter(blobs)
     return {name: [next(left) for _ in range(count)] for name, count in header["files"].items()}
 
@@ -165,7 +165,7 @@ def _read_styles(
     files: Mapping[str, Sequence[bytes]],
     size: tuple[int, int],
 ) -> tuple[Tensor | Style, ...]:
-    """The styles of a request: built-in ones and kept cards in their order, then paintings, then cards."""
+    """Return the styles of a request: built-in ones and kept cards in their order, then paintings, then cards."""
     known = iter(files.get("known", ()))
     styles = [reader.card(next(known)) if name is None else built_in(name) for name in names]
     cards = [reader.card(data) for data in files.get("cards", ())]
@@ -230,6 +230,6 @@ def make_card(
 
 
 def paint_thumbnail(models: Models, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
-    """A small landscape in a built-in style."""
+    """Return a small landscape in a built-in style."""
     image = models.get(Choice(options={})).stylize(landscape(), built_in(header["style"]), on_step=progress)
     return Outcome(encode_picture(image, "JPEG", quality=88), "image/jpeg")

@@ -69,7 +69,7 @@ class Stylizer(ABC):
         return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in about.items())}>"
 
     def scales(self, height: int, width: int) -> Sequence[Scale]:
-        """The sizes at which a method that optimises works, in their order; none for one pass."""
+        """Return the sizes at which a method that optimises works, in their order; none for one pass."""
         return ()
 
     @property
@@ -114,7 +114,7 @@ class Stylizer(ABC):
         """
 
     def accept_style(self, style: Style) -> Style:
-        """`style`, or the one of its others that fits, in the form that this method works with.
+        """Return `style`, or the one of its others that fits, in the form that this method works with.
 
         Raises OptionError if it was made for something else.
         """
@@ -279,7 +279,7 @@ class Stylizer(ABC):
         seed: int,
         on_step: OnStep,
     ) -> Tensor:
-        """`stylize` with what it has checked and encoded."""
+        """Return `stylize` with what it has checked and encoded."""
         if not masks:
             return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
         if len(masks) == 1:
@@ -294,7 +294,7 @@ class Stylizer(ABC):
         return [self._moved(style) for style in known]
 
     def _moved(self, style: Style) -> Style:
-        """`style` on this device: itself, if it is there."""
+        """Return `style` on this device: itself, if it is there."""
         values = {name: value.to(self.device) for name, value in style.items()}
         there = all(values[name] is value for name, value in style.items())
         return style if there else Style(values, style.kind, style.info)
@@ -308,7 +308,7 @@ class Stylizer(ABC):
         seed: int,
         on_step: OnStep,
     ) -> Tensor:
-        """Each style in its region, the content where no mask is white; overlapping masks share."""
+        """Return each style in its region, the content where no mask is white; overlapping masks share."""
         covered = torch.stack(list(masks)).sum(0).clamp_min(1)
         result, left = torch.zeros_like(content), torch.ones_like(masks[0])
         self.interrupted = False
@@ -327,7 +327,7 @@ class Stylizer(ABC):
         return self.continue_painting(resize(image.to(self.device, torch.float32), height, width))
 
     def continue_painting(self, image: Tensor) -> Tensor:
-        """A painting, (1, 3, H, W), continued by its mirror images if it is smaller than its networks need."""
+        """Return a painting, (1, 3, H, W), continued by its mirror images if it is smaller than its networks need."""
         least = max(LEAST_PAINTING, self.least_side)
         return mirror_to(image, least, least)
 

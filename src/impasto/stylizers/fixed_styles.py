@@ -57,7 +57,7 @@ class LearnedStyles(OnePass):
         )
 
     def accept_style(self, style: Style) -> Style:
-        """`style` if it is of this method's kind, or the learned one of the same name, or title and artist."""
+        """Return `style` if it is of this method's kind, or the learned one of the same name, or title and artist."""
         with contextlib.suppress(OptionError):
             return super().accept_style(style)
         for name, known in self.learned.items():
@@ -101,7 +101,7 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
     @staticmethod
     @abstractmethod
     def read_network(config: Mapping[str, Any]) -> Network:
-        """The network that a file's header tells of, without its numbers."""
+        """Return the network that a file's header tells of, without its numbers."""
 
     @abstractmethod
     def shared(self) -> Sequence[nn.Module]:
@@ -141,7 +141,7 @@ class NetworkStyles(LearnedStyles):
 
     @staticmethod
     def make_network(shape: Mapping[str, Any]) -> StagedNetwork:
-        """A network of that shape, without its numbers."""
+        """Return a network of that shape, without its numbers."""
         return TransformationNetwork(**shape)
 
     @property
@@ -157,11 +157,11 @@ class NetworkStyles(LearnedStyles):
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """Each network of the style, then the mixture of what they paint and of the photo."""
+        """Return each network of the style, then the mixture of what they paint and of the photo."""
         return mixture_stages(style, self._build, strength)
 
     def _build(self, style: Style) -> StagedNetwork:
-        """The network of which `style` is the weights; raises OptionError if they don't fit."""
+        """Return the network of which `style` is the weights; raises OptionError if they don't fit."""
         if self._built is not None and self._built[0] is style:
             return self._built[1]
         try:
@@ -240,7 +240,7 @@ class PaintingTraining(nn.Module):
         return cast(StagedNetwork, self.network[str(self.info[NAMED])])
 
     def config(self) -> dict[str, Any]:
-        """The network's shape and whose style it has, for the file's header."""
+        """Return the network's shape and whose style it has, for the file's header."""
         return {"method": self.method, "shape": self.painter.shape, "networks": [self.info]}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
@@ -265,6 +265,6 @@ def describe_style(name: str) -> dict[str, Any]:
 
 
 def network_style(network: StagedNetwork, info: Mapping[str, Any]) -> Style:
-    """The network's weights as a style."""
+    """Return the network's weights as a style."""
     values = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     return Style(values, network_kind(network.shape), info)

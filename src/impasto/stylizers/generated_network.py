@@ -84,13 +84,13 @@ class GeneratedNetworks(ArbitraryStyle):
         return (Style(self.network.template.state_dict(), kind),) if style.kind == kind else self.examples
 
     def style_stage(self) -> Stage:
-        """The moments of each layer."""
+        """Return the moments of each layer."""
         ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
         measures = tuple(MomentsOf(layer, full=False) for layer in LAYERS)
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
-        """The hidden vector."""
+        """Return the hidden vector."""
         return self._style(known, {})
 
     def _style(self, found: Mapping[str, Moments], info: Mapping[str, Any]) -> Style:
@@ -117,11 +117,11 @@ class GeneratedNetworks(ArbitraryStyle):
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """The network made for the style, or each one of those mixed; then the mixture with the photo."""
+        """Return the network made for the style, or each one of those mixed; then the mixture with the photo."""
         return mixture_stages(style, self._build, strength)
 
     def _build(self, style: Style) -> GeneratedNetwork:
-        """The network for `style`, made once for as long as no other one is asked for; raises OptionError."""
+        """Return the network for `style`, made once for as long as no other one is asked for; raises OptionError."""
         if self._built is not None and self._built[0] is style:
             return self._built[1]
         network = _fill(self.network.template, self.generate(style), self.device)
@@ -130,7 +130,7 @@ class GeneratedNetworks(ArbitraryStyle):
 
 
 def load_network(style: Style) -> GeneratedNetwork:
-    """The network that a generated style is, ready to paint by itself; raises OptionError if it is none."""
+    """Return the network that a generated style is, ready to paint by itself; raises OptionError if it is none."""
     shape = style.info.get("network")
     if not isinstance(shape, dict):
         raise OptionError(f"this style card holds no generated network: {ADVICE}")
@@ -164,7 +164,7 @@ class HyperTraining(nn.Module):
         self._frozen = backbone, loss  # in a tuple: no part of what is saved
 
     def config(self) -> dict[str, Any]:
-        """The network's shape, for the file's header."""
+        """Return the network's shape, for the file's header."""
         return {"method": self.method, "backbone": str(self._frozen[0].digest), "shape": self.network.shape}
 
     def paint(self, contents: Tensor, styles: Tensor) -> Tensor:

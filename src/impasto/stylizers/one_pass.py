@@ -64,7 +64,7 @@ class OnePass(Stylizer):
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """The stages that make the map ``result`` of the map ``image``; see `impasto.feedforward.stages`.
+        """Return the stages that make the map ``result`` of the map ``image``; see `impasto.feedforward.stages`.
 
         size: (height, width) of the picture.
         """
@@ -133,7 +133,7 @@ class OnePass(Stylizer):
         return self._run_stages(content, partial(self._plan, style, strength, size), mask, on_step)
 
     def _plan(self, style: Style, strength: float, size: tuple[int, int]) -> tuple[Stage, ...]:
-        """The stages; if the network rebuilds photos, with a share of the photo itself at a small strength."""
+        """Return the stages; if the network rebuilds photos, with a share of the photo itself at a small strength."""
         stages = self.stages(style, strength, size)
         return blend_in_photo(stages, photo_share(strength)) if self.rebuilds and strength < 1 else stages
 
@@ -226,7 +226,7 @@ class ArbitraryStyle(OnePass):
 
 
 def mixture_stages(style: Style, build: Callable[[Style], StagedNetwork], strength: float) -> tuple[Stage, ...]:
-    """The networks that `build` makes of the parts of `style`, one after the other, then what they paint mixed.
+    """Return the networks that `build` makes of the parts of `style`, one after the other, then what they paint mixed.
 
     strength: what is left over up to 1 is the photo.
     """
@@ -240,5 +240,5 @@ def mixture_stages(style: Style, build: Callable[[Style], StagedNetwork], streng
 
 
 def network_kind(shape: Mapping[str, Any]) -> str:
-    """The kind of a style that is a whole network of that shape."""
+    """Return the kind of a style that is a whole network of that shape."""
     return NETWORK + "-".join(str(value) for value in shape.values())

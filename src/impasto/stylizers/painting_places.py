@@ -25,7 +25,7 @@ EPSILON = 1e-8
 
 
 def places_kind(network: Hypercolumns) -> str:
-    """The kind of a style that is made of places that `network` has looked at."""
+    """Return the kind of a style that is made of places that `network` has looked at."""
     return PLACES + moments_kind(network).split("/", 1)[1]
 
 
@@ -115,7 +115,7 @@ class Places:
         return weight / total[self.owner]
 
     def keys(self, scale: Tensor) -> Tensor:
-        """The columns as directions, (M, C), with channels multiplied by `scale`, (C,)."""
+        """Return the columns as directions, (M, C), with channels multiplied by `scale`, (C,)."""
         return directions(self.columns * scale, (self.centers * scale)[self.owner])
 
     @property
@@ -125,7 +125,7 @@ class Places:
 
 
 def distinct(style: Style) -> list[tuple[float, Style]]:
-    """The paintings mixed into `style` with their shares; equal ones are one, those without a share are none."""
+    """Return the paintings mixed into `style` with their shares; equal ones are one, those without a share are none."""
     found: list[tuple[float, Style]] = []
     for share, one in parts(style):
         if share <= 0:
@@ -140,7 +140,7 @@ def distinct(style: Style) -> list[tuple[float, Style]]:
 
 
 def recall_places(mixture: Sequence[tuple[float, Style]], octave: int) -> Places:
-    """The places at 1 / 2^octave of the paintings' size, or at the smallest that they have."""
+    """Return the places at 1 / 2^octave of the paintings' size, or at the smallest that they have."""
     columns, colors, weights = [], [], []
     for _, style in mixture:
         level = max((int(name.split(".")[0]) for name in style if name.endswith(COLUMNS)), default=-1)
@@ -156,7 +156,7 @@ def recall_places(mixture: Sequence[tuple[float, Style]], octave: int) -> Places
 
 
 def recall_layer(mixture: Sequence[tuple[float, Style]], layer: str) -> Tensor:
-    """All places that the paintings have at `layer` at their full size, (M, C)."""
+    """Return all places that the paintings have at `layer` at their full size, (M, C)."""
     name = f"0.{LAST}{layer}"
     if any(name not in style for _, style in mixture):
         raise OptionError(f"this style card knows nothing of {layer}: extract it again with -m nnst")
@@ -208,7 +208,7 @@ def share_out(scores: Tensor, shares: Tensor, rounds: int = 64) -> Tensor:
 
 
 def sum_moments(found: Sequence[Moments], mixture: Sequence[tuple[float, Style]]) -> Moments:
-    """The moments of a mixture."""
+    """Return the moments of a mixture."""
     total = found[0] * mixture[0][0]
     for one, (share, _) in zip(found[1:], mixture[1:], strict=True):
         total = total + one * share

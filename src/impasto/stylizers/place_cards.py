@@ -26,7 +26,7 @@ ROUNDS = 10
 
 @torch.no_grad()
 def summarize(style: Style, widths: Sequence[int], counts: Sequence[int] = COUNTS) -> Style:
-    """`style`, as nnst encodes it, with `counts` places at its sizes, in bytes; `restore` turns it back.
+    """Return `style`, as nnst encodes it, with `counts` places at its sizes, in bytes; `restore` turns it back.
 
     widths: channels of each layer of the columns. Moments are left out: a card holds those of other kinds.
     """
@@ -53,7 +53,7 @@ def summarize(style: Style, widths: Sequence[int], counts: Sequence[int] = COUNT
 
 
 def restore(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The places that `summarize` kept, as nnst encodes them; others are given back as they are."""
+    """Return the places that `summarize` kept, as nnst encodes them; others are given back as they are."""
     if BASIS not in values:
         return dict(values)
     found: dict[str, Tensor] = {}
@@ -81,7 +81,7 @@ def with_moments(style: Style, moments: Style | None) -> Style:
 
 
 def _main_directions(rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of `rows`, (N, C), and the directions in which they vary most once scaled, (C, D)."""
+    """Return the mean of `rows`, (N, C), and the directions in which they vary most once scaled, (C, D)."""
     center = rows.mean(0)
     scaled = ((rows - center) * scale).double()
     _, axes = torch.linalg.eigh(scaled.T @ scaled)
@@ -90,7 +90,7 @@ def _main_directions(rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def medoids(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`count` of `rows`, (N, C), that stand for all: their indices, and how many each stands for.
+    """Return `count` of `rows`, (N, C), that stand for all: their indices, and how many each stands for.
 
     k-means++ (Arthur & Vassilvitskii 2007), then for each cluster the row that is closest to its mean.
     """
@@ -120,6 +120,6 @@ def _spread_start(rows: Tensor, count: int) -> Tensor:
 
 
 def _closest(rows: Tensor, others: Tensor) -> Tensor:
-    """The index of the one of `others`, (M, C), that is closest to each of `rows`, (N, C)."""
+    """Return the index of the one of `others`, (M, C), that is closest to each of `rows`, (N, C)."""
     size = max(1, CHUNK // len(others))
     return torch.cat([torch.cdist(part, others).argmin(1) for part in torch.split(rows, size)])

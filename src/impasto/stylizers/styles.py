@@ -74,7 +74,7 @@ class Style(dict[str, Tensor]):
 
 
 def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Style:
-    """The weighted sum of `styles`, in every kind that all of them have.
+    """Return the weighted sum of `styles`, in every kind that all of them have.
 
     weights are divided by their sum (all equal if None). A style that a model has encoded mixes with every style that
     this model can paint in, such as the built-in ones. Raises OptionError.
@@ -99,7 +99,7 @@ def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Styl
 
 
 def _mix_kinds(styles: Sequence[Style], shares: Sequence[float]) -> list[Style]:
-    """The mixture in every kind that all have, with the same names."""
+    """Return the mixture in every kind that all have, with the same names."""
     info = {"mixed": [style.info for style in styles], "weights": list(shares)}
     mixed = []
     for kind, one in styles[0].kinds.items():
@@ -134,7 +134,7 @@ def parts(style: Style) -> list[tuple[float, Style]]:
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
-    """`weights` divided by their sum, one for each of `count` styles; raises OptionError."""
+    """Return `weights` divided by their sum, one for each of `count` styles; raises OptionError."""
     if count == 0:
         raise OptionError("there is no style: give at least one painting or style card")
     if weights is None:
@@ -148,12 +148,12 @@ def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, .
 
 
 def sum_weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The sum of tensors times weights."""
+    """Return the sum of tensors times weights."""
     return torch.stack([tensor * weight for tensor, weight in zip(tensors, weights, strict=True)]).sum(0)
 
 
 def pack(matrix: Tensor) -> Tensor:
-    """The upper triangle of a symmetric matrix, (C, C), as a vector of C (C + 1) / 2."""
+    """Return the upper triangle of a symmetric matrix, (C, C), as a vector of C (C + 1) / 2."""
     rows, columns = torch.triu_indices(*matrix.shape)
     return matrix[rows, columns]
 
@@ -170,13 +170,13 @@ def unpack(vector: Tensor, size: int) -> Tensor:
 
 
 def moments_kind(backbone: nn.Module) -> str:
-    """The kind of a style that is made of moments of `backbone`'s features."""
+    """Return the kind of a style that is made of moments of `backbone`'s features."""
     pooling = "/average" if any(isinstance(module, nn.AvgPool2d) for module in backbone.modules()) else ""
     return f"moments/{backbone.name}/{str(backbone.digest)[:12]}{pooling}"
 
 
 def maps_kind(backbone: nn.Module) -> str:
-    """The kind of a style that is made of `backbone`'s feature maps."""
+    """Return the kind of a style that is made of `backbone`'s feature maps."""
     return MAPS + moments_kind(backbone).split("/", 1)[1]
 
 
@@ -213,7 +213,7 @@ def note(found: Moments, name: str) -> dict[str, Tensor]:
 
 
 def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> Moments:
-    """The moments of `layer` that `style` holds, as of one position; raises OptionError if it lacks them."""
+    """Return the moments of `layer` that `style` holds, as of one position; raises OptionError if it lacks them."""
     prefix = COARSE if coarse and f"{COARSE}{layer}.mean" in style else ""
     try:
         mean, second = style[f"{prefix}{layer}.mean"], style[f"{prefix}{layer}.second"]
@@ -224,7 +224,7 @@ def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> 
 
 
 def compact(style: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`style` as it survives fp16: instead of a layer's second moments, ``LAYER.root``, of the same size.
+    """Return `style` as it survives fp16: instead of a layer's second moments, ``LAYER.root``, of the same size.
 
     The root is the upper triangular R with R^T R the covariance: its values span half the orders of magnitude, and
     whatever rounding does to it, R^T R is a covariance. `expand` turns it back.
@@ -243,7 +243,7 @@ def compact(style: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def expand(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The style, in float32, of which `compact` made `values`; others stay as they are."""
+    """Return the style, in float32, of which `compact` made `values`; others stay as they are."""
     style = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
     for name in [name for name in style if name.endswith(".root")]:
         layer = name.removesuffix(".root")
@@ -305,7 +305,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _part(file: Weights, number: int) -> dict[str, Tensor]:
-    """The tensors of a card's style of that number, by their own names."""
+    """Return the tensors of a card's style of that number, by their own names."""
     prefix = _prefix(number)
     names = [name for name in file.tensors if (name.startswith(prefix) if prefix else ":" not in name)]
     if not names:
@@ -314,16 +314,16 @@ def _part(file: Weights, number: int) -> dict[str, Tensor]:
 
 
 def built_in_styles() -> dict[str, Path]:
-    """The cards of the styles that come with impasto, by name."""
+    """Return the cards of the styles that come with impasto, by name."""
     return {path.stem: path for path in sorted(BUILT_IN.glob("*.safetensors"))}
 
 
 def find_card(name: str | Path) -> Path:
-    """The file `name`, or, where there is none, the card of the built-in style of that name if there is one."""
+    """Return the file `name`, or, where there is none, the card of the built-in style of that name if there is one."""
     path = Path(name)
     return path if path.is_file() else built_in_styles().get(str(name), path)
 
 
 def named_style(name: str) -> Style:
-    """A style of which only the name is known; a method that has learned it finds what it stands for."""
+    """Return a style of which only the name is known; a method that has learned it finds what it stands for."""
     return Style({}, NAMED, {NAMED: name})

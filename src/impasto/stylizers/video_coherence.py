@@ -118,7 +118,7 @@ class Coherence:
         self.last = None
 
     def _moved(self, frame: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The last result moved to where things are now, and where that can be trusted."""
+        """Return the last result moved to where things are now, and where that can be trusted."""
         if self.last is None:
             return None
         earlier, result = self.last

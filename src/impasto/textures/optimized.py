@@ -89,7 +89,7 @@ def _variation_around(image: Tensor) -> Tensor:
 
 
 def resize_around(image: Tensor, height: int, width: int) -> Tensor:
-    """`image`, (B, C, H, W), resized as `image.resize` does, but seeing the opposite edge beyond every edge."""
+    """Return `image`, (B, C, H, W), resized as `image.resize` does, but seeing the opposite edge beyond every edge."""
     if image.shape[-2:] == (height, width):
         return image
     larger = resize(image.repeat(1, 1, 3, 3), 3 * height, 3 * width)
@@ -145,12 +145,12 @@ def synthesize(
 
 
 def stride_of(network: Backbone, layers: Sequence[str]) -> int:
-    """How many pixels a position of the deepest of `layers` stands for."""
+    """Return how many pixels a position of the deepest of `layers` stands for."""
     return max(stride_after(network.path(layer)) for layer in layers)
 
 
 def check_size(network: Backbone, layers: Sequence[str], height: int, width: int) -> int:
-    """The stride of `layers` if both sides are multiples of it; raises OptionError otherwise."""
+    """Return the stride of `layers` if both sides are multiples of it; raises OptionError otherwise."""
     stride = stride_of(network, layers)
     check_tileable(height, width, stride, network.name)
     return stride
@@ -199,7 +199,7 @@ def _look(
     factor: int,
     least: int,
 ) -> _Look:
-    """The moments of the paintings' mixture, each made smaller by `factor`."""
+    """Return the moments of the paintings' mixture, each made smaller by `factor`."""
     found: dict[str, Moments] = {}
     for painting, share in zip(paintings, mixture, strict=True):
         height, width = (max(1, round(side / factor)) for side in painting.shape[-2:])

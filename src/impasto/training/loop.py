@@ -77,11 +77,11 @@ class Task(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     def learned(self) -> nn.Module:
-        """The module whose weights are checkpointed."""
+        """Return the module whose weights are checkpointed."""
         return self
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """A picture, (1, 3, H, W), that shows how far the training is."""
+        """Return a picture, (1, 3, H, W), that shows how far the training is."""
         return contents[:1]
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
@@ -89,11 +89,11 @@ class Task(nn.Module):
         return [torch.optim.Adam(self.groups(learning_rate), betas=(0.9, 0.99))]
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The parameters that learn, with the rate of each group."""
+        """Return the parameters that learn, with the rate of each group."""
         return [{"params": [one for one in self.parameters() if one.requires_grad], "lr": learning_rate}]
 
     def shippable(self) -> dict[str, Tensor]:
-        """The tensors of the file to ship."""
+        """Return the tensors of the file to ship."""
         return dict(self.learned().state_dict())
 
     def config(self) -> dict[str, Any]:
@@ -110,10 +110,10 @@ class Learner(Protocol):
         """Weighted terms of the loss for photographs and artworks, each (B, 3, H, W)."""
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """A picture, (1, 3, H, W), that shows how far the training is."""
+        """Return a picture, (1, 3, H, W), that shows how far the training is."""
 
     def config(self) -> dict[str, Any]:
-        """The file's header."""
+        """Return the file's header."""
 
 
 class MethodTask(Task):
@@ -125,20 +125,20 @@ class MethodTask(Task):
         self.learner = learner
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """The learner's terms."""
+        """Return the learner's terms."""
         terms: dict[str, Tensor] = cast(Learner, self.learner).training_terms(contents, styles, progress)
         return terms
 
     def learned(self) -> nn.Module:
-        """The network that ships."""
+        """Return the network that ships."""
         return cast(Learner, self.learner).network
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """The learner's sheet."""
+        """Return the learner's sheet."""
         return cast(Learner, self.learner).preview(contents, styles)
 
     def config(self) -> dict[str, Any]:
-        """The learner's header."""
+        """Return the learner's header."""
         return cast(Learner, self.learner).config()
 
 

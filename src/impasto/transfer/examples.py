@@ -73,7 +73,7 @@ class Labels(Pictures):
 
 
 def draw(labels: Sequence[int], rng: np.random.Generator, size: int) -> list[int]:
-    """`size` indices: first a class, all alike, then one of its examples."""
+    """Return `size` indices: first a class, all alike, then one of its examples."""
     numbers = np.asarray(labels)
     own = [np.flatnonzero(numbers == label) for label in np.unique(numbers)]
     classes = rng.integers(len(own), size=size)

@@ -67,7 +67,7 @@ class FitReport:
         return sorted(wrong, key=lambda verdict: -verdict.probability)
 
     def to_json(self) -> dict[str, Any]:
-        """All numbers, and the errors by file."""
+        """Return all numbers, and the errors by file."""
         return {
             "accuracy": self.accuracy,
             "balanced_accuracy": self.balanced_accuracy,
@@ -87,7 +87,7 @@ class FitReport:
         }
 
     def to_markdown(self) -> str:
-        """The accuracy and the confusion matrix."""
+        """Return the accuracy and the confusion matrix."""
         lines = [
             f"Accuracy {self.accuracy:.1%} on {len(self.verdicts)} pictures ({self.balanced_accuracy:.1%} as the mean "
             "of the classes). Rows are the truth, columns what was said.",

@@ -54,7 +54,7 @@ class Weights:
             raise WeightsError(f"{self.path} does not hold this network: {misfit}")
 
     def build(self, make: Callable[[dict[str, Any]], Network], maker: str) -> Network:
-        """The network that `make` makes of the configuration, filled.
+        """Return the network that `make` makes of the configuration, filled.
 
         maker: whose training writes such files, as `impasto train` knows it. Raises WeightsError if this is none.
         """
@@ -83,19 +83,19 @@ class Weights:
 
 @functools.cache
 def manifest() -> dict[str, dict[str, Any]]:
-    """The shipped files' entries by name: file, sha256, bytes, licence, data, command, quality."""
+    """Return the shipped files' entries by name: file, sha256, bytes, licence, data, command, quality."""
     with (FOLDER / "manifest.toml").open("rb") as file:
         return tomllib.load(file)
 
 
 @functools.cache
 def _shipped() -> frozenset[str]:
-    """The digests of the files that come with impasto."""
+    """Return the digests of the files that come with impasto."""
     return frozenset(str(entry["sha256"]) for entry in manifest().values())
 
 
 def resolve(name: str) -> Path:
-    """The file of the shipped weights called `name`; raises WeightsError if the package has none."""
+    """Return the file of the shipped weights called `name`; raises WeightsError if the package has none."""
     entry = manifest().get(name)
     if entry is None:
         raise WeightsError(
@@ -178,7 +178,7 @@ def sketch(make: Callable[[dict[str, Any]], Network], config: dict[str, Any], pa
 
 
 def _is_sane(value: Any) -> bool:
-    """Whether all numbers are small enough to be sizes."""
+    """Return whether all numbers are small enough to be sizes."""
     if isinstance(value, Mapping):
         return all(_is_sane(part) for key, part in value.items() if key not in NOTES)
     if isinstance(value, list):
