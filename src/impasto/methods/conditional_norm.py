@@ -56,7 +56,7 @@ class ConditionalNetwork(nn.Module):
         return [(scale[numbers], shift[numbers]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
 
     def forward(self, images: Tensor, numbers: Tensor) -> Tensor:
-        """Return (B, 3, H, W) in [0, 1] to the same size, each sample in the style of its number, (B,)."""
+        """Map (B, 3, H, W) in [0, 1] to the same size, each sample in the style of its number, (B,)."""
         painted: Tensor = self.shared(images, self.norms_of(numbers))
         return painted
 

@@ -78,7 +78,7 @@ class PyramidNetwork(StagedNetwork):
         return list(zip(cast(Iterable[LayerRow], self.branches), (None, *cast(Any, self.joins)), strict=True))
 
     def forward(self, images: Tensor, noises: Sequence[Tensor] | None = None) -> Tensor:
-        """Return (B, 3, H, W) in [0, 1] to the same size; not clamped.
+        """Map (B, 3, H, W) in [0, 1] to the same size; not clamped.
 
         noises: coarse to fine, (B, noise, H / ratio, W / ratio) in [0, 1]; default: random.
         """

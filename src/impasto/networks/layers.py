@@ -37,7 +37,7 @@ class Conv(nn.Conv2d):
         self.edge_mode = "reflect" if mirror else "replicate"
 
     def forward(self, x: Tensor, *, relu: bool = False, doubled: bool = False) -> Tensor:
-        """Return (B, inputs, H, W) to (B, outputs, H / stride, W / stride); relu: with the ReLU that follows it.
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride); relu: with the ReLU that follows it.
 
         doubled: `x` is doubled first, as `double` does.
         """
@@ -64,7 +64,7 @@ class MaxPool(nn.MaxPool2d):
         super().__init__(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
+        """Map (B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
         return halve(x)
 
 
@@ -89,7 +89,7 @@ class DoublingConv(nn.ConvTranspose2d):
         super().__init__(inputs, outputs, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Return (B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
+        """Map (B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
         return F.conv_transpose2d(pad_edges(x, (1, 1, 1, 1), "reflect"), self.weight, self.bias, 2, 3)
 
 
@@ -106,7 +106,7 @@ def run_in_full(module: nn.Module, x: Tensor, **settings: Any) -> Tensor:
 
 
 def double(x: Tensor) -> Tensor:
-    """Return (B, C, H, W) to (B, C, 2 H, 2 W) by repeating."""
+    """Map (B, C, H, W) to (B, C, 2 H, 2 W) by repeating."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
@@ -126,7 +126,7 @@ class DecoderStep(nn.Module):
         self.after = nn.ModuleList(Conv(outputs, outputs, mirror=mirror) for _ in range(after))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
+        """Map (B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
         if not self.after:
             last: Tensor = self.first(x)
             return last

@@ -16,13 +16,13 @@ LEAST_SIDE = 4
 
 
 def shrink(image: Tensor) -> Tensor:
-    """Return (B, C, H, W) to (B, C, H / 2, W / 2), rounded down, bilinear."""
+    """Map (B, C, H, W) to (B, C, H / 2, W / 2), rounded down, bilinear."""
     height, width = image.shape[-2:]
     return F.interpolate(image, (max(1, height // 2), max(1, width // 2)), mode="bilinear", align_corners=False)
 
 
 def enlarge(image: Tensor, height: int, width: int) -> Tensor:
-    """Return (B, C, H, W) to (B, C, height, width), bilinear."""
+    """Map (B, C, H, W) to (B, C, height, width), bilinear."""
     if image.shape[-2:] == (height, width):
         return image
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False)

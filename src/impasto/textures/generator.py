@@ -35,7 +35,7 @@ class SelectedNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(textures, channels))
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        """Return (B, C, H, W) and shares (B, S) to (B, C, H, W)."""
+        """Map (B, C, H, W) and shares (B, S) to (B, C, H, W)."""
         return adaptive_instance_norm(x, _select(shares, self.shift), _select(shares, self.scale))
 
 
@@ -55,7 +55,7 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(SelectedNorm(textures, width) for _ in shapes)
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        """Return (B, inputs, H, W) to (B, width, H, W)."""
+        """Map (B, inputs, H, W) to (B, width, H, W)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = norm(conv(x), shares).relu_()
         return x
@@ -70,7 +70,7 @@ class Join(nn.Module):
         self.block = Block(textures, coarse + fine, width)
 
     def forward(self, x: Tensor, branch: Tensor, shares: Tensor) -> Tensor:
-        """Return (B, coarse, H / 2, W / 2) and (B, fine, H, W) to (B, width, H, W)."""
+        """Map (B, coarse, H / 2, W / 2) and (B, fine, H, W) to (B, width, H, W)."""
         coarse = double(self.coarse(x, shares))  # repeated values have the same moments
         y: Tensor = self.block(torch.cat([coarse, self.fine(branch, shares)], 1), shares)
         return y
@@ -86,7 +86,7 @@ class Colours(nn.Module):
         self.bias = nn.Parameter(torch.full((textures, 3), 0.5))
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        """Return (B, inputs, H, W) to pictures, (B, 3, H, W)."""
+        """Map (B, inputs, H, W) to pictures, (B, 3, H, W)."""
         weight, bias = _select(shares, self.weight), _select(shares, self.bias)
         with torch.autocast(x.device.type, enabled=False):  # colours in half precision would show steps
             x = x.to(weight.dtype)

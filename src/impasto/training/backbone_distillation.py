@@ -50,7 +50,7 @@ class Scaffold(nn.Module):
             self.norm.bias.data.copy_(conv.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, inputs, H, W) to (B, outputs, H, W)."""
+        """Map (B, inputs, H, W) to (B, outputs, H, W)."""
         padded = F.pad(x, self.edge, mode=self.edge_mode)
         normed: Tensor = self.norm(F.conv2d(padded, self.matrix.view(self.shape)))
         return normed
