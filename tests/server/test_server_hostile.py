@@ -236,7 +236,7 @@ def test_bad_json_is_refused(client: TestClient, body: bytes, status: int) -> No
         ({"styles": ["starry-night"] * 9}, 413),
     ],
 )
-def test_bad_wishes_are_refused(client: TestClient, settings: dict[str, str], status: int) -> None:
+def test_bad_requests_are_refused(client: TestClient, settings: dict[str, str], status: int) -> None:
     check_refusal(stylize(client, PHOTO, **settings), status)
 
 

@@ -21,7 +21,7 @@ from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.options import Options
 from impasto.runs.painting import pick_device
-from impasto.runs.record import digest, sidecar, write_recorded
+from impasto.runs.record import digest, interrupted_picture, sidecar, write_recorded
 
 T = TypeVar("T", bound=Options)
 
@@ -70,12 +70,22 @@ class Output:
 
     @classmethod
     def choose(
-        cls, output: Path | None, default: str, *, record: bool, force: bool, second: str | None = None
+        cls,
+        output: Path | None,
+        default: str,
+        *,
+        record: bool,
+        force: bool,
+        second: str | None = None,
+        resume: bool = False,
     ) -> Output:
         """Check that the picture and what goes beside it can be written; raises ImpastoError.
 
-        second: the ending of a second picture beside a first that is a PNG, or that has no record.
+        second: the ending of a second picture beside a first that is a PNG, or that has no record. resume: a run goes
+        on, and replaces the picture that it has left.
         """
+        if resume:
+            output, force = output or interrupted_picture(Path(default)), True
 
         def beside(path: Path) -> Path | None:
             if second is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
-from impasto.images.files import WRITABLE, read_metadata, write_image
+from impasto.images.files import WRITABLE, write_image
 from impasto.progress import OnStep, Step, Watch, ignore
 from impasto.runs import runtime_choice
 from impasto.runs.forecast import expected_seconds, forecast, tell
 from impasto.runs.painting import PaintJob, note_size, note_weights, outcome, pick_device, prepare, read_inputs
-from impasto.runs.record import KEY, Recipe, file_stem, make_record, sidecar, write_recorded
+from impasto.runs.record import Recipe, file_stem, interrupted_picture, make_record, sidecar, write_recorded
 from impasto.weights.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -39,21 +38,9 @@ def choose_target(
     stem = file_stem(*(path.stem for path in (recipe.content, *recipe.styles)))
     default = Path(f"{stem}{ending}.png")
     if resume and output is None:
-        default = _interrupted_picture(default) or default
+        default = interrupted_picture(default) or default
     beside = sidecar if record else lambda path: None
     return name_target(output, default, force=force or resume, suffixes=WRITABLE, beside=beside)
-
-
-def _interrupted_picture(default: Path) -> Path | None:
-    """Return the picture that an interrupted run has left, of those that are called so or so with a number."""
-    for path in sorted(default.parent.glob(f"{glob.escape(default.stem)}*{default.suffix}"), reverse=True):
-        try:
-            text = read_metadata(path).get(KEY, "")
-        except ImpastoError:
-            continue
-        if '"interrupted"' in text:
-            return path
-    return None
 
 
 def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> PaintJob:

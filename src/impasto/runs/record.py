@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -236,6 +237,21 @@ def write_recorded(
     write_image(image, path, alpha=alpha, metadata={KEY: text} if text and not beside else None, overwrite=overwrite)
     if text and beside:
         write_atomically(beside, (text + "\n").encode())
+
+
+def interrupted_picture(default: Path) -> Path | None:
+    """Return the picture that an interrupted run has left: the last one called `default`, maybe with a number."""
+    numbered = re.compile(rf"{re.escape(default.stem)}(-\d+)?")
+    for path in sorted(default.parent.glob(f"*{default.suffix}"), reverse=True):
+        if numbered.fullmatch(path.stem) is None:
+            continue
+        try:
+            text = read_metadata(path).get(KEY, "")
+        except ImpastoError:
+            continue
+        if '"interrupted"' in text:
+            return path
+    return None
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -39,6 +39,7 @@ from impasto.optimize.tiled_objective import TiledObjective, choose_tile
 from impasto.options import Options
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.styles import check_weights
+from impasto.weights.checkpoints import Checkpoint
 
 LARGE = 4_000_000
 
@@ -107,11 +108,12 @@ def synthesize(
     tileable: bool = False,
     seed: int = 0,
     on_step: OnStep = ignore,
+    checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Make a texture, (1, 3, height, width), of `paintings`, (1, 3, H, W) each, which may be smaller than it.
 
     weights: one a painting, whose moments are mixed. tileable: opposite borders join; both sides must then be multiples
-    of the network's stride. Raises OptionError.
+    of the network's stride. checkpoint: where the state is kept, and where the run goes on. Raises OptionError.
 
     Departs from the paper: the backbone is vgg19-slim by default; means and centred covariances instead of Gram
     matrices, each in units of the painting's own; from coarse to fine, the painting being made coarser, too.
@@ -138,7 +140,9 @@ def synthesize(
 
     start = noise_like(paintings[0].new_empty(1, 3, scales[0].height, scales[0].width), options.noise, seed)
     enlarge = resize_around if tileable else resize
-    result = coarse_to_fine(scales, start, objective_at, Pixels, enlarge=enlarge, on_step=on_step)
+    result = coarse_to_fine(
+        scales, start, objective_at, Pixels, enlarge=enlarge, on_step=on_step, checkpoint=checkpoint
+    )
     if not result.interrupted:
         warn_of_losses(result.losses, scales[-1].settings.steps, {"texture": sum(shares.values())})
     return result

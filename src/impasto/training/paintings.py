@@ -145,7 +145,18 @@ def begin(
     network, before = start(options, len(infos))
     kept: list[dict[str, Any]] = before if options.add else []
     check_new(options.from_, kept, infos)
-    return Beginning(network, [painting for painting, _ in known], [*kept, *infos], len(kept))
+    known = known if options.add else in_order_of(before, known)
+    return Beginning(network, [item[0] for item in known], [*kept, *(item[1] for item in known)], len(kept))
+
+
+def in_order_of(
+    before: Sequence[Mapping[str, Any]], known: list[tuple[Tensor, dict[str, Any]]]
+) -> list[tuple[Tensor, dict[str, Any]]]:
+    """The paintings in the order of the file to go on from, so that each meets its own style; as they are if others."""
+    places = {info[NAMED]: place for place, info in enumerate(before)}
+    if places.keys() != {info[NAMED] for _, info in known}:
+        return known
+    return sorted(known, key=lambda item: places[item[1][NAMED]])
 
 
 def check_new(path: str, before: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, Any]]) -> None:
