@@ -155,12 +155,12 @@ def by_photo(items: Iterable[Item]) -> list[list[Item]]:
 
 
 def new_run() -> str:
-    """What tells the files of one run from those of another, as of `put_remote`."""
+    """Return what tells the files of one run from those of another, as of `put_remote`."""
     return secrets.token_hex(4)
 
 
 def explain(error: Exception) -> str:
-    """What is told of a picture that failed."""
+    """Return what is told of a picture that failed."""
     if isinstance(error, ImpastoError):
         return str(error)
     if is_out_of_memory(error):

@@ -98,7 +98,7 @@ def batch(
 
 
 def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[BatchPlan, str, str], Engine]:
-    """What opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
+    """Return what opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
     from impasto.batch.local_engine import LocalEngine
     from impasto.errors import OptionError, nearest
 

@@ -257,7 +257,7 @@ def _optimise(
 
 
 def _state(path: Path | None, record: dict[str, Any]) -> Checkpoint | None:
-    """Where the optimisation keeps its state, and goes on; raises ImpastoError if that can't be written."""
+    """Return where the optimisation keeps its state, and goes on; raises ImpastoError if that can't be written."""
     from impasto.weights.checkpoints import Checkpoint
 
     if path is None:

@@ -163,7 +163,7 @@ class _Adaptation(MethodTask):
 
 
 def dry_run(plan: AdaptPlan) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 

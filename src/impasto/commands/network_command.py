@@ -109,7 +109,7 @@ def _second(first: Path, ending: str) -> Path:
 
 
 def make_record(command: str, options: Options, network: Network, **facts: Any) -> dict[str, Any]:
-    """What was asked for and what answered: command, options, weights, versions, further facts."""
+    """Return what was asked for and what answered: command, options, weights, versions, further facts."""
     weights = {network.name: network.digest}
     versions = {"impasto": __version__, "torch": torch.__version__}
     common = {"options": options.model_dump(mode="json"), "weights": weights, "versions": versions}

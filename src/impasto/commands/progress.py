@@ -180,7 +180,7 @@ def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
 
 
 def escape_left(task: Any) -> str:
-    """What is left of work whose steps are not counted; nothing if no time was expected, or it is over."""
+    """Return what is left of work whose steps are not counted; nothing if no time was expected, or it is over."""
     expected, elapsed = task.fields.get("expected"), task.elapsed or 0.0
     return f"{duration(expected - elapsed)} left" if expected and elapsed < expected else ""
 

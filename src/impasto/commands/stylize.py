@@ -89,14 +89,14 @@ def previewer(job: PaintJob, target: Path, path: Path | None, every: int, *, for
 
 
 def title(job: PaintJob) -> str:
-    """What a run does, for the progress."""
+    """Return what a run does, for the progress."""
     height, width = job.size
     preset = "" if job.model.preset == "default" else f", {job.model.preset}"
     return f"painting {width}x{height} with {job.model.name}{preset}"
 
 
 def dry_run(job: PaintJob, target: Path, **ignored: Any) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     found = forecast(job)
     estimate = f"; {tell(found)}" if found else ""
     by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"

@@ -97,7 +97,7 @@ def plan_sheet(recipe: Recipe, device: str) -> SheetPlan:
 
 
 def dry_run_sheet(plan: SheetPlan, target: Path, **ignored: Any) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {len(plan.cells)} times {title(plan.job(plan.cells[0]))}; nothing was written", err=True)
     return {"output": str(target), "cells": [_named(values) for values in plan.cells], "dry_run": True}
 

@@ -129,7 +129,7 @@ def build(training: Training, options: TrainOptions, pictures: tuple[Pictures, P
 def dry_run(
     task: Task, pictures: tuple[Pictures, Pictures], options: TrainOptions, folder: Path, **ignored: Any
 ) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     limit = "" if options.minutes is None else f", at most {options.minutes:g} minutes"
     terminal.say(f"dry run: {task.name}, {options.steps} steps{limit}; nothing was written", err=True)
     _tell_skipped(pictures)

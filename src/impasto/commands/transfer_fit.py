@@ -73,7 +73,7 @@ def plan(source: Path, options: FitOptions, output: Path | None, device: str, *,
 
 
 def dry_run(plan: FitPlan) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {plan.options.mode}, {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 

@@ -217,7 +217,7 @@ def _needs_flow(recipe: Recipe) -> bool:
 
 
 def _open_raft(recipe: Recipe, weights: Path | None, device: str) -> Raft | None:
-    """What measures the flow, if it is not OpenCV; raises ImpastoError."""
+    """Return what measures the flow, if it is not OpenCV; raises ImpastoError."""
     if recipe.flow_by != "raft":
         if weights is not None:
             raise OptionError("--flow-weights goes with --flow-by raft")
@@ -244,7 +244,7 @@ def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
 
 
 def dry_run(work: VideoRun) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {_title(work)}; nothing was written", err=True)
     return {"output": str(work.target), **work.make_record(), "frames": work.survey.frames, "dry_run": True}
 

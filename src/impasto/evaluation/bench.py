@@ -58,7 +58,7 @@ def wait(device: torch.device) -> None:
 
 
 def surroundings(threads: int | None = None) -> dict[str, Any]:
-    """What the times depend on; sets torch's threads first, if `threads` says how many."""
+    """Return what the times depend on; sets torch's threads first, if `threads` says how many."""
     if threads is not None:
         torch.set_num_threads(threads)
     return {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}

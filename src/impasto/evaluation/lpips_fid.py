@@ -131,7 +131,7 @@ class Extras:
         self.missing.setdefault("artfid", NO_ARTFID)
 
     def _have(self, measure: str, load: Callable[[], Any]) -> Any:
-        """What `load` gives, or None and a reason."""
+        """Return what `load` gives, or None and a reason."""
         if measure in self.missing:
             return None
         try:

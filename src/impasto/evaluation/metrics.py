@@ -36,7 +36,7 @@ class LossNetwork(Protocol):
         """SHA-256 of its weights."""
 
     def __call__(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Features of `image`, (1, 3, H, W) in [0, 1], at `layers`."""
+        """Return features of `image`, (1, 3, H, W) in [0, 1], at `layers`."""
 
 
 def describe_style(features: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

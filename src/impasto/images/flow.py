@@ -45,7 +45,7 @@ def _opencv() -> Any:
 
 
 def warp(image: Tensor, flow: Tensor, *, sharp: bool = False) -> Tensor:
-    """What `image`, (1, C, H, W), has where `flow` points to; beyond the edge, the edge.
+    """Return what `image`, (1, C, H, W), has where `flow` points to; beyond the edge, the edge.
 
     Bilinear, or bicubic if `sharp`, which blurs less when it is done again and again, and may leave the range.
     """

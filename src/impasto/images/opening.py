@@ -194,7 +194,7 @@ def _pillow_settings(max_pixels: int) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in the system's or the decoder's words, on one line."""
+    """Return what went wrong, in the system's or the decoder's words, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
@@ -218,7 +218,7 @@ def _explain(
 
 
 def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[str, ...]) -> str:
-    """What a file that no decoder takes seems to be."""
+    """Return what a file that no decoder takes seems to be."""
     with _file(source) as file:
         file.seek(0)
         head = file.read(256)

@@ -182,7 +182,7 @@ def _has_chunks(page: Page) -> bool:
 
 
 def _has_sane_chunks(page: Page) -> bool:
-    """Whether a page's strips or tiles are not far more, and not far larger, than its size asks for."""
+    """Return whether a page's strips or tiles are not far more, and not far larger, than its size asks for."""
     height, width = page.size
     if TILES in page.fields and page.one(TILE_HEIGHT) * page.one(TILE_WIDTH) > max(SMALL_TILE, 4 * height * width):
         return False

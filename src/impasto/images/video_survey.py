@@ -140,7 +140,7 @@ class _Look:
         self.size = (width, height) if sideways else (height, width)
 
     def problem(self) -> str:
-        """What is wrong with the file, in words, or nothing."""
+        """Return what is wrong with the file, in words, or nothing."""
         path = self.source.path
         with path.open("rb") as file:
             lacking = missing_bytes(file)

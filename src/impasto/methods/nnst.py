@@ -268,7 +268,7 @@ class _Work:
         self.content, self.mixture, self.strength, self.mask = content, mixture, strength, mask
 
     def objective(self, stage: Pass, image: Tensor, *, first: bool) -> FittingObjective:
-        """What is minimised in `stage`, which begins with `image`; first: nothing was painted before it."""
+        """Return what is minimised in `stage`, which begins with `image`; first: nothing was painted before it."""
         photo = resize(self.content, stage.height, stage.width)
         size = stage.height, stage.width
         network, layers = self.model.ways

@@ -92,7 +92,7 @@ class PyramidNetwork(StagedNetwork):
         return as_picture(self.last.run(x, images.shape))
 
     def see(self, small: Tensor, noise: Tensor) -> Tensor:
-        """What a branch is given: the photo at its size, and noise."""
+        """Return what a branch is given: the photo at its size, and noise."""
         like = self.last.row[0].conv.weight
         return torch.cat([small.to(like.dtype) - 0.5, noise.to(like.dtype)], 1)
 

@@ -1,8 +1,8 @@
 """Classifiers: a backbone whose last layer is ``logits``, and the names of its classes.
 
-`load_classifier` is the door: the embedded one on vgg19-slim's features, torchvision's with ImageNet's classes, or a
-file that `impasto transfer fit` wrote. Such a file holds a head alone (on frozen features), a head and low-rank
-adapters (Hu et al. 2021), or the whole network.
+`load_classifier` loads them: the embedded one on vgg19-slim's features, torchvision's with ImageNet's classes, or a
+file that `impasto transfer fit` wrote. Such a file holds a head (on frozen features), a head and low-rank adapters (Hu
+et al. 2021), or the whole network.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Mode = Literal["features", "full", "lora"]
 
 
 class Head(nn.Module):
-    """What a classifier adds to a backbone: features averaged in grid x grid cells, then one linear layer.
+    """The head of a classifier: features averaged in grid x grid cells, then one linear layer.
 
-    It averages over the whole picture: a tile of a picture does not have the logits that the picture has.
+    It averages over the whole picture, so a tile does not have the picture's logits.
     """
 
     def __init__(self, channels: int, classes: int, grid: int) -> None:
@@ -50,7 +50,7 @@ class Head(nn.Module):
 
 
 def attach_head(backbone: Backbone, layer: str, head: nn.Module) -> Backbone:
-    """`backbone` up to `layer`, whose modules it shares, then `head` as its layer ``logits``. Raises OptionError."""
+    """Return `backbone` up to `layer`, sharing its modules, with `head` as its layer ``logits``. Raises OptionError."""
     body = cut(backbone, layer)
     body.steps[LOGITS] = head
     return body
@@ -89,7 +89,7 @@ def last_layer(backbone: Backbone) -> str:
 
 
 def merge_adapter(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """W + scale B A (Hu et al. 2021) for a convolution.
+    """Return W + scale B A (Hu et al. 2021) for a convolution.
 
     weight: (O, I, k, k); down: A, (r, I, k, k); up: B, (O, r, 1, 1).
     """
@@ -97,7 +97,7 @@ def merge_adapter(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Ten
 
 
 class Header(Options):
-    """What the header of a classifier's file says."""
+    """The header of a classifier's file."""
 
     kind: Literal["classifier"]
     backbone: str
@@ -122,17 +122,17 @@ class Classifier:
     digest: str = "random"
 
     def logits(self, image: Tensor) -> Tensor:
-        """Return (B, classes) for (B, 3, H, W) in [0, 1]."""
+        """Return logits, (B, classes), for (B, 3, H, W) in [0, 1]."""
         logits: Tensor = self.backbone(image, {LOGITS})[LOGITS]
         return logits
 
     @torch.no_grad()
     def probabilities(self, image: Tensor) -> Tensor:
-        """Return (B, classes), rows adding up to 1, for (B, 3, H, W) in [0, 1]."""
+        """Return probabilities, (B, classes), for (B, 3, H, W) in [0, 1]."""
         return self.logits(image).softmax(1)
 
     def find(self, name: str) -> int:
-        """Return the number of the class with this name, whatever its case, or number; raises OptionError."""
+        """Return the number of the class with this name, in any case, or number; raises OptionError."""
         if name.isdecimal() and int(name) < len(self.classes):
             return int(name)
         lowered = [known.lower() for known in self.classes]
@@ -143,7 +143,7 @@ class Classifier:
         raise OptionError(f"{self.name} has no class {name!r}{near}, by name or number 0 to {len(lowered) - 1}{hint}")
 
     def square(self, image: Tensor) -> Tensor:
-        """Return the middle of (B, 3, H, W) as a square of `size`, which is what the classifier looks at."""
+        """Return the middle of (B, 3, H, W) as a square of `size`, the classifier's input."""
         return square(image, self.size)
 
 
@@ -160,7 +160,7 @@ def load_classifier(name: str = CLASSIFIER, *, weights: str | Path | None = None
     """Return the frozen classifier called `name`: one of `CLASSIFIERS`, or a file that `impasto transfer fit` wrote.
 
     weights: a local file for its backbone instead of the shipped or official one. Raises OptionError for an unknown
-    name, WeightsError if the weights can't be had or do not belong together.
+    name, WeightsError if the weights are not available or do not belong together.
     """
     if name in TORCHVISION:
         found = _load_imagenet(name, weights)

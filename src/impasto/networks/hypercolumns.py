@@ -73,7 +73,7 @@ def _resizing(stride: int) -> list[nn.Module]:
         return []
     if stride < STRIDE:
         return [nn.AvgPool2d(STRIDE // stride)]
-    # The convolution says that bilinear enlarging looks one place further.
+    # The convolution stands for bilinear enlarging, which reads one more position.
     look = nn.Conv2d(1, 1, 3, padding=1, device="meta")
     return [look, nn.Upsample(scale_factor=stride // STRIDE)]
 

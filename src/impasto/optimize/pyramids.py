@@ -1,4 +1,4 @@
-"""Laplacian pyramids: a picture as the sum of bands, each half the size of the one before, and as what is optimised."""
+"""Laplacian pyramids: a picture as the sum of bands, each half the size of the one before, and as the parameter."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def enlarge(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def analyse(image: Tensor, levels: int = LEVELS) -> list[Tensor]:
-    """Return the bands of `image`, (B, C, H, W), finest first; the last one is what is left of the picture.
+    """Return the bands of `image`, (B, C, H, W), finest first; the last one is the rest of the picture.
 
-    levels: how many bands at the most; the smallest has no side below 4 px. `synthesise` gives the image back.
+    levels: most bands; the smallest has no side below 4 px. `synthesise` is the inverse.
     """
     bands: list[Tensor] = []
     rest = image
@@ -58,10 +58,10 @@ def without_detail(image: Tensor, octaves: int, share: float = 0.0) -> Tensor:
 
 
 class LaplacianPyramid(ImageParameter):
-    """The bands of a picture as what is optimised, so that one step moves large shapes as easily as detail.
+    """The bands of a picture as the parameter, so that one step changes large shapes as easily as detail.
 
     image: (1, 3, H, W). grey: the finest band changes in lightness only. At the scale of a pixel a network hardly
-    distinguishes colours, so an optimiser leaves coloured fringes there.
+    distinguishes colours, so that an optimiser leaves coloured fringes there.
     """
 
     chroma: Tensor
@@ -74,7 +74,7 @@ class LaplacianPyramid(ImageParameter):
         self.register_buffer("chroma", bands[0] - lightness if grey else image.new_zeros(()))
         parts = [lightness, *bands[1:]]
         self.shapes = [part.shape for part in parts]
-        # One tensor, not a list: optimisers keep one state, which a checkpoint holds.
+        # One tensor, not a list: optimisers keep one state for it, which fits in a checkpoint.
         self.values = nn.Parameter(torch.cat([part.flatten() for part in parts]))
 
     def forward(self) -> Tensor:

@@ -163,7 +163,7 @@ def make_record(
 
 
 def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
-    """What --size must be for the same size on any device; None where the method or its recipe fixes it."""
+    """Return what --size must be for the same size on any device; None where the method or its recipe fixes it."""
     own = getattr(model.options, "size", "")
     return None if model.one_pass or own else str(max(size))
 

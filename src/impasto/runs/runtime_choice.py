@@ -110,5 +110,5 @@ def use(model: Stylizer, runtime: str) -> None:
 
 
 def named(runtime: str) -> str:
-    """What is known before a model is there: the runtime that was named, torch for ``auto``."""
+    """Return what is known before a model is there: the runtime that was named, torch for ``auto``."""
     return "torch" if runtime == AUTO else runtime

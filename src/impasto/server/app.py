@@ -73,7 +73,7 @@ def create_app(studio: Studio, *, token: str = "", connections: Connections | No
 
 
 def _problems(*statuses: int, **more: Any) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of an operation's refusals."""
+    """Return what OpenAPI says of an operation's refusals."""
     words = {
         400: "malformed",
         401: "the token is missing",
@@ -217,7 +217,7 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/limits", responses=refusals)
     async def show_limits() -> dict[str, float]:
-        """What a request may ask for here, by the names that `impasto serve --limits` explains."""
+        """Return what a request may ask for here, by the names that `impasto serve --limits` explains."""
         return studio.limits.model_dump()
 
     @app.get("/v1/styles", responses=refusals)

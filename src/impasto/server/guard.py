@@ -148,7 +148,7 @@ class _Body:
         return self.count / max(self.age, 1e-3)
 
     async def __call__(self) -> Message:
-        """The next message of the client."""
+        """Return the next message of the client."""
         if not self.more:
             return await self.receive()
         left = min(self.limits.stall_seconds, self.limits.receive_seconds - self.age)
@@ -266,7 +266,7 @@ def _names_foreign_file(body: bytes) -> bool:
 
 
 def _paths(value: Any) -> Iterator[Any]:
-    """What stands under "path" anywhere in a JSON value."""
+    """Yield what stands under "path" anywhere in a JSON value."""
     if isinstance(value, dict):
         yield from (item for name, item in value.items() if name == "path")
         value = list(value.values())

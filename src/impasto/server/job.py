@@ -54,7 +54,7 @@ class Job:
         self.state, self.started = "running", time.monotonic()
 
     def take_task(self) -> tuple[Mapping[str, Any], tuple[bytes, ...]]:
-        """What to do, once: the files are let go of."""
+        """Return what to do, once: the files are let go of."""
         task, self._task = self._task, None
         assert task is not None
         return task.header, task.blobs
@@ -74,7 +74,7 @@ class Job:
         return self._preview
 
     def outcome(self) -> Outcome:
-        """What it made; raises what went wrong, or NotReady."""
+        """Return what it made; raises what went wrong, or NotReady."""
         if self.error is not None:
             raise self.error
         if self._outcome is None:

@@ -247,7 +247,7 @@ def _build_options(knobs: Knobs, method: str, words: Any) -> Any:
 
 
 def _component(option: FieldInfo, label: str, info: Any, identity: str) -> Any:
-    """What an option is set by, as its type and range ask for."""
+    """Return what an option is set by, as its type and range ask for."""
     value = shown(option.default)
     common: dict[str, Any] = {"label": label, "info": info, "elem_id": identity}
     limits = {key: getattr(item, key) for item in option.metadata for key in ("ge", "le") if hasattr(item, key)}

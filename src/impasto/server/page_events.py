@@ -110,7 +110,7 @@ class Painter:
         return self.studio.stylize(make_order(PictureRequest, settings, files)), files
 
     def _mask(self, data: bytes) -> bytes | None:
-        """What was brushed as a grey picture; None if nothing was."""
+        """Return what was brushed as a grey picture; None if nothing was."""
         alpha = self.studio.decode(data, "mask").alpha
         if alpha is None or float(alpha.max()) == 0:
             return None

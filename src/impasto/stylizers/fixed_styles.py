@@ -105,11 +105,11 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
 
     @abstractmethod
     def shared(self) -> Sequence[nn.Module]:
-        """What stays as it is while styles are added."""
+        """Return what stays as it is while styles are added."""
 
     @abstractmethod
     def own(self, number: int) -> dict[str, Tensor]:
-        """What the style of that number has for itself."""
+        """Return what the style of that number has for itself."""
 
     @property
     def learned(self) -> Mapping[str, Style]:
@@ -259,7 +259,7 @@ class PaintingTraining(nn.Module):
 
 
 def describe_style(name: str) -> dict[str, Any]:
-    """What is known of the style called `name`: title and artist if it is a built-in one."""
+    """Return what is known of the style called `name`: title and artist if it is a built-in one."""
     card = built_in_styles().get(name)
     return {NAMED: name} if card is None else {NAMED: name, **load_style(card).info}
 

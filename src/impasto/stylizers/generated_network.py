@@ -173,7 +173,7 @@ class HyperTraining(nn.Module):
         return painted
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """What the loss says of what is painted."""
+        """Return what the loss says of what is painted."""
         terms = self._frozen[1](self.paint(contents, styles), contents, styles)
         return {**terms, "style": terms["style"] * min(1.0, 0.1 + 3 * progress)} if self.ramp else terms
 
@@ -185,6 +185,6 @@ class HyperTraining(nn.Module):
 
 @torch.no_grad()
 def read_moments(backbone: nn.Module, images: Tensor) -> Tensor:
-    """What the hyper network reads of pictures, (B, 3, H, W): (B, moments)."""
+    """Return what the hyper network reads of pictures, (B, 3, H, W): (B, moments)."""
     features = backbone(images, LAYERS)
     return vector_of([moments(features[layer], full=False) for layer in LAYERS])

@@ -166,7 +166,7 @@ def recall_layer(mixture: Sequence[tuple[float, Style]], layer: str) -> Tensor:
 def balance(
     columns: Tensor, widths: Sequence[int], by: Sequence[float] | None = None, part: Tensor | None = None
 ) -> Tensor:
-    """What each channel of `columns`, (M, C), is multiplied by so that all layers count alike, (C,).
+    """Return what each channel of `columns`, (M, C), is multiplied by so that all layers count alike, (C,).
 
     widths: the layers' channels. A layer is divided by the deviation of its features over places, or, if `by` is given,
     by these numbers. part: (M,), which part of all each place stands for; None: all the same.

@@ -269,7 +269,7 @@ def save_style(style: Style, path: str | Path, *, half: bool = False) -> None:
 
 
 def _prefix(number: int) -> str:
-    """What the names of a card's tensors begin with: nothing for the style itself, ``1:`` ... for its others."""
+    """Return what the names of a card's tensors begin with: nothing for the style itself, ``1:`` ... for its others."""
     return f"{number}:" if number else ""
 
 

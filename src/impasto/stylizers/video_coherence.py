@@ -132,7 +132,7 @@ class Coherence:
         return cut
 
     def state(self) -> dict[str, Tensor]:
-        """What the next frames depend on besides the last frame and its result."""
+        """Return what the next frames depend on besides the last frame and its result."""
         tensors = {"usual": torch.tensor([self.usual], dtype=torch.float64), "cuts": torch.tensor([self.cuts])}
         for name, known in self.moments.known.items():
             tensors[f"{name}.count"] = torch.tensor([known.count], dtype=torch.float64)

@@ -219,7 +219,7 @@ def _regress(head: nn.Module, x: Tensor, target: Tensor) -> None:
 
 
 def gram_error(features: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of two Gram matrices relative to the target's squared norm, averaged over the batch."""
+    """Return squared distance of two Gram matrices relative to the target's squared norm, averaged over the batch."""
     found, wanted = moments(features).second, moments(target).second
     return ((found - wanted).square().sum((1, 2)) / wanted.square().sum((1, 2))).mean()
 

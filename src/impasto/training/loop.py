@@ -85,7 +85,7 @@ class Task(nn.Module):
         return contents[:1]
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """What moves the parameters; each group's rate is the highest of its one-cycle schedule."""
+        """Return what moves the parameters; each group's rate is the highest of its one-cycle schedule."""
         return [torch.optim.Adam(self.groups(learning_rate), betas=(0.9, 0.99))]
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ class Task(nn.Module):
         return dict(self.learned().state_dict())
 
     def config(self) -> dict[str, Any]:
-        """What goes into the shipped file's header, so that the file alone gives the model."""
+        """Return what goes into the shipped file's header, so that the file alone gives the model."""
         return {}
 
 

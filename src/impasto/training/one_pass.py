@@ -76,7 +76,7 @@ def as_task(name: str, learner: nn.Module) -> Task:
 
 
 def survey(backbone: nn.Module, options: TrainOptions, styles: Pictures) -> Tensor:
-    """What a hyper network reads of many artworks, (N, moments)."""
+    """Return what a hyper network reads of many artworks, (N, moments)."""
     crops = (styles.batch((options.seed, 0, 0, 4 + i), 8, options.crop) for i in range(SURVEYED))
     return torch.cat([read_moments(backbone, crop) for crop in crops])
 

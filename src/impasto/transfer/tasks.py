@@ -167,7 +167,7 @@ class FinetuneTask(_Classification):
 
 
 def make_header(options: FitOptions, backbone: Backbone, layer: str, classes: tuple[str, ...]) -> Header:
-    """What the file of a classifier says of itself."""
+    """Return what the file of a classifier says of itself."""
     return Header(
         kind="classifier",
         backbone=backbone.name,

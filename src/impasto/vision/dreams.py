@@ -131,7 +131,7 @@ def _parameter(network: Backbone, noise: Tensor, options: DreamOptions) -> Image
 
 
 def trembling(options: DreamOptions, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:
-    """What shifts, scales and turns the image a little, differently at every call; None if nothing does."""
+    """Return what shifts, scales and turns the image a little, differently at every call; None if nothing does."""
     if not options.jitter and not options.zoom and not options.turn:
         return None
 

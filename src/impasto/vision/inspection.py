@@ -165,7 +165,7 @@ class View:
 
 @torch.no_grad()
 def view(network: Backbone, image: Tensor, layer: str) -> View:
-    """What `layer` makes of `image`, (1, 3, H, W) in [0, 1]. Raises OptionError if it has no feature maps."""
+    """Return what `layer` makes of `image`, (1, 3, H, W) in [0, 1]. Raises OptionError if it has no feature maps."""
     features = network(image, {layer})[layer]
     if features.dim() != 4:
         raise OptionError(f"{layer} has no feature maps: name a layer before it")
