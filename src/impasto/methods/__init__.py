@@ -18,7 +18,8 @@ from impasto.weights import manifest
 
 DEFAULT_METHOD = "swift"
 TRAINED_METHOD = "johnson"
-"""The method with networks trained for single built-in styles, whose pictures look more painted than the default's."""
+"""The method with networks trained for single built-in styles; its results look more painted than the default's.
+"""
 
 
 def list_methods() -> list[str]:
@@ -43,9 +44,8 @@ def method_for(
 ) -> str:
     """Return the method that paints these styles if no method is named.
 
-    styles: names of built-in styles, None for any other painting. If there is a network trained for each of them, its
-    method paints, but only if nothing is asked for that is meant for the default method: a preset, options or another
-    runtime.
+    styles: names of built-in styles, None for any other painting. If each of them has a trained network, that method is
+    returned, unless a preset, options or another runtime are given, which are meant for the default method.
     """
     if preset != "default" or options or runtime != "torch":
         return DEFAULT_METHOD
@@ -74,8 +74,8 @@ def load(
     """Return the method called `method` (None: the default one), ready to use.
 
     preset: one of the method's presets; runtime: one of `impasto.feedforward.runtimes.RUNTIMES`; options: the method's
-    options, over those of the preset. Raises OptionError for an unknown or out-of-range value,
-    WeightsError if its weights can't be had.
+    options, over those of the preset. Raises OptionError for an unknown or out-of-range value, WeightsError if its
+    weights are not available.
     """
     found = find_method(method)
     if preset not in found.presets:

@@ -1,7 +1,7 @@
 """Style transfer by optimising the picture itself (Gatys, Ecker & Bethge 2016).
 
 The picture's pixels change until a frozen network sees the photo's content in its deeper features and the painting's
-style in what the features of many layers add up to. The finest method, and the slowest.
+style in the statistics of many layers. Precise, and slow.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ StyleLoss = Literal["covariance", "gram", "moments", "wasserstein"]
 
 
 class GatysOptions(OptimizedOptions):
-    """Everything that the recipes of pixel optimisation differ in."""
+    """Options in which the recipes of pixel optimisation differ."""
 
     backbone: str = Field(SLIM, description="network whose features are compared; see `impasto methods gatys`")
     content_layers: tuple[str, ...] = Field((), description="layers that hold the content; empty: the backbone's")
@@ -152,7 +152,7 @@ class Gatys(Optimized):
         return moments_kind(self.backbone)
 
     def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
-        """As every method's, but a recipe may bring its own size."""
+        """Return the working size of every method, or the one that a preset brings."""
         if size is None and self.options.size:
             size = parse_size(self.options.size)
         return super().working_size(height, width, size)
@@ -202,7 +202,7 @@ class Gatys(Optimized):
         return keep_photo(result.image, content, strength)
 
     def scales(self, height: int, width: int) -> list[Scale]:
-        """From the coarsest to the full size."""
+        """Return the scales from the coarsest to the full size."""
         options = self.options
         scales = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):

@@ -1,7 +1,7 @@
 """One style in one pass: a transformation network for every painting (Johnson et al. 2016).
 
-The network learns, for one painting, to do at once what an optimisation does in hundreds of steps. The best textures of
-all methods of one pass, at the price of a training for each painting; a style here is a whole network.
+The network learns, for one painting, to do at once what an optimisation does in hundreds of steps. It has the best
+textures of all one-pass methods, but needs a training for each painting; a style here is a whole network.
 """
 
 from __future__ import annotations

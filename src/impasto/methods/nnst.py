@@ -1,7 +1,7 @@
-"""Neural Neighbor Style Transfer (Kolkin et al. 2022): every place of the photo becomes like a place of the painting.
+"""Neural Neighbor Style Transfer (Kolkin et al. 2022): every place of the photo becomes like one of the painting.
 
-Each place takes the features of the place of the painting that looks most like it; the picture is optimised until a
-network sees these features, from coarse to fine. Large shapes, flat colour fields and strokes are the painter's own.
+Each place takes the features of the most similar place of the painting; the picture is optimised, from coarse to fine,
+until a network sees these features. Large shapes, flat colour fields and strokes are the painter's own.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ VGG16_LAYERS = (
 )
 SLIM_COLUMNS = ("relu1_2", "relu2_2", "relu3_1", "relu3_3", "relu4_1", "relu4_3")
 COARSE_DETAIL, START_NOISE = 3, 0.02
-"""How many of the finest bands of the coarsest size begin empty, and the deviation of the noise that is added: so flat
-areas are not all alike, and seeds give other pictures."""
+"""Number of the finest bands of the coarsest size that begin empty, and deviation of the added noise, which makes flat
+areas vary and lets seeds give different pictures."""
 
 
 class NNSTOptions(OptimizedOptions):
-    """How places are matched, and how the picture is made of the matches."""
+    """How places are matched, and how the picture is made from the matches."""
 
     backbone: str = Field(SLIM, description="network whose features are compared; vgg16 is the paper's")
     layers: tuple[str, ...] = Field((), description="layers of the hypercolumns; empty: the backbone's")
@@ -115,7 +115,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pass(Scale):
-    """One stage of the work. octave: how often the size was halved; last: whether layers are matched by themselves."""
+    """One stage of the work. octave: how often the size was halved; last: match each layer separately."""
 
     octave: int
     last: bool = False
@@ -160,11 +160,11 @@ class NNST(Optimized):
 
     @property
     def style_kind(self) -> str:
-        """Places looked at by the backbone in use."""
+        """Places seen by the backbone in use."""
         return places_kind(self.network)
 
     def encode_style(self, image: AnyPicture) -> Style:
-        """Places of the painting at its size and at halves, and moments."""
+        """Return places of the painting at its size and at halves, and moments."""
         options, image = self.options, take_painting(image, "the painting").to(self.device)
         check_image(image, "painting")
         image = self.continue_painting(image)
@@ -183,7 +183,7 @@ class NNST(Optimized):
         return Style(values, self.style_kind, convert=self.accept_style)
 
     def accept_style(self, style: Style) -> Style:
-        """`style`, or the one of its others that fits, with the places and moments that this method works with."""
+        """Return `style`, or another of its forms that fits, with the places and moments that this method uses."""
         return with_moments(super().accept_style(style), style.kinds.get(moments_kind(self.network)))
 
     def read_card(self, style: Style) -> Mapping[str, Tensor]:
@@ -192,7 +192,7 @@ class NNST(Optimized):
 
     @functools.cached_property
     def examples(self) -> tuple[Style, ...]:
-        """As every method's; a card may hold any number of places, also if few candidates are asked for."""
+        """Styles that a card must be like; it may hold any number of places."""
         first, second = super().examples
         fewer = {name: value[1:] if name[0].isdigit() else value for name, value in second.items()}
         return first, Style(fewer, second.kind)
@@ -226,11 +226,11 @@ class NNST(Optimized):
 
     @property
     def ways(self) -> tuple[Backbone, frozenset[str]]:
-        """The network and the layers that are compared."""
+        """The network and the compared layers."""
         return self.network, frozenset({COLUMNS, *self.style_layers})
 
     def scales(self, height: int, width: int) -> list[Pass]:
-        """From the coarsest to the full size, which comes twice."""
+        """Return the scales from the coarsest to the full size, which comes twice."""
         options = self.options
         stages: list[Pass] = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):
@@ -259,7 +259,7 @@ class NNST(Optimized):
 
 
 class _Work:
-    """One picture under way: what is to be looked at, and the objective of each stage."""
+    """The work on one picture: its inputs, and the objective of each stage."""
 
     def __init__(
         self, model: NNST, content: Tensor, mixture: list[tuple[float, Style]], strength: float, mask: Tensor | None
@@ -268,7 +268,7 @@ class _Work:
         self.content, self.mixture, self.strength, self.mask = content, mixture, strength, mask
 
     def objective(self, stage: Pass, image: Tensor, *, first: bool) -> FittingObjective:
-        """Return what is minimised in `stage`, which begins with `image`; first: nothing was painted before it."""
+        """Return the objective of `stage`, which begins with `image`; first: nothing was painted before it."""
         photo = resize(self.content, stage.height, stage.width)
         size = stage.height, stage.width
         network, layers = self.model.ways
@@ -279,7 +279,7 @@ class _Work:
             else (self._matched(stage, photo, image, tile, first=first))
         )
         terms += self._statistics(photo, stage.octave, tile)
-        if stage.octave and tile is None:  # at the full size it would leave a weave with the pooling's period
+        if stage.octave and tile is None:  # at the full size it would leave a pattern with the pooling's period
             terms += self._guard(photo)
         terms.append(Term("tv", "image", TotalVariation(), self.options.tv_weight))
         if stage.octave == 0:
@@ -322,7 +322,7 @@ class _Work:
     def _match(
         self, photo: Tensor, image: Tensor, mixed: float, places: Places, scale: Tensor, tile: int | None
     ) -> Tensor:
-        """Return which place of the paintings each place of the picture is to look like, (H / 4, W / 4)."""
+        """Return the place of the paintings that each place of the picture should look like, (H / 4, W / 4)."""
         columns = look(self.network, photo, (COLUMNS,), (), tile=tile)[0][COLUMNS]
         if mixed:
             so_far = look(self.network, image, (COLUMNS,), (), tile=tile)[0][COLUMNS]

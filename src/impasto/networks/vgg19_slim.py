@@ -30,8 +30,7 @@ def vgg_steps(blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "
 
 
 def slim_backbone(*, heads: bool = False, pooling: str = "max", digest: str = "random") -> Backbone:
-    """Return vgg19-slim with random weights: VGG-19 up to relu5_1 at a quarter of its widths (Simonyan & Zisserman
-    2015).
+    """Return vgg19-slim with random weights: VGG-19 (Simonyan & Zisserman 2015) at a quarter of its widths.
 
     heads: map the five layers relu1_1 ... relu5_1 through 1x1 convolutions to VGG-19's own widths, in the normalisation
     of mean activation 1 (Gatys et al. 2016). Wang et al. 2020 ("Collaborative Distillation") train such an encoder

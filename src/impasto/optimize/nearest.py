@@ -47,8 +47,7 @@ def _similarities(queries: Tensor, keys: Tensor, handicap: Tensor | None) -> Ten
 
 @torch.no_grad()
 def spread(queries: Tensor, keys: Tensor, wanted: Tensor, amount: float, rounds: int = 8) -> Tensor:
-    """Return handicaps, (M,), that keep queries from taking a key far more often than its share `wanted`, (M,), of sum
-    1.
+    """Return handicaps, (M,), with which keys are taken about as often as `wanted`, (M,), shares of sum 1.
 
     A step towards optimal transport: in each round, keys that are taken too often lose up to `amount` / `rounds` of
     their similarity. So flat areas don't all get the same place of the painting, and its rare motifs are used.

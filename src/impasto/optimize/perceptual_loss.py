@@ -77,7 +77,7 @@ class PerceptualLoss:
         self.smoothness = TotalVariation("l2-mean")
 
     def __call__(self, painted: Tensor, contents: Tensor, styles: Tensor) -> dict[str, Tensor]:
-        """Return the terms ``content``, ``style`` and, if weighted, ``structure`` and ``tv``; pictures are (B, 3, H, W)."""
+        """Return ``content``, ``style`` and, if weighted, ``structure`` and ``tv``; pictures are (B, 3, H, W)."""
         return self.terms(painted, contents, self.targets(styles))
 
     @torch.no_grad()

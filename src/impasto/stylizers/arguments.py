@@ -1,4 +1,4 @@
-"""What `stylize` takes besides the photo: styles by any name or form, masks, sizes, and how to paint."""
+"""Arguments of `stylize` besides the photo: styles by any name or form, masks, sizes, options."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def take_style(value: AnyStyle, number: int, learned: Sequence[str] = ()) -> Ten
 
 
 def take_masks(value: Sequence[AnyPicture] | AnyPicture) -> list[Tensor]:
-    """Return masks, (1, 1, H, W) each; one alone need not stand in a list."""
+    """Return masks, (1, 1, H, W) each; a single one need not be in a list."""
     single = isinstance(value, str | os.PathLike | Tensor | np.ndarray | Image)
     masks: Sequence[AnyPicture] = [value] if single else value  # type: ignore[list-item, assignment]
     return [take_mask(mask, f"mask {i}") for i, mask in enumerate(masks, 1)]

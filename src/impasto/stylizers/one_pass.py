@@ -47,9 +47,9 @@ class OnePassOptions(Options):
 
 
 class OnePass(Stylizer):
-    """A method whose network paints in one pass, as a row of local stages: any size, in bounded memory.
+    """A method whose network paints in one pass, as a sequence of local stages: any size, in bounded memory.
 
-    tiling: how pictures are cut; ``auto``: as memory asks for, None: not unless memory runs out.
+    tiling: how pictures are cut; ``auto``: by the free memory, None: only if memory runs out.
     """
 
     options: Any
@@ -70,7 +70,7 @@ class OnePass(Stylizer):
         """
 
     def use_runtime(self, name: str) -> None:
-        """As every method's; what lies between the networks' chains of layers stays torch's."""
+        """Run the chains of layers in the networks by another runtime; torch does the rest."""
         check_runtime(name, self.device, self.options.precision)
         if name == self.runtime:
             return
@@ -82,37 +82,37 @@ class OnePass(Stylizer):
 
     @property
     def precision(self) -> str:
-        """Of torch's arithmetic: another runtime takes and gives float32."""
+        """Precision of torch's arithmetic; another runtime takes and gives float32."""
         return self.chosen_precision if self.runtime == "torch" else "fp32"
 
     @property
     def chosen_precision(self) -> str:
-        """Of the convolutions, whatever runs them: as the options say."""
+        """Precision of the convolutions, in any runtime."""
         return str(self.options.precision)
 
     @contextmanager
     def _arithmetic(self, content: Canvas, masks: Sequence[Tensor] = ()) -> Iterator[int]:
-        """Run in the chosen precision, or in full precision if half would blow up what `content` rounds off.
+        """Run in the chosen precision; in full precision if half would amplify rounding errors of `content`.
 
-        Gives the bytes of a number.
+        Gives the bytes per number.
         """
         half = in_half(self.device, self.chosen_precision) and has_fine_detail(content, masks)
         with inference(self.device, self.precision if half else "fp32"), running_in_full(not half):
             yield 2 if half and self.runtime == "torch" else 4
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
-        """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
+        """Paint from photo and painting, (1, 3, H, W), by tensors alone, for `impasto export`; in float32."""
         raise OptionError(f"{self.name} can't be exported as one file; swift, wct, adain, sanet and metanet can")
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the network's weights are kept in."""
+        """Dtype of the network's weights."""
         networks = (value for value in vars(self).values() if isinstance(value, nn.Module))
         return next(parameter.dtype for network in networks for parameter in network.parameters())
 
     @property
     def element(self) -> int:
-        """Bytes of a number in the network."""
+        """Bytes per number in the network."""
         return 2 if in_half(self.device, self.precision) else 4
 
     def transfer(
@@ -125,7 +125,7 @@ class OnePass(Stylizer):
         seed: int = 0,
         on_step: OnStep = ignore,
     ) -> Tensor:
-        """One pass, or as many as tiles need, with the same result; (1, 3, H, W) to the same size."""
+        """Paint in one pass, or in tiles with the same result; (1, 3, H, W) to the same size."""
         if strength == 0:
             self.cut = None
             return content.clamp(0, 1)
@@ -147,7 +147,7 @@ class OnePass(Stylizer):
     ) -> Tensor:
         """Paint `content`, (1, 3, H, W), by the stages that `plan` makes, in one piece or in tiles.
 
-        regions: masks of what the stages measure by themselves, instead of `mask`.
+        regions: masks that the stages measure separately, instead of `mask`.
         """
         target = NewFloats(content, self.device)
         self._paint(Floats(content), target, plan, mask, on_step, regions)
@@ -156,7 +156,7 @@ class OnePass(Stylizer):
     def paint(
         self, content: Canvas, target: Canvas, style: Style, *, strength: float = 1.0, on_step: OnStep = ignore
     ) -> None:
-        """As `transfer`, from one canvas to another of the same size: no picture is held as floats, if cut."""
+        """Paint like `transfer`, from canvas to canvas of the same size; in tiles, no picture is held as floats."""
         if strength == 0 or min(content.size) < self.least_side:
             everything = Window(0, 0, *content.size)
             photo = content.read(everything)
@@ -226,9 +226,9 @@ class ArbitraryStyle(OnePass):
 
 
 def mixture_stages(style: Style, build: Callable[[Style], StagedNetwork], strength: float) -> tuple[Stage, ...]:
-    """Return the networks that `build` makes of the parts of `style`, one after the other, then what they paint mixed.
+    """Return the networks that `build` makes of the parts of `style`, one after the other, then their mixture.
 
-    strength: what is left over up to 1 is the photo.
+    strength: the rest up to 1 is the photo.
     """
     rows: list[Stage] = []
     shares: dict[str, float] = {}
@@ -240,5 +240,5 @@ def mixture_stages(style: Style, build: Callable[[Style], StagedNetwork], streng
 
 
 def network_kind(shape: Mapping[str, Any]) -> str:
-    """Return the kind of a style that is a whole network of that shape."""
+    """Return the kind of a style that is a whole network of this shape."""
     return NETWORK + "-".join(str(value) for value in shape.values())

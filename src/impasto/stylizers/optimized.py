@@ -1,4 +1,4 @@
-"""What the methods share that optimise a picture against a backbone."""
+"""The base of methods that optimise a picture against a backbone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from impasto.stylizers.base import Stylizer
 
 
 class OptimizedOptions(Options):
-    """The network that a method of optimisation looks through."""
+    """Options of the backbone of an optimisation."""
 
     backbone: str = Field(SLIM, description="network whose features are compared")
     backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
@@ -35,8 +35,8 @@ class OptimizedOptions(Options):
 class Optimized(Stylizer):
     """A method that optimises the picture itself against a backbone, from coarse to fine.
 
-    network: what the losses look through; the backbone, unless a method puts one around it. room: bytes for a way
-    through the backbone and back; 0: what memory allows.
+    network: the network of the losses; the backbone, unless a method wraps it. room: bytes for a forward and backward
+    pass through the backbone; 0: by the free memory.
     """
 
     one_pass: ClassVar[bool] = False
@@ -66,11 +66,11 @@ class Optimized(Stylizer):
 
     @abstractmethod
     def _parameter(self, image: Tensor) -> ImageParameter:
-        """Return the parameter that is optimised, with which the picture is `image`."""
+        """Return the parameter to optimise, which begins as `image`."""
 
     @property
     def free_room(self) -> int:
-        """Bytes for a way through the backbone and back."""
+        """Bytes for a forward and backward pass through the backbone."""
         return self.room or backwards_room(self.device)
 
     @property
