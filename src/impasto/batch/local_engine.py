@@ -78,7 +78,7 @@ class LocalEngine:
 
 
 def _take(left: deque[list[Item]]) -> Iterator[list[Item]]:
-    """What is left, one after the other; several threads may take at the same time."""
+    """Yield what is left, one after the other; several threads may take at the same time."""
     with contextlib.suppress(IndexError):
         while True:
             yield left.popleft()

@@ -20,7 +20,7 @@ from impasto.batch.plan import Item
 from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.images.files import Picture, open_picture
 from impasto.progress import Step, Watch
-from impasto.runs.painting import Job, outcome
+from impasto.runs.painting import PaintJob, outcome
 from impasto.runs.record import digest, digest_of, make_record, sidecar, write_recorded
 from impasto.runs.remote_files import is_remote, put_remote, read_remote, url_of
 
@@ -119,7 +119,7 @@ class Pipeline:
         report = {"record": made, **outcome(job, watch)}
         self.writing.append((item, self.writer.submit(self._write, item, job, image, report)))
 
-    def _write(self, item: Item, job: Job, image: Tensor, report: dict[str, Any]) -> dict[str, Any]:
+    def _write(self, item: Item, job: PaintJob, image: Tensor, report: dict[str, Any]) -> dict[str, Any]:
         record = report["record"] if self.record else None
         if is_remote(item.target):
             self._put(item, lambda path: write_recorded(image, path, record, alpha=job.alpha))
@@ -155,12 +155,12 @@ def by_photo(items: Iterable[Item]) -> list[list[Item]]:
 
 
 def new_run() -> str:
-    """What tells the files of one run from those of another, as of `put_remote`."""
+    """Return what tells the files of one run from those of another, as of `put_remote`."""
     return secrets.token_hex(4)
 
 
 def explain(error: Exception) -> str:
-    """What is told of a picture that failed."""
+    """Return what is told of a picture that failed."""
     if isinstance(error, ImpastoError):
         return str(error)
     if is_out_of_memory(error):

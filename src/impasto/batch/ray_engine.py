@@ -159,7 +159,7 @@ class Tries:
         self.tasks: Counter[str] = Counter()
 
     def begin(self, task: str) -> int:
-        """How often `task` has been begun, this time included."""
+        """Return how often `task` has been begun, this time included."""
         self.tasks[task] += 1
         return self.tasks[task]
 
@@ -195,7 +195,7 @@ class _Reports:
 
 
 def open_cluster(plan: BatchPlan, device: str, runtime: str, *, workers: int | None) -> Cluster:
-    """The engine by Ray. Raises ImpastoError."""
+    """Return the engine by Ray. Raises ImpastoError."""
     return Cluster(plan, device, runtime, workers)
 
 
@@ -215,21 +215,21 @@ def _pack_item(item: Item) -> tuple[str, list[str], str]:
 
 
 def unpack_all(task: str, recipe: Recipe) -> Iterator[tuple[int, Item]]:
-    """The numbered pictures of a task; recipe: what holds for all of them."""
+    """Yield the numbered pictures of a task; recipe: what holds for all of them."""
     for number, content, styles, target in json.loads(task):
         named = {"content": unpack(content), "styles": tuple(map(unpack, styles))}
         yield number, Item(recipe.model_copy(update=named), unpack(target))
 
 
 def pack(path: Path) -> str:
-    """A path as it is understood on other machines, too, where there are the same folders."""
+    """Return a path as it is understood on other machines, too, where there are the same folders."""
     if built_in_styles().get(path.stem) == path:
         return f"{BUILT_IN}{path.stem}"
     return path.as_posix() if is_bare(path) or is_remote(path) else path.absolute().as_posix()
 
 
 def unpack(text: str) -> Path:
-    """The path that `pack` packed."""
+    """Return the path that `pack` packed."""
     return built_in_styles()[text.removeprefix(BUILT_IN)] if text.startswith(BUILT_IN) else Path(text)
 
 
@@ -241,7 +241,7 @@ def _pass_on(item: Item, report: dict[str, Any], outcomes: Outcomes) -> None:
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, bytes]]:
-    """The files that workers may not have, under the names that they know; one that can't be read fails there."""
+    """Yield the files that workers may not have, under the names that they know; one that can't be read fails there."""
     for path in paths:
         packed = pack(path)
         if not (packed.startswith(BUILT_IN) or is_bare(path) or is_remote(path)):

@@ -85,6 +85,8 @@ def batch(
     plan = cli_batch_plan.make_plan(
         base, files, named, target, suffix=f".{format}", pairs=pairs, record=reporting.record, force=force, watch=watch
     )
+    if stylization.chosen_method is None and reporting.recipe is None:
+        plan = plan.with_method(runtime)
     if reporting.dry_run:
         code = command.dry_run(plan, json=reporting.json)
     else:
@@ -96,7 +98,7 @@ def batch(
 
 
 def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[BatchPlan, str, str], Engine]:
-    """What opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
+    """Return what opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
     from impasto.batch.local_engine import LocalEngine
     from impasto.errors import OptionError, nearest
 

@@ -92,7 +92,7 @@ def _wish(
     unit: str | None,
     device: str,
 ) -> tuple[Any, Any, Any, str]:
-    """The network, its classifier if it is one, what is wished for, a name for it; raises OptionError."""
+    """Return the network, its classifier if it is one, what is wished for, a name for it; raises OptionError."""
     from impasto.commands.network_command import open_backbone
     from impasto.errors import OptionError
     from impasto.networks.classifiers import CLASSIFIER, LOGITS, load_classifier

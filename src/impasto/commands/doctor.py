@@ -127,7 +127,7 @@ def _extras() -> list[Finding]:
 
 
 def _version(module: str, package: str) -> str | None:
-    """The version of a library, whatever package it came with; None if it is not there."""
+    """Return the version of a library, whatever package it came with; None if it is not there."""
     if module == WINDOWS:
         return _windows()
     if importlib.util.find_spec(module) is None:
@@ -142,7 +142,7 @@ def _version(module: str, package: str) -> str | None:
 
 
 def _windows() -> str | None:
-    """The version of OpenCV with its toolkit, if it was built with one."""
+    """Return the version of OpenCV and its toolkit; None if it has none."""
     try:
         import cv2
     except ImportError:
@@ -151,7 +151,7 @@ def _windows() -> str | None:
 
 
 def _runtimes() -> list[Finding]:
-    """Which runtime is quickest with a slim encoder and decoder; kept for ``--runtime auto``."""
+    """Return which runtime is quickest with a slim encoder and decoder; kept for ``--runtime auto``."""
     try:
         seconds = runtime_choice.measure()
     except ImpastoError as error:

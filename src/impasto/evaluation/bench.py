@@ -58,7 +58,7 @@ def wait(device: torch.device) -> None:
 
 
 def surroundings(threads: int | None = None) -> dict[str, Any]:
-    """What the times depend on; sets torch's threads first, if `threads` says how many."""
+    """Return what the times depend on; sets torch's threads first, if `threads` says how many."""
     if threads is not None:
         torch.set_num_threads(threads)
     return {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
@@ -105,7 +105,7 @@ def bench(
 def _load(
     methods: Sequence[str], precisions: Sequence[str], runtimes: Sequence[str], device: str, options: Mapping[str, Any]
 ) -> tuple[dict[tuple[str, str, str], Stylizer], dict[str, str]]:
-    """The models by method, precision and runtime; what can't be had by name, with the reason."""
+    """Return the models by method, precision and runtime; what can't be had by name, with the reason."""
     models: dict[tuple[str, str, str], Stylizer] = {}
     missing: dict[str, str] = {}
     for name in methods:
@@ -132,7 +132,7 @@ def _stylizing(model: Stylizer, side: int) -> Callable[[], object]:
 
 
 def _row(case: Case, seconds: list[float], yardsticks: list[float], peak: int | None) -> dict[str, Any]:
-    """The spread is that of the ratios, round by round."""
+    """Return the spread is that of the ratios, round by round."""
     median = summarize(seconds)["median"]
     ratios = [own / other for own, other in zip(seconds, yardsticks, strict=True)]
     return {
@@ -169,7 +169,7 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
 
 
 def _resident_memory() -> tuple[int, int]:
-    """Bytes that the process has in memory now, and at its peak; zeros where the kernel does not say."""
+    """Return bytes that the process has in memory now, and at its peak; zeros where the kernel does not say."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     words = {words[0]: words[1] for words in (line.split() for line in lines) if len(words) > 1}
     return int(words.get("VmRSS:", 0)) * 1024, int(words.get("VmHWM:", 0)) * 1024

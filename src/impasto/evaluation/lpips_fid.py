@@ -68,7 +68,7 @@ class LPIPS(nn.Module):
         return part
 
     def forward(self, found: Tensor, wanted: Tensor) -> Tensor:
-        """The distance of two pictures, (1, 3, H, W) in [0, 1] each, a scalar."""
+        """Return the distance of two pictures, (1, 3, H, W) in [0, 1] each, a scalar."""
         total = found.new_zeros(())
         for x, y, linear in zip(self._features(found), self._features(wanted), self.linear, strict=True):
             gap = F.normalize(x, dim=1, eps=1e-10) - F.normalize(y, dim=1, eps=1e-10)
@@ -76,7 +76,7 @@ class LPIPS(nn.Module):
         return total
 
     def _features(self, image: Tensor) -> list[Tensor]:
-        """The five convolutions' outputs after their ReLUs."""
+        """Return the five convolutions' outputs after their ReLUs."""
         x, found = (2 * image - 1 - self.shift) / self.scale, []
         for i, conv in enumerate(self.convs):
             x = F.relu(conv(F.max_pool2d(x, 3, 2) if i in (1, 2) else x))
@@ -91,7 +91,7 @@ class Frechet(Protocol):
         """Take in pictures, (B, 3, H, W) in [0, 1]."""
 
     def compute(self) -> Tensor:
-        """The distance of all pictures from all real ones."""
+        """Return the distance of all pictures from all real ones."""
 
     def reset(self) -> None:
         """Forget all pictures."""
@@ -131,7 +131,7 @@ class Extras:
         self.missing.setdefault("artfid", NO_ARTFID)
 
     def _have(self, measure: str, load: Callable[[], Any]) -> Any:
-        """What `load` gives, or None and a reason."""
+        """Return what `load` gives, or None and a reason."""
         if measure in self.missing:
             return None
         try:

@@ -21,12 +21,13 @@ from impasto.evaluation.metrics import (
     ssim,
     style_loss,
 )
-from impasto.evaluation.pairs import OnPair, Pair, Size, ignore, read_sized, show_size
+from impasto.evaluation.pairs import Pair, Size, read_sized, show_size
 from impasto.evaluation.report import Evaluation, Row
 from impasto.images.files import read_image
 from impasto.networks.backbones import load_backbone
 from impasto.networks.normalised_vgg import NormalisedVGG
 from impasto.networks.vgg19_slim import HEADS, SLIM
+from impasto.progress import OnPart, ignore_part
 
 DEFAULT_NETWORK = SLIM + HEADS
 NETWORKS = (DEFAULT_NETWORK, "vgg19")
@@ -55,7 +56,7 @@ class _Gauge:
         self.resized = 0
 
     def measure(self, pair: Pair) -> Row:
-        """The measures of one pair; quickest if pairs of the same photo follow each other."""
+        """Return the measures of one pair; quickest if pairs of the same photo follow each other."""
         self._look_at(pair.content)
         image = read_image(pair.stylized)
         if image.shape != self.content.shape:
@@ -105,7 +106,7 @@ def evaluate(
     size: Size = DEFAULT_SIZE,
     extras: Extras | None = None,
     device: str | torch.device = "cpu",
-    on_pair: OnPair = ignore,
+    on_pair: OnPart = ignore_part,
 ) -> Evaluation:
     """Measure the stylized pictures of `pairs` against their photos and paintings, all read at `size`.
 

@@ -36,7 +36,7 @@ class LossNetwork(Protocol):
         """SHA-256 of its weights."""
 
     def __call__(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Features of `image`, (1, 3, H, W) in [0, 1], at `layers`."""
+        """Return features of `image`, (1, 3, H, W) in [0, 1], at `layers`."""
 
 
 def describe_style(features: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -95,7 +95,7 @@ def structure_distance(found: Tensor, wanted: Tensor, rows: int = 512) -> float:
 
 
 def _divergence(p: Tensor, q: Tensor) -> float:
-    """The Kullback-Leibler divergence of each row's softmax of `q` from that of `p`, logits (R, N), added up.
+    """Return the Kullback-Leibler divergence of each row's softmax of `q` from that of `p`, logits (R, N), added up.
 
     With p - q, whose sum is 0, taken off every term, all terms are at least 0: rows that are nearly flat and nearly the
     same, as pictures' are, would else be lost in rounding.

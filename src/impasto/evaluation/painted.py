@@ -56,7 +56,7 @@ class PaintedScore:
         self._photo: tuple[Tensor, SelfSimilarityLoss] | None = None
 
     def compare(self, image: Tensor, painting: Tensor, photo: Tensor, name: str) -> dict[str, float]:
-        """The measures of `image`, (1, 3, H, W), by name.
+        """Return the measures of `image`, (1, 3, H, W), by name.
 
         name: the painting's, by which its traits are kept. Raises ImageError if a picture is too small.
         """
@@ -87,7 +87,7 @@ class PaintedScore:
 
 
 def traits(features: Mapping[str, Tensor]) -> Traits:
-    """The traits of a picture by its features at `LAYERS`; raises ImageError if it is too small."""
+    """Return the traits of a picture by its features at `LAYERS`; raises ImageError if it is too small."""
     if min(features[CONTENT_LAYER].shape[-2:]) < 2:
         raise ImageError("the pictures are too small for VGG-16: measure at a larger --size, at least 32x32")
     places = {number: _spread_places(features[layer]) for number, layer in PLACES.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from impasto.errors import ImpastoError
 from impasto.evaluation.lanczos import resize_lanczos
 from impasto.images.files import read_image, read_metadata, write_image
 from impasto.images.tensors import fit
+from impasto.progress import OnPart, ignore_part
 from impasto.stylizers.base import Stylizer
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -22,11 +23,6 @@ OFFSETS = (0, 13, 26)
 RECORD = "impasto-pair"
 
 Size = int | tuple[int, int]
-OnPair = Callable[[int, int], None]
-
-
-def ignore(done: int, total: int) -> None:
-    """The `on_pair` that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Pair:
 
 
 def list_pictures(folder: str | Path) -> dict[str, Path]:
-    """The pictures of `folder` by their names without suffix, sorted. Raises ImpastoError if there is none."""
+    """Return the pictures of `folder` by their names without suffix, sorted. Raises ImpastoError if there is none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ImpastoError(f"{folder} is no folder; name one that holds pictures")
@@ -55,7 +51,7 @@ def list_pictures(folder: str | Path) -> dict[str, Path]:
 
 
 def find_pairs(contents: str | Path, styles: str | Path, stylized: str | Path) -> list[Pair]:
-    """The pairs that the files of `stylized`, CONTENT__STYLE.png or CONTENT-STYLE.png, are named after, sorted.
+    """Return the pairs that the files of `stylized`, CONTENT__STYLE.png or CONTENT-STYLE.png, are named after, sorted.
 
     Raises ImpastoError for a file whose photo or painting is not there, or that has none in its name.
     """
@@ -70,7 +66,7 @@ def find_pairs(contents: str | Path, styles: str | Path, stylized: str | Path) -
 
 
 def _part(stem: str, path: Path, photos: dict[str, Path], paintings: dict[str, Path]) -> tuple[str, str]:
-    """The names of the photo and the painting that `stem` is made of."""
+    """Return the names of the photo and the painting that `stem` is made of."""
     splits = [names for separator in SEPARATORS for names in _splits(stem, separator)]
     fitting = [names for names in splits if names[0] in photos and names[1] in paintings]
     if len(fitting) == 1:
@@ -85,7 +81,7 @@ def _part(stem: str, path: Path, photos: dict[str, Path], paintings: dict[str, P
 
 
 def _splits(stem: str, separator: str) -> Iterator[tuple[str, str]]:
-    """All ways to part `stem` at `separator` into two names, the longest first name last."""
+    """Yield all ways to part `stem` at `separator` into two names, the longest first name last."""
     at = stem.find(separator)
     while at != -1:
         before, after = stem[:at], stem[at + len(separator) :]
@@ -111,7 +107,7 @@ def pair_up(
 
 
 def read_sized(path: Path, size: Size) -> Tensor:
-    """A picture, (1, 3, H, W): of exactly (height, width), or with that longer side in its own proportions."""
+    """Return a picture, (1, 3, H, W): of exactly (height, width), or with that longer side in its own proportions."""
     image = read_image(path)
     height, width = fit(image.shape[-2], image.shape[-1], size, enlarge=True) if isinstance(size, int) else size
     return resize_lanczos(image, height, width)
@@ -125,7 +121,7 @@ def stylize_pairs(
     *,
     strength: float = 1.0,
     seed: int = 0,
-    on_pair: OnPair = ignore,
+    on_pair: OnPart = ignore_part,
 ) -> list[Pair]:
     """Paint each photo of `pairs` in its painting's style into `folder`, as CONTENT__STYLE.png; both read at `size`.
 
@@ -150,7 +146,7 @@ def stylize_pairs(
 
 
 def _how(stylizer: Stylizer, size: Size, strength: float, seed: int) -> dict[str, Any]:
-    """All that a picture of a pair depends on but the pair."""
+    """Return all that a picture of a pair depends on but the pair."""
     return {
         "method": stylizer.name,
         "options": stylizer.options.model_dump(mode="json"),
@@ -162,7 +158,7 @@ def _how(stylizer: Stylizer, size: Size, strength: float, seed: int) -> dict[str
 
 
 def show_size(size: Size) -> str:
-    """`size` as on the command line."""
+    """Return `size` as on the command line."""
     return str(size) if isinstance(size, int) else f"{size[1]}x{size[0]}"
 
 

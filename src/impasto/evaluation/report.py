@@ -143,5 +143,5 @@ def _shown(values: dict[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """A name that can't break the table."""
+    """Return a name that can't break the table."""
     return text.replace("\\", "\\\\").replace("|", "\\|")

@@ -41,7 +41,7 @@ def summarize(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`rows` as a Markdown table, "" for none."""
+    """Return `rows` as a Markdown table, "" for none."""
     if not rows:
         return ""
     names = list(rows[0])

@@ -114,7 +114,7 @@ def match_covariance(style: Tensor, content: Tensor) -> Tensor:
 
 
 def monge_map(source: Tensor, target: Tensor) -> Tensor:
-    """The symmetric A with A source A = target, for covariances (1 or B, C, C), 1e-5 added to each variance."""
+    """Return the symmetric A with A source A = target, for covariances (1 or B, C, C), 1e-5 added to each variance."""
     ridge = _RIDGE * torch.eye(source.shape[-1], dtype=source.dtype, device=source.device)
     root, inverse = _power(source + ridge, 0.5), _power(source + ridge, -0.5)
     middle = _power(root @ (target + ridge) @ root, 0.5)
@@ -189,6 +189,6 @@ def _white(like: Tensor) -> Tensor:
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """A power of a symmetric positive matrix (B, C, C), its eigenvalues kept from 0."""
+    """Return a power of a symmetric positive matrix (B, C, C), its eigenvalues kept from 0."""
     values, vectors = torch.linalg.eigh(matrix)
     return torch.matmul(vectors * values.clamp_min(1e-12).pow(exponent).unsqueeze(-2), vectors.mT)

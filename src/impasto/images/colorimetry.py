@@ -72,7 +72,7 @@ def _by_numbers(primaries: int, transfer: int, name: str) -> bytes | None:
 
 
 def _is_adobe(image: Image.Image) -> bool:
-    """Whether a camera says in EXIF that the colours are Adobe RGB."""
+    """Return whether a camera says in EXIF that the colours are Adobe RGB."""
     try:
         exif = image.getexif()
         detail, more = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.Interop)

@@ -28,7 +28,7 @@ class _Layout:
     gap: int
 
     def corner(self, row: int, column: int) -> tuple[int, int]:
-        """The upper left corner of a cell: y, x."""
+        """Return the upper left corner of a cell: y, x."""
         return self.top + row * (self.cell + self.gap), self.left + column * (self.cell + self.gap)
 
 
@@ -90,7 +90,7 @@ def _draw_labels(
     heads: list[list[str]],
     font: ImageFont.FreeTypeFont,
 ) -> Tensor:
-    """A white sheet of a size (height, width) with nothing but its labels, (1, 3, height, width)."""
+    """Return a white sheet of a size (height, width) with nothing but its labels, (1, 3, height, width)."""
     canvas = Image.new("L", size[::-1], 255)
     draw = ImageDraw.Draw(canvas)
     step = _line_height(font)
@@ -140,7 +140,7 @@ HEAT_SIDE = 512
 
 
 def heat_map(values: Tensor, *, least: float | None = None, most: float | None = None) -> Tensor:
-    """A matrix as a picture, (1, 3, H, W), dark where small: cells of whole pixels, about 512 px a side.
+    """Return a matrix as a picture, (1, 3, H, W), dark where small: cells of whole pixels, about 512 px a side.
 
     values: (rows, columns); least, most: the values at the ends of the scale, by default the smallest and the largest.
     """

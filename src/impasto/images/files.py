@@ -64,7 +64,7 @@ class Picture:
         return self.stored.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
     def resized(self, height: int, width: int) -> Picture:
-        """The picture at another size; colours count as far as they can be seen. Itself if it has that size."""
+        """Return the picture at another size; colours count as far as they can be seen. Itself if it has that size."""
         if self.size == (height, width):
             return self
         if self.alpha is None:
@@ -100,7 +100,7 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) ->
 
 
 def peek_size(data: bytes, name: str, *, max_pixels: int, max_side: int) -> tuple[int, int]:
-    """The stored size (height, width) of what `decode_picture` would read, from the header alone.
+    """Return the stored size (height, width) of what `decode_picture` would read, from the header alone.
 
     Raises ImageError as `decode_picture` does.
     """
@@ -145,7 +145,7 @@ def read_painting(path: Location) -> Tensor:
 
 
 def read_metadata(path: Location, *, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
-    """The text in a PNG; {} for other formats. Raises ImageError as open_picture does."""
+    """Return the text in a PNG; {} for other formats. Raises ImageError as open_picture does."""
     with opened(path, max_pixels) as image:
         text = image.text if isinstance(image, PngImagePlugin.PngImageFile) else {}
     return {key: str(value) for key, value in text.items()}
@@ -188,7 +188,7 @@ def write_image(
 
 
 def encode_picture(image: Tensor, kind: str, *, alpha: Tensor | None = None, quality: int = 95) -> bytes:
-    """The bytes of a file of `kind`, JPEG, PNG or WEBP, as `write_image` writes it.
+    """Return the bytes of a file of `kind`, JPEG, PNG or WEBP, as `write_image` writes it.
 
     Raises ImageError if the values are not finite or a side is too long for `kind`.
     """
@@ -223,7 +223,7 @@ def _to_pixels(image: Tensor, alpha: Tensor | None, bits: int, *, opaque: bool) 
 
 
 def _checked(image: Tensor, channels: int, what: str) -> Tensor:
-    """(1, C, H, W) or (C, H, W) of floats as a finite (C, H, W) in [0, 1] on the CPU."""
+    """Return (1, C, H, W) or (C, H, W) of floats as a finite (C, H, W) in [0, 1] on the CPU."""
     if image.dim() == 4 and image.shape[0] == 1:
         image = image[0]
     if image.dim() != 3 or image.shape[0] != channels or image.numel() == 0 or not image.is_floating_point():
@@ -249,7 +249,7 @@ def _check_target(target: Path, kind: str, side: int, overwrite: bool) -> None:
 
 
 def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a file of the given kind."""
+    """Return the bytes of a file of the given kind."""
     if kind == "PNG":
         return encode_png(pixels, srgb().tobytes(), metadata)
     options: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from impasto.images.color import luma
 
 
 def has_flow() -> bool:
-    """Whether flow can be estimated here, by the extra ``flow``."""
+    """Return whether flow can be estimated here, by the extra ``flow``."""
     try:
         _opencv()
     except ImpastoError:
@@ -25,7 +25,7 @@ def has_flow() -> bool:
 
 
 def estimate_flow(first: Tensor, second: Tensor) -> Tensor:
-    """The flow from `first` to `second`, (1, 3, H, W) in [0, 1], by OpenCV's DIS (Kroeger et al. 2016).
+    """Return the flow from `first` to `second`, (1, 3, H, W) in [0, 1], by OpenCV's DIS (Kroeger et al. 2016).
 
     Raises ImpastoError without the extra ``flow``.
     """
@@ -45,7 +45,7 @@ def _opencv() -> Any:
 
 
 def warp(image: Tensor, flow: Tensor, *, sharp: bool = False) -> Tensor:
-    """What `image`, (1, C, H, W), has where `flow` points to; beyond the edge, the edge.
+    """Return what `image`, (1, C, H, W), has where `flow` points to; beyond the edge, the edge.
 
     Bilinear, or bicubic if `sharp`, which blurs less when it is done again and again, and may leave the range.
     """
@@ -75,7 +75,7 @@ def trusted(flow: Tensor, back: Tensor) -> Tensor:
 
 
 def warping_error(before: Tensor, after: Tensor, flow: Tensor, back: Tensor) -> float | None:
-    """Mean squared difference of two results where the same thing is seen (Lai et al. 2018, sec. 4).
+    """Return mean squared difference of two results where the same thing is seen (Lai et al. 2018, sec. 4).
 
     before, after: results of two frames, (1, 3, H, W) in [0, 1]; flow, back: from the first frame to the second and
     back, measured on the frames themselves. None if nothing is seen in both.
@@ -88,7 +88,7 @@ def warping_error(before: Tensor, after: Tensor, flow: Tensor, back: Tensor) -> 
 
 
 def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each pixel has gone, x and y, (1, H, W) each."""
+    """Return where each pixel has gone, x and y, (1, H, W) each."""
     height, width = flow.shape[-2:]
     rows = torch.arange(height, device=flow.device, dtype=flow.dtype)
     columns = torch.arange(width, device=flow.device, dtype=flow.dtype)

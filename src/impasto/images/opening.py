@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import io
+import logging
 import os
 import threading
 import warnings
@@ -13,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, _imaging, features
 
 from impasto.errors import ImageError
 from impasto.images.decoding import Floats, decode, finish_deep
@@ -31,6 +34,7 @@ SLACK, BYTES_A_PIXEL = 1 << 26, 40
 Location = str | os.PathLike[str]
 Pixels = tuple[NDArray[np.uint8] | Floats, Floats | None]
 _pillow_lock = threading.Lock()
+_pillow_log = logging.getLogger("PIL")
 
 
 def read_pixels(
@@ -115,6 +119,13 @@ def _check_scans(file: Budgeted, name: str) -> None:
         raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it as a plain JPEG")
 
 
+@functools.cache
+def _quiet_libtiff() -> None:
+    """Keep libtiff from writing to stderr what it finds in a damaged file: that is told once, as an error."""
+    with contextlib.suppress(Exception):  # where Pillow does not show its symbols, it goes on writing
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+
+
 def _read_tiff(file: BinaryIO, max_pixels: int, name: str) -> Pixels:
     page = read_page(file, name)
     check_page(page, name)
@@ -129,6 +140,8 @@ def _read_tiff(file: BinaryIO, max_pixels: int, name: str) -> Pixels:
             raise OverBudget
         with Image.open(single, formats=("TIFF",)) as image:
             return decode(image, b"", name, profile)
+    if height * width * page.samples * max(page.bits) > 8 * (SLACK + BYTES_A_PIXEL * height * width):
+        raise ImageError(f"{name} has {page.samples} samples of {max(page.bits)} bits a pixel; save it as RGB")
     Image.MAX_IMAGE_PIXELS = None  # until the settings are put back: chunks are expanded as pictures of bytes
     color, alpha = to_colors(page, read_samples(page, file, name), name)
     return finish_deep(color, alpha, profile, page.one(ORIENTATION, 1))
@@ -167,18 +180,21 @@ def _explained(source: Location | io.BytesIO, name: str, max_pixels: int, format
 @contextmanager
 def _pillow_settings(max_pixels: int) -> Iterator[None]:
     """Let Pillow read max_pixels, silently, and put its settings back: they are global, hence one reader at a time."""
+    _quiet_libtiff()
     with _pillow_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        before = Image.MAX_IMAGE_PIXELS
+        before, level = Image.MAX_IMAGE_PIXELS, _pillow_log.level
+        _pillow_log.setLevel(logging.CRITICAL)  # what it reports of a file is told once, as an error
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow warns above it and refuses above twice it
         try:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
+            _pillow_log.setLevel(level)
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in the system's or the decoder's words, on one line."""
+    """Return what went wrong, in the system's or the decoder's words, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
@@ -202,7 +218,7 @@ def _explain(
 
 
 def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[str, ...]) -> str:
-    """What a file that no decoder takes seems to be."""
+    """Return what a file that no decoder takes seems to be."""
     with _file(source) as file:
         file.seek(0)
         head = file.read(256)

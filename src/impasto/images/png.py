@@ -22,7 +22,7 @@ BAND = 128
 
 
 def encode_png(pixels: NDArray[Any], profile: bytes, text: Mapping[str, str]) -> bytes:
-    """A PNG of (H, W, 3) or, with alpha, (H, W, 4) pixels of uint8 or uint16, with a colour profile and texts.
+    """Return a PNG of (H, W, 3) or, with alpha, (H, W, 4) pixels of uint8 or uint16, with a colour profile and texts.
 
     text: by keywords; those are of 1 to 79 characters of Latin-1. Pillow would not write 16 bits.
     """

@@ -56,7 +56,7 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def mirror_to(image: Tensor, height: int, width: int) -> Tensor:
-    """`image`, (B, C, H, W), with its mirror images beside and below it until it is at least `height` x `width`.
+    """Return `image`, (B, C, H, W), with its mirror images beside and below it until it is at least `height` x `width`.
 
     The picture itself is the upper left part. What it shows and how often stays about the same; what is larger stays as
     it is.
@@ -70,7 +70,7 @@ def mirror_to(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def median8(image: Tensor) -> Tensor:
-    """An 8x8 median filter over every channel of (1, C, H, W), edges repeated."""
+    """Return an 8x8 median filter over every channel of (1, C, H, W), edges repeated."""
     padded = functional.pad(image, (4, 3, 4, 3), mode="replicate")
     return padded.unfold(2, 8, 1).unfold(3, 8, 1).flatten(4).median(dim=4).values
 

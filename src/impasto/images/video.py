@@ -6,8 +6,6 @@ Needs the extra ``video`` (PyAV, which brings FFmpeg). The same frames make the 
 from __future__ import annotations
 
 import io
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from impasto.atomic import replacing
 from impasto.errors import ImageError, ImpastoError
 from impasto.images.video_color import UNKNOWN, Colors
 from impasto.images.video_source import Frame, Source, exactly, load_av, opened
@@ -69,17 +68,11 @@ def write_video(
     source's, for the result's tags. Tracks are copied, not encoded again. Odd sides are made even by repeating an edge.
     Raises ImpastoError.
     """
-    temporary = target.with_name(f".impasto-{secrets.token_hex(8)}{target.suffix}")
     try:
-        with opened(source) as read, temporary.open("xb") as file:
+        with opened(source) as read, replacing(target) as file:
             _assemble(read, results, times, file, target, colors)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
     except OSError as error:
         raise ImageError(f"{target} can't be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_target(source: Path, target: Path, survey: Survey, size: tuple[int, int] | None = None) -> list[str]:
@@ -106,7 +99,7 @@ def check_target(source: Path, target: Path, survey: Survey, size: tuple[int, in
 
 
 def default_ending(source: Path, survey: Survey) -> str:
-    """The ending of a result whose name is not given: .mp4 if it holds everything, else what does."""
+    """Return the ending of a result whose name is not given: .mp4 if it holds everything, else what does."""
     own = source.suffix.lower()
     best: tuple[int, str] | None = None
     for ending in dict.fromkeys([".mp4", *([own] if own in ENCODERS else []), ".mkv", ".mov"]):
@@ -199,7 +192,7 @@ class _Video:
 
 
 def _even(image: Tensor) -> Any:
-    """(1, C, H, W) in [0, 1] as bytes (H, W, C), of even sides."""
+    """Return (1, C, H, W) in [0, 1] as bytes (H, W, C), of even sides."""
     odd = image.shape[-1] % 2, image.shape[-2] % 2
     padded = functional.pad(image, (0, odd[0], 0, odd[1]), mode="replicate") if any(odd) else image
     return np.ascontiguousarray(padded[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().byte().cpu().numpy())

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 
 def missing_bytes(file: BinaryIO) -> int:
-    """How many bytes an MP4, Matroska or AVI file lacks by its own account."""
+    """Return how many bytes an MP4, Matroska or AVI file lacks by its own account."""
     size = file.seek(0, 2)
     file.seek(0)
     head = file.read(64)
@@ -38,7 +38,7 @@ def _riff_size(head: bytes) -> int:
 
 
 def _matroska_end(head: bytes, file: BinaryIO) -> int:
-    """Where the segment ends, by the size behind its name; 0 if that is not known."""
+    """Return where the segment ends, by the size behind its name; 0 if that is not known."""
 
     def number(at: int, data: bytes) -> tuple[int, int]:
         length = 9 - data[at].bit_length() if data[at] else 9

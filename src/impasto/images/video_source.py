@@ -87,7 +87,7 @@ class Source:
         return bool(int(self.container.format.flags) & 512)  # AVFMT_TS_DISCONT
 
     def packets(self, *streams: Any) -> Iterator[Any]:
-        """The packets of `streams` in the order of the file, their times from 0 on."""
+        """Yield the packets of `streams` in the order of the file, their times from 0 on."""
         ends: dict[int, int] = {}
         moved: dict[int, int] = {}
         for packet in self.container.demux(*streams):
@@ -105,7 +105,7 @@ class Source:
             yield packet
 
     def decoded(self, on_damage: OnDamage) -> Iterator[Any]:
-        """All frames as FFmpeg gives them; what can't be decoded goes to `on_damage` with its packet or frame."""
+        """Yield all frames as FFmpeg gives them; what can't be decoded goes to `on_damage` with its packet or frame."""
         errors = load_av().error
         decoder = _decoder(self.stream)
         try:
@@ -124,7 +124,7 @@ class Source:
             on_damage("file", None)
 
     def frames(self, on_damage: OnDamage, *, deinterlace: bool = False) -> Iterator[Frame]:
-        """All frames in their order, of one size."""
+        """Yield all frames in their order, of one size."""
         usual = max(1, round(1 / (self.rate * self.stream.time_base)))
         following, size = 0, None
         decoded = self.decoded(on_damage)
@@ -140,7 +140,7 @@ class Source:
             yield Frame(image, start, duration, base, alpha)
 
     def _upright(self, frame: Any) -> tuple[Tensor, Tensor | None]:
-        """A frame's colours in sRGB and its alpha, of square pixels, as its display matrix turns it."""
+        """Return a frame's colours in sRGB and its alpha, of square pixels, as its display matrix turns it."""
         pixels = read_pixels(frame)
         image, alpha = to_srgb(pixels[:, :3], colors_of(frame)), pixels[:, 3:] if pixels.shape[1] == 4 else None
         if alpha is not None:
@@ -212,7 +212,7 @@ def _what_is_wrong(path: Path, error: Any) -> str:
 
 
 def pictures_of(container: Any) -> list[Any]:
-    """The videos in a file but for covers, the default one first."""
+    """Return the videos in a file but for covers, the default one first."""
     streams = [stream for stream in container.streams.video if not int(stream.disposition) & ATTACHED]
     best = container.streams.best("video")
     return sorted(streams, key=lambda stream: best is None or stream.index != best.index)
@@ -226,7 +226,7 @@ def _open_stream(path: Path, container: Any, stream: Any) -> Source:
 
 
 def _check_size(path: Path, stream: Any) -> Fraction:
-    """The sample aspect; raises ImageError if frames are too large or nobody can mean it."""
+    """Return the sample aspect; raises ImageError if frames are too large or nobody can mean it."""
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     if not Fraction(1, MOST_STRETCH) <= aspect <= MOST_STRETCH:
         raise ImageError(f"{path}: its pixels are said to be {aspect.numerator}:{aspect.denominator}; convert it first")
@@ -239,7 +239,7 @@ def _check_size(path: Path, stream: Any) -> Fraction:
 
 
 def square(height: int, width: int, aspect: Fraction) -> tuple[int, int]:
-    """The size at which pixels of `aspect` are square, no side smaller; a side that grows becomes even."""
+    """Return the size at which pixels of `aspect` are square, no side smaller; a side that grows becomes even."""
     if aspect > 1:
         grown = round(width * aspect)
         return height, width if grown == width else 2 * round(width * aspect / 2)
@@ -257,12 +257,12 @@ def matrix_of(frame: Any) -> tuple[int, ...]:
 
 
 def side_data_of(frame: Any) -> set[str]:
-    """The names of what a frame carries besides its samples."""
+    """Return the names of what a frame carries besides its samples."""
     return {data.type.name for data in frame.side_data}
 
 
 def is_oblique(matrix: tuple[int, ...]) -> bool:
-    """Whether a display matrix turns by something else than quarters of a circle."""
+    """Return whether a display matrix turns by something else than quarters of a circle."""
     a, b, c, d = map(abs, matrix)
     return 10 * min(a + d, b + c) > max(a + d, b + c)
 
@@ -278,7 +278,7 @@ def turn(image: Tensor, matrix: tuple[int, ...]) -> Tensor:
 
 
 def colors_of(frame: Any) -> Colors:
-    """The colour codes of a frame; a matrix that its kind of samples can't have counts as none."""
+    """Return the colour codes of a frame; a matrix that its kind of samples can't have counts as none."""
     matrix = int(frame.colorspace)
     if frame.format.is_rgb:
         matrix = RGB
@@ -288,7 +288,7 @@ def colors_of(frame: Any) -> Colors:
 
 
 def has_alpha(frame: Any) -> bool:
-    """Whether a frame's samples tell of transparency."""
+    """Return whether a frame's samples tell of transparency."""
     return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
 
 
@@ -311,7 +311,7 @@ def read_pixels(frame: Any) -> Tensor:
 
 
 def exactly() -> int:
-    """The flags of EXACT for swscale."""
+    """Return the flags of EXACT for swscale."""
     flags = load_av().video.reformatter.Interpolation
     return sum(int(flags[name]) for name in EXACT)
 
@@ -321,7 +321,7 @@ def _resized(image: Tensor, alpha: Tensor | None, height: int, width: int) -> tu
 
 
 def _decoder(stream: Any) -> Any:
-    """The stream's decoder, or the one that sees the transparency of VP8 and VP9."""
+    """Return the stream's decoder, or the one that sees the transparency of VP8 and VP9."""
     name = stream.codec_context.name
     if stream.metadata.get("alpha_mode") != "1" or name not in ("vp8", "vp9"):
         return stream.codec_context

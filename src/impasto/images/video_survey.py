@@ -140,7 +140,7 @@ class _Look:
         self.size = (width, height) if sideways else (height, width)
 
     def problem(self) -> str:
-        """What is wrong with the file, in words, or nothing."""
+        """Return what is wrong with the file, in words, or nothing."""
         path = self.source.path
         with path.open("rb") as file:
             lacking = missing_bytes(file)
@@ -168,7 +168,7 @@ class _Look:
 
 
 def clock(seconds: Fraction | float) -> str:
-    """A time as players show it: 1:02:03.4."""
+    """Return a time as players show it: 1:02:03.4."""
     tenths = round(float(seconds) * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)

@@ -26,12 +26,12 @@ TEXT_OF = {"matroska": "subrip", "webm": "webvtt", "mp4": "mov_text", "mov": "mo
 
 
 def kept(metadata: dict[str, str], keys: frozenset[str] = KEPT) -> dict[str, str]:
-    """Those entries of `metadata` that a result keeps; "title-eng" is a title."""
+    """Return those entries of `metadata` that a result keeps; "title-eng" is a title."""
     return {key: value for key, value in metadata.items() if key.lower().split("-")[0] in keys}
 
 
 def about_track(metadata: dict[str, str], form: str) -> dict[str, str]:
-    """A track's title and language, as a file of the format `form` calls them."""
+    """Return a track's title and language, as a file of the format `form` calls them."""
     about = kept(metadata, KEPT_OF_TRACKS)
     if "name" in metadata and "title" not in about:
         about["title"] = metadata["name"]
@@ -41,7 +41,7 @@ def about_track(metadata: dict[str, str], form: str) -> dict[str, str]:
 
 
 def chapters_of(source: Source) -> list[dict[str, Any]]:
-    """The chapters, counted from where the video begins."""
+    """Return the chapters, counted from where the video begins."""
     found = []
     for chapter in source.container.chapters():
         base = chapter["time_base"] or Fraction(1, 1000)
@@ -95,7 +95,7 @@ class Tracks:
         self._streams[stream.index] = made
 
     def _copy(self, stream: Any) -> Any | None:
-        """A track for the packets of `stream` as they are, or None if the format can't hold them."""
+        """Return a track for the packets of `stream` as they are, or None if the format can't hold them."""
         if stream.type == "attachment" and self._format != "matroska":
             return None
         try:
@@ -104,7 +104,7 @@ class Tracks:
             return None
 
     def _convert(self, stream: Any) -> Any | None:
-        """A track for subtitles of another kind."""
+        """Return a track for subtitles of another kind."""
         decoder = stream.codec_context
         try:
             made = self.output.add_stream(TEXT_OF[self._format])
@@ -162,13 +162,13 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 
 
 def codec_of(stream: Any) -> str:
-    """The name of a track's codec, "" if it is unknown."""
+    """Return the name of a track's codec, "" if it is unknown."""
     context = stream.codec_context
     return "" if context is None else str(context.codec.canonical_name)
 
 
 def describe(stream: Any) -> str:
-    """A track in words: its kind, language and codec."""
+    """Return a track in words: its kind, language and codec."""
     kind = {"video": "a second video", "subtitle": "subtitles", "audio": "sound"}.get(stream.type, stream.type)
     kind = "a cover" if int(stream.disposition) & ATTACHED else kind
     about = [word for word in (stream.metadata.get("language"), codec_of(stream)) if word and word != "und"]

@@ -41,13 +41,13 @@ class Window:
         return Window(max(0, top), max(0, left), min(height, bottom), min(width, right))
 
     def at(self, stride: int, height: int, width: int) -> tuple[slice, slice]:
-        """Where it lies in a map with this stride of a picture of height x width."""
+        """Return where it lies in a map with this stride of a picture of height x width."""
         bottom = height // stride if self.bottom == height else self.bottom // stride
         right = width // stride if self.right == width else self.right // stride
         return slice(self.top // stride, bottom), slice(self.left // stride, right)
 
     def inside(self, outer: Window) -> Window:
-        """The same part, counted from the upper left corner of `outer`."""
+        """Return the same part, counted from the upper left corner of `outer`."""
         return Window(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
 
 
@@ -74,7 +74,7 @@ class Canvas(Protocol):
         """Height and width."""
 
     def read(self, window: Window) -> Tensor:
-        """(1, 3, h, w) float32 in [0, 1]."""
+        """Return (1, 3, h, w) float32 in [0, 1]."""
 
     def write(self, window: Window, image: Tensor) -> None:
         """Put (1, 3, h, w) there."""
@@ -92,12 +92,37 @@ class Floats:
         return self.image.shape[-2], self.image.shape[-1]
 
     def read(self, window: Window) -> Tensor:
-        """A view."""
+        """Return a view."""
         return self.image[..., window.top : window.bottom, window.left : window.right]
 
     def write(self, window: Window, image: Tensor) -> None:
         """Copy."""
         self.read(window).copy_(image)
+
+
+class NewFloats(Floats):
+    """A new tensor, shaped like another one, as a canvas; it is allocated when the first part is written.
+
+    A picture that is written at once is taken as it is, without a copy.
+    """
+
+    def __init__(self, like: Tensor, device: torch.device) -> None:
+        super().__init__(like.new_empty(0))
+        self.shape, self.dtype, self.device = like.shape, like.dtype, device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.shape[-2], self.shape[-1]
+
+    def write(self, window: Window, image: Tensor) -> None:
+        """Copy a part, or take all of it."""
+        if (window.height, window.width) == self.size:
+            self.image = image
+            return
+        if self.image.shape != self.shape:
+            self.image = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        super().write(window, image)
 
 
 class Bytes:

@@ -14,7 +14,7 @@ from impasto.networks.layers import inference
 from impasto.ops.memory import name_bytes
 from impasto.optimize.tiled_objective import bytes_backwards, choose_tile
 from impasto.progress import Step
-from impasto.runs.painting import Job
+from impasto.runs.painting import PaintJob
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.one_pass import OnePass
 from impasto.stylizers.styles import Style
@@ -30,7 +30,7 @@ BYTES_HELD, FLOATS_HELD = 12, 40
 """For each pixel, at the most: reading, holding and writing a picture as bytes, or as floats."""
 
 
-def forecast(job: Job) -> dict[str, Any]:
+def forecast(job: PaintJob) -> dict[str, Any]:
     """Bytes at the peak and those that are free, the tile (None: in one piece), seconds; {} if nothing is known."""
     model = job.model
     if not isinstance(model, OnePass):
@@ -53,7 +53,7 @@ def forecast(job: Job) -> dict[str, Any]:
     }
 
 
-def _forecast_optimisation(job: Job) -> dict[str, Any]:
+def _forecast_optimisation(job: PaintJob) -> dict[str, Any]:
     model, pixels = job.model, math.prod(job.size)
     if model.ways is None:
         return {}
@@ -71,7 +71,7 @@ def _forecast_optimisation(job: Job) -> dict[str, Any]:
     }
 
 
-def seconds_of_steps(job: Job) -> float:
+def seconds_of_steps(job: PaintJob) -> float:
     """Seconds that an optimisation will take, from a few steps at its first size of a small picture."""
     model, given = job.model, job.inputs.styles[0]
     photo = torch.rand(1, 3, STEPS_PROBE, STEPS_PROBE)
@@ -96,7 +96,7 @@ def seconds_of_steps(job: Job) -> float:
     return rate * sum(scale.height * scale.width * scale.settings.steps for scale in model.scales(*job.size))
 
 
-def expected_seconds(job: Job) -> float | None:
+def expected_seconds(job: PaintJob) -> float | None:
     """Seconds that a run will take; None if it is too small for an estimate to pay."""
     model, pixels = job.model, math.prod(job.size)
     if isinstance(model, OnePass):

@@ -49,8 +49,9 @@ def stylize(
     """
     how: Any = {name: options.pop(name) for name in HowToPaint.__annotations__ if name in options}
     place = pick_device(device, runtime) if isinstance(device, str) else device
-    if method is None and not options and preset == "default" and runtime == "torch":
-        method = method_for(style if isinstance(style, str) else None for style in styles)
+    if method is None:
+        names = (style if isinstance(style, str) else None for style in styles)
+        method = method_for(names, preset=preset, options=options, runtime=runtime)
     model = load(method, preset=preset, device=place, runtime=runtime, **options)
     photo: Any = take_photo(content)
     height, width = photo.size

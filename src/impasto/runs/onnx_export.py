@@ -27,7 +27,7 @@ class _Graph(nn.Module):
         self.parts = nn.ModuleList(part for part in vars(model).values() if isinstance(part, nn.Module))
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
-        """(1, 3, H, W) and (1, 3, h, w) to (1, 3, H, W), sRGB in [0, 1]."""
+        """Map (1, 3, H, W) and (1, 3, h, w) to (1, 3, H, W), sRGB in [0, 1]."""
         return self.model.forward_for_export(content, style)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from impasto.errors import ImageError, OptionError, nearest
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
+from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, open_picture, read_painting
-from impasto.images.masks import check_masks, mask_of
 from impasto.images.tensors import MAX_PIXELS, fit, parse_size, resize
 from impasto.images.windows import Bytes, Window
 from impasto.methods import load
@@ -60,7 +60,7 @@ def pick_device(name: str, runtime: str = "torch") -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class PaintJob:
     """A recipe ready to run: its model, the working size, (height, width), what was read."""
 
     recipe: Recipe
@@ -100,7 +100,7 @@ class Job:
         return None if self.inputs.content.alpha is None else self._sized.alpha
 
     def finish(self, image: Tensor) -> Tensor:
-        """A picture as the method made it, with the photo's colours if they are to be kept."""
+        """Return a picture as the method made it, with the photo's colours if they are to be kept."""
         return restore_color(image.detach().cpu(), self.content, self.recipe.keep_color)
 
     def paint(self, on_step: OnStep = ignore) -> Tensor:
@@ -143,17 +143,17 @@ class Job:
 
 
 def load_model(recipe: Recipe, device: str, runtime: str = "torch") -> Stylizer:
-    """The recipe's method with its options; raises ImpastoError."""
+    """Return the recipe's method with its options; raises ImpastoError."""
     return load(recipe.method, preset=recipe.preset, device=device, runtime=runtime, **recipe.options)
 
 
-def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch") -> Job:
+def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch") -> PaintJob:
     """Load the model, check the styles against it and fit the photo; raises ImpastoError."""
     model = load_model(recipe, device, runtime)
     for style in inputs.styles:
         if isinstance(style, Style):
             model.take(style)
-    return Job(recipe, model, working_size(model, *inputs.content.size, recipe.size), inputs)
+    return PaintJob(recipe, model, working_size(model, *inputs.content.size, recipe.size), inputs)
 
 
 def working_size(model: Stylizer, height: int, width: int, size: str | None) -> tuple[int, int]:
@@ -189,7 +189,7 @@ def read_style(path: Path) -> Tensor | Style:
 
 
 def read_masks(recipe: Recipe) -> tuple[Tensor, ...]:
-    """The masks, (1, 1, H, W) each; raises ImpastoError, also if they select nothing."""
+    """Return the masks, (1, 1, H, W) each; raises ImpastoError, also if they select nothing."""
     masks = tuple(mask_of(open_picture(path)) for path in recipe.masks)
     check_masks(masks, [path.name for path in recipe.masks])
     return masks
@@ -214,8 +214,8 @@ def note_size(recipe: Recipe, model: Stylizer, photo: tuple[int, int], work: tup
         log.info("the photo has only %dx%d; --size %s enlarges it, --size %d does not", width, height, larger, wanted)
 
 
-def outcome(job: Job, watch: Watch) -> dict[str, Any]:
-    """How a run went."""
+def outcome(job: PaintJob, watch: Watch) -> dict[str, Any]:
+    """Return how a run went."""
     return {
         "seconds": round(watch.seconds, 3),
         "losses": job.model.losses,

@@ -50,7 +50,7 @@ def save_pretrained(model: Stylizer, folder: str | Path) -> Path:
 def from_pretrained(
     source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu", **options: Any
 ) -> Stylizer:
-    """The model in a folder that `save_pretrained` wrote, or in the Hub's repository ``owner/name``.
+    """Return the model in a folder that `save_pretrained` wrote, or in the Hub's repository ``owner/name``.
 
     options: of the method, over the saved ones. Raises ImpastoError if there is none, or if its weights have changed.
     """
@@ -74,7 +74,7 @@ def push_to_hub(model: Stylizer, repository: str, *, private: bool = False) -> s
 
 
 def model_card(model: Stylizer) -> str:
-    """A model card, made of what the method says of itself and what the manifest says of its weights."""
+    """Return a model card, made of what the method says of itself and what the manifest says of its weights."""
     shipped = [(name, entry) for name, entry in manifest().items() if entry["sha256"] in model.digests.values()]
     licences = sorted({str(entry["licence"]) for _, entry in shipped}) if len(shipped) == len(model.digests) else []
     head = ["---", "library_name: impasto", "pipeline_tag: image-to-image", "tags: [style-transfer, image-stylization]"]

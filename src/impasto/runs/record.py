@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +21,12 @@ from torch import Tensor
 
 from impasto import __version__
 from impasto.atomic import write_atomically
-from impasto.errors import ImpastoError, OptionError, nearest
+from impasto.errors import ImpastoError, OptionError, nearest, no_style
 from impasto.escaping import to_json
 from impasto.images.color import COLOR_MODES, MATCHING_MODES
 from impasto.images.files import read_metadata, write_image
 from impasto.images.tensors import parse_size
-from impasto.methods import DEFAULT_METHOD, find_method, list_methods
+from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_for
 from impasto.options import Options
 from impasto.runs.remote_files import is_remote, url_of
 from impasto.stylizers.base import Stylizer
@@ -89,7 +90,7 @@ class Recipe(Options):
 
 
 def sidecar(path: Path) -> Path | None:
-    """Where the record of a picture lies that can't hold it itself."""
+    """Return where the record of a picture lies that can't hold it itself."""
     return None if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.json")
 
 
@@ -107,22 +108,18 @@ def file_stem(*parts: str) -> str:
 
 
 def find_style(name: str, *, learned: bool = False) -> Path:
-    """The style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError.
+    """Return the style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError.
 
     learned: it may also be a style that only the method itself knows, whose bare name is no file.
     """
     path = find_card(name)
     if path.is_file() or (learned and is_bare(path)):
         return path
-    there = ", ".join(built_in_styles()) or "none"
-    near = nearest(name, built_in_styles())
-    raise ImpastoError(
-        f"there is no style {name!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
-    )
+    raise ImpastoError(no_style(name, built_in_styles()))
 
 
 def find_painting(word: str, *, learned: bool = False) -> Path:
-    """The painting or card that `word` names: a file, a URL, or a style by its name; raises ImpastoError.
+    """Return the painting or card that `word` names: a file, a URL, or a style by its name; raises ImpastoError.
 
     learned: as `find_style` has it.
     """
@@ -132,14 +129,14 @@ def find_painting(word: str, *, learned: bool = False) -> Path:
 
 
 def is_bare(path: Path) -> bool:
-    """Whether `path` is no more than a name."""
+    """Return whether `path` is no more than a name."""
     return not path.suffix and path == Path(path.name) and not path.exists()
 
 
 def make_record(
     recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path, known: Mapping[Path, str] | None = None
 ) -> dict[str, Any]:
-    """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`.
+    """Return the record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`.
 
     known: digests of files that need not be read for it once more, or can't be read here.
     """
@@ -166,7 +163,7 @@ def make_record(
 
 
 def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
-    """What --size must be for the same size on any device; None where the method or its recipe fixes it."""
+    """Return what --size must be for the same size on any device; None where the method or its recipe fixes it."""
     own = getattr(model.options, "size", "")
     return None if model.one_pass or own else str(max(size))
 
@@ -218,7 +215,7 @@ def _name_of(file: str) -> str:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file; raises ImpastoError if it can't be read."""
+    """Return the SHA-256 of a file; raises ImpastoError if it can't be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -227,7 +224,7 @@ def digest(path: Path) -> str:
 
 
 def digest_of(data: bytes) -> str:
-    """The SHA-256 of bytes."""
+    """Return the SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -240,6 +237,21 @@ def write_recorded(
     write_image(image, path, alpha=alpha, metadata={KEY: text} if text and not beside else None, overwrite=overwrite)
     if text and beside:
         write_atomically(beside, (text + "\n").encode())
+
+
+def interrupted_picture(default: Path) -> Path | None:
+    """Return the picture that an interrupted run has left: the last one called `default`, maybe with a number."""
+    numbered = re.compile(rf"{re.escape(default.stem)}(-\d+)?")
+    for path in sorted(default.parent.glob(f"*{default.suffix}"), reverse=True):
+        if numbered.fullmatch(path.stem) is None:
+            continue
+        try:
+            text = read_metadata(path).get(KEY, "")
+        except ImpastoError:
+            continue
+        if '"interrupted"' in text:
+            return path
+    return None
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -286,7 +298,7 @@ def _read_text(path: Path) -> str:
 
 
 def _has_learned(record: Mapping[str, Any]) -> bool:
-    """Whether the recorded method has styles of its own."""
+    """Return whether the recorded method has styles of its own."""
     name = record.get("method")
     return name in list_methods() and issubclass(find_method(name), LearnedStyles)
 
@@ -304,6 +316,13 @@ def _find(source: Any, record: Path, *, learned: bool) -> Path:
     if source.get("sha256") and path.is_file() and digest(path) != source["sha256"]:
         log.warning("%s has changed since %s was made", source.get("style", path), record.name)
     return path
+
+
+def choose_method(recipe: Recipe, styles: Iterable[Path], *, options: Collection[str], runtime: str) -> Recipe:
+    """Return the recipe of a run that names no method, with the method that paints these styles."""
+    names = {path: name for name, path in built_in_styles().items()}
+    method = method_for((names.get(path) for path in styles), preset=recipe.preset, options=options, runtime=runtime)
+    return recipe.model_copy(update={"method": method})
 
 
 def check_recipe(recipe: Recipe) -> Recipe:

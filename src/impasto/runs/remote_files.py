@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from impasto.atomic import LEFTOVER, temporary_name
 from impasto.errors import ImpastoError
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(:/)?")
@@ -32,19 +32,19 @@ def to_path(word: str) -> Path:
 
 
 def is_remote(path: Path) -> bool:
-    """Whether `path` carries a URL."""
+    """Return whether `path` carries a URL."""
     return URL.match(path.as_posix()) is not None
 
 
 def url_of(path: Path) -> str:
-    """The URL that `path` carries, or else its text."""
+    """Return the URL that `path` carries, or else its text."""
     if not is_remote(path):
         return str(path)
     return URL.sub(lambda found: f"{found[1]}:///" if found[2] else f"{found[1]}://", path.as_posix(), count=1)
 
 
 def has_pattern(word: str) -> bool:
-    """Whether `word` stands for many files; a web address says with `?` what it asks for."""
+    """Return whether `word` stands for many files; a web address says with `?` what it asks for."""
     return not PATTERN.isdisjoint(word.replace("?", "") if re.match("https?:/", word) else word)
 
 
@@ -66,7 +66,7 @@ def find_remote(path: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def names_in(folder: Path) -> frozenset[str]:
-    """The names of what is in a folder, here or elsewhere; none if it is not there. Raises ImpastoError."""
+    """Return the names of what is in a folder, here or elsewhere; none if it is not there. Raises ImpastoError."""
     if not is_remote(folder):
         return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
     with _telling(folder, "read"):
@@ -92,7 +92,7 @@ def make_folder(path: Path) -> None:
 
 
 def read_remote(path: Path) -> bytes:
-    """The bytes of a file elsewhere; raises ImpastoError."""
+    """Return the bytes of a file elsewhere; raises ImpastoError."""
     with _telling(path, "read"):
         system, inside = _reach(path)
         data: bytes = system.cat_file(inside)
@@ -104,7 +104,7 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
 
     run: eight hexadecimal digits, the same in all of a run's files that are not whole yet, for `clear_remote`.
     """
-    half = path.with_name(f".impasto-{run}{secrets.token_hex(4)}.tmp")
+    half = path.with_name(temporary_name(run))
     with _telling(path, "written"):
         system, inside = _reach(half)
         try:
@@ -118,7 +118,7 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
 
 def clear_remote(folder: Path, run: str) -> None:
     """Remove what a run that is over left half-written in a folder elsewhere; raises ImpastoError."""
-    names = [name for name in names_in(folder) if re.fullmatch(rf"\.impasto-{run}[0-9a-f]{{8}}\.tmp", name)]
+    names = [name for name in names_in(folder) if LEFTOVER.fullmatch(name) and name.startswith(f".impasto-{run}")]
     with _telling(folder, "cleared"):
         for name in names:
             system, inside = _reach(folder / name)
@@ -126,7 +126,7 @@ def clear_remote(folder: Path, run: str) -> None:
 
 
 def _reach(path: Path) -> tuple[Any, str]:
-    """The file system of a URL, and what the file is called in it."""
+    """Return the file system of a URL, and what the file is called in it."""
     import fsspec
 
     system, inside = fsspec.core.url_to_fs(url_of(path))

@@ -29,13 +29,13 @@ CPU = torch.device("cpu")
 
 
 def cache_file() -> Path:
-    """Where the times are kept."""
+    """Return where the times are kept."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "impasto" / "runtimes.json"
 
 
 def surroundings() -> dict[str, Any]:
-    """All on which the times depend; times of other surroundings count for nothing."""
+    """Return all on which the times depend; times of other surroundings count for nothing."""
     versions = {"impasto": __version__, "torch": torch.__version__}
     for name in EXTRAS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -45,7 +45,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name, as well as the system tells it."""
+    """Return the processor's name, as well as the system tells it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -80,7 +80,7 @@ def store(seconds: Mapping[str, float]) -> None:
 
 
 def recall() -> dict[str, float]:
-    """The times that were stored here; {} if there are none, or of other surroundings."""
+    """Return the times that were stored here; {} if there are none, or of other surroundings."""
     try:
         found = json.loads(cache_file().read_text(encoding="utf-8"))
         seconds = {str(name): float(taken) for name, taken in found.pop("seconds").items()}
@@ -90,7 +90,7 @@ def recall() -> dict[str, float]:
 
 
 def quickest(seconds: Mapping[str, float], precision: str = AUTO) -> str:
-    """The runtime that took the least of `seconds` in `precision`; torch if nothing is known.
+    """Return the runtime that took the least of `seconds` in `precision`; torch if nothing is known.
 
     ``auto`` allows bfloat16 where the processor has it, and onnxruntime, which works in float32 anyhow.
     """
@@ -110,5 +110,5 @@ def use(model: Stylizer, runtime: str) -> None:
 
 
 def named(runtime: str) -> str:
-    """What is known before a model is there: the runtime that was named, torch for ``auto``."""
+    """Return what is known before a model is there: the runtime that was named, torch for ``auto``."""
     return "torch" if runtime == AUTO else runtime

@@ -10,7 +10,7 @@ from impasto.errors import OptionError
 
 
 def derangement(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """A random order of 0 ... `count` - 1, (count,), in which no number stands at its own place.
+    """Return a random order of 0 ... `count` - 1, (count,), in which no number stands at its own place.
 
     Every such order is as likely as every other. Raises OptionError for fewer than two numbers, which have none.
     """

@@ -35,12 +35,12 @@ class SelectedNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(textures, channels))
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        """(B, C, H, W) and shares (B, S) to (B, C, H, W)."""
+        """Map (B, C, H, W) and shares (B, S) to (B, C, H, W)."""
         return adaptive_instance_norm(x, _select(shares, self.shift), _select(shares, self.scale))
 
 
 def _select(shares: Tensor, values: Tensor) -> Tensor:
-    """The sum of each texture's values, (S, ...), times its share, (B, S): (B, ...)."""
+    """Return the sum of each texture's values, (S, ...), times its share, (B, S): (B, ...)."""
     weights = shares.view(*shares.shape, *(1,) * (values.dim() - 1))
     return (weights * values).sum(1)
 
@@ -55,7 +55,7 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(SelectedNorm(textures, width) for _ in shapes)
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, width, H, W)."""
+        """Map (B, inputs, H, W) to (B, width, H, W)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = norm(conv(x), shares).relu_()
         return x
@@ -70,7 +70,7 @@ class Join(nn.Module):
         self.block = Block(textures, coarse + fine, width)
 
     def forward(self, x: Tensor, branch: Tensor, shares: Tensor) -> Tensor:
-        """(B, coarse, H / 2, W / 2) and (B, fine, H, W) to (B, width, H, W)."""
+        """Map (B, coarse, H / 2, W / 2) and (B, fine, H, W) to (B, width, H, W)."""
         coarse = double(self.coarse(x, shares))  # repeated values have the same moments
         y: Tensor = self.block(torch.cat([coarse, self.fine(branch, shares)], 1), shares)
         return y
@@ -86,7 +86,7 @@ class Colours(nn.Module):
         self.bias = nn.Parameter(torch.full((textures, 3), 0.5))
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        """(B, inputs, H, W) to pictures, (B, 3, H, W)."""
+        """Map (B, inputs, H, W) to pictures, (B, 3, H, W)."""
         weight, bias = _select(shares, self.weight), _select(shares, self.bias)
         with torch.autocast(x.device.type, enabled=False):  # colours in half precision would show steps
             x = x.to(weight.dtype)
@@ -175,7 +175,7 @@ class TextureGenerator:
 
     @classmethod
     def load(cls, weights: str | Path | None = None, device: str | torch.device = "cpu") -> TextureGenerator:
-        """The generator that comes with impasto, or that of a file; raises WeightsError."""
+        """Return the generator that comes with impasto, or that of a file; raises WeightsError."""
         file = load_weights(weights or resolve(NAME))
         try:
             config = {name: file.config[name] for name in ("levels", "branch", "widths", "noise")}
@@ -192,7 +192,7 @@ class TextureGenerator:
         return self.network.colours.bias.device
 
     def shares(self, texture: int | str | Sequence[float]) -> Tensor:
-        """The shares, (S,), of a texture by number or name, or of a mixture; raises OptionError."""
+        """Return the shares, (S,), of a texture by number or name, or of a mixture; raises OptionError."""
         count = len(self.names)
         if isinstance(texture, str):
             if texture not in self.names:

@@ -29,7 +29,7 @@ GROUP = 2
 
 
 def introduced(progress: float, count: int, share: float) -> int:
-    """How many of `count` textures take part at `progress`: one more every `share` / count of the training."""
+    """Return how many of `count` textures take part at `progress`: one more every `share` / count of the training."""
     if progress >= share:
         return count
     return min(count, 1 + int(progress / share * count))
@@ -73,18 +73,18 @@ class TextureTraining(nn.Module):
         self.spreads = [float(found[DIVERSITY_LAYER].variance.mean().clamp_min(1e-8)) for found in seen]
 
     def config(self) -> dict[str, Any]:
-        """The network's shape and the textures' names, for the file's header."""
+        """Return the network's shape and the textures' names, for the file's header."""
         return {"method": "texture", "textures": list(self.names), **self.network.config()}
 
     def choose(self, batch: int, progress: float) -> list[int]:
-        """The textures of a batch, `group` samples each, of those introduced by now."""
+        """Return the textures of a batch, `group` samples each, of those introduced by now."""
         there = introduced(progress, len(self.names), self.introduction)
         wanted = max(1, batch // self.group)
         order = torch.cat([torch.randperm(there) for _ in range(-(-wanted // there))])
         return [int(index) for index in order[:wanted]]
 
     def paint(self, textures: Sequence[int], side: int, group: int, device: torch.device) -> Tensor:
-        """`group` samples of each texture, (len(textures) * group, 3, side, side)."""
+        """Return `group` samples of each texture, (len(textures) * group, 3, side, side)."""
         side = -(-side // self.network.stride) * self.network.stride
         shares = torch.eye(len(self.names), device=device)[list(textures)].repeat_interleave(group, 0)
         noises = self.network.draw(len(shares), side, side)
@@ -93,7 +93,7 @@ class TextureTraining(nn.Module):
         return samples
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """The texture loss of the samples and, with a weight, their diversity.
+        """Return the texture loss of the samples and, with a weight, their diversity.
 
         contents is not looked at, nor is what is on `styles`: only how many they are and how large.
         """
@@ -137,7 +137,7 @@ class TextureTraining(nn.Module):
 
 
 def _square(image: Tensor, side: int) -> Tensor:
-    """The middle of `image`, (1, 3, H, W), at its own scale if it is large enough, (1, 3, side, side)."""
+    """Return the middle of `image`, (1, 3, H, W), at its own scale if it is large enough, (1, 3, side, side)."""
     height, width = image.shape[-2:]
     if min(height, width) < side:
         scale = side / min(height, width)
@@ -180,7 +180,7 @@ class TextureTrainOptions(TrainOptions):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """A generator of one texture a picture, from random weights or from `from_`; the same for the same seed."""
+    """Return a generator of one texture a picture, from random weights or from `from_`; the same for the same seed."""
     options = cast(TextureTrainOptions, options)
     if options.batch % options.group:
         raise ImpastoError(f"--batch {options.batch} is no multiple of --group {options.group}")

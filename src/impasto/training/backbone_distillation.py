@@ -50,7 +50,7 @@ class Scaffold(nn.Module):
             self.norm.bias.data.copy_(conv.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H, W)."""
+        """Map (B, inputs, H, W) to (B, outputs, H, W)."""
         padded = F.pad(x, self.edge, mode=self.edge_mode)
         normed: Tensor = self.norm(F.conv2d(padded, self.matrix.view(self.shape)))
         return normed
@@ -123,11 +123,11 @@ class Distillation(Task):
         return self
 
     def learned(self) -> nn.Module:
-        """The student as it is trained."""
+        """Return the student as it is trained."""
         return self.student
 
     def folded(self) -> Backbone:
-        """The student as it ships: plain convolutions."""
+        """Return the student as it ships: plain convolutions."""
         plain = slim_backbone(heads=True)
         for name, step in self.student.steps.items():
             conv = plain.steps[name]
@@ -137,15 +137,15 @@ class Distillation(Task):
         return plain.eval()
 
     def shippable(self) -> dict[str, Tensor]:
-        """The tensors of the plain student."""
+        """Return the tensors of the plain student."""
         return dict(self.folded().state_dict())
 
     def config(self) -> dict[str, Any]:
-        """The kind of network, for the file's header."""
+        """Return the kind of network, for the file's header."""
         return {"backbone": SLIM, "heads": list(VGG19_WIDTHS)}
 
     def teach(self, image: Tensor) -> dict[str, Tensor]:
-        """The teacher's features, in bfloat16's speed."""
+        """Return the teacher's features, in bfloat16's speed."""
         teacher = self._teacher[0].to(image.device)
         with torch.no_grad(), torch.autocast(image.device.type, dtype=torch.bfloat16):
             return {layer: f.float() for layer, f in teacher(image, LAYERS).items()}
@@ -219,7 +219,7 @@ def _regress(head: nn.Module, x: Tensor, target: Tensor) -> None:
 
 
 def gram_error(features: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of two Gram matrices relative to the target's squared norm, averaged over the batch."""
+    """Return squared distance of two Gram matrices relative to the target's squared norm, averaged over the batch."""
     found, wanted = moments(features).second, moments(target).second
     return ((found - wanted).square().sum((1, 2)) / wanted.square().sum((1, 2))).mean()
 
@@ -267,7 +267,7 @@ class BackboneOptions(TrainOptions):
 
 
 def load_teacher(options: BackboneOptions) -> nn.Module:
-    """The frozen network that is imitated; raises ImpastoError."""
+    """Return the frozen network that is imitated; raises ImpastoError."""
     if Path(options.teacher).is_dir():
         if options.teacher_weights:
             raise OptionError("--teacher-weights is for --teacher vgg19; a folder brings its own")
@@ -278,7 +278,7 @@ def load_teacher(options: BackboneOptions) -> nn.Module:
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The task, its student started at the pictures' own scale; the same for the same seed."""
+    """Return the task, its student started at the pictures' own scale; the same for the same seed."""
     options = cast(BackboneOptions, options)
     teacher = load_teacher(options)
     torch.manual_seed(options.seed)

@@ -77,27 +77,27 @@ class Task(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     def learned(self) -> nn.Module:
-        """The module whose weights are checkpointed."""
+        """Return the module whose weights are checkpointed."""
         return self
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """A picture, (1, 3, H, W), that shows how far the training is."""
+        """Return a picture, (1, 3, H, W), that shows how far the training is."""
         return contents[:1]
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """What moves the parameters; each group's rate is the highest of its one-cycle schedule."""
+        """Return what moves the parameters; each group's rate is the highest of its one-cycle schedule."""
         return [torch.optim.Adam(self.groups(learning_rate), betas=(0.9, 0.99))]
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The parameters that learn, with the rate of each group."""
+        """Return the parameters that learn, with the rate of each group."""
         return [{"params": [one for one in self.parameters() if one.requires_grad], "lr": learning_rate}]
 
     def shippable(self) -> dict[str, Tensor]:
-        """The tensors of the file to ship."""
+        """Return the tensors of the file to ship."""
         return dict(self.learned().state_dict())
 
     def config(self) -> dict[str, Any]:
-        """What goes into the shipped file's header, so that the file alone gives the model."""
+        """Return what goes into the shipped file's header, so that the file alone gives the model."""
         return {}
 
 
@@ -110,10 +110,10 @@ class Learner(Protocol):
         """Weighted terms of the loss for photographs and artworks, each (B, 3, H, W)."""
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """A picture, (1, 3, H, W), that shows how far the training is."""
+        """Return a picture, (1, 3, H, W), that shows how far the training is."""
 
     def config(self) -> dict[str, Any]:
-        """The file's header."""
+        """Return the file's header."""
 
 
 class MethodTask(Task):
@@ -125,25 +125,25 @@ class MethodTask(Task):
         self.learner = learner
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """The learner's terms."""
+        """Return the learner's terms."""
         terms: dict[str, Tensor] = cast(Learner, self.learner).training_terms(contents, styles, progress)
         return terms
 
     def learned(self) -> nn.Module:
-        """The network that ships."""
+        """Return the network that ships."""
         return cast(Learner, self.learner).network
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """The learner's sheet."""
+        """Return the learner's sheet."""
         return cast(Learner, self.learner).preview(contents, styles)
 
     def config(self) -> dict[str, Any]:
-        """The learner's header."""
+        """Return the learner's header."""
         return cast(Learner, self.learner).config()
 
 
 @dataclass(frozen=True)
-class Report:
+class StepReport:
     """What `train` tells after a step: number, share of the training done, terms of the loss, rate, seconds."""
 
     step: int
@@ -171,7 +171,7 @@ def train(
     *,
     resume: bool = False,
     log: bool = False,
-    on_step: Callable[[Report], None] = lambda report: None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
 ) -> Path:
     """Train `task` and write ``NAME.safetensors`` into `folder`; returns its path.
 
@@ -246,7 +246,7 @@ class _Run:
             return min(1.0, by_steps)
         return min(1.0, max(by_steps, self.seconds / (60 * self.options.minutes)))
 
-    def steps(self, contents: Pictures, styles: Pictures) -> Iterator[Report]:
+    def steps(self, contents: Pictures, styles: Pictures) -> Iterator[StepReport]:
         while self.progress < 1:
             yield self._one(contents, styles)
             if self.step % self.options.preview_every == 0:
@@ -254,7 +254,7 @@ class _Run:
             if self.step % self.options.checkpoint_every == 0:
                 self.save()
 
-    def _one(self, contents: Pictures, styles: Pictures) -> Report:
+    def _one(self, contents: Pictures, styles: Pictures) -> StepReport:
         options, progress = self.options, self.progress
         rate = self._set_rates(progress)
         torch.manual_seed(options.seed * 1_000_003 + self.step)
@@ -273,7 +273,7 @@ class _Run:
         values = {name: float(term.detach()) for name, term in terms.items()}
         if self.accelerator.trackers:
             self.accelerator.log({**values, "learning_rate": rate}, step=self.step)
-        return Report(self.step, self.progress, values, rate, self.seconds)
+        return StepReport(self.step, self.progress, values, rate, self.seconds)
 
     def _set_rates(self, progress: float) -> float:
         for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):

@@ -48,13 +48,13 @@ class MethodOptions(TrainOptions):
 
 
 def judging_network(teacher: str) -> nn.Module:
-    """The network of the folder `teacher`; of an empty name vgg19-slim with its heads."""
+    """Return the network of the folder `teacher`; of an empty name vgg19-slim with its heads."""
     network: nn.Module = NormalisedVGG.from_folder(teacher) if teacher else load_backbone(SLIM + HEADS)
     return network.to(memory_format=torch.channels_last)
 
 
 def judge(options: MethodOptions, network: nn.Module | None = None) -> PerceptualLoss:
-    """The loss by which pictures are judged; network: what sees them, instead of the one that `options` name."""
+    """Return the loss by which pictures are judged; network: what sees them, instead of the one that `options` name."""
     return PerceptualLoss(
         judging_network(options.teacher) if network is None else network,
         content_weight=options.content_weight,
@@ -76,7 +76,7 @@ def as_task(name: str, learner: nn.Module) -> Task:
 
 
 def survey(backbone: nn.Module, options: TrainOptions, styles: Pictures) -> Tensor:
-    """What a hyper network reads of many artworks, (N, moments)."""
+    """Return what a hyper network reads of many artworks, (N, moments)."""
     crops = (styles.batch((options.seed, 0, 0, 4 + i), 8, options.crop) for i in range(SURVEYED))
     return torch.cat([read_moments(backbone, crop) for crop in crops])
 

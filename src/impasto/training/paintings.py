@@ -49,20 +49,20 @@ class ManyStylesOptions(StylesOptions):
 
 
 def paintings_of(styles: Pictures) -> list[tuple[Tensor, dict[str, Any]]]:
-    """Every painting, (1, 3, H, W) in [0, 1], and what is known of it."""
+    """Return every painting, (1, 3, H, W) in [0, 1], and what is known of it."""
     infos = [describe_style(name.replace(".", "-")) for name in styles.names]
     return [(item[None].float() / 255, info) for item, info in zip(styles.items, infos, strict=True)]
 
 
 def only_painting(styles: Pictures, task: str) -> tuple[Tensor, dict[str, Any]]:
-    """The one painting that there is, and what is known of it; raises ImpastoError if there are several."""
+    """Return the one painting that there is, and what is known of it; raises ImpastoError if there are several."""
     if len(styles.items) != 1:
         raise ImpastoError(f"{task} learns one painting: --style PAINTING, not {len(styles.items)}")
     return paintings_of(styles)[0]
 
 
 def start_network(options: MethodOptions, name: str | None, shape: Sequence[int] = ()) -> TransformationNetwork:
-    """A network for one style: random, of width and residuals `shape`, or out of `from_`.
+    """Return a network for one style: random, of width and residuals `shape`, or out of `from_`.
 
     name: the style there is meant, else the first one; None: the mean of all.
     """
@@ -138,14 +138,25 @@ def begin(
     styles: Pictures,
     start: Callable[[Any, int], tuple[Shared, list[dict[str, Any]]]],
 ) -> Beginning[Shared]:
-    """The network that `start` makes for that many paintings, and what it is to learn; raises ImpastoError."""
+    """Return the network that `start` makes for that many paintings, and what it is to learn; raises ImpastoError."""
     known = paintings_of(styles)
     infos: list[dict[str, Any]] = [info for _, info in known]
     torch.manual_seed(options.seed)
     network, before = start(options, len(infos))
     kept: list[dict[str, Any]] = before if options.add else []
     check_new(options.from_, kept, infos)
-    return Beginning(network, [painting for painting, _ in known], [*kept, *infos], len(kept))
+    known = known if options.add else in_order_of(before, known)
+    return Beginning(network, [item[0] for item in known], [*kept, *(item[1] for item in known)], len(kept))
+
+
+def in_order_of(
+    before: Sequence[Mapping[str, Any]], known: list[tuple[Tensor, dict[str, Any]]]
+) -> list[tuple[Tensor, dict[str, Any]]]:
+    """The paintings in the order of the file to go on from, so that each meets its own style; as they are if others."""
+    places = {info[NAMED]: place for place, info in enumerate(before)}
+    if places.keys() != {info[NAMED] for _, info in known}:
+        return known
+    return sorted(known, key=lambda item: places[item[1][NAMED]])
 
 
 def check_new(path: str, before: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, Any]]) -> None:

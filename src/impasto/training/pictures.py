@@ -55,7 +55,7 @@ class Pictures:
         return found
 
     def batch(self, seed: tuple[int, ...], size: int, crop: int) -> Tensor:
-        """`size` random crops, (size, 3, crop, crop) in [0, 1], mirrored by chance; the same for the same seed.
+        """Return `size` random crops, (size, 3, crop, crop) in [0, 1], mirrored by chance; the same for the same seed.
 
         Of no pictures there are no crops: (0, 3, crop, crop).
         """

@@ -72,7 +72,7 @@ class ClassFolders:
 
 
 def count_by_class(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:
-    """How many of `samples` each class has."""
+    """Return how many of `samples` each class has."""
     return {name: sum(sample.label == label for sample in samples) for label, name in enumerate(classes)}
 
 

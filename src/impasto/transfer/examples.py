@@ -7,7 +7,7 @@ gives the labels of the pictures or features that the first gives.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from impasto.errors import ImageError, ImpastoError, WeightsError
 from impasto.images.files import read_image
 from impasto.networks.backbone import Backbone
 from impasto.networks.classifiers import square
+from impasto.progress import OnPart
 from impasto.training.pictures import Pictures
 from impasto.transfer.class_folders import Sample
 from impasto.weights import load_weights
@@ -28,7 +29,6 @@ from impasto.weights.files import HEADER_KEY
 
 FEATURES = "features.safetensors"
 SAVE_EVERY = 200
-OnItem = Callable[[int, int], None]
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Labels(Pictures):
 
 
 def draw(labels: Sequence[int], rng: np.random.Generator, size: int) -> list[int]:
-    """`size` indices: first a class, all alike, then one of its examples."""
+    """Return `size` indices: first a class, all alike, then one of its examples."""
     numbers = np.asarray(labels)
     own = [np.flatnonzero(numbers == label) for label in np.unique(numbers)]
     classes = rng.integers(len(own), size=size)
@@ -82,7 +82,7 @@ def draw(labels: Sequence[int], rng: np.random.Generator, size: int) -> list[int
     ]
 
 
-def read_examples(samples: Sequence[Sample], side: int, on_item: OnItem) -> Examples:
+def read_examples(samples: Sequence[Sample], side: int, on_item: OnPart) -> Examples:
     """Decode `samples` as squares of `side`, skipping unreadable ones. Raises ImpastoError if a class has none left."""
     found = Examples([])
     labels = []
@@ -132,7 +132,7 @@ class FeatureStore:
     def _write(self) -> None:
         write_atomically(self.path, save(self.known, {HEADER_KEY: json.dumps(self.key)}))
 
-    def compute(self, samples: Sequence[Sample], on_item: OnItem) -> FeatureExamples:
+    def compute(self, samples: Sequence[Sample], on_item: OnPart) -> FeatureExamples:
         """The features of `samples`; what is new is computed and kept, also after Ctrl-C. Raises ImpastoError."""
         found, labels, new = FeatureExamples([]), [], 0
         try:

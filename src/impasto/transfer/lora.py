@@ -46,7 +46,7 @@ def adapt(network: Backbone, rank: int, alpha: int) -> dict[str, nn.Module]:
 
 
 def adapters(layers: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """What the adapters learned, as a classifier's file holds it: ``adapters.NAME.down`` and ``.up``."""
+    """Return what the adapters learned, as a classifier's file holds it: ``adapters.NAME.down`` and ``.up``."""
     found: dict[str, Tensor] = {}
     for name, layer in layers.items():
         for part, key in (("lora_A", "down"), ("lora_B", "up")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from impasto.errors import ImageError, ImpastoError
 from impasto.images.contact_sheet import contact_sheet
 from impasto.images.files import read_image
 from impasto.networks.classifiers import Classifier
+from impasto.progress import OnPart, ignore_part
 from impasto.transfer.class_folders import Sample
 
 MOST_ROWS, MOST_COLUMNS = 24, 8
@@ -28,7 +29,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Report:
+class FitReport:
     """All verdicts on a test set. confusion: (true, said) counts."""
 
     classes: tuple[str, ...]
@@ -66,7 +67,7 @@ class Report:
         return sorted(wrong, key=lambda verdict: -verdict.probability)
 
     def to_json(self) -> dict[str, Any]:
-        """All numbers, and the errors by file."""
+        """Return all numbers, and the errors by file."""
         return {
             "accuracy": self.accuracy,
             "balanced_accuracy": self.balanced_accuracy,
@@ -86,7 +87,7 @@ class Report:
         }
 
     def to_markdown(self) -> str:
-        """The accuracy and the confusion matrix."""
+        """Return the accuracy and the confusion matrix."""
         lines = [
             f"Accuracy {self.accuracy:.1%} on {len(self.verdicts)} pictures ({self.balanced_accuracy:.1%} as the mean "
             "of the classes). Rows are the truth, columns what was said.",
@@ -113,9 +114,7 @@ class Report:
         return contact_sheet(rows, row_labels=labels, cell=cell)
 
 
-def judge(
-    classifier: Classifier, samples: Sequence[Sample], on_item: Callable[[int, int], None] = lambda done, total: None
-) -> Report:
+def judge(classifier: Classifier, samples: Sequence[Sample], on_item: OnPart = ignore_part) -> FitReport:
     """Let `classifier` judge `samples`, leaving out what can't be read. Raises ImpastoError if nothing can."""
     verdicts = []
     for done, sample in enumerate(samples, start=1):
@@ -128,4 +127,4 @@ def judge(
         on_item(done, len(samples))
     if not verdicts:
         raise ImpastoError("none of the test's pictures can be read")
-    return Report(classifier.classes, tuple(verdicts))
+    return FitReport(classifier.classes, tuple(verdicts))

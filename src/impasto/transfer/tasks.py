@@ -59,7 +59,7 @@ class _Classification(Task):
         self.header = header
 
     def config(self) -> dict[str, Any]:
-        """The file's header."""
+        """Return the file's header."""
         return self.header.model_dump(mode="json", exclude={"steps"})
 
 
@@ -92,15 +92,15 @@ class LinearTask(_Classification):
         return [torch.optim.AdamW(self.linear.parameters(), lr=learning_rate, weight_decay=self.weight_decay)]
 
     def learned(self) -> nn.Module:
-        """The linear layer."""
+        """Return the linear layer."""
         return self.linear
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """The weights, a row a class."""
+        """Return the weights, a row a class."""
         return heat_map(self.linear.weight.detach())
 
     def shippable(self) -> dict[str, Tensor]:
-        """The head's tensors, with the standardisation folded in."""
+        """Return the head's tensors, with the standardisation folded in."""
         weight = self.linear.weight.detach() / self.deviation
         bias = self.linear.bias.detach() - weight @ self.mean
         return {f"{HEAD}linear.weight": weight, f"{HEAD}linear.bias": bias}
@@ -151,15 +151,15 @@ class FinetuneTask(_Classification):
         return [torch.optim.AdamW([group for group in groups if group["params"]])]
 
     def learned(self) -> nn.Module:
-        """The network."""
+        """Return the network."""
         return self.network
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """The head's weights, a row a class."""
+        """Return the head's weights, a row a class."""
         return heat_map(self.head.get_parameter("linear.weight").detach())
 
     def shippable(self) -> dict[str, Tensor]:
-        """The whole network, or the head and the adapters."""
+        """Return the whole network, or the head and the adapters."""
         if not self.adapted:
             return dict(self.network.state_dict())
         head = {name: value for name, value in self.network.state_dict().items() if name.startswith(HEAD)}
@@ -167,7 +167,7 @@ class FinetuneTask(_Classification):
 
 
 def make_header(options: FitOptions, backbone: Backbone, layer: str, classes: tuple[str, ...]) -> Header:
-    """What the file of a classifier says of itself."""
+    """Return what the file of a classifier says of itself."""
     return Header(
         kind="classifier",
         backbone=backbone.name,

@@ -59,7 +59,7 @@ class Attack:
         return float(self.difference.norm())
 
     def amplified(self) -> Tensor:
-        """The difference as a picture: grey where nothing changed, its largest value at the end of the scale."""
+        """Return the difference as a picture: grey where nothing changed, its largest value at the end of the scale."""
         return (0.5 + 0.5 * self.difference / max(self.largest, 1 / LEVELS)).clamp(0, 1)
 
     def judge(self, classifier: Classifier, source: str, target: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def attack(
 
 
 def rounded(image: Tensor) -> Tensor:
-    """`image` as an 8-bit file holds it."""
+    """Return `image` as an 8-bit file holds it."""
     return (image.clamp(0, 1) * LEVELS).round() / LEVELS
 
 

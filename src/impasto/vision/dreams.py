@@ -82,7 +82,7 @@ class Wish:
     position: tuple[int, int] | None = None
 
     def term(self, weight: float, goal: str) -> Term:
-        """The loss to minimise."""
+        """Return the loss to minimise."""
         if self.layer == LOGITS and goal == "cross-entropy":
             return Term("class", LOGITS, ClassLoss(self.channel), weight)
         return Term("channel", self.layer, ActivationLoss(self.channel, self.position), weight)
@@ -91,7 +91,7 @@ class Wish:
 def dream(
     network: Backbone, wish: Wish, options: DreamOptions, *, size: int, seed: int = 0, on_step: OnStep = ignore
 ) -> Result:
-    """The ideal picture of `wish`, (1, 3, size, size) in [0, 1], from noise.
+    """Return the ideal picture of `wish`, (1, 3, size, size) in [0, 1], from noise.
 
     network: any backbone with the layer that is wished for. Raises OptionError if it has no such layer or channel.
 
@@ -131,7 +131,7 @@ def _parameter(network: Backbone, noise: Tensor, options: DreamOptions) -> Image
 
 
 def trembling(options: DreamOptions, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:
-    """What shifts, scales and turns the image a little, differently at every call; None if nothing does."""
+    """Return what shifts, scales and turns the image a little, differently at every call; None if nothing does."""
     if not options.jitter and not options.zoom and not options.turn:
         return None
 

@@ -35,7 +35,7 @@ class Layer:
     stride: int
 
     def to_json(self) -> dict[str, Any]:
-        """The row by names."""
+        """Return the row by names."""
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -47,7 +47,7 @@ class Layer:
 
 
 def layer_table(network: Backbone, size: int = 224) -> list[Layer]:
-    """All layers of `network` for a picture of size x size, by torchinfo, without computing anything.
+    """Return all layers of `network` for a picture of size x size, by torchinfo, without computing anything.
 
     Raises ImpastoError without torchinfo.
     """
@@ -99,7 +99,7 @@ def _calls(network: Backbone, size: int) -> list[_Call]:
 
 
 def _fields(network: Backbone, size: int = 1 << 13) -> dict[str, tuple[int, int]]:
-    """Each step's receptive field and stride, from the kernels: 1 + the sum of (kernel - 1) x stride so far.
+    """Return each step's receptive field and stride, from the kernels: 1 + the sum of (kernel - 1) x stride so far.
 
     Of a step's branches the one with the larger kernels counts, which the others, all 1x1 here, don't add to. The
     picture is so large that rounding at its edges does not blur the strides.
@@ -156,7 +156,7 @@ class View:
         return torch.cat(rows, dim=2)
 
     def matrices(self, cell: int = 512) -> Tensor:
-        """The Gram matrix, by its roots, and the correlations, side by side, (1, 3, H, W)."""
+        """Return the Gram matrix, by its roots, and the correlations, side by side, (1, 3, H, W)."""
         roots = self.gram.sign() * self.gram.abs().sqrt()
         pictures = [heat_map(roots), heat_map(self.correlation, least=-1, most=1)]
         labels = [f"{self.layer}: Gram / positions, root", f"{self.layer}: correlation, -1 to 1"]
@@ -165,7 +165,7 @@ class View:
 
 @torch.no_grad()
 def view(network: Backbone, image: Tensor, layer: str) -> View:
-    """What `layer` makes of `image`, (1, 3, H, W) in [0, 1]. Raises OptionError if it has no feature maps."""
+    """Return what `layer` makes of `image`, (1, 3, H, W) in [0, 1]. Raises OptionError if it has no feature maps."""
     features = network(image, {layer})[layer]
     if features.dim() != 4:
         raise OptionError(f"{layer} has no feature maps: name a layer before it")

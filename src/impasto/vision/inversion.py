@@ -121,7 +121,7 @@ def likeness(one: Tensor, other: Tensor) -> float:
 
 
 def gram_error(network: Backbone, image: Tensor, target: Tensor, layers: Sequence[str]) -> float:
-    """The mean relative distance of two pictures' Gram matrices at `layers`."""
+    """Return the mean relative distance of two pictures' Gram matrices at `layers`."""
     with torch.no_grad():
         found, wanted = network(image, set(layers)), network(target, set(layers))
     distances = [_distance(moments(found[layer]), moments(wanted[layer])) for layer in layers]
@@ -133,7 +133,7 @@ def _distance(found: Moments, wanted: Moments) -> float:
 
 
 def sheet_layers(network: Backbone) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The layers of the well-known figure: for content one a block, for style the first of each block.
+    """Return the layers of the well-known figure: for content one a block, for style the first of each block.
 
     conv1_2 to conv5_2 (or what the network has of block 5) and conv1_1 to conv5_1 for VGGs, after the ReLU; for others
     the layers that style transfer uses.

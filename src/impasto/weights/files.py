@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import threading
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +16,11 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from impasto.atomic import write_atomically
 from impasto.errors import WeightsError
 from impasto.weights.reading import read_config, read_tensors
-from impasto.weights.sketch import ImpossibleError, first_misfit, sketch
 
 FOLDER = Path(__file__).parent
 HEADER_KEY = "impasto"
@@ -52,7 +54,7 @@ class Weights:
             raise WeightsError(f"{self.path} does not hold this network: {misfit}")
 
     def build(self, make: Callable[[dict[str, Any]], Network], maker: str) -> Network:
-        """The network that `make` makes of the configuration, filled.
+        """Return the network that `make` makes of the configuration, filled.
 
         maker: whose training writes such files, as `impasto train` knows it. Raises WeightsError if this is none.
         """
@@ -81,19 +83,19 @@ class Weights:
 
 @functools.cache
 def manifest() -> dict[str, dict[str, Any]]:
-    """The shipped files' entries by name: file, sha256, bytes, licence, data, command, quality."""
+    """Return the shipped files' entries by name: file, sha256, bytes, licence, data, command, quality."""
     with (FOLDER / "manifest.toml").open("rb") as file:
         return tomllib.load(file)
 
 
 @functools.cache
 def _shipped() -> frozenset[str]:
-    """The digests of the files that come with impasto."""
+    """Return the digests of the files that come with impasto."""
     return frozenset(str(entry["sha256"]) for entry in manifest().values())
 
 
 def resolve(name: str) -> Path:
-    """The file of the shipped weights called `name`; raises WeightsError if the package has none."""
+    """Return the file of the shipped weights called `name`; raises WeightsError if the package has none."""
     entry = manifest().get(name)
     if entry is None:
         raise WeightsError(
@@ -149,3 +151,69 @@ def save_weights(
             raise WeightsError(f"{name} is not finite{' in fp16' if half else ''}: {path.name} was not written")
         out[name] = value.clone(memory_format=torch.contiguous_format)  # the format has no shared memory
     write_atomically(path, save(out, {HEADER_KEY: json.dumps(dict(config))}))
+
+
+LARGEST = 1 << 16
+"""A number in a configuration that makes a network; sizes and counts are smaller."""
+NOTES = frozenset({"steps", "seed", "styles", "networks", "info", "textures", "seconds", "loss"})
+"""What a configuration tells of besides the network's sizes."""
+
+
+class ImpossibleError(Exception):
+    """A configuration that no network of the file can have."""
+
+
+def sketch(make: Callable[[dict[str, Any]], Network], config: dict[str, Any], parameters: int) -> Network:
+    """Return the network that `make` makes of a configuration, without numbers.
+
+    Raises ImpossibleError if it can't be made, or has more parameters than `parameters`.
+    """
+    if not _is_sane({key: value for key, value in config.items() if key not in NOTES}):
+        raise ImpossibleError
+    try:
+        with torch.device("meta"), _at_most(parameters):
+            return make(config)
+    except Exception:  # whatever a stranger's configuration leads to
+        raise ImpossibleError from None
+
+
+def _is_sane(value: Any) -> bool:
+    """Return whether all numbers are small enough to be sizes."""
+    if isinstance(value, Mapping):
+        return all(_is_sane(part) for key, part in value.items() if key not in NOTES)
+    if isinstance(value, list):
+        return all(map(_is_sane, value))
+    return not isinstance(value, int | float) or abs(value) <= LARGEST
+
+
+@contextmanager
+def _at_most(parameters: int) -> Iterator[None]:
+    """Let modules that this thread makes have that many parameters and no more."""
+    here, count = threading.get_ident(), 0
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal count
+        if threading.get_ident() == here:
+            count += 1
+            if count > parameters:
+                raise ImpossibleError
+
+    handle = register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def first_misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """Return what is wrong with the tensors of a file for a network's, in words; None if nothing is."""
+    odd = sorted(set(own) ^ set(given))
+    if odd:
+        return f"{odd[0]} is {'missing' if odd[0] in own else 'left over'}"
+    for name, tensor in own.items():
+        if tensor.shape != given[name].shape:
+            shapes = ("x".join(map(str, one.shape)) or "a number" for one in (given[name], tensor))
+            return "{} is {} instead of {}".format(name, *shapes)
+        if tensor.is_floating_point() != given[name].is_floating_point():
+            return f"{name} holds numbers of another kind"
+    return None

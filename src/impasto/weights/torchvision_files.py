@@ -103,7 +103,7 @@ def read_state_dict(path: str | Path) -> Weights:
 
 
 def _tensors(content: object, path: Path) -> dict[str, Tensor]:
-    """The content of a file as plain tensors by name; raises WeightsError if it is anything else."""
+    """Return the content of a file as plain tensors by name; raises WeightsError if it is anything else."""
     if not isinstance(content, dict) or not content:
         raise WeightsError(f"{path} is no state dict: it holds no tensors by name")
     found: dict[str, Tensor] = {}
@@ -116,7 +116,7 @@ def _tensors(content: object, path: Path) -> dict[str, Tensor]:
 
 
 def _url(name: str) -> str:
-    """Where torchvision says that its weights for `name` lie."""
+    """Return where torchvision says that its weights for `name` lie."""
     if name not in OFFICIAL:
         raise WeightsError(f"there are no official weights for {name!r}; there are for: {', '.join(OFFICIAL)}")
     models = load_torchvision()
@@ -124,7 +124,7 @@ def _url(name: str) -> str:
 
 
 def _hash_prefix(file_name: str) -> str:
-    """The start of the SHA-256, which torchvision's file names end in: ``vgg16-397923af.pth``."""
+    """Return the start of the SHA-256, which torchvision's file names end in: ``vgg16-397923af.pth``."""
     return file_name.rsplit(".", 1)[0].rsplit("-", 1)[1]
 
 
