@@ -53,7 +53,7 @@ OWNERS = {
     "openvino": ("feedforward.runtimes",),
     "onnxruntime": ("feedforward.runtimes",),
     "huggingface_hub": ("weights.hub",),
-    "cv2": ("images.flow",),
+    "cv2": ("images.flow", "commands.live_devices", "commands.doctor"),
     "fsspec": ("runs.remote_files",),
     "ray": ("batch",),
     "argparse": ("cli", "commands"),

@@ -64,7 +64,7 @@ def batch(
     """Repaint many photos, each in every style: [bold]impasto batch photos/ paintings/ -o results[/bold].
 
     What is there already is skipped, so that the same command goes on after an interruption. A picture that fails is
-    reporting of, and the run goes on; it then ends with exit code 1. The method's options are flags, too.
+    reported, and the run goes on; it then ends with exit code 1. The method's options are flags, too.
     """
     if stylization.style_weights is not None:
         raise ImpastoError("batch paints in one style at a time: --style-weights is for impasto stylize")

@@ -48,7 +48,7 @@ class StylizationFlags:
 
 @dataclass(frozen=True)
 class ReportingFlags:
-    """What is reporting and kept of a run."""
+    """Output and recording options."""
 
     json: flags.JsonFlag = False
     quiet: flags.QuietFlag = False

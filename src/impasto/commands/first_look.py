@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import pkgutil
@@ -59,15 +60,18 @@ def look_at(
     named: the values of --style; video: the command is `impasto video`.
     """
     check_method(method)
-    words = ([] if content is None else [content]) + list(styles or [])
-    first_flag = next((i for i, word in enumerate(words) if word.startswith("-") and word != "-"), len(words))
-    for number, word in enumerate(words[:first_flag]):
+    for number, word in enumerate(before_flags(([] if content is None else [content]) + list(styles or []))):
         if number == 0:
             check_content(word, video=video)
         else:
             check_painting(word, method)
     for name in named or []:
         check_painting(name, method, bare=True)
+
+
+def before_flags(words: Sequence[str]) -> list[str]:
+    """Return the words before the first flag that is not known yet: what follows one may be its value."""
+    return list(itertools.takewhile(lambda word: not word.startswith("-") or word == "-", words))
 
 
 def need(module: str, extra: str, purpose: str) -> None:
