@@ -168,7 +168,7 @@ def _list(weights: Path | None, json: bool) -> None:
 
 
 def _are_pictures(words: list[str], weights: Path | None) -> bool:
-    """Whether `words` are pictures, not textures of a generator; raises ImpastoError if neither or both."""
+    """Return whether `words` are pictures, not textures of a generator; raises ImpastoError if neither or both."""
     from impasto.errors import ImpastoError
     from impasto.textures.generator import TextureGenerator
 
@@ -219,7 +219,7 @@ def _optimise(
     style_size: int,
     dry_run: bool,
 ) -> _Made:
-    """A texture of paintings, by optimisation."""
+    """Return a texture of paintings, by optimisation."""
     from impasto.cli.invert import choose_pooling
     from impasto.commands import network_command
     from impasto.commands.progress import progress
@@ -257,7 +257,7 @@ def _optimise(
 
 
 def _state(path: Path | None, record: dict[str, Any]) -> Checkpoint | None:
-    """Where the optimisation keeps its state, and goes on; raises ImpastoError if that can't be written."""
+    """Return where the optimisation keeps its state, and goes on; raises ImpastoError if that can't be written."""
     from impasto.weights.checkpoints import Checkpoint
 
     if path is None:
@@ -267,7 +267,7 @@ def _state(path: Path | None, record: dict[str, Any]) -> Checkpoint | None:
 
 
 def _draw(asked: _Asked, values: dict[str, Any], weights: Path | None, dry_run: bool) -> _Made:
-    """A texture of the generator, in one pass."""
+    """Return a texture of the generator, in one pass."""
     import time
 
     from impasto.commands import network_command

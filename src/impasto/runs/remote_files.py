@@ -1,17 +1,17 @@
-"""Files elsewhere: URLs carried as paths, and read, listed and written by whatever of fsspec knows their scheme."""
+"""Files at URLs: a path can hold a URL; fsspec reads, lists and writes."""
 
 from __future__ import annotations
 
 import functools
 import os
 import re
-import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from impasto.atomic import LEFTOVER, temporary_name
 from impasto.errors import ImpastoError
 from impasto.images.opening import BYTES_A_PIXEL, SLACK
 from impasto.images.sniffing import HEAD, kind_of, pixels_of
@@ -29,7 +29,7 @@ PATTERN = frozenset("*?[")
 
 
 def to_path(word: str) -> Path:
-    """`word` as a path. A URL is carried in one, `s3://bucket/a.png` as s3:/bucket/a.png, until `url_of` is asked.
+    """Return `word` as a path. A path holds the URL `s3://bucket/a.png` as s3:/bucket/a.png; see `url_of`.
 
     `file:///a.png` is the local /a.png, which is read as any local file. Raises ImpastoError for URLs of URLs, and for
     local files of other machines.
@@ -49,24 +49,24 @@ def to_path(word: str) -> Path:
 
 
 def is_remote(path: Path) -> bool:
-    """Whether `path` carries a URL."""
+    """Return whether `path` holds a URL."""
     return URL.match(path.as_posix()) is not None
 
 
 def url_of(path: Path) -> str:
-    """The URL that `path` carries, or else its text."""
+    """Return the URL that `path` holds, else its text."""
     if not is_remote(path):
         return str(path)
     return URL.sub(lambda found: f"{found[1]}:///" if found[2] else f"{found[1]}://", path.as_posix(), count=1)
 
 
 def has_pattern(word: str) -> bool:
-    """Whether `word` stands for many files; a web address says with `?` what it asks for."""
+    """Return whether `word` is a pattern; in a web address, `?` is none."""
     return not PATTERN.isdisjoint(word.replace("?", "") if WEB.match(word) else word)
 
 
 def find_remote(path: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files that a URL stands for: itself, those in a folder, those that fit a pattern. Raises ImpastoError."""
+    """Return the files of a URL: itself, those in a folder, those of a pattern. Raises ImpastoError."""
     if WEB.match(path.as_posix()) and path.suffix.lower() in suffixes and not has_pattern(path.as_posix()):
         return [path]  # asking whether it lists files would fetch all of it
     with _telling(path, "read"):
@@ -85,7 +85,7 @@ def find_remote(path: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def names_in(folder: Path) -> frozenset[str]:
-    """The names of what is in a folder, here or elsewhere; none if it is not there. Raises ImpastoError."""
+    """Return the names in a folder, local or remote; none if it does not exist. Raises ImpastoError."""
     if not is_remote(folder):
         return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
     with _telling(folder, "read"):
@@ -98,7 +98,7 @@ def names_in(folder: Path) -> frozenset[str]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, here or elsewhere, unless it is there; raises ImpastoError."""
+    """Make a folder, local or remote, if it does not exist; raises ImpastoError."""
     if is_remote(path):
         with _telling(path, "made"):
             system, inside = _reach(path)
@@ -111,7 +111,7 @@ def make_folder(path: Path) -> None:
 
 
 def read_remote(path: Path) -> bytes:
-    """The bytes of a file elsewhere; raises ImpastoError, also if they are more than a picture or card needs."""
+    """Return the bytes of a remote file; raises ImpastoError, also if they are more than a picture or card needs."""
     with _telling(path, "read"):
         system, inside = _reach(path)
         if WEB.match(path.as_posix()):
@@ -128,7 +128,7 @@ def read_remote(path: Path) -> bytes:
 
 
 def most_bytes(head: bytes) -> int:
-    """How much is read of a file elsewhere that begins so: as much as a picture of its size needs."""
+    """Return how much is read of a remote file that begins so: as much as a picture of its size needs."""
     pixels = pixels_of(head, kind_of(head))
     return min(MOST_BYTES, SLACK + BYTES_A_PIXEL * pixels) if pixels else MOST_BYTES
 
@@ -138,11 +138,11 @@ def _too_much(name: str, most: int) -> str:
 
 
 def put_remote(data: bytes, path: Path, run: str) -> None:
-    """Write a file elsewhere, whole or not at all; raises ImpastoError.
+    """Write a remote file, whole or not at all; raises ImpastoError.
 
-    run: eight hexadecimal digits, the same in all of a run's files that are not whole yet, for `clear_remote`.
+    run: eight hexadecimal digits, the same for all unfinished files of a run, for `clear_remote`.
     """
-    half = path.with_name(f".impasto-{run}{secrets.token_hex(4)}.tmp")
+    half = path.with_name(temporary_name(run))
     with _telling(path, "written"):
         system, inside = _reach(half)
         try:
@@ -155,8 +155,8 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
 
 
 def clear_remote(folder: Path, run: str) -> None:
-    """Remove what a run that is over left half-written in a folder elsewhere; raises ImpastoError."""
-    names = [name for name in names_in(folder) if re.fullmatch(rf"\.impasto-{run}[0-9a-f]{{8}}\.tmp", name)]
+    """Remove the half-written files of a finished run in a remote folder; raises ImpastoError."""
+    names = [name for name in names_in(folder) if LEFTOVER.fullmatch(name) and name.startswith(f".impasto-{run}")]
     with _telling(folder, "cleared"):
         for name in names:
             system, inside = _reach(folder / name)
@@ -164,7 +164,7 @@ def clear_remote(folder: Path, run: str) -> None:
 
 
 def _reach(path: Path, most: int = MOST_BYTES) -> tuple[Any, str]:
-    """The file system of a URL, and what the file is called in it. most: bytes of an answer of a web server."""
+    """Return the file system of a URL, and the file's name in it. most: bytes of an answer of a web server."""
     import fsspec
 
     options = {"client_kwargs": _client(most)} if WEB.match(path.as_posix()) else {}
@@ -174,7 +174,7 @@ def _reach(path: Path, most: int = MOST_BYTES) -> tuple[Any, str]:
 
 @functools.cache
 def _client(most: int) -> dict[str, Any]:
-    """What aiohttp's sessions are made with: answers that are bounded, as fsspec reads them whole, and patience.
+    """Return the options of aiohttp's sessions: bounded answers, since fsspec reads them whole, and timeouts.
 
     Redirects are followed, at most ten, to http and https alone: that is aiohttp's own rule.
     """
@@ -203,7 +203,7 @@ def _client(most: int) -> dict[str, Any]:
 
 @contextmanager
 def _telling(path: Path, done: str) -> Iterator[None]:
-    """Whatever fails is told as an ImpastoError: what file systems raise has no common base."""
+    """Turn any exception into an ImpastoError: those of file systems have no common base."""
     try:
         yield
     except ImpastoError:
@@ -213,7 +213,7 @@ def _telling(path: Path, done: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """Return what went wrong, in one line."""
     text, kind = " ".join(str(error).split()), type(error).__name__
     if kind == "TooManyRedirects":
         return "it leads from one address to the next without end"

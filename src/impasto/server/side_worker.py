@@ -1,4 +1,4 @@
-"""A worker beside those of the devices, for small things: thumbnails, and what the page shows of uploads."""
+"""A worker beside those of the devices, for small things: styles' thumbnails, and what the page shows of uploads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import threading
 from typing import Any
 
 from impasto.server.job import Job, Task
-from impasto.server.limits import Closing, Limits
+from impasto.server.limits import Closing, Limits, Missing
 from impasto.server.runner import Runner, Start
+from impasto.stylizers.styles import built_in_styles
 
 IDLE_SECONDS = 20.0
 """After so long without work its process ends."""
@@ -56,3 +57,25 @@ class SideWorker:
         runner = self._runner
         if runner is not None:
             runner.close()
+
+
+class Gallery:
+    """One landscape in every built-in style; made by `worker`, each once."""
+
+    def __init__(self, worker: SideWorker) -> None:
+        self._worker = worker
+        self._pictures: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def find(self, name: str) -> bytes | None:
+        """Return the landscape in the built-in style of that name if it is there already; raises Missing."""
+        if name not in built_in_styles():
+            raise Missing("there is no such style: see GET /v1/styles")
+        return self._pictures.get(name)
+
+    def picture(self, name: str) -> bytes:
+        """Return the landscape in that style, a JPEG, painted if need be."""
+        with self._lock:
+            if name not in self._pictures:
+                self._pictures[name] = self._worker.do({"type": "thumbnail", "style": name})
+            return self._pictures[name]
