@@ -19,6 +19,7 @@ from impasto.atomic import write_atomically
 from impasto.errors import WeightsError
 from impasto.weights.reading import read_config, read_tensors
 from impasto.weights.sketch import ImpossibleError, first_misfit, sketch
+from impasto.weights.unfilled import Unfilled
 
 FOLDER = Path(__file__).parent
 HEADER_KEY = "impasto"
@@ -65,7 +66,8 @@ class Weights:
             except ImpossibleError:
                 raise WeightsError(f"{self.path} was not made by `impasto train {maker}`") from None
             self._check(drawn.state_dict(), self.tensors)
-        network = make(self.config)
+        with Unfilled():
+            network = make(self.config)
         self.fill(network)
         return network
 
