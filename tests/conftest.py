@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+
+from browser_support import find_chromium, open_browser
 
 torch.set_num_threads(1)
 
@@ -21,3 +26,12 @@ def picture() -> Tensor:
     waves = 0.5 + 0.5 * torch.sin(40 * x * y + 9 * x)
     checks = ((8 * x).floor() + (6 * y).floor()) % 2
     return torch.stack([(x + y) / 2, waves, 0.8 * checks + 0.2 * y])[None]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium with a fake camera; the test is skipped if it is not there or does not start."""
+    if not find_chromium():
+        pytest.skip("no Chromium is installed")
+    with open_browser() as found:
+        yield found

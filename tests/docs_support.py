@@ -31,6 +31,7 @@ PAINTING = [
     ("stylize",),
     ("batch",),
     ("video",),
+    ("live",),
     ("sweep",),
     ("export",),
     ("export-style",),

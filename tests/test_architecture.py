@@ -39,7 +39,6 @@ ROOMS = [
 
 ENTRIES = {"__init__", "__main__"}  # the public names and `python -m impasto`: they import from everywhere
 MOST_ROOT_FILES, MOST_FILES, MOST_LINES, MOST_FUNCTION_LINES = 8, 25, 400, 60
-MOST_METHOD_LINES = 440  # a method is one file, with its options and its training
 PUBLIC = ["ImpastoError", "Style", "Stylizer", "list_methods", "load", "load_style", "mix", "read_image"]
 PUBLIC += ["save_style", "stylize", "write_image", "from_pretrained", "save_pretrained", "push_to_hub"]
 """Names that users rely on: they come and go here on purpose, and in CHANGELOG.md."""
@@ -54,7 +53,7 @@ OWNERS = {
     "openvino": ("feedforward.runtimes",),
     "onnxruntime": ("feedforward.runtimes",),
     "huggingface_hub": ("weights.hub",),
-    "cv2": ("images.flow",),
+    "cv2": ("images.flow", "commands.live_devices", "commands.doctor"),
     "fsspec": ("runs.remote_files",),
     "ray": ("batch",),
     "argparse": ("cli", "commands"),
@@ -191,8 +190,7 @@ def test_folders_files_and_functions_are_small() -> None:
         assert count <= (MOST_FILES if name else MOST_ROOT_FILES), f"{name or 'the root'} has {count} files"
     for path in SOURCE.rglob("*.py"):
         count = len(path.read_text(encoding="utf-8").splitlines())
-        most = MOST_METHOD_LINES if path.parent.name == "methods" else MOST_LINES
-        assert count <= most, f"{path.name} has {count} lines, more than {most}: split it by what it does"
+        assert count <= MOST_LINES, f"{path.name} has {count} lines, more than {MOST_LINES}: split it by what it does"
     for module, tree in MODULES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import shutil
 import threading
 import warnings
 from collections.abc import Iterator
@@ -37,21 +36,6 @@ RUNNING_OFF = """() => {
   });
   return { wide, off: off.map((box) => box.outerHTML.slice(0, 200)) };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("Chromium is not installed")
-    with playwright.sync_playwright() as play:
-        try:
-            browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-            browser.new_page().close()
-        except playwright.Error as error:
-            pytest.skip(f"Chromium does not start: {error.message.splitlines()[0]}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module", params=TEXT)

@@ -1,4 +1,4 @@
-"""What the tests of the page in the browser share: Chromium, servers, pictures, and what a page may not do."""
+"""What the tests of the page in the browser share: visits, servers, pictures, and what a page may not do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import http.server
 import io
 import math
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,36 +18,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from browser_support import needs_chromium
 from impasto.server.site_files import SITE
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WEB = Path(__file__).parent.parent / "web"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
 PATIENCE = 120_000
 """Milliseconds: never reached, unless something is broken."""
 
 needs_browser = [
     pytest.mark.browser,
-    pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="no Chromium is installed"),
+    needs_chromium,
     pytest.mark.skipif(not (SITE / "index.html").is_file(), reason="the page is not built: scripts/web"),
     pytest.mark.filterwarnings("ignore"),
 ]
-
-
-def launch(started: Any) -> Any:
-    """Headless Chromium with a fake camera."""
-    path = next(filter(None, map(shutil.which, BROWSERS)))
-    return started.chromium.launch(executable_path=path, args=FLAGS)
 
 
 class Visit:

@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from impasto.errors import WeightsError
 
 LEFTOVER = re.compile(r"\.impasto-[0-9a-f]{16}\.tmp")
-"""The names of files that are being written; one that stays is of a run that was killed."""
+"""The names of files that are being written. One that stays was left by a run that was killed."""
+
+
+def temporary_name(run: str = "") -> str:
+    """Return a new name for a file that is being written; it fits LEFTOVER.
+
+    run: up to eight hexadecimal digits with which all such names of one run begin.
+    """
+    return f".impasto-{(run + secrets.token_hex(8))[:16]}.tmp"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` beside `path` and move it there, so that no half-written file is ever seen; raises WeightsError."""
+    """Write `data` beside `path` and move it there, so that nobody sees half a file; raises WeightsError."""
     try:
         replace_file(path, data)
     except (OSError, ValueError) as error:
@@ -23,15 +36,25 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
-    """Write a file whole or not at all; where a link points, if it is one.
+    """Write a file whole or not at all; if it is a link, the file that it points to.
 
-    Raises FileExistsError if it is there and must stay, and OSError.
+    Raises FileExistsError if the file exists and `overwrite` is false, and OSError.
+    """
+    with replacing(path, overwrite=overwrite) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
+    """Give a file to write to, which takes the name `path` at the end, or is removed if an exception is raised.
+
+    Raises as `replace_file` does.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".impasto-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(temporary_name())
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if overwrite:
@@ -42,8 +65,18 @@ def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Give a new hidden folder beside `target`, from which finished files are moved; it is removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _publish_new(temporary: Path, target: Path) -> None:
-    """Give a file its name unless that is taken, also where there are no hard links."""
+    """Give a file its name unless that is taken, also on file systems without hard links."""
     try:
         os.link(temporary, target)
     except FileExistsError:

@@ -1,7 +1,7 @@
-"""What a user can do wrong, told in one line; what running out of memory looks like."""
+"""Mistakes of users, each reported in one line; how to recognise that memory ran out."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Unable to allocate", "alloc_cpu")
 
@@ -30,7 +30,18 @@ def nearest(word: str, known: Iterable[str], most: int = 2) -> str:
     return f" (did you mean {' or '.join(plain[name] for name in near)}?)" if near else ""
 
 
+def no_style(name: str, known: Collection[str]) -> str:
+    """Return the message for a style that is neither a file nor one of the `known` built-in ones."""
+    near, there = nearest(name, known), ", ".join(known) or "none"
+    return f"there is no style {name!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
+
+
+def no_method(name: str, known: Collection[str]) -> str:
+    """Return the message for a method that is none of the `known` ones."""
+    return f"there is no method {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on a CPU or a GPU."""
+    """Return whether `error` says that memory ran out, on a CPU or a GPU."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))

@@ -58,7 +58,7 @@ def _one_line(cls: type[Options], error: ValidationError, owner: str) -> str:
 
 
 def _shorten(value: Any) -> str:
-    """A value as it is shown in a message."""
+    """Return a value as it is shown in a message."""
     if isinstance(value, list | tuple | dict) and len(value) > MOST_SHOWN:
         return f"{len(value)} of them"
     text = repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value)

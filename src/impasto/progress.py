@@ -33,7 +33,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Step:
-    """What `on_step` is told: steps done and in all, the terms of the loss, the picture, its working size."""
+    """What `on_step` gets: number of finished steps and of all steps, terms of the loss, a function for the picture."""
 
     index: int
     total: int
@@ -47,19 +47,25 @@ class Step:
 
 
 OnStep = Callable[[Step], None]
+OnPart = Callable[[int, int], None]
+"""Called with the number of finished parts, such as tiles or pictures, and of all parts."""
 
 
 def ignore(step: Step) -> None:
     """The `on_step` that does nothing."""
 
 
-def as_steps(on_step: OnStep, image: Callable[[], Tensor]) -> Callable[[int, int], None]:
-    """What tells `on_step` how many parts are done, of how many, for work whose picture is there only at the end."""
+def ignore_part(done: int, total: int) -> None:
+    """The `OnPart` that does nothing."""
+
+
+def as_steps(on_step: OnStep, image: Callable[[], Tensor]) -> OnPart:
+    """Return a function that calls `on_step` for finished parts, if the picture is ready only at the end."""
     return lambda done, total: on_step(Step(done, total, {}, image))
 
 
 def duration(seconds: float) -> str:
-    """A time in words: 40 s, 12 min, 2 h 5 min."""
+    """Return a time in words: 40 s, 12 min, 2 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

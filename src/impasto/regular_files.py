@@ -41,6 +41,10 @@ def size_of(file: BinaryIO) -> int:
     return size
 
 
+LEAST_COST = 1024
+"""Bytes that a read counts for at least: files of very many tiny parts take as long as large ones."""
+
+
 class Budgeted(io.RawIOBase):
     """A file of which at most `budget` bytes are read, all reads together; then reading raises OverBudget."""
 
@@ -55,7 +59,7 @@ class Budgeted(io.RawIOBase):
         if wanted > self.left:
             raise OverBudget
         data = self.file.read(wanted)
-        self.left -= len(data)
+        self.left -= max(len(data), LEAST_COST)
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -17,7 +17,7 @@ from cli_support import Outcome, Shell, make_backbone, make_picture, open_shell,
 from impasto.batch import local_engine
 from impasto.images.files import read_image, write_image
 from impasto.runs import painting
-from impasto.runs.painting import Job
+from impasto.runs.painting import PaintJob
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
 COUNT = 6
@@ -53,12 +53,12 @@ class Watched:
         self.most = self.now = self.count = 0
         self.lock = threading.Lock()
         for name in ("paint", "paint_bytes"):
-            monkeypatch.setattr(Job, name, self.watched(getattr(Job, name), before))
+            monkeypatch.setattr(PaintJob, name, self.watched(getattr(PaintJob, name), before))
 
     def watched(self, paint: Any, before: Any) -> Any:
         """`paint`, seen."""
 
-        def watch(job: Job, *rest: Any) -> torch.Tensor:
+        def watch(job: PaintJob, *rest: Any) -> torch.Tensor:
             with self.lock:
                 self.models.add(id(job.model))
                 self.threads.add(torch.get_num_threads())

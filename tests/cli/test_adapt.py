@@ -19,8 +19,8 @@ from impasto.commands.adapt import has_converged
 from impasto.feedforward.transformation_network import slim_network
 from impasto.images.dead_leaves import dead_leaves
 from impasto.images.files import read_image, write_image
-from impasto.stylizers.mixing import network_kind
-from impasto.training.loop import Report
+from impasto.stylizers.one_pass import network_kind
+from impasto.training.loop import StepReport
 from impasto.weights import save_weights
 
 pytest.importorskip("accelerate")
@@ -100,7 +100,7 @@ def test_only_norms_leaves_the_convolutions_as_they_are(adapt: Callable[..., Out
 def test_ctrl_c_keeps_what_is_there(adapt: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     show = train._Line.show
 
-    def press(line: train._Line, report: Report) -> None:
+    def press(line: train._Line, report: StepReport) -> None:
         show(line, report)
         if report.step == 2:
             os.kill(os.getpid(), signal.SIGINT)

@@ -20,7 +20,7 @@ from cli_support import QUICK, Outcome, Shell, by_gatys, make_backbone, make_pic
 from impasto.batch.plan import short_names
 from impasto.commands import batch as cli_batch_run
 from impasto.images.files import read_image, read_metadata, write_image
-from impasto.runs.painting import Job
+from impasto.runs.painting import PaintJob
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
 SUMMARY = {
@@ -216,14 +216,14 @@ def test_bad_files_are_told_of_and_the_others_made(shell: Shell) -> None:
 
 
 def test_a_fault_of_ours_and_lacking_memory_stop_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    paint, errors = Job.paint, [MemoryError(), ValueError("odd\nthing")]
+    paint, errors = PaintJob.paint, [MemoryError(), ValueError("odd\nthing")]
 
-    def fail(job: Job, *rest: Any) -> torch.Tensor:
+    def fail(job: PaintJob, *rest: Any) -> torch.Tensor:
         if errors:
             raise errors.pop()
         return paint(job, *rest)
 
-    monkeypatch.setattr(Job, "paint", fail)
+    monkeypatch.setattr(PaintJob, "paint", fail)
     done = batch(shell, "photos", "paintings", "-o", "out")
     assert done.code == 1
     assert "this should not have happened: ValueError: odd thing" in done.err
@@ -275,15 +275,15 @@ def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
 
 
 def test_ctrl_c_keeps_what_is_done(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    paint, painted = Job.paint, []
+    paint, painted = PaintJob.paint, []
 
-    def press(job: Job, *rest: Any) -> torch.Tensor:
+    def press(job: PaintJob, *rest: Any) -> torch.Tensor:
         if painted:
             raise KeyboardInterrupt
         painted.append(job)
         return paint(job, *rest)
 
-    monkeypatch.setattr(Job, "paint", press)
+    monkeypatch.setattr(PaintJob, "paint", press)
     done = batch(shell, "photos", "paintings", "-o", "out", "--json")
     assert done.code == 130
     assert results() == ["4-6.png"]

@@ -83,7 +83,7 @@ def test_markdown(shell: Shell) -> None:
     assert "boat" not in done.out
     assert "**mean**" in done.out
     assert "- no LPIPS: " in done.out
-    assert "measuring: 2 of 2" in done.err
+    assert "2/2 pictures" in done.err
     table = Path("table.md").read_text()
     assert "| boat | sea |" in table
     again = measure(shell, "stylized", "--markdown", "table.md")

@@ -215,8 +215,8 @@ def test_a_process_serves_and_ends_well(tmp_path: Path) -> None:
 def end_while_painting(address: str, photo: str, process: subprocess.Popen[str]) -> tuple[int, str]:
     """Status and error of a request during which the server is asked to end."""
     found: list[tuple[int, bytes]] = []
-    wishes = {"content": photo, "styles": ["udnie"], "method": "gatys", "options": {"steps": 100_000}}
-    waiting = threading.Thread(target=lambda: found.append(ask(address, "/v1/stylize", wishes)))
+    settings = {"content": photo, "styles": ["udnie"], "method": "gatys", "options": {"steps": 100_000}}
+    waiting = threading.Thread(target=lambda: found.append(ask(address, "/v1/stylize", settings)))
     waiting.start()
     wait_until(lambda: b'impasto_jobs_running{device="cpu"} 1' in ask(address, "/metrics")[1], 60)
     os.killpg(process.pid, signal.SIGTERM)  # as systemd does: to all processes of a service

@@ -94,15 +94,15 @@ def test_dry_run(shell: Shell) -> None:
 def test_ctrl_c_keeps_the_cells_that_are_done(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, whole: int, code: int
 ) -> None:
-    paint, painted = command.Job.paint, []
+    paint, painted = command.PaintJob.paint, []
 
-    def press(job: command.Job, on_step: OnStep) -> torch.Tensor:
+    def press(job: command.PaintJob, on_step: OnStep) -> torch.Tensor:
         if len(painted) == whole:
             raise KeyboardInterrupt
         painted.append(job)
         return paint(job, on_step)
 
-    monkeypatch.setattr(command.Job, "paint", press)
+    monkeypatch.setattr(command.PaintJob, "paint", press)
     done = sweep(shell, "--vary", "style-weight=1,10,100", "--json")
     assert done.code == code
     if whole:

@@ -17,7 +17,7 @@ from impasto.cli.main import main
 from impasto.commands import train as cli_training
 from impasto.images.files import read_image, read_metadata, write_image
 from impasto.textures.generator import PyramidGenerator, TextureGenerator
-from impasto.training.loop import Report
+from impasto.training.loop import StepReport
 from impasto.weights import load_weights, save_weights
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
@@ -167,7 +167,7 @@ def test_a_training_of_pictures_gives_a_generator_and_resumed_it_gives_the_same_
     assert read_image(tmp_path / "whole" / "preview-000002.png").shape == (1, 3, 96, 96)
     show = cli_training._Line.show
 
-    def press(line: object, report: Report) -> None:
+    def press(line: object, report: StepReport) -> None:
         show(line, report)  # type: ignore[arg-type]
         if report.step == 2:
             os.kill(os.getpid(), signal.SIGINT)
@@ -200,7 +200,7 @@ def test_a_generator_is_taught_further_textures(train: Callable[..., Outcome], t
     ("words", "told"),
     [
         (("--batch", "3"), "--batch 3 is no multiple of --group 2"),
-        (("--group", "1"), "--group 1 leaves nothing to tell apart"),
+        (("--group", "1"), "it needs --group 2 or more"),
         (("--levels", "1"), "levels: "),
         (("--widths", "4,4"), "3 levels need as many widths, not 2"),
         (("--layers", "relu9_1"), "has no layer 'relu9_1'"),

@@ -21,7 +21,7 @@ from impasto.images.files import write_image
 from impasto.networks.backbones import load_backbone
 from impasto.networks.vgg19_slim import VGG19_BLOCKS, VGG19_WIDTHS
 from impasto.training import backbone_distillation
-from impasto.training.loop import CHECKPOINT, Report, Task
+from impasto.training.loop import CHECKPOINT, StepReport, Task
 from impasto.weights import load_weights, save_weights
 
 pytest.importorskip("accelerate")
@@ -101,7 +101,7 @@ def test_the_line_of_numbers(train: Callable[..., Outcome], tmp_path: Path, monk
     done = train(tmp_path / "plain").good()
     lines = [line for line in done.err.splitlines() if line.startswith("step ")]
     assert re.fullmatch(r"step 1/3  loss [0-9.]+ \(relu1_1 [0-9.]+ .*gram [0-9.]+\)  rate [0-9.e-]+  .* s", lines[0])
-    assert re.search(r"  \d+:\d\d left$", lines[1])
+    assert re.search(r"  \d+ s left$", lines[1])
     monkeypatch.setattr(train_run, "OFTEN", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert "\r\x1b[Kstep 3/3" in train(tmp_path / "live").good().err
@@ -113,7 +113,7 @@ def test_interrupted_and_resumed_is_the_same(
     train(tmp_path / "whole").good()
     show = train_run._Line.show
 
-    def press(line: object, report: Report) -> None:
+    def press(line: object, report: StepReport) -> None:
         show(line, report)  # type: ignore[arg-type]
         if report.step == 2:
             os.kill(os.getpid(), signal.SIGINT)

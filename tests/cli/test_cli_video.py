@@ -24,7 +24,7 @@ from impasto.images.files import read_image, write_image
 from impasto.images.flow import has_flow
 from impasto.images.video import Frame, probe_video, read_frames, write_video
 from impasto.networks.vgg19_slim import SLIM_WIDTHS
-from impasto.runs.painting import Job
+from impasto.runs.painting import PaintJob
 from impasto.stylizers import one_pass
 from impasto.weights import save_weights
 from tiny import painting, tiny_adain
@@ -118,14 +118,14 @@ def test_frames_in_tiles_are_smoothed_as_in_one_piece(
     video(shell, *words, "0.9", "-o", "whole.mp4").good()
     video(shell, *words, "0", "-o", "single.mp4").good()
     monkeypatch.setattr(one_pass, "choose_tiling", lambda *_, **__: Tiling(32))
-    cut, paint = [], Job.paint
+    cut, paint = [], PaintJob.paint
 
-    def note(job: Job, *rest: object) -> Tensor:
+    def note(job: PaintJob, *rest: object) -> Tensor:
         image = paint(job, *rest)
         cut.append(job.model.cut)
         return image
 
-    monkeypatch.setattr(Job, "paint", note)
+    monkeypatch.setattr(PaintJob, "paint", note)
     video(shell, *words, "0.9", "-o", "tiles.mp4").good()
     assert cut == [Tiling(32)] * 8
     for whole, tiles, single in zip(*(encoded[f"{name}.mp4"] for name in ("whole", "tiles", "single")), strict=True):
@@ -156,15 +156,15 @@ def test_an_interrupted_run_goes_on_to_the_same_video(
     if flow[1] != "0":
         pytest.importorskip("cv2")
     video(shell, "clip.mp4", "sea.png", "-o", "whole.mp4", *flow).good()
-    paint, painted = Job.paint, []
+    paint, painted = PaintJob.paint, []
 
-    def press(job: Job, *rest: object) -> Tensor:
+    def press(job: PaintJob, *rest: object) -> Tensor:
         painted.append(job)
         if len(painted) == 6:
             raise KeyboardInterrupt
         return paint(job, *rest)
 
-    monkeypatch.setattr(Job, "paint", press)
+    monkeypatch.setattr(PaintJob, "paint", press)
     done = video(shell, "clip.mp4", "sea.png", "-o", "out.mp4", *flow)
     assert done.code == 130
     assert not Path("out.mp4").exists()
@@ -265,24 +265,24 @@ def test_without_opencv_there_is_no_flow(shell: Shell, monkeypatch: pytest.Monke
 
 
 def test_frames_get_smaller_until_they_fit_into_memory(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    paint = Job.paint
+    paint = PaintJob.paint
 
-    def lack(job: Job, *rest: object) -> Tensor:
+    def lack(job: PaintJob, *rest: object) -> Tensor:
         if max(job.size) > 44:
             raise MemoryError
         return paint(job, *rest)
 
-    monkeypatch.setattr(Job, "paint", lack)
+    monkeypatch.setattr(PaintJob, "paint", lack)
     monkeypatch.setattr(cli_video_run, "limit_memory", lambda *_: None)
     write_clip(pan(painting(48, 96), 2, 48, 64), Path("short.mp4"))
     done = video(shell, "short.mp4", "sea.png", "-o", "out.mp4", "--max-memory", "1", "--json").good()
     assert "64x48 does not fit into memory: working at 40x30" in done.err
     assert (done.json["size"], frames("out.mp4")[0].shape[-2:]) == ("40x30", (30, 40))
 
-    def lack_all(job: Job, *rest: object) -> Tensor:
+    def lack_all(job: PaintJob, *rest: object) -> Tensor:
         raise MemoryError
 
-    monkeypatch.setattr(Job, "paint", lack_all)
+    monkeypatch.setattr(PaintJob, "paint", lack_all)
     done = video(shell, "clip.mp4", "sea.png", "-o", "new.mp4", "--max-memory", "1")
     assert done.code == 2
     assert "raise --max-memory" in done.err
@@ -350,8 +350,8 @@ def test_what_a_video_loses_is_said_before_the_first_frame(shell: Shell, monkeyp
     done = video(shell, "cut.mp4", "sea.png", "-o", "out.mp4")
     assert (done.code, done.out, shell.names()) == (2, "", before)
     assert "is cut off" in done.err.splitlines()[-1]
-    painted: list[Job] = []
-    monkeypatch.setattr(Job, "paint", lambda job, *_: painted.append(job))
+    painted: list[PaintJob] = []
+    monkeypatch.setattr(PaintJob, "paint", lambda job, *_: painted.append(job))
     Path("a:b").mkdir()
     done = video(shell, "clip.mp4", "sea.png", "-o", "a:b/out.webm")
     assert (done.code, painted) == (2, [])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +23,8 @@ from tiny import painting
 
 pytestmark = pytest.mark.slow
 KILLS = 4
+SEEDS = [int(word) for word in os.environ.get("IMPASTO_KILL_SEEDS", "0 1").split()]
+"""What decides when the runs are killed."""
 CODE = (
     "import sys; from impasto.weights import checkpoints; checkpoints.PAUSE = 0.0; "
     "from impasto.cli.main import main; sys.exit(main())"
@@ -75,11 +79,20 @@ def kill_and_go_on(
     run(words(), folder)
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_optimised_pictures(folder: Path, optimizer: str, seed: int) -> None:
-    words = ["stylize", "photo.png", "painting.png", "-m", "gatys", "--size", "96", "--optimizer", optimizer]
-    words += ["--steps", "30", "--learning-rate", "0.02" if optimizer == "adam" else "1"]
+ADAM = ("--optimizer", "adam", "--learning-rate", "0.02")
+OPTIMISED = {
+    "gatys lbfgs": ("stylize", "photo.png", "painting.png", "-m", "gatys", "--size", "96", "--steps", "30"),
+    "gatys adam": ("stylize", "photo.png", "painting.png", "-m", "gatys", "--size", "96", "--steps", "30", *ADAM),
+    "nnst": ("stylize", "photo.png", "painting.png", "-m", "nnst", "--size", "96", "--steps", "10"),
+    "texture": ("texture", "painting.png", "--size", "96x64", "--steps", "20", "--coarse-steps", "20"),
+    "tileable": ("texture", "painting.png", "photo.png", "--size", "64", "--steps", "30", "--tileable"),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMISED)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_optimised_pictures(folder: Path, kind: str, seed: int) -> None:
+    words = OPTIMISED[kind]
     seconds = time_of([*words, "-o", "whole.png"], folder)
     state, out = folder / "run.safetensors", folder / "out.png"
     killed = [*words, "-o", out.name, "--checkpoint", state.name]
@@ -98,19 +111,50 @@ def test_batches(folder: Path) -> None:
         assert torch.equal(read_image(folder / "out" / name), read_image(folder / "whole" / name))
 
 
-def test_trainings(folder: Path) -> None:
-    words = ["train", "johnson", "--content", "photos", "--style", "painting.png", "--steps", "12", "--crop", "64"]
-    words += ["--batch", "1", "--side", "80", "--checkpoint-every", "2"]
+FAST = ("--steps", "12", "--batch", "1", "--crop", "64", "--side", "80", "--checkpoint-every", "2")
+TRAININGS = {
+    "johnson": ("train", "johnson", "--content", "photos", "--style", "painting.png", *FAST),
+    "texture": ("train", "texture", "--style", "painting.png", "--style", "photo.png", *FAST[:2], *FAST[4:]),
+    "classifier features": ("transfer", "fit", "classes", "--steps", "400", "--checkpoint-every", "5"),
+    "classifier full": ("transfer", "fit", "classes", "--mode", "full", *FAST),
+    "classifier lora": ("transfer", "fit", "classes", "--mode", "lora", *FAST),
+}
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_trainings(folder: Path, kind: str, seed: int) -> None:
+    words, name = TRAININGS[kind], f"{kind.split()[0]}.safetensors"
+    for number, path in enumerate(sorted((folder / "photos").iterdir())):
+        place = folder / "classes" / "ab"[number % 2] / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
 
     def again() -> list[str]:
         return [*words, "-o", "out", "--resume" if (folder / "out" / CHECKPOINT).exists() else "--force"]
 
     seconds = time_of([*words, "-o", "whole"], folder)
-    kill_and_go_on(again, folder, seconds, 3, (folder / "out/johnson.safetensors").exists)
-    found, wanted = (load_weights(folder / name / "johnson.safetensors").tensors for name in ("out", "whole"))
+    report = folder / "out" / "report.json"
+    kill_and_go_on(
+        again, folder, seconds, seed, report.exists if words[0] == "transfer" else (folder / "out" / name).exists
+    )
+    found, wanted = (load_weights(folder / place / name).tensors for place in ("out", "whole"))
     assert found.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        assert torch.equal(found[name], tensor), name
+    for key, tensor in wanted.items():
+        assert torch.equal(found[key], tensor), key
+
+
+def test_pictures_to_evaluate(folder: Path) -> None:
+    (folder / "paintings").mkdir()
+    shutil.copy(folder / "painting.png", folder / "paintings")
+    words = ["evaluate", "photos", "paintings", "--size", "64", "--offsets", "0", "-m", "gatys", "--steps", "5"]
+    words += [word for name in ("painted", "lpips", "cfsd", "artfid") for word in ("--skip", name)]
+    seconds = time_of([*words, "--make", "whole"], folder)
+    kill_and_go_on(lambda: [*words, "--make", "out"], folder, seconds, 5)
+    names = [path.name for path in (folder / "whole").glob("*.png")]
+    assert len(names) == 6
+    for name in names:
+        assert torch.equal(read_image(folder / "out" / name), read_image(folder / "whole" / name))
 
 
 def test_videos(folder: Path) -> None:

@@ -23,8 +23,8 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="names devices and pi
 
 
 def refused(path, words, seconds=3.0, most=200_000_000):
-    """The picture is refused with these words, in little time (a second on a free machine) and memory."""
-    start = time.monotonic()
+    """The picture is refused with these words, in little processor time and memory."""
+    start = time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises(ImageError, match=words) as told:
@@ -32,7 +32,7 @@ def refused(path, words, seconds=3.0, most=200_000_000):
         assert tracemalloc.get_traced_memory()[1] < most
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - start < seconds
+    assert time.process_time() - start < seconds
     assert "\n" not in str(told.value)
 
 
@@ -95,11 +95,65 @@ def test_a_gif_of_comments(tmp_path):
     at = 13 + (3 << (data[10] & 7) + 1)
     comments = b"!\xfe" + (b"\xff" + b"x" * 255) * 80_000 + b"\0"
     (tmp_path / "a.gif").write_bytes(data[:at] + comments + data[at:])
-    start = time.monotonic()
+    start = time.process_time()
     assert (read_image(tmp_path / "a.gif") == read_image_of(data)).all()
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
     (tmp_path / "b.gif").write_bytes(data[:at] + comments)
     refused(tmp_path / "b.gif", "damaged or incomplete")
+
+
+def test_a_gif_of_tiny_blocks(tmp_path):
+    head = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0, 0, 0)
+    for where in (b"!\xfe", b"," + struct.pack("<HHHHB", 0, 0, 4, 4, 0) + b"\x02"):
+        with (tmp_path / "a.gif").open("wb") as file:
+            file.write(head + where)
+            for _ in range(4):
+                file.write(b"\x01x" * 100_000)
+        refused(tmp_path / "a.gif", "damaged or incomplete")
+
+
+def test_a_png_of_tiny_chunks(tmp_path):
+    tiny = struct.pack(">I4sI", 0, b"teST", zlib.crc32(b"teST"))
+    (tmp_path / "a.png").write_bytes(png()[:33] + tiny * 50_000 + png()[33:])
+    refused(tmp_path / "a.png", "far more bytes than its picture needs")
+
+
+def tiff(rows, data=b"", *, at=8):
+    """A TIFF of a table of fields, whose values are numbers or places in `data`, which begins at 8."""
+    table = b"".join(struct.pack("<HHII", *row) for row in sorted(rows))
+    return b"II*\0" + struct.pack("<I", at + len(data)) + data + struct.pack("<H", len(rows)) + table + bytes(4)
+
+
+GREY = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)]
+
+
+def test_a_tiff_of_very_many_strips(tmp_path):
+    count = 20_000
+    more = [(259, 3, 1, 1), (278, 4, 1, 1), (273, 4, count, 8), (279, 4, count, 8)]
+    (tmp_path / "a.tif").write_bytes(tiff([*GREY, *more], bytes(4 * count)))
+    refused(tmp_path / "a.tif", "more or larger strips")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_tiles_are_huge(tmp_path, bits):
+    data = zlib.compress(bytes(50_000_000), 9)
+    rows = [row for row in GREY if row[0] != 258]
+    rows += [(258, 3, 1, bits), (259, 3, 1, 8), (322, 4, 1, 1 << 20), (323, 4, 1, 1 << 20)]
+    rows += [(324, 4, 1, 8), (325, 4, 1, len(data))]
+    (tmp_path / "a.tif").write_bytes(tiff(rows, data))
+    refused(tmp_path / "a.tif", "more or larger strips")
+
+
+def test_what_decoders_report_of_damage_is_told_once(tmp_path, capfd):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
+        buffer, "TIFF", compression="tiff_lzw"
+    )
+    data = bytearray(buffer.getvalue())
+    data[100:200] = bytes(reversed(data[100:200]))
+    (tmp_path / "a.tif").write_bytes(data)
+    refused(tmp_path / "a.tif", "damaged or incomplete")
+    assert capfd.readouterr().err == ""
 
 
 def read_image_of(data):

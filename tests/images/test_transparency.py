@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from impasto.errors import ImageError
+from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, open_picture, read_image, read_painting
-from impasto.images.masks import check_masks, mask_of
 from impasto.images.transparency import _nearest, fill_hidden
-from impasto.runs.painting import Inputs, Job
+from impasto.runs.painting import Inputs, PaintJob
 from impasto.runs.record import Recipe
 from tiny import tiny
 
@@ -110,7 +110,7 @@ def test_a_job_paints_the_same_whatever_is_hidden(name):
     for hidden in (0, 255):
         photo = opened(cutout(hidden))
         inputs = Inputs(photo, (torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(3)),), ())
-        job = Job(Recipe.parse({"method": name}, "test"), model, (24, 32), inputs)
+        job = PaintJob(Recipe.parse({"method": name}, "test"), model, (24, 32), inputs)
         found.append(job.paint())
         assert job.alpha.shape == (1, 1, 24, 32)
     assert torch.equal(*found)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import impasto
 from cli_support import make_picture
 from impasto.cli.main import main
+from impasto.errors import ImpastoError
 from impasto.images.files import write_image
 from impasto.methods import DEFAULT_METHOD, TRAINED_METHOD, method_for
+from impasto.server.schema import PictureRequest, make_order
 from impasto.weights import load_weights, manifest, resolve
 
 
@@ -45,6 +48,62 @@ def test_the_command_line_chooses_it(
     write_image(make_picture(1, 40, 50), Path("photo.png"))
     main(["stylize", "photo.png", *words, "-o", "out.jpg", "--quiet"])
     assert json.loads(Path("out.jpg.json").read_text())["method"] == method
+
+
+class Stop(ImpastoError):
+    """Ends a command once its recipe is known."""
+
+
+def method_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The method that a command would paint with."""
+    methods: list[str] = []
+
+    def stop(recipe: Any, *_: Any, **__: Any) -> None:
+        methods.append(getattr(recipe, "base", recipe).method)
+        raise Stop("stopped")
+
+    for place in ("batch.run", "sweep.plan_sheet", "video.plan"):
+        monkeypatch.setattr(f"impasto.commands.{place}", stop)
+    main(words)
+    return methods[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "method"),
+    [
+        ("batch photo.png --style udnie -o out", TRAINED_METHOD),
+        ("batch photo.png --style udnie --style great-wave -o out", TRAINED_METHOD),
+        ("batch photo.png --style udnie --style water-lilies -o out", DEFAULT_METHOD),  # one model paints them all
+        ("batch photo.png --style udnie -o out --runtime onnxruntime", DEFAULT_METHOD),
+        ("batch photo.png --style udnie -o out -m wct", "wct"),
+        ("sweep photo.png udnie --vary strength=0.5,1", TRAINED_METHOD),
+        ("sweep photo.png water-lilies --vary strength=0.5,1", DEFAULT_METHOD),
+        ("sweep photo.png udnie --vary precision=fp32,bf16", DEFAULT_METHOD),  # the default method's option
+        ("video clip.mp4 udnie", TRAINED_METHOD),
+        ("video clip.mp4 water-lilies", DEFAULT_METHOD),
+        ("video clip.mp4 udnie --runtime openvino", DEFAULT_METHOD),
+    ],
+)
+def test_all_commands_choose_alike(words: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_image(make_picture(1, 40, 50), Path("photo.png"))
+    Path("clip.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(100))
+    assert method_of(words.split(), monkeypatch) == method
+
+
+@pytest.mark.parametrize(
+    ("values", "files", "method"),
+    [
+        ({"styles": ["udnie"]}, {}, TRAINED_METHOD),
+        ({"styles": ["udnie"], "method": DEFAULT_METHOD}, {}, DEFAULT_METHOD),
+        ({"styles": ["udnie", "water-lilies"]}, {}, DEFAULT_METHOD),
+        ({"styles": ["udnie"]}, {"paintings": (b"",)}, DEFAULT_METHOD),
+        ({"styles": ["udnie"], "options": {"precision": "fp32"}}, {}, DEFAULT_METHOD),
+        ({}, {"paintings": (b"",)}, DEFAULT_METHOD),
+    ],
+)
+def test_the_server_chooses_alike(values: dict[str, Any], files: dict[str, tuple[bytes, ...]], method: str) -> None:
+    assert make_order(PictureRequest, values, {"content": (b"",), **files}).settings.method == method
 
 
 def test_one_call_chooses_it_too() -> None:

@@ -30,7 +30,7 @@ from torch import nn
 from impasto.feedforward.stages import IMAGE, RESULT, Edge, MomentsOf, Stage
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.layers import Conv
-from impasto.stylizers.one_pass import OnePass, OnePassOptions
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions
 from impasto.stylizers.styles import Style
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.weights import load_weights, resolve
@@ -42,7 +42,7 @@ class TintOptions(OnePassOptions):
     gain: float = Field(1.0, ge=0, le=2, description="multiplies the deviations")
 
 
-class Tint(OnePass):
+class Tint(ArbitraryStyle):
     """Colour transfer by means and deviations.
 
     Departs from the paper: RGB instead of lab.

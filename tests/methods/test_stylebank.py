@@ -30,7 +30,7 @@ from impasto.methods.stylebank import StyleBank, StyleBankOptions, StyleBankTrai
 from impasto.networks.layers import count_parameters
 from impasto.optimize.perceptual_loss import PerceptualLoss
 from impasto.stylizers.styles import Style, mix, named_style
-from impasto.training.loop import Report
+from impasto.training.loop import StepReport
 from impasto.weights import load_weights, manifest, save_weights
 from tiny import narrow_slim, painting
 
@@ -351,7 +351,7 @@ def test_a_resumed_run_knows_whose_turn_it_is(
     train("art", "whole", "--steps", "4").good()
     show = cli_training._Line.show
 
-    def press(line: object, report: Report) -> None:
+    def press(line: object, report: StepReport) -> None:
         show(line, report)  # type: ignore[arg-type]
         if report.step == 2:  # the next one rebuilds
             os.kill(os.getpid(), signal.SIGINT)

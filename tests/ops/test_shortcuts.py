@@ -10,7 +10,6 @@ from torch import Tensor
 from impasto.networks.layers import Conv, MaxPool, StepDecoder, double, run_in_full, wrap_edges
 from impasto.networks.vgg19_slim import slim_backbone
 from impasto.ops import cpu_kernels
-from impasto.ops.channel_sums import sum_channels
 from impasto.ops.cpu_kernels import (
     add_scaled,
     convolve,
@@ -20,6 +19,7 @@ from impasto.ops.cpu_kernels import (
     pad_edges,
     scale_channels,
 )
+from impasto.ops.moments import sum_channels
 
 DTYPES = [torch.float32, torch.bfloat16]
 FORMATS = [torch.contiguous_format, torch.channels_last]

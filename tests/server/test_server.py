@@ -74,10 +74,12 @@ def test_a_photo_comes_back_as_the_method_paints_it(client: TestClient) -> None:
 
 def test_json_gives_the_same_bytes_as_multipart(client: TestClient) -> None:
     body = {"content": base64.b64encode(PHOTO).decode(), "paintings": [base64.b64encode(PAINTING).decode()]}
-    wishes = {"method": "gatys", "strength": 0.7, "size": 32, "seed": 3, "format": "jpeg", "keep_color": "lab"}
-    answer = client.post("/v1/stylize", json={**body, **wishes, "options": {"steps": 2, "start_noise": 0.1}})
+    settings = {"method": "gatys", "strength": 0.7, "size": 32, "seed": 3, "format": "jpeg", "keep_color": "lab"}
+    answer = client.post("/v1/stylize", json={**body, **settings, "options": {"steps": 2, "start_noise": 0.1}})
     options = json.dumps({"steps": 2, "start_noise": 0.1})
-    same = client.post("/v1/stylize", files=FILES, data={**{k: str(v) for k, v in wishes.items()}, "options": options})
+    same = client.post(
+        "/v1/stylize", files=FILES, data={**{k: str(v) for k, v in settings.items()}, "options": options}
+    )
     assert answer.status_code == same.status_code == 200, answer.text + same.text
     assert answer.content == same.content
     assert answer.headers["content-type"] == "image/jpeg"
@@ -155,8 +157,8 @@ def test_the_default_method_and_a_built_in_style_need_no_word_and_are_shown(tmp_
 # --- jobs
 
 
-def start(client: TestClient, **wishes: Any) -> dict[str, Any]:
-    answer = client.post("/v1/stylize?wait=false", files=FILES, data=wishes)
+def start(client: TestClient, **settings: Any) -> dict[str, Any]:
+    answer = client.post("/v1/stylize?wait=false", files=FILES, data=settings)
     assert answer.status_code == 202, answer.text
     assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
     job: dict[str, Any] = answer.json()

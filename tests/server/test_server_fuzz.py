@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from impasto.methods import list_methods
 from impasto.server.app import create_app
-from impasto.server.schema import CardWishes, Wishes, served_options
+from impasto.server.schema import CardRequest, PictureRequest, served_options
 from impasto.server.studio import Studio
 from server_support import ADDRESS, open_studio, picture_bytes
 
@@ -105,7 +105,7 @@ plausible = {
     "seed": st.integers(-1, 2**64),
     "format": st.sampled_from(["png", "jpeg", "webp", "gif"]),
 }
-assert plausible.keys() == Wishes.model_fields.keys()
+assert plausible.keys() == PictureRequest.model_fields.keys()
 files = {"content": texts, "paintings": st.lists(texts, max_size=3), "masks": st.lists(texts, max_size=2)}
 files["cards"] = files["paintings"]
 orders = st.fixed_dictionaries(
@@ -113,7 +113,7 @@ orders = st.fixed_dictionaries(
     optional={name: found | anything for name, found in {**plausible, **files}.items() if name != "content"},
 )
 cards = st.fixed_dictionaries(
-    {"painting": texts}, optional=dict.fromkeys(CardWishes.model_fields, anything) | {"method": plausible["method"]}
+    {"painting": texts}, optional=dict.fromkeys(CardRequest.model_fields, anything) | {"method": plausible["method"]}
 )
 bodies = st.binary(max_size=200) | st.builds(lambda value: json.dumps(value).encode(), anything)
 media = st.sampled_from(["application/json", "multipart/form-data; boundary=x", "text/plain", "", "\x7f;;"])

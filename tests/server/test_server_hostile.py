@@ -134,10 +134,10 @@ GOOD = {
 
 
 def stylize(
-    client: TestClient, content: bytes, painting: bytes = PAINTING, name: str = "photo.png", **wishes: str
+    client: TestClient, content: bytes, painting: bytes = PAINTING, name: str = "photo.png", **settings: str
 ) -> Any:
     files = [("content", (name, content, "image/png")), ("paintings", (name, painting))]
-    return client.post("/v1/stylize", files=files, data={"method": "adain", **wishes})
+    return client.post("/v1/stylize", files=files, data={"method": "adain", **settings})
 
 
 def check_refusal(answer: Any, *statuses: int) -> None:
@@ -217,7 +217,7 @@ def test_bad_json_is_refused(client: TestClient, body: bytes, status: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("wishes", "status"),
+    ("settings", "status"),
     [
         ({"options": "{"}, 400),
         ({"options": '{"precision": "fp8"}'}, 422),
@@ -236,8 +236,8 @@ def test_bad_json_is_refused(client: TestClient, body: bytes, status: int) -> No
         ({"styles": ["starry-night"] * 9}, 413),
     ],
 )
-def test_bad_wishes_are_refused(client: TestClient, wishes: dict[str, str], status: int) -> None:
-    check_refusal(stylize(client, PHOTO, **wishes), status)
+def test_bad_requests_are_refused(client: TestClient, settings: dict[str, str], status: int) -> None:
+    check_refusal(stylize(client, PHOTO, **settings), status)
 
 
 @pytest.mark.parametrize(

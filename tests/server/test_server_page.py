@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,19 +15,17 @@ from PIL import Image
 pytest.importorskip("gradio", reason="the extra ui is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-import uvicorn
-from playwright import sync_api as playwright
 
+from browser_support import needs_chromium, serving
 from impasto.server.app import create_app
 from impasto.server.page import add_page
 from impasto.server.studio import Studio
 from impasto.server.translations import CHINESE, ENGLISH
 from server_support import open_studio, picture_bytes, wait_until
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PHONE = {"width": 390, "height": 844}
 pytestmark = [
-    pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="no Chromium is installed"),
+    needs_chromium,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),
 ]
@@ -52,22 +48,8 @@ def studio(folder: Path) -> Iterator[Studio]:
 def address(studio: Studio) -> Iterator[str]:
     app = create_app(studio)
     add_page(app, studio)
-    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started, 60)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(20)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = next(filter(None, map(shutil.which, BROWSERS)))
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with serving(app) as found:
+        yield found
 
 
 @pytest.fixture
@@ -113,7 +95,7 @@ def download(page: Any, name: str) -> bytes:
 
 
 def wait_for_end(page: Any) -> None:
-    page.locator("#told", has_text="160 x 120").wait_for()
+    page.locator("#status", has_text="160 x 120").wait_for()
 
 
 def test_a_photo_is_painted_compared_and_downloaded(open_page: Callable[..., Any], folder: Path) -> None:
@@ -154,10 +136,10 @@ def test_an_optimisation_shows_previews_and_stops_with_its_best(open_page: Calla
     page.locator("#gatys-steps input").fill("50000")
     page.locator("#gatys-octaves input").fill("0")
     page.locator("#paint").click()
-    page.locator("#told", has_text="of 50000").wait_for()
+    page.locator("#status", has_text="of 50000").wait_for()
     page.locator("#result img").nth(1).wait_for()
     page.locator("#stop").click()
-    page.locator("#told", has_text="the best picture so far").wait_for()
+    page.locator("#status", has_text="the best picture so far").wait_for()
     assert Image.open(io.BytesIO(download(page, "picture"))).size == (160, 120)
     assert json.loads(download(page, "record"))["interrupted"] > 0
     wait_until(lambda: not studio.queue._jobs)

@@ -358,6 +358,20 @@ def test_conditional_norm_adds_a_style_and_changes_nothing_else(train: Train, sh
     assert listed.code == 0
 
 
+def test_going_on_each_painting_meets_its_own_style_whatever_the_order(train: Train, shell: Shell) -> None:
+    train("conditional_norm", "art", "first", *SMALL).good()
+    Path("swapped").mkdir()
+    for name in ("the-scream", "sea"):
+        Path(f"art/{name}.png").rename(f"swapped/{name}.png")
+    again = ("--style", "swapped/sea.png", "--from", "first/conditional_norm.safetensors", "--learning-rate", "1e-9")
+    train("conditional_norm", "swapped/the-scream.png", "second", *again).good()
+    first, second = (load_weights(Path(run) / "conditional_norm.safetensors") for run in ("first", "second"))
+    assert [style["name"] for style in second.config["styles"]] == ["sea", "the-scream"]
+    assert first.tensors.keys() == second.tensors.keys()
+    for name, tensor in first.tensors.items():
+        assert_close(second.tensors[name], tensor, atol=1e-3, rtol=0)
+
+
 def test_johnson_starts_from_a_network_of_many_styles(train: Train, tmp_path: Path) -> None:
     train("conditional_norm", "art", "many", *SMALL).good()
     train(

@@ -15,7 +15,7 @@ from cli_support import Outcome, make_picture, use_one_thread
 from impasto.cli.main import main
 from impasto.commands import train as training_run
 from impasto.images.files import write_image
-from impasto.training.loop import Report
+from impasto.training.loop import StepReport
 from impasto.weights import load_weights
 
 pytest.importorskip("accelerate")
@@ -60,7 +60,7 @@ def test_a_trained_file_paints_and_a_resumed_run_gives_the_same_bits(
     assert model.stylize(make_picture(3, 40, 50), make_picture(4, 36, 32)).shape == (1, 3, 40, 50)
     show = training_run._Line.show
 
-    def press(line: object, report: Report) -> None:
+    def press(line: object, report: StepReport) -> None:
         show(line, report)  # type: ignore[arg-type]
         if report.step == 2:
             os.kill(os.getpid(), signal.SIGINT)

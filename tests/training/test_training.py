@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from impasto.errors import ImpastoError, OptionError, WeightsError
 from impasto.images.files import read_image
 from impasto.training import loop
-from impasto.training.loop import CHECKPOINT, MethodTask, Report, Task, TrainOptions, one_cycle, train
+from impasto.training.loop import CHECKPOINT, MethodTask, StepReport, Task, TrainOptions, one_cycle, train
 from impasto.training.pictures import Pictures
 from impasto.weights import load_weights
 
@@ -59,11 +59,11 @@ def options(kind: type[TrainOptions] = TrainOptions, **given: Any) -> TrainOptio
     return kind(**{"steps": 12, "batch": 2, "crop": 32, "learning_rate": 0.05, **given})
 
 
-def run(folder: Path, task: Task | None = None, **given: Any) -> tuple[Path, list[Report]]:
-    reports: list[Report] = []
+def run(folder: Path, task: Task | None = None, **given: Any) -> tuple[Path, list[StepReport]]:
+    reports: list[StepReport] = []
     resume, on_step = given.pop("resume", False), given.pop("on_step", lambda report: None)
 
-    def both(report: Report) -> None:
+    def both(report: StepReport) -> None:
         reports.append(report)
         on_step(report)
 
@@ -72,8 +72,8 @@ def run(folder: Path, task: Task | None = None, **given: Any) -> tuple[Path, lis
     return train(task, pictures(0), pictures(1), options(**given), folder, resume=resume, on_step=both), reports
 
 
-def stop_at(step: int, error: type[BaseException]) -> Callable[[Report], None]:
-    def on_step(report: Report) -> None:
+def stop_at(step: int, error: type[BaseException]) -> Callable[[StepReport], None]:
+    def on_step(report: StepReport) -> None:
         if report.step == step:
             raise error
 

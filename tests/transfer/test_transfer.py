@@ -21,7 +21,7 @@ from impasto.training.loop import train
 from impasto.transfer.class_folders import ClassFolders, Sample
 from impasto.transfer.examples import Examples, FeatureExamples, FeatureStore, Labels, draw, read_examples
 from impasto.transfer.lora import adapt, adapters
-from impasto.transfer.report import Report, Verdict, judge
+from impasto.transfer.report import FitReport, Verdict, judge
 from impasto.transfer.tasks import FinetuneTask, FitOptions, LinearTask, make_header
 from impasto.weights import load_weights
 from recipe_support import digest_of, random_classifier
@@ -345,7 +345,7 @@ def test_the_report_counts(folder: Path) -> None:
     samples = ClassFolders.find(folder).samples
     blue, green = (next(s for s in samples if s.label == label) for label in (0, 1))
     verdicts = (Verdict(blue, 0, 0.9), Verdict(blue, 1, 0.6), Verdict(green, 1, 0.8), Verdict(green, 2, 0.7))
-    report = Report(("blue", "green", "red"), verdicts)
+    report = FitReport(("blue", "green", "red"), verdicts)
     assert report.confusion.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
     assert report.accuracy == 0.5
     assert report.recalls == {"blue": 0.5, "green": 0.5, "red": 0.0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,14 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-import uvicorn
-from playwright import sync_api as playwright
 
+from browser_support import serving
 from impasto import load, load_style, read_image
 from impasto.server.app import create_app
 from impasto.server.site_files import SITE
 from impasto.server.site_routes import add_pages
-from server_support import open_studio, wait_until
-from web_support import WEB, Visit, decibels, launch, needs_browser, photo_bytes, plain_host
+from server_support import open_studio
+from web_support import WEB, Visit, decibels, needs_browser, photo_bytes, plain_host
 
 pytestmark = needs_browser
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -37,21 +35,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         app = create_app(studio)
         patch.setattr("impasto.server.site_routes.importlib.util.find_spec", lambda name: None)  # no Gradio
         add_pages(app, studio)
-        server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="warning"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        wait_until(lambda: server.started, 60)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(20)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        found = launch(started)
-        yield found
-        found.close()
+        with serving(app) as found:
+            yield found
 
 
 @pytest.fixture

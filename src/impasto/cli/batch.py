@@ -64,7 +64,7 @@ def batch(
     """Repaint many photos, each in every style: [bold]impasto batch photos/ paintings/ -o results[/bold].
 
     What is there already is skipped, so that the same command goes on after an interruption. A picture that fails is
-    reporting of, and the run goes on; it then ends with exit code 1. The method's options are flags, too.
+    reported, and the run goes on; it then ends with exit code 1. The method's options are flags, too.
     """
     if stylization.style_weights is not None:
         raise ImpastoError("batch paints in one style at a time: --style-weights is for impasto stylize")
@@ -85,6 +85,8 @@ def batch(
     plan = cli_batch_plan.make_plan(
         base, files, named, target, suffix=f".{format}", pairs=pairs, record=reporting.record, force=force, watch=watch
     )
+    if stylization.chosen_method is None and reporting.recipe is None:
+        plan = plan.with_method(runtime)
     if reporting.dry_run:
         code = command.dry_run(plan, json=reporting.json)
     else:
@@ -96,7 +98,7 @@ def batch(
 
 
 def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[BatchPlan, str, str], Engine]:
-    """What opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
+    """Return what opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
     from impasto.batch.local_engine import LocalEngine
     from impasto.errors import OptionError, nearest
 

@@ -136,21 +136,22 @@ class _Run:
 
     def measure(self, pairs: list[Pair]) -> Evaluation:
         """Measure the pictures of `pairs`."""
-        from impasto.commands.progress import counting
+        from impasto.commands.progress import PAUSE, count
         from impasto.evaluation import evaluate
 
-        with counting("measuring", self.quiet) as count:
-            return evaluate(pairs, self.network, size=self.size, extras=self.extras, device=self.device, on_pair=count)
+        with count("measuring", len(pairs), self.quiet, pause=PAUSE) as shown:
+            how: dict[str, Any] = {"size": self.size, "extras": self.extras, "device": self.device}
+            return evaluate(pairs, self.network, **how, on_pair=shown.reach)
 
 
 def _torch_cache() -> Path:
-    """Where torch keeps the weights that it has downloaded."""
+    """Return where torch keeps the weights that it has downloaded."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     return Path(os.environ.get("TORCH_HOME", cache / "torch")) / "hub" / "checkpoints"
 
 
 def _find(ctx: typer.Context, words: list[str]) -> list[Pair]:
-    """The pairs of the folders that `words` name."""
+    """Return the pairs of the folders that `words` name."""
     from impasto.evaluation import find_pairs
     from impasto.options import Options
 
@@ -162,7 +163,7 @@ def _find(ctx: typer.Context, words: list[str]) -> list[Pair]:
 
 def _make(ctx: typer.Context, words: list[str], folder: Path, given: dict[str, Any], run: _Run) -> list[Pair]:
     """Make the protocol's pictures in `folder`."""
-    from impasto.commands.progress import counting
+    from impasto.commands.progress import PAUSE, count
     from impasto.evaluation import pair_up, stylize_pairs
     from impasto.methods import find_method, load
 
@@ -174,8 +175,8 @@ def _make(ctx: typer.Context, words: list[str], folder: Path, given: dict[str, A
     pairs = pair_up(*folders, offsets=offsets, count=given.get("count"))
     preset, seed, strength = given.get("preset", "default"), given.get("seed", 0), given.get("strength", 1.0)
     model = load(method.name, preset=preset, device=run.device, **options)
-    with counting(f"painting with {model.name}", run.quiet) as count:
-        return stylize_pairs(model, pairs, folder, run.size, strength=strength, seed=seed, on_pair=count)
+    with count(f"painting with {model.name}", len(pairs), run.quiet, pause=PAUSE) as shown:
+        return stylize_pairs(model, pairs, folder, run.size, strength=strength, seed=seed, on_pair=shown.reach)
 
 
 def _numbers(text: str) -> list[int]:

@@ -40,7 +40,7 @@ class StylizationFlags:
         return BEST if self.best else self.method
 
     def given(self, **others: Any) -> dict[str, Any]:
-        """Those flags that were given, by the names that a recipe has for them, and of the `others`."""
+        """Return those flags that were given, by the names that a recipe has for them, and of the `others`."""
         values = vars(self) | others | {"method": self.chosen_method}
         values.pop("best")
         return arguments.given(masks=values.pop("mask"), **values)
@@ -48,7 +48,7 @@ class StylizationFlags:
 
 @dataclass(frozen=True)
 class ReportingFlags:
-    """What is reporting and kept of a run."""
+    """Output and recording options."""
 
     json: flags.JsonFlag = False
     quiet: flags.QuietFlag = False
@@ -72,7 +72,7 @@ class NetworkFlags:
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` as typer wants it: with the flags of a group in place of each parameter that is such a group.
+    """Return `command` as typer wants it: with the flags of a group in place of each parameter that is such a group.
 
     These stand behind ``*``, for they have no default.
     """

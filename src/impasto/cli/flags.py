@@ -21,7 +21,7 @@ OutputFlag = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE
 
 
 def _complete_method(incomplete: str) -> list[str]:
-    """The methods that begin so, for the shell; found without loading one."""
+    """Return the methods that begin so, for the shell; found without loading one."""
     return [name for name in first_look.method_names() if name.startswith(incomplete)]
 
 

@@ -119,7 +119,7 @@ def invert(
 
 
 def _sheet(work: _Work, image: Tensor, painting: Tensor) -> tuple[list[Inversion], Tensor]:
-    """All of the well-known figure's inversions, and the sheet; after Ctrl-C those that are done."""
+    """Return all of the well-known figure's inversions, and the sheet; after Ctrl-C those that are done."""
     from impasto.commands.progress import Count
     from impasto.images.contact_sheet import contact_sheet
     from impasto.vision.inversion import sheet_layers
@@ -150,7 +150,7 @@ def _describe(found: Sequence[Inversion]) -> list[dict[str, Any]]:
 
 
 def choose_pooling(kind: str, backbone: str) -> str:
-    """The pooling called `kind`; of ``auto`` that with which `backbone` was tuned."""
+    """Return the pooling called `kind`; of ``auto`` that with which `backbone` was tuned."""
     if kind == "auto":
         return "average" if backbone.startswith("vgg19-slim") else "max"
     return kind

@@ -25,6 +25,7 @@ from impasto.cli.export import export
 from impasto.cli.export_style import export_style
 from impasto.cli.inspect import inspect
 from impasto.cli.invert import invert
+from impasto.cli.live import live
 from impasto.cli.methods import methods
 from impasto.cli.serve import serve
 from impasto.cli.style import extract, show, styles
@@ -56,6 +57,7 @@ transfer = typer.Typer(cls=Group)
 app.command(cls=OpenCommand)(stylize)
 app.command(cls=OpenCommand)(batch)
 app.command(cls=OpenCommand)(video)
+app.command(cls=OpenCommand)(live)
 app.command(cls=OpenCommand)(serve)
 app.command(cls=Command)(web)
 app.command(cls=Command)(methods)

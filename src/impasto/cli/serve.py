@@ -161,7 +161,7 @@ def _list_limits(limits: type[Limits], json: bool) -> None:
 
 
 def _choose_token(host: str, word: str | None, file: Path | None) -> str:
-    """The token that clients need, empty: none; raises ImpastoError if it is too short to be one."""
+    """Return the token that clients need, empty: none; raises ImpastoError if it is too short to be one."""
     import secrets
 
     from impasto.errors import ImpastoError
@@ -183,7 +183,7 @@ def _choose_token(host: str, word: str | None, file: Path | None) -> str:
 
 
 def _has_screen() -> bool:
-    """Whether somebody sits at this machine, in front of a desktop."""
+    """Return whether somebody sits at this machine, in front of a desktop."""
     shown = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
     return shown and sys.stdout.isatty()
 

@@ -79,7 +79,7 @@ def show(card: CardWord, json: flags.JsonFlag = False) -> None:
 
 
 def describe_card(card: Path) -> dict[str, Any]:
-    """A card's kind, layers, sizes and what people noted; raises WeightsError if it is none."""
+    """Return a card's kind, layers, sizes and what people noted; raises WeightsError if it is none."""
     from impasto.stylizers.styles import find_card, load_style
 
     card = find_card(card)

@@ -53,9 +53,7 @@ def stylize(
 
     resume = checkpoint is not None and checkpoint.exists()
     with piped(arguments.words(content, styles), output, json=reporting.json, dry_run=reporting.dry_run) as pipes:
-        asked = make_recipe(ctx, pipes.words, reporting.recipe, stylization.given())
-        if stylization.chosen_method is None and reporting.recipe is None and runtime == "torch":
-            asked = command.choose_method(asked)
+        asked = make_recipe(ctx, pipes.words, reporting.recipe, stylization.given(), runtime=runtime)
         target = command.choose_target(asked, pipes.output, force=force, record=reporting.record, resume=resume)
         job = command.open_job(asked, device, runtime)
         if stylization.seed is not None:

@@ -45,7 +45,8 @@ def sweep(
     from impasto.commands.recipe_from_flags import make_recipe
     from impasto.commands.stylize import choose_target
 
-    made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, stylization.given(), sheet=True)
+    named = command.own_options(vary or [])
+    made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, stylization.given(), vary=named)
     recipe = command.add_axes(made, vary or [])
     target = choose_target(recipe, output, force=force, record=reporting.record, ending="-sweep")
     plan = command.plan_sheet(recipe, device)

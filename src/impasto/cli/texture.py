@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from impasto.commands.network_command import Output
+    from impasto.weights.checkpoints import Checkpoint
 
 SIDE = 512
 PAINTING_SIDE = 512
@@ -38,6 +39,10 @@ PaintingSizeFlag = Annotated[
 GeneratorFlag = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="A generator of `impasto train texture`.")
 ]
+CheckpointFlag = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Keep an optimisation's state there, and go on from it: same command again."),
+]
 ListTexturesFlag = Annotated[bool, typer.Option("--list", help="List the generator's textures.")]
 
 
@@ -52,6 +57,12 @@ class _Asked:
     seed: int
     device: str
     quiet: bool
+    checkpoint: Path | None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a run that was cut short goes on."""
+        return self.checkpoint is not None and self.checkpoint.exists()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -69,6 +80,7 @@ class _Made:
     record: dict[str, Any]
     interrupted: bool = False
     seconds: float = 0.0
+    state: Checkpoint | None = None
 
 
 def texture(
@@ -85,6 +97,7 @@ def texture(
     pooling: PoolingFlag = "auto",
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same picture.")] = 0,
     device: flags.DeviceFlag = "auto",
+    checkpoint: CheckpointFlag = None,
     list_textures: ListTexturesFlag = False,
     list_options: flags.ListFlag = False,
     force: flags.ForceFlag = False,
@@ -112,9 +125,10 @@ def texture(
     words, values = arguments.take_flags(ctx, given, TextureOptions, "texture", "impasto texture --list-options")
     options = TextureOptions.parse(values, "texture")
     paintings = _are_pictures(words, weights)
-    asked = _Asked(tuple(words), _size(size), _shares(style_weights, len(words)), tileable, seed, device, quiet)
+    shares = _shares(style_weights, len(words))
+    asked = _Asked(tuple(words), _size(size), shares, tileable, seed, device, quiet, checkpoint)
     stem = "-".join(Path(word).stem for word in words)
-    out = network_command.Output.choose(output, f"{stem}-texture.png", record=record, force=force)
+    out = network_command.Output.choose(output, f"{stem}-texture.png", record=record, force=force, resume=asked.resumes)
     if paintings:
         made = _optimise(asked, options, backbone, backbone_weights, pooling, style_size or PAINTING_SIDE, dry_run)
     else:
@@ -131,6 +145,8 @@ def _finish(out: Output, made: _Made, json: bool) -> None:
         found["dry_run"] = True
     else:
         out.write(made.image, made.record)
+        if made.state is not None and not made.interrupted:
+            made.state.finish()
         found["seconds"] = round(made.seconds, 3)
     terminal.print_json(found) if json else terminal.say_path(out.target)
     network_command.tell_interrupted(made.interrupted)
@@ -152,7 +168,7 @@ def _list(weights: Path | None, json: bool) -> None:
 
 
 def _are_pictures(words: list[str], weights: Path | None) -> bool:
-    """Whether `words` are pictures, not textures of a generator; raises ImpastoError if neither or both."""
+    """Return whether `words` are pictures, not textures of a generator; raises ImpastoError if neither or both."""
     from impasto.errors import ImpastoError
     from impasto.textures.generator import TextureGenerator
 
@@ -203,7 +219,7 @@ def _optimise(
     style_size: int,
     dry_run: bool,
 ) -> _Made:
-    """A texture of paintings, by optimisation."""
+    """Return a texture of paintings, by optimisation."""
     from impasto.cli.invert import choose_pooling
     from impasto.commands import network_command
     from impasto.commands.progress import progress
@@ -219,6 +235,7 @@ def _optimise(
     files = [network_command.describe(word) for word in asked.words]
     facts = {"pictures": files, "backbone": backbone, "style_size": style_size, **asked.facts}
     record = network_command.make_record("texture", options, network, **facts)
+    state = _state(asked.checkpoint, record)
     if dry_run:
         return _Made(None, record)
     with progress(f"texture of {', '.join(asked.words)} by {network.name}", asked.quiet) as (watch, on_step):
@@ -231,12 +248,26 @@ def _optimise(
             tileable=asked.tileable,
             seed=asked.seed,
             on_step=on_step,
+            checkpoint=state,
         )
-    return _Made(result.image, {**record, "losses": result.losses[-1:]}, result.interrupted, watch.seconds)
+    record["losses"] = result.losses[-1:]
+    if result.interrupted:
+        record["interrupted"] = watch.steps
+    return _Made(result.image, record, result.interrupted, watch.seconds, state)
+
+
+def _state(path: Path | None, record: dict[str, Any]) -> Checkpoint | None:
+    """Return where the optimisation keeps its state, and goes on; raises ImpastoError if that can't be written."""
+    from impasto.weights.checkpoints import Checkpoint
+
+    if path is None:
+        return None
+    arguments.check_target(path, True, (".safetensors",))
+    return Checkpoint(path, {name: value for name, value in record.items() if name != "versions"})
 
 
 def _draw(asked: _Asked, values: dict[str, Any], weights: Path | None, dry_run: bool) -> _Made:
-    """A texture of the generator, in one pass."""
+    """Return a texture of the generator, in one pass."""
     import time
 
     from impasto.commands import network_command
@@ -246,6 +277,8 @@ def _draw(asked: _Asked, values: dict[str, Any], weights: Path | None, dry_run: 
     from impasto.textures.generator import TextureGenerator
     from impasto.textures.optimized import check_tileable
 
+    if asked.checkpoint is not None:
+        raise OptionError("--checkpoint is for textures of paintings; a generator draws in one pass")
     if values:
         flag = arguments.flag_of(next(iter(values)))
         raise OptionError(f"{flag} is for paintings; {asked.words[0]} is drawn by a generator, in one pass")

@@ -120,7 +120,8 @@ def video(
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
-    recipe = command.fill_defaults(make_recipe(ctx, arguments.words(content, styles), reporting.recipe, given))
+    made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, given, runtime=runtime)
+    recipe = command.fill_defaults(made)
     places = command.Places(output, strip, report, flow_weights, salvage)
     work = command.plan(
         recipe, places, device, runtime, max_memory, force=force, record=reporting.record, quiet=reporting.quiet

@@ -27,7 +27,7 @@ from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss
 from impasto.runs.record import find_painting
 from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, network_style
 from impasto.stylizers.styles import CARD, Style, load_style, moments_kind, recall, save_style
-from impasto.training.loop import Enough, MethodTask, Report, Task, Training, TrainOptions
+from impasto.training.loop import Enough, MethodTask, StepReport, Task, Training, TrainOptions
 from impasto.training.one_pass import judge
 from impasto.training.paintings import PaintingOptions, paintings_of, start_network
 from impasto.training.pictures import Pictures
@@ -130,7 +130,7 @@ def make_up(options: AdaptOptions) -> Pictures:
 
 
 def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The painting's network, as it is before it learns."""
+    """Return the painting's network, as it is before it learns."""
     options = cast(AdaptOptions, options)
     painting, info = paintings_of(styles)[0]
     return _learn(options, judge(options), painting, info[NAMED])
@@ -154,7 +154,7 @@ class _Adaptation(MethodTask):
         self.norm_rate = norm_rate
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The norms and, unless they alone learn, all else."""
+        """Return the norms and, unless they alone learn, all else."""
         network = cast(TransformationNetwork, cast(PaintingTraining, self.learner).painter)
         norms = [*network.scales, *network.shifts]
         others = [parameter for parameter in network.layers.parameters() if parameter.requires_grad]
@@ -163,7 +163,7 @@ class _Adaptation(MethodTask):
 
 
 def dry_run(plan: AdaptPlan) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
@@ -202,10 +202,10 @@ class _Watch:
 
     plan: AdaptPlan
     losses: list[float] = field(default_factory=list)
-    last: Report | None = None
+    last: StepReport | None = None
     ended: str = DONE
 
-    def see(self, report: Report) -> None:
+    def see(self, report: StepReport) -> None:
         """Take note of a step; raises Enough if the loss no longer falls."""
         self.last = report
         self.losses.append(sum(report.terms.values()))
@@ -224,13 +224,13 @@ class _Watch:
             write_image(task.preview(photos, photos).float().cpu(), self.plan.preview)
 
     def facts(self) -> dict[str, Any]:
-        """The last step."""
+        """Return the last step."""
         assert self.last is not None
         return {"steps": self.last.step, "losses": self.last.terms, "seconds": round(self.last.seconds, 1)}
 
 
 def has_converged(losses: list[float], patience: int) -> bool:
-    """Whether the mean of the last `patience` losses is no lower than that of as many before."""
+    """Return whether the mean of the last `patience` losses is no lower than that of as many before."""
     if not patience or len(losses) < 2 * patience:
         return False
     return sum(losses[-patience:]) >= sum(losses[-2 * patience : -patience])

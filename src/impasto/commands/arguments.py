@@ -32,7 +32,7 @@ class Command(TyperCommand):
     """A command whose help shows no type for flags that take no value."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """All parameters, --help among them."""
+        """Return all parameters, --help among them."""
         return _without_types(super().get_params(ctx))
 
 
@@ -40,7 +40,7 @@ class Group(TyperGroup):
     """A group of commands, whose help shows no type for flags that take no value."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """All parameters, --help among them."""
+        """Return all parameters, --help among them."""
         return _without_types(super().get_params(ctx))
 
 
@@ -99,12 +99,12 @@ def take_flags(
 
 
 def flag_of(name: str) -> str:
-    """The flag of the option `name`: style_weight, --style-weight; from_, --from."""
+    """Return the flag of the option `name`: style_weight, --style-weight; from_, --from."""
     return "--" + name.removesuffix("_").replace("_", "-")
 
 
 def _find_field(flag: str, options: type[Options]) -> tuple[str | None, bool | None]:
-    """The option that `flag` stands for, and for a yes-or-no option what the bare flag says."""
+    """Return the option that `flag` stands for, and for a yes-or-no option what the bare flag says."""
     name = flag.removeprefix("--").replace("-", "_")
     fields = options.model_fields
     name = f"{name}_" if f"{name}_" in fields else name  # a field can't be called from
@@ -127,24 +127,24 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
 
 
 def _methods_with(flag: str) -> list[str]:
-    """The methods that have the option `flag`."""
+    """Return the methods that have the option `flag`."""
     from impasto.methods import find_method, list_methods
 
     return [name for name in list_methods() if _find_field(flag, find_method(name).Options)[0]]
 
 
 def words(first: str | None, others: list[str] | None) -> list[str]:
-    """All words of a command line in their order."""
+    """Return all words of a command line in their order."""
     return ([] if first is None else [first]) + (others or [])
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """The flags that were given: those that are neither None nor an empty list."""
+    """Return the flags that were given: those that are neither None nor an empty list."""
     return {name: value for name, value in values.items() if value is not None and value != []}
 
 
 def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Path:
-    """`path` if a file may and can be written there; raises ImpastoError otherwise, before any work is done."""
+    """Return `path` if a file may and can be written there; raises ImpastoError otherwise, before any work is done."""
     if suffixes and path.suffix.lower() not in suffixes:
         raise ImpastoError(f"{path}: the name must end in one of {', '.join(suffixes)}")
     try:

@@ -40,7 +40,7 @@ class Engine(Protocol):
 
 
 def dry_run(plan: BatchPlan, *, json: bool) -> int:
-    """What --dry-run does: tell which pictures would be made."""
+    """Return what --dry-run does: tell which pictures would be made."""
     items, there = plan.items(), names_in(plan.output)
     todo = [item for item in items if plan.force or not item.is_in(there, plan.record)]
     for item in todo:

@@ -21,6 +21,7 @@ from impasto.ops.processor import KERNELS, describe_threads, find_cores
 from impasto.runs import runtime_choice
 from impasto.weights.files import resolve
 
+WINDOWS = "cv2 with windows"
 EXTRAS = {
     "torchvision": ("torchvision", "networks such as VGG and ResNet, --flow-by raft", "backbones"),
     "onnxruntime": ("onnxruntime", "the runtime onnxruntime", "onnx"),
@@ -30,6 +31,7 @@ EXTRAS = {
     "pillow_heif": ("pillow-heif", "HEIC photos", "heif"),
     "av": ("av", "impasto video", "video"),
     "cv2": ("opencv-python-headless", "impasto video --flow and --report", "flow"),
+    WINDOWS: ("opencv-python", "impasto live", "live"),
     "huggingface_hub": ("huggingface_hub", "models on the Hugging Face Hub", "hub"),
     "fastapi": ("fastapi", "impasto serve", "serve"),
     "uvicorn": ("uvicorn", "impasto serve", "serve"),
@@ -125,7 +127,9 @@ def _extras() -> list[Finding]:
 
 
 def _version(module: str, package: str) -> str | None:
-    """The version of a library, whatever package it came with; None if it is not there."""
+    """Return the version of a library, whatever package it came with; None if it is not there."""
+    if module == WINDOWS:
+        return _windows()
     if importlib.util.find_spec(module) is None:
         return None
     names = [package, *importlib.metadata.packages_distributions().get(module, [])]
@@ -137,8 +141,17 @@ def _version(module: str, package: str) -> str | None:
     return "there"
 
 
+def _windows() -> str | None:
+    """Return the version of OpenCV and its toolkit; None if it has none."""
+    try:
+        import cv2
+    except ImportError:
+        return None
+    return f"{cv2.__version__} with {cv2.currentUIFramework()}" if cv2.currentUIFramework() else None
+
+
 def _runtimes() -> list[Finding]:
-    """Which runtime is quickest with a slim encoder and decoder; kept for ``--runtime auto``."""
+    """Return which runtime is quickest with a slim encoder and decoder; kept for ``--runtime auto``."""
     try:
         seconds = runtime_choice.measure()
     except ImpastoError as error:

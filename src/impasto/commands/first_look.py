@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import pkgutil
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import ImageError, ImpastoError, OptionError, nearest
+from impasto.errors import ImageError, ImpastoError, OptionError, nearest, no_method, no_style
 from impasto.images.sniffing import kind_of
 
 PACKAGE = Path(__file__).parent.parent
@@ -59,15 +60,18 @@ def look_at(
     named: the values of --style; video: the command is `impasto video`.
     """
     check_method(method)
-    words = ([] if content is None else [content]) + list(styles or [])
-    first_flag = next((i for i, word in enumerate(words) if word.startswith("-") and word != "-"), len(words))
-    for number, word in enumerate(words[:first_flag]):
+    for number, word in enumerate(before_flags(([] if content is None else [content]) + list(styles or []))):
         if number == 0:
             check_content(word, video=video)
         else:
             check_painting(word, method)
     for name in named or []:
         check_painting(name, method, bare=True)
+
+
+def before_flags(words: Sequence[str]) -> list[str]:
+    """Return the words before the first flag that is not known yet: what follows one may be its value."""
+    return list(itertools.takewhile(lambda word: not word.startswith("-") or word == "-", words))
 
 
 def need(module: str, extra: str, purpose: str) -> None:
@@ -79,8 +83,7 @@ def need(module: str, extra: str, purpose: str) -> None:
 def check_method(method: str | None) -> None:
     """Raise OptionError if there is no such method."""
     if method is not None and method not in method_names():
-        near = nearest(method, method_names())
-        raise OptionError(f"there is no method {method!r}{near}; there are: {', '.join(method_names())}")
+        raise OptionError(no_method(method, method_names()))
 
 
 def check_content(word: str, *, video: bool) -> None:
@@ -104,10 +107,7 @@ def check_painting(word: str, method: str | None, *, bare: bool = False) -> None
     if is_name and not path.is_file():
         if word in style_names() or method is not None:
             return
-        near, there = nearest(word, style_names()), ", ".join(style_names()) or "none"
-        raise ImpastoError(
-            f"there is no style {word!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
-        )
+        raise ImpastoError(no_style(word, style_names()))
     head = _head(word, "painting")
     if head is not None and is_video(head):
         raise ImpastoError(f"{word} is a video; name a painting, or take a frame of it")

@@ -17,20 +17,20 @@ LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_
 
 
 def summarize(method: type[Stylizer]) -> dict[str, Any]:
-    """A method in a line: name, summary, kind, presets."""
+    """Return a method in a line: name, summary, kind, presets."""
     summary = (method.__doc__ or "").strip().split("\n")[0]
     kind = "one-pass" if method.one_pass else "optimisation"
     return {"name": method.name, "summary": summary, "kind": kind, "presets": list(method.presets)}
 
 
 def describe_method(method: type[Stylizer]) -> dict[str, Any]:
-    """A method with its options, and what each preset changes."""
+    """Return a method with its options, and what each preset changes."""
     presets = {name: dict(values) for name, values in method.presets.items()}
     return {**summarize(method), "presets": presets, "options": describe_options(method.Options)}
 
 
 def describe_options(options: type[Options]) -> list[dict[str, Any]]:
-    """Every option: flag, type, default, range, choices, help."""
+    """Return every option: flag, type, default, range, choices, help."""
     described = []
     for name, field in options.model_fields.items():
         limits = {key: getattr(item, key) for item in field.metadata for key in LIMITS if hasattr(item, key)}
@@ -73,7 +73,7 @@ def show_options(options: type[Options]) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """Return a value as it is written on the command line."""
     if isinstance(value, tuple | list):
         return ",".join(map(shown, value)) or "none"
     if isinstance(value, bool):

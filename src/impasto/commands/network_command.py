@@ -21,7 +21,7 @@ from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.options import Options
 from impasto.runs.painting import pick_device
-from impasto.runs.record import digest, sidecar, write_recorded
+from impasto.runs.record import digest, interrupted_picture, sidecar, write_recorded
 
 T = TypeVar("T", bound=Options)
 
@@ -41,19 +41,19 @@ class Network(Protocol):
 def read_options(
     ctx: typer.Context, words: list[str], options: type[T], owner: str, changes: Mapping[str, Any] | None = None
 ) -> tuple[list[str], T]:
-    """The plain words and the recipe's options, over `changes`, which a preset makes. Raises ImpastoError."""
+    """Return the plain words and the recipe's options, over `changes`, which a preset makes. Raises ImpastoError."""
     found, values = take_flags(ctx, words, options, owner, f"impasto {owner} --list-options")
     return found, options.parse({**(changes or {}), **values}, owner)
 
 
 def open_backbone(name: str, weights: Path | None, device: str, pooling: str = "max") -> Backbone:
-    """The backbone called `name` on a device; raises ImpastoError."""
+    """Return the backbone called `name` on a device; raises ImpastoError."""
     where = pick_device(device)
     return load_backbone(name, weights=weights, pooling=pooling).to(where)
 
 
 def read_sized(path: str, longer: int, network: Backbone) -> Tensor:
-    """A picture, (1, 3, H, W), its longer side at most `longer`, where `network` is. Raises ImpastoError."""
+    """Return a picture, (1, 3, H, W), its longer side at most `longer`, where `network` is. Raises ImpastoError."""
     image = read_image(path)
     height, width = fit(image.shape[-2], image.shape[-1], longer)
     least = network.least_side
@@ -70,12 +70,22 @@ class Output:
 
     @classmethod
     def choose(
-        cls, output: Path | None, default: str, *, record: bool, force: bool, second: str | None = None
+        cls,
+        output: Path | None,
+        default: str,
+        *,
+        record: bool,
+        force: bool,
+        second: str | None = None,
+        resume: bool = False,
     ) -> Output:
         """Check that the picture and what goes beside it can be written; raises ImpastoError.
 
-        second: the ending of a second picture beside a first that is a PNG, or that has no record.
+        second: the ending of a second picture beside a first that is a PNG, or that has no record. resume: a run goes
+        on, and replaces the picture that it has left.
         """
+        if resume:
+            output, force = output or interrupted_picture(Path(default)), True
 
         def beside(path: Path) -> Path | None:
             if second is not None:
@@ -86,7 +96,7 @@ class Output:
         return cls(target, record, force)
 
     def beside(self, ending: str) -> Output:
-        """A second picture, PICTURE-ending.png, beside the first; raises ImpastoError if it can't be written."""
+        """Return a second picture, PICTURE-ending.png, beside the first; raises ImpastoError if it can't be written."""
         return Output(check_target(_second(self.target, ending), self.force, WRITABLE), False, self.force)
 
     def write(self, image: Tensor, facts: Mapping[str, Any]) -> None:
@@ -99,7 +109,7 @@ def _second(first: Path, ending: str) -> Path:
 
 
 def make_record(command: str, options: Options, network: Network, **facts: Any) -> dict[str, Any]:
-    """What was asked for and what answered: command, options, weights, versions, further facts."""
+    """Return what was asked for and what answered: command, options, weights, versions, further facts."""
     weights = {network.name: network.digest}
     versions = {"impasto": __version__, "torch": torch.__version__}
     common = {"options": options.model_dump(mode="json"), "weights": weights, "versions": versions}
@@ -107,12 +117,12 @@ def make_record(command: str, options: Options, network: Network, **facts: Any) 
 
 
 def describe(path: str) -> dict[str, str]:
-    """A file by name and digest, for a record."""
+    """Return a file by name and digest, for a record."""
     return {"file": path, "sha256": digest(Path(path))}
 
 
 def one_picture(words: list[str], usage: str) -> str:
-    """The only word; raises ImpastoError."""
+    """Return the only word; raises ImpastoError."""
     if len(words) != 1:
         raise ImpastoError(f"name one picture: {usage}, not {len(words)}")
     return words[0]

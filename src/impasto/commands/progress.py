@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar where somebody looks, one line at the start and one at the end elsewhere."""
+"""Progress on stderr: a bar on a terminal; elsewhere a line at the start, at the end, and now and then between."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from impasto.commands import terminal
-from impasto.escaping import printable
+import typer
+
 from impasto.progress import OnStep, Step, Watch, duration, ignore
 
 log = logging.getLogger(__name__)
+PAUSE = 5.0
+"""Seconds between two lines of a count of quick items."""
+
 WORTH_SAYING = 5.0
-"""Seconds of work from which on its time is said before it starts."""
+"""Work that is expected to take this many seconds is announced with its time."""
 
 
 @contextmanager
 def progress(
     title: str, quiet: bool, also: OnStep = ignore, expected: float | None = None
 ) -> Iterator[tuple[Watch, OnStep]]:
-    """A watch and the `on_step` that shows how far the work is.
+    """Give a watch and the `on_step` that shows how far the work is.
 
     also: called after every step, too; expected: seconds that the work will take, if that is known.
     """
@@ -50,9 +53,9 @@ def progress(
 
 
 class Count:
-    """How many of `total` pictures are done, told a line each, and how long the others will take.
+    """Counts what is done of `total` by lines, each with the time that is left.
 
-    done: how many were there already; pause: seconds between two lines at least.
+    done: how many were ready before; pause: least number of seconds between two lines.
     """
 
     def __init__(self, total: int, done: int = 0, pause: float = 0.0) -> None:
@@ -60,18 +63,22 @@ class Count:
         self.started = self.reported = time.monotonic()
 
     def advance(self, what: str) -> None:
-        """One more is done; what: its name and how it went."""
-        self.done += 1
+        """Count one more; what: its name and how it went."""
+        self.reach(self.done + 1, self.total, what)
+
+    def reach(self, done: int, total: int, what: str = "pictures") -> None:
+        """Show that `done` of `total` are ready."""
+        self.done, self.total = done, total
         now = time.monotonic()
         if now - self.reported >= self.pause or self.done == self.total:
             self.reported = now
             log.info("%d/%d %s%s", self.done, self.total, what, self.left())
 
     def within(self, step: Step) -> None:
-        """A step of the one that is being done."""
+        """Show a step of the picture that is being made."""
 
     def left(self) -> str:
-        """``, 3 min left``; nothing at the end."""
+        """Return ``, 3 min left``; nothing at the end."""
         if self.done >= self.total:
             return ""
         each = (time.monotonic() - self.started) / max(self.done - self.before, 1)
@@ -86,8 +93,11 @@ class _CountBar(Count):
         self.update = update
 
     def advance(self, what: str) -> None:
-        self.done += 1
-        self.update(completed=self.done, total=self.total, description=what, steps=f"{self.done}/{self.total}")
+        self.reach(self.done + 1, self.total, what)
+
+    def reach(self, done: int, total: int, what: str = "") -> None:
+        self.done, self.total = done, total
+        self.update(completed=done, total=total, description=what or None, steps=f"{done}/{total}")
 
     def within(self, step: Step) -> None:
         self.update(completed=min(self.done + step.index / step.total, self.total))
@@ -95,7 +105,7 @@ class _CountBar(Count):
 
 @contextmanager
 def count(title: str, total: int, quiet: bool, *, done: int = 0, pause: float = 0.0) -> Iterator[Count]:
-    """A count of `total` pictures, shown as a bar where somebody looks and by lines elsewhere."""
+    """Give a count of `total` pictures, as a bar on a terminal and by lines elsewhere."""
     if quiet or not sys.stderr.isatty():
         log.info("%s", title)
         yield Count(total, done, pause)
@@ -109,9 +119,42 @@ def count(title: str, total: int, quiet: bool, *, done: int = 0, pause: float = 
         yield _CountBar(total, done, update)
 
 
+class Line:
+    """One line that changes: rewritten in place on a terminal; elsewhere a new line now and then.
+
+    often, seldom: least number of seconds between two texts, on a terminal and elsewhere.
+    """
+
+    def __init__(self, often: float, seldom: float) -> None:
+        self.live = sys.stderr.isatty()
+        self.pause = often if self.live else seldom
+        self.shown_at = 0.0
+        self.last: Callable[[], str] | None = None
+
+    def show(self, text: Callable[[], str]) -> None:
+        """Show a text if the last one is old enough."""
+        self.last = text
+        now = time.monotonic()
+        if now - self.shown_at >= self.pause:
+            self.shown_at = now
+            self._write(text())
+
+    def end(self) -> None:
+        """Show the last text and leave the line."""
+        if self.last is not None:
+            self._write(self.last())
+            if self.live:
+                typer.echo(err=True)
+        self.last = None
+
+    def _write(self, text: str) -> None:
+        if log.isEnabledFor(logging.INFO):
+            typer.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live)
+
+
 @contextmanager
 def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
-    """A bar of rich's and how text is escaped for it."""
+    """Give a bar of rich's and how text is escaped for it."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -137,7 +180,7 @@ def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
 
 
 def escape_left(task: Any) -> str:
-    """What is left of work whose steps are not counted; nothing if no time was expected, or it is over."""
+    """Return what is left of work whose steps are not counted; nothing if no time was expected, or it is over."""
     expected, elapsed = task.fields.get("expected"), task.elapsed or 0.0
     return f"{duration(expected - elapsed)} left" if expected and elapsed < expected else ""
 
@@ -153,22 +196,3 @@ def _bar(title: str, expected: float | None = None) -> Iterator[OnStep]:
             steps=f"{step.index}/{step.total}",
             loss=f"loss {step.loss:.4g}" if step.terms else "",
         )
-
-
-@contextmanager
-def counting(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function of done and total: a bar on stderr where somebody looks; elsewhere a line at every tenth part."""
-    if quiet or not sys.stderr.isatty():
-
-        def tell(done: int, total: int) -> None:
-            if not quiet and done * 10 // total > (done - 1) * 10 // total:
-                terminal.say(f"{title}: {done} of {total}", err=True)
-
-        yield tell
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(printable(title), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

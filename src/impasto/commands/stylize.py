@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,18 @@ from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
-from impasto.images.files import WRITABLE, read_metadata, write_image
-from impasto.methods import method_for
+from impasto.images.files import WRITABLE, write_image
 from impasto.progress import OnStep, Step, Watch, ignore
 from impasto.runs import runtime_choice
 from impasto.runs.forecast import expected_seconds, forecast, tell
-from impasto.runs.painting import Job, note_size, note_weights, outcome, pick_device, prepare, read_inputs
-from impasto.runs.record import KEY, Recipe, file_stem, make_record, sidecar, write_recorded
-from impasto.stylizers.styles import built_in_styles
+from impasto.runs.painting import PaintJob, note_size, note_weights, outcome, pick_device, prepare, read_inputs
+from impasto.runs.record import Recipe, file_stem, interrupted_picture, make_record, sidecar, write_recorded
 from impasto.weights.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)
 
 PASSING = ("versions", "device", "runtime", "statistics", "tile")
 """What a run record says of the machine, not of what was asked for."""
-
-
-def choose_method(recipe: Recipe) -> Recipe:
-    """Return the recipe with the method that suits its built-in styles best, for a run that names no method."""
-    if recipe.options or recipe.preset != "default":
-        return recipe
-    names = {path: name for name, path in built_in_styles().items()}
-    return recipe.model_copy(update={"method": method_for(names.get(path) for path in recipe.styles)})
 
 
 def choose_target(
@@ -49,24 +38,12 @@ def choose_target(
     stem = file_stem(*(path.stem for path in (recipe.content, *recipe.styles)))
     default = Path(f"{stem}{ending}.png")
     if resume and output is None:
-        default = _interrupted_picture(default) or default
+        default = interrupted_picture(default) or default
     beside = sidecar if record else lambda path: None
     return name_target(output, default, force=force or resume, suffixes=WRITABLE, beside=beside)
 
 
-def _interrupted_picture(default: Path) -> Path | None:
-    """Return the picture that an interrupted run has left, of those that are called so or so with a number."""
-    for path in sorted(default.parent.glob(f"{glob.escape(default.stem)}*{default.suffix}"), reverse=True):
-        try:
-            text = read_metadata(path).get(KEY, "")
-        except ImpastoError:
-            continue
-        if '"interrupted"' in text:
-            return path
-    return None
-
-
-def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
+def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> PaintJob:
     """Read the files and load the model; raises ImpastoError."""
     device = pick_device(device, runtime_choice.named(runtime))
     job = prepare(recipe, read_inputs(recipe), device, runtime_choice.named(runtime))
@@ -76,13 +53,13 @@ def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> Job:
     return job
 
 
-def note_seed(job: Job) -> None:
+def note_seed(job: PaintJob) -> None:
     """Say if a seed that was given changes nothing."""
     if not job.model.uses_seed:
         log.info("%s paints without chance: --seed changes nothing", job.model.name)
 
 
-def keep_state(job: Job, target: Path, path: Path | None) -> None:
+def keep_state(job: PaintJob, target: Path, path: Path | None) -> None:
     """Let an optimisation keep its state in `path`, and go on from there; raises ImpastoError."""
     if path is None:
         return
@@ -96,8 +73,8 @@ def keep_state(job: Job, target: Path, path: Path | None) -> None:
     job.model.checkpoint = Checkpoint(path, identity)
 
 
-def previewer(job: Job, target: Path, path: Path | None, every: int, *, force: bool) -> OnStep:
-    """The `on_step` that writes the picture as it is now to `path` every so many steps."""
+def previewer(job: PaintJob, target: Path, path: Path | None, every: int, *, force: bool) -> OnStep:
+    """Return the `on_step` that writes the picture as it is now to `path` every so many steps."""
     if path is None:
         return ignore
     if path.resolve() == target.resolve():
@@ -111,15 +88,15 @@ def previewer(job: Job, target: Path, path: Path | None, every: int, *, force: b
     return show
 
 
-def title(job: Job) -> str:
-    """What a run does, for the progress."""
+def title(job: PaintJob) -> str:
+    """Return what a run does, for the progress."""
     height, width = job.size
     preset = "" if job.model.preset == "default" else f", {job.model.preset}"
     return f"painting {width}x{height} with {job.model.name}{preset}"
 
 
-def dry_run(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+def dry_run(job: PaintJob, target: Path, **ignored: Any) -> dict[str, Any]:
+    """Return what --dry-run does: everything is checked by now, and told."""
     found = forecast(job)
     estimate = f"; {tell(found)}" if found else ""
     by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"
@@ -129,7 +106,7 @@ def dry_run(job: Job, target: Path, **ignored: Any) -> dict[str, Any]:
 
 
 def paint_file(
-    job: Job, target: Path, *, quiet: bool, record: bool, force: bool, also: OnStep = ignore
+    job: PaintJob, target: Path, *, quiet: bool, record: bool, force: bool, also: OnStep = ignore
 ) -> dict[str, Any]:
     """Do the work and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
     with progress(title(job), quiet, also, expected_seconds(job)) as (watch, on_step):
@@ -140,7 +117,7 @@ def paint_file(
     return {**written, **outcome(job, watch)}
 
 
-def write(job: Job, image: Tensor, target: Path, watch: Watch, *, record: bool, force: bool) -> dict[str, Any]:
+def write(job: PaintJob, image: Tensor, target: Path, watch: Watch, *, record: bool, force: bool) -> dict[str, Any]:
     """Write the picture with its record, which is returned together with the path."""
     made = make_record(job.recipe, job.model, job.size, target.parent)
     if job.model.interrupted:

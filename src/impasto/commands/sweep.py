@@ -17,7 +17,7 @@ from impasto.errors import OptionError, nearest
 from impasto.images.contact_sheet import contact_sheet
 from impasto.methods import find_method
 from impasto.options import Options
-from impasto.runs.painting import Inputs, Job, note_size, outcome, pick_device, prepare, read_inputs
+from impasto.runs.painting import Inputs, PaintJob, note_size, outcome, pick_device, prepare, read_inputs
 from impasto.runs.record import Recipe, make_record, write_recorded
 
 COMMON = ("strength", "preset", "keep_color", "seed", "size", "style_size")
@@ -35,10 +35,20 @@ def add_axes(recipe: Recipe, texts: Sequence[str]) -> Recipe:
     return Recipe.parse(recipe.model_dump() | {"vary": axes}, "sweep")
 
 
+def own_options(texts: Sequence[str]) -> list[str]:
+    """Return the names that ``--vary`` gives of what belongs to a method: its options, its presets."""
+    names = [_name_of(text.partition("=")[0]) for text in texts]
+    return [name for name in names if name not in COMMON or name == "preset"]
+
+
+def _name_of(flag: str) -> str:
+    return flag.strip().removeprefix("--").replace("-", "_")
+
+
 def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tuple[str, ...]]:
     """``style-weight=1,10`` as ("style_weight", ("1", "10")); lists are parted by semicolons."""
     flag, _, values = text.partition("=")
-    name = flag.strip().removeprefix("--").replace("-", "_")
+    name = _name_of(flag)
     if name not in COMMON and name not in options.model_fields:
         near = nearest(flag.strip().removeprefix("--"), [flag_of(n)[2:] for n in [*COMMON, *options.model_fields]])
         raise OptionError(f"--vary: {owner} has no option {flag!r}{near}; see `impasto methods {owner}`")
@@ -59,8 +69,8 @@ class SheetPlan:
     rows: tuple[Values, ...]
     device: str
 
-    def job(self, values: Values) -> Job:
-        """The run of one cell; raises ImpastoError."""
+    def job(self, values: Values) -> PaintJob:
+        """Return the run of one cell; raises ImpastoError."""
         known = self.recipe.model_dump()
         for name, value in values.items():
             known |= {name: value} if name in COMMON else {"options": {**known["options"], name: value}}
@@ -87,7 +97,7 @@ def plan_sheet(recipe: Recipe, device: str) -> SheetPlan:
 
 
 def dry_run_sheet(plan: SheetPlan, target: Path, **ignored: Any) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {len(plan.cells)} times {title(plan.job(plan.cells[0]))}; nothing was written", err=True)
     return {"output": str(target), "cells": [_named(values) for values in plan.cells], "dry_run": True}
 
@@ -134,7 +144,7 @@ def _paint_cell(plan: SheetPlan, values: Values, sheet: _Sheet, quiet: bool) -> 
 
 
 def _lay_out(plan: SheetPlan, pictures: list[Tensor | None], cell: int) -> Tensor:
-    """The sheet: photo and painting in the first column, then the cells."""
+    """Return the sheet: photo and painting in the first column, then the cells."""
     width, count = len(plan.columns), len(plan.rows)
     left = [*pictures, *[None] * (width * count - len(pictures))]
     rows = [left[start : start + width] for start in range(0, width * count, width)]

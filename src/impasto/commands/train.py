@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +16,13 @@ import typer
 
 from impasto.commands import methods_table, terminal
 from impasto.commands.arguments import prove_folder, take_flags
+from impasto.commands.progress import Line
 from impasto.commands.terminal import print_json
 from impasto.errors import ImpastoError, nearest
 from impasto.methods import find_training, list_methods
 from impasto.networks.layers import count_parameters
-from impasto.training.loop import CHECKPOINT, Report, Task, Training, TrainOptions, train
+from impasto.progress import duration
+from impasto.training.loop import CHECKPOINT, StepReport, Task, Training, TrainOptions, train
 from impasto.training.pictures import Pictures
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def show_options(training: Training, json: bool) -> None:
 
 
 def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
-    """`folder` if a training can start or go on there; raises ImpastoError otherwise."""
+    """Return `folder` if a training can start or go on there; raises ImpastoError otherwise."""
     if folder is None:
         raise ImpastoError("name a folder for the weights: -o RUNDIR")
     there = (folder / CHECKPOINT).is_file()
@@ -120,7 +120,7 @@ def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
 
 
 def build(training: Training, options: TrainOptions, pictures: tuple[Pictures, Pictures]) -> Task:
-    """The task, ready to learn; raises ImpastoError."""
+    """Return the task, ready to learn; raises ImpastoError."""
     task = training.build(options, *pictures)
     log.info("%s: %d parameters learn", task.name, count_parameters(task.learned()))
     return task
@@ -129,7 +129,7 @@ def build(training: Training, options: TrainOptions, pictures: tuple[Pictures, P
 def dry_run(
     task: Task, pictures: tuple[Pictures, Pictures], options: TrainOptions, folder: Path, **ignored: Any
 ) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     limit = "" if options.minutes is None else f", at most {options.minutes:g} minutes"
     terminal.say(f"dry run: {task.name}, {options.steps} steps{limit}; nothing was written", err=True)
     _tell_skipped(pictures)
@@ -164,7 +164,7 @@ def learn(
     *,
     resume: bool = False,
     log: bool = False,
-    also: Callable[[Report], None] = lambda report: None,
+    also: Callable[[StepReport], None] = lambda report: None,
 ) -> dict[str, Any]:
     """Train with the line of numbers, and return the last of them; also: called after every step.
 
@@ -174,7 +174,7 @@ def learn(
     try:
         with _stop_between_steps() as stop:
 
-            def follow(report: Report) -> None:
+            def follow(report: StepReport) -> None:
                 line.show(report)
                 also(report)
                 stop()
@@ -207,7 +207,7 @@ def _tell_skipped(pictures: tuple[Pictures, Pictures]) -> None:
 
 @contextmanager
 def _stop_between_steps() -> Iterator[Callable[[], None]]:
-    """A function that raises KeyboardInterrupt if Ctrl-C was pressed; pressed twice, it acts at once.
+    """Give a function that raises KeyboardInterrupt if Ctrl-C was pressed; pressed twice, it acts at once.
 
     So a checkpoint never holds half a step, and a resumed training gives the same bits.
     """
@@ -234,40 +234,25 @@ def _stop_between_steps() -> Iterator[Callable[[], None]]:
 
 
 class _Line:
-    """The line of numbers: rewritten in place where somebody looks, a new one now and then elsewhere."""
+    """The numbers of the steps, as a line."""
 
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
-        self.live = sys.stderr.isatty()
-        self.shown_at = 0.0
-        self.first: Report | None = None
-        self.last: Report | None = None
-        self.open = False
+        self.line = Line(OFTEN, SELDOM)
+        self.first: StepReport | None = None
+        self.last: StepReport | None = None
 
-    def show(self, report: Report) -> None:
+    def show(self, report: StepReport) -> None:
         """Show a step's numbers, if the last ones are old enough."""
         self.first = self.first or report
         self.last = report
-        now = time.monotonic()
-        if now - self.shown_at >= (OFTEN if self.live else SELDOM):
-            self.shown_at = now
-            self._write(self._text(report))
+        self.line.show(lambda: self._text(report))
 
     def end(self) -> None:
         """Show the last step's numbers and leave the line."""
-        if self.open and self.last is not None:
-            self._write(self._text(self.last))
-        if self.open and self.live:
-            typer.echo(err=True)
-        self.open = False
+        self.line.end()
 
-    def _write(self, text: str) -> None:
-        self.open = True
-        if not log.isEnabledFor(logging.INFO):
-            return
-        typer.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live)
-
-    def _text(self, report: Report) -> str:
+    def _text(self, report: StepReport) -> str:
         terms = " ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
         total = sum(report.terms.values())
         return (
@@ -275,23 +260,16 @@ class _Line:
             f"{self._left(report)}"
         )
 
-    def _left(self, report: Report) -> str:
-        """How long it will take by the speed since this run began."""
+    def _left(self, report: StepReport) -> str:
+        """Return how long it will take by the speed since this run began."""
         assert self.first is not None
         done, seconds = report.progress - self.first.progress, report.seconds - self.first.seconds
         if done <= 0 or report.progress >= 1:
             return f"{report.seconds:.0f} s"
-        return f"{clock(seconds * (1 - report.progress) / done)} left"
+        return f"{duration(seconds * (1 - report.progress) / done)} left"
 
     def facts(self) -> dict[str, Any]:
-        """The last step, for --json."""
+        """Return the last step, for --json."""
         if self.last is None:
             return {}
         return {"steps": self.last.step, "losses": self.last.terms, "seconds": round(self.last.seconds, 3)}
-
-
-def clock(seconds: float) -> str:
-    """A span of time: 1:02:03, or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -14,7 +14,7 @@ import typer
 from impasto.atomic import write_atomically
 from impasto.commands import terminal
 from impasto.commands import train as training_run
-from impasto.commands.progress import counting
+from impasto.commands.progress import PAUSE, count
 from impasto.errors import OptionError
 from impasto.images.files import write_image
 from impasto.networks.backbone import Backbone
@@ -24,7 +24,7 @@ from impasto.runs.painting import pick_device
 from impasto.training.loop import Task
 from impasto.transfer.class_folders import ClassFolders, Sample, count_by_class
 from impasto.transfer.examples import FEATURES, Examples, FeatureStore, Labels, read_examples
-from impasto.transfer.report import Report, judge
+from impasto.transfer.report import FitReport, judge
 from impasto.transfer.tasks import FinetuneTask, FitOptions, LinearTask, make_header
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def plan(source: Path, options: FitOptions, output: Path | None, device: str, *,
 
 
 def dry_run(plan: FitPlan) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {plan.options.mode}, {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
@@ -95,8 +95,8 @@ def run(plan: FitPlan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any
     learned = training_run.run(task, pictures, plan.options, plan.folder, resume=resume, log=log)
     weights = plan.options.backbone_weights or None
     classifier = load_classifier(plan.facts["output"], weights=weights, device=plan.device)
-    with counting("testing", quiet) as count:
-        report = judge(classifier, plan.test, count)
+    with count("testing", len(plan.test), quiet, pause=PAUSE) as shown:
+        report = judge(classifier, plan.test, shown.reach)
     _write(report, classifier, plan)
     terminal.say(report.to_markdown(), err=True, nl=False) if not quiet else None
     facts: dict[str, Any] = {k: learned[k] for k in ("steps", "losses", "seconds", "skipped") if k in learned}
@@ -106,11 +106,11 @@ def run(plan: FitPlan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any
 def _read(plan: FitPlan, quiet: bool) -> Examples:
     options = plan.options
     if options.mode != "features":
-        with counting("reading", quiet) as count:
-            return read_examples(plan.train, options.side, count)
+        with count("reading", len(plan.train), quiet, pause=PAUSE) as shown:
+            return read_examples(plan.train, options.side, shown.reach)
     store = FeatureStore(plan.body, plan.layer, options.grid, options.crop, plan.folder / FEATURES)
-    with counting("computing features", quiet) as count:
-        return store.compute(plan.train, count)
+    with count("computing features", len(plan.train), quiet, pause=PAUSE) as shown:
+        return store.compute(plan.train, shown.reach)
 
 
 def _build(plan: FitPlan, examples: Examples) -> Task:
@@ -125,7 +125,7 @@ def _build(plan: FitPlan, examples: Examples) -> Task:
     return FinetuneTask(header, network, options)
 
 
-def _write(report: Report, classifier: Classifier, plan: FitPlan) -> None:
+def _write(report: FitReport, classifier: Classifier, plan: FitPlan) -> None:
     facts = {**plan.facts, **report.to_json(), "test_files": [str(sample.path) for sample in plan.test]}
     write_atomically(plan.folder / REPORT, (json.dumps(facts, ensure_ascii=False, indent=2) + "\n").encode())
     write_atomically(plan.folder / TABLE, report.to_markdown().encode())

@@ -19,7 +19,7 @@ from impasto.atomic import write_atomically
 from impasto.batch.painter import Painter
 from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
-from impasto.commands.progress import Count, count
+from impasto.commands.progress import PAUSE, Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
 from impasto.commands.video_report import measure, paint_strip
 from impasto.errors import ImpastoError, OptionError
@@ -55,7 +55,6 @@ SMOOTH, FLOW, TEMPORAL = 0.9, 0.22, 40.0
 STATE, IDENTITY = "state.safetensors", "run.json"
 MOST_BYTES_A_PIXEL = 2.5
 """What a frame needs on disk while it waits: a PNG of much texture."""
-PAUSE = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -117,16 +116,16 @@ class VideoRun:
         return _folder(self.target)
 
     def frame_path(self, index: int) -> Path:
-        """Where a finished frame waits."""
+        """Return where a finished frame waits."""
         return self.folder / f"{index:08}.png"
 
     def make_record(self) -> dict[str, Any]:
-        """The run record."""
+        """Return the run record."""
         made = make_record(self.recipe, self.painter.model, self.size, self.target.parent)
         return made if self.raft is None else made | {"weights": made["weights"] | {"raft": self.raft.digest}}
 
     def results(self, total: int) -> Iterator[Tensor]:
-        """All finished frames, (1, 3, H, W) each, or (1, 4, H, W) with transparency."""
+        """Return all finished frames, (1, 3, H, W) each, or (1, 4, H, W) with transparency."""
         return (self._result(index) for index in range(total))
 
     def _result(self, index: int) -> Tensor:
@@ -218,7 +217,7 @@ def _needs_flow(recipe: Recipe) -> bool:
 
 
 def _open_raft(recipe: Recipe, weights: Path | None, device: str) -> Raft | None:
-    """What measures the flow, if it is not OpenCV; raises ImpastoError."""
+    """Return what measures the flow, if it is not OpenCV; raises ImpastoError."""
     if recipe.flow_by != "raft":
         if weights is not None:
             raise OptionError("--flow-weights goes with --flow-by raft")
@@ -245,7 +244,7 @@ def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
 
 
 def dry_run(work: VideoRun) -> dict[str, Any]:
-    """What --dry-run does: everything is checked by now, and told."""
+    """Return what --dry-run does: everything is checked by now, and told."""
     terminal.say(f"dry run: {_title(work)}; nothing was written", err=True)
     return {"output": str(work.target), **work.make_record(), "frames": work.survey.frames, "dry_run": True}
 
@@ -355,7 +354,7 @@ def _keep(work: VideoRun, index: int, result: Picture, state: Mapping[str, Tenso
 
 
 def _ahead(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """`frames`, one of them decoded beside the work on the one before."""
+    """Yield `frames`, one of them decoded beside the work on the one before."""
     iterator = iter(frames)
     with ThreadPoolExecutor(1, "read") as reader:
         coming = reader.submit(next, iterator, None)

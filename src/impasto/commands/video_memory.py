@@ -32,7 +32,7 @@ def limit_memory(gigabytes: float, device: torch.device) -> None:
 
 
 def find_fitting(size: tuple[int, int], attempt: Callable[[tuple[int, int]], object]) -> tuple[int, int]:
-    """The largest size, (height, width), from `size` down at which `attempt` does not run out of memory.
+    """Return the largest size, (height, width), from `size` down at which `attempt` does not run out of memory.
 
     Raises ImpastoError if even the smallest one is too large.
     """

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from impasto.batch.painter import Painter
-from impasto.commands.progress import count
+from impasto.commands.progress import PAUSE, count
 from impasto.evaluation.metrics import LossNetwork
 from impasto.evaluation.video_score import VideoScore
 from impasto.images.contact_sheet import contact_sheet
@@ -45,7 +45,7 @@ def measure(
     paintings = [style for style in map(read_style, recipe.styles) if isinstance(style, Tensor)]
     scores: dict[str, VideoScore] | None = None
     total = survey.frames
-    with count(f"measuring {total} frames", total, quiet, pause=5.0) as shown:
+    with count(f"measuring {total} frames", total, quiet, pause=PAUSE) as shown:
         for frame, result in zip(read_frames(source, survey), results, strict=True):
             photo = painter.fit(Picture(frame.image, frame.alpha))
             if scores is None:
@@ -69,7 +69,7 @@ def _start(
 
 
 def _compare(smoothed: dict[str, Any], alone: dict[str, Any], *_: Any) -> dict[str, float]:
-    """How much less flicker and how much more style loss smoothing brought."""
+    """Return how much less flicker and how much more style loss smoothing brought."""
     ratios = {}
     if smoothed["warping_error"] is not None and alone["warping_error"]:
         ratios["less_flicker"] = 1 - smoothed["warping_error"] / alone["warping_error"]

@@ -1,9 +1,9 @@
-"""Which picture belongs to which photo and painting, and the pictures of the protocol made."""
+"""Finds the photo and painting of each picture, and makes the protocol's pictures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from impasto.errors import ImpastoError
 from impasto.evaluation.lanczos import resize_lanczos
 from impasto.images.files import read_image, read_metadata, write_image
 from impasto.images.tensors import fit
+from impasto.progress import OnPart, ignore_part
 from impasto.stylizers.base import Stylizer
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -22,16 +23,11 @@ OFFSETS = (0, 13, 26)
 RECORD = "impasto-pair"
 
 Size = int | tuple[int, int]
-OnPair = Callable[[int, int], None]
-
-
-def ignore(done: int, total: int) -> None:
-    """The `on_pair` that does nothing."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo, a painting, and the file of the picture made of the two."""
+    """A photo, a painting, and the file of the picture made from them."""
 
     content: Path
     style: Path
@@ -39,7 +35,7 @@ class Pair:
 
 
 def list_pictures(folder: str | Path) -> dict[str, Path]:
-    """The pictures of `folder` by their names without suffix, sorted. Raises ImpastoError if there is none."""
+    """Return the pictures of `folder` by their names without suffix, sorted. Raises ImpastoError if there is none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ImpastoError(f"{folder} is no folder; name one that holds pictures")
@@ -55,9 +51,9 @@ def list_pictures(folder: str | Path) -> dict[str, Path]:
 
 
 def find_pairs(contents: str | Path, styles: str | Path, stylized: str | Path) -> list[Pair]:
-    """The pairs that the files of `stylized`, CONTENT__STYLE.png or CONTENT-STYLE.png, are named after, sorted.
+    """Return the pairs that the files of `stylized`, CONTENT__STYLE.png or CONTENT-STYLE.png, name, sorted.
 
-    Raises ImpastoError for a file whose photo or painting is not there, or that has none in its name.
+    Raises ImpastoError for a file whose name has no photo or painting, or an unknown one.
     """
     photos, paintings = list_pictures(contents), list_pictures(styles)
     pairs: dict[tuple[str, str], Pair] = {}
@@ -70,7 +66,7 @@ def find_pairs(contents: str | Path, styles: str | Path, stylized: str | Path) -
 
 
 def _part(stem: str, path: Path, photos: dict[str, Path], paintings: dict[str, Path]) -> tuple[str, str]:
-    """The names of the photo and the painting that `stem` is made of."""
+    """Return the names of the photo and the painting that `stem` is made of."""
     splits = [names for separator in SEPARATORS for names in _splits(stem, separator)]
     fitting = [names for names in splits if names[0] in photos and names[1] in paintings]
     if len(fitting) == 1:
@@ -85,7 +81,7 @@ def _part(stem: str, path: Path, photos: dict[str, Path], paintings: dict[str, P
 
 
 def _splits(stem: str, separator: str) -> Iterator[tuple[str, str]]:
-    """All ways to part `stem` at `separator` into two names, the longest first name last."""
+    """Yield all ways to split `stem` at `separator` into two names, the longest first name last."""
     at = stem.find(separator)
     while at != -1:
         before, after = stem[:at], stem[at + len(separator) :]
@@ -97,10 +93,10 @@ def _splits(stem: str, separator: str) -> Iterator[tuple[str, str]]:
 def pair_up(
     contents: str | Path, styles: str | Path, *, offsets: Sequence[int] = OFFSETS, count: int | None = None
 ) -> list[tuple[Path, Path]]:
-    """The protocol's photos and paintings: photo number i, sorted and from 0, with the paintings i + each of `offsets`.
+    """Return the protocol's pairs: photo number i, sorted and from 0, with the paintings i + each of `offsets`.
 
-    The paintings' numbers start over at their end. count: only the first so many pairs, all photos with their first
-    painting before any with its second. Raises ImpastoError if there are not so many.
+    The paintings' numbers wrap around. count: only the first pairs, all photos with their first painting before any
+    with its second. Raises ImpastoError if there are not so many.
     """
     photos, paintings = list(list_pictures(contents).values()), list(list_pictures(styles).values())
     chosen = [(photo, paintings[(i + offset) % len(paintings)]) for offset in offsets for i, photo in enumerate(photos)]
@@ -111,7 +107,7 @@ def pair_up(
 
 
 def read_sized(path: Path, size: Size) -> Tensor:
-    """A picture, (1, 3, H, W): of exactly (height, width), or with that longer side in its own proportions."""
+    """Return a picture, (1, 3, H, W): of exactly (height, width), or with this longer side in its own proportions."""
     image = read_image(path)
     height, width = fit(image.shape[-2], image.shape[-1], size, enlarge=True) if isinstance(size, int) else size
     return resize_lanczos(image, height, width)
@@ -125,12 +121,12 @@ def stylize_pairs(
     *,
     strength: float = 1.0,
     seed: int = 0,
-    on_pair: OnPair = ignore,
+    on_pair: OnPart = ignore_part,
 ) -> list[Pair]:
     """Paint each photo of `pairs` in its painting's style into `folder`, as CONTENT__STYLE.png; both read at `size`.
 
-    Files that are there stay as they are, so that an interrupted run goes on; each is written whole or not at all.
-    Raises ImpastoError if one was made in another way.
+    Existing files are kept, so that an interrupted run continues; each is written whole or not at all. Raises
+    ImpastoError if one was made in another way.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +146,7 @@ def stylize_pairs(
 
 
 def _how(stylizer: Stylizer, size: Size, strength: float, seed: int) -> dict[str, Any]:
-    """All that a picture of a pair depends on but the pair."""
+    """Return everything that a picture depends on besides its pair."""
     return {
         "method": stylizer.name,
         "options": stylizer.options.model_dump(mode="json"),
@@ -162,12 +158,12 @@ def _how(stylizer: Stylizer, size: Size, strength: float, seed: int) -> dict[str
 
 
 def show_size(size: Size) -> str:
-    """`size` as on the command line."""
+    """Return `size` as on the command line."""
     return str(size) if isinstance(size, int) else f"{size[1]}x{size[0]}"
 
 
 def _check_record(path: Path, record: str) -> None:
-    """Refuse a picture that says it was made in another way; one that says nothing counts as what was asked for."""
+    """Raise ImpastoError for a picture whose record says that it was made in another way."""
     before = read_metadata(path).get(RECORD)
     if before is None or before == record:
         return

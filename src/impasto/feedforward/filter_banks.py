@@ -16,7 +16,7 @@ from impasto.feedforward.transformation_network import (
 )
 
 SIDE = 4
-"""The stride of what the encoder gives, in the photo's pixels."""
+"""Stride of the encoder's output, in the photo's pixels."""
 
 
 class StyleBankNetwork(nn.Module):
@@ -29,34 +29,34 @@ class StyleBankNetwork(nn.Module):
         self.banks = nn.ModuleList(banks)
 
     def forward(self, images: Tensor, numbers: Sequence[int]) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to the same size, each sample by the bank of its number."""
+        """Paint (B, 3, H, W) in [0, 1], each sample with the bank of its number; returns the same size."""
         encoded = self.encode(images)
         banked = [self.bank(n).run(x[None], images.shape, SIDE) for x, n in zip(encoded, numbers, strict=True)]
         return self.decode(torch.cat(banked), images.shape)
 
     def rebuild(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] through encoder and decoder alone."""
+        """Return (B, 3, H, W) in [0, 1] after encoder and decoder alone."""
         return self.decode(self.encode(images), images.shape)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Features of pictures, (B, 4b, H / 4, W / 4)."""
+        """Return the features of pictures, (B, 4b, H / 4, W / 4)."""
         return self.encoder.run(self.encoder.enter(images), images.shape)
 
     def decode(self, features: Tensor, size: Sequence[int]) -> Tensor:
-        """The pictures, of that size, that features stand for."""
+        """Return the pictures, of the given size, for features."""
         return as_picture(self.decoder.run(features, size, SIDE))
 
     def bank(self, number: int) -> LayerRow:
-        """The bank of the style of that number."""
+        """Return the bank of the style with this number."""
         return cast(LayerRow, self.banks[number])
 
     def grow(self, more: int) -> None:
-        """Add so many banks that know nothing yet."""
+        """Add new banks that have learned nothing yet."""
         self.banks.extend(make_bank(self.channels) for _ in range(more))
 
     @property
     def channels(self) -> int:
-        """How many the banks work on."""
+        """Number of channels that the banks work on."""
         return self.encoder.row[-1].conv.out_channels
 
     @property
@@ -67,16 +67,12 @@ class StyleBankNetwork(nn.Module):
 
     @property
     def shared(self) -> list[nn.Parameter]:
-        """The parameters of encoder and decoder."""
+        """Parameters of encoder and decoder."""
         return [*self.encoder.parameters(), *self.decoder.parameters()]
 
 
 def slim_network(styles: int, width: int = 16, residuals: int = 5) -> StyleBankNetwork:
-    """The shipped form: of width b, the encoder ``c9s1-b, d2b, d4b`` and the decoder ``R4b x n, u2b, ub, c9s1-3``.
-
-    Norms stand in the banks alone, two convolutions of 4b channels each with instance norm and ReLU: what normalises
-    the encoder's features forgets how bright a photo was, and nothing could be rebuilt.
-    """
+    """Return the shipped form, with width b: encoder ``c9s1-b, d2b, d4b``, decoder ``R4b x n, u2b, ub, c9s1-3``."""
     banks = (make_bank(4 * width) for _ in range(styles))
     network = StyleBankNetwork(LayerRow(_down(width)), LayerRow(_up(width, residuals)), banks)
     for layer in (*network.encoder.row, *network.decoder.row):
@@ -88,7 +84,7 @@ def slim_network(styles: int, width: int = 16, residuals: int = 5) -> StyleBankN
 
 
 def paper_network(styles: int) -> StyleBankNetwork:
-    """The widths of the paper's network in a port that is widely used: norms without scale and shift, no biases.
+    """Return the widths of the paper's network in a widely used port: norms without scale and shift, no biases.
 
     Departs from it: upsampling by repetition and a convolution, mirrored edges.
     """
@@ -106,16 +102,16 @@ def paper_network(styles: int) -> StyleBankNetwork:
 
 
 def make_bank(channels: int) -> LayerRow:
-    """A style's bank: two convolutions of 3 x 3, each with a norm of its own scale and shift, and ReLU.
+    """Return a bank: two convolutions of 3 x 3, each with a norm that has scale and shift, and ReLU.
 
-    It begins as something that passes features on, with a little noise in its filters.
+    At the start it passes features on, with a little noise in its filters.
     """
     bank = LayerRow(TransformLayer(channels, channels, 3, Form(), bias=False) for _ in range(2))
     for layer, scale, shift in zip(bank.row, bank.scales, bank.shifts, strict=True):
         nn.init.kaiming_normal_(layer.conv.weight, nonlinearity="relu")
         layer.conv.weight.data *= 0.3
         layer.conv.weight.data[..., 1, 1] += torch.eye(channels, device=scale.device)
-        scale.data.fill_(0.6)  # about what a ReLU leaves of a deviation of 1, and of a mean of 0
+        scale.data.fill_(0.6)  # roughly what a ReLU leaves of a deviation of 1 and a mean of 0
         shift.data.fill_(0.4)
     return bank
 

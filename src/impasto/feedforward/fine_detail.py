@@ -1,7 +1,7 @@
 """Whether a picture has enough detail for half precision.
 
-Instance norm, whitening and attention blow up whatever small differences a picture has. In a flat, faded or smooth one
-these are as small as what bfloat16 rounds off: its result would be noise. Such pictures are rare, and quick to find.
+Instance norm, whitening and attention amplify small differences. In a flat, faded or smooth picture these are as small
+as bfloat16's rounding errors, and the result would be noise. Such pictures are rare and quick to detect.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch import Tensor
 from impasto.images.windows import Canvas, Window
 
 LEAST_STEP, LEAST_DEVIATION = 0.01, 0.02
-"""Differences of neighbouring pixels (root mean square), deviation of all pixels. With less, bfloat16 is 17 to 45 dB
-from float32; with more, at least 36 dB, usually 50 (nine methods, pictures of 8 bits a channel)."""
+"""Differences of neighbouring pixels (root mean square), deviation of all pixels. Below these, bfloat16 is 17 to 45 dB
+from float32; above, at least 36 dB, usually 50 (nine methods, pictures of 8 bits a channel)."""
 
 GRID, PATCH = 4, 64
-"""The picture is looked at in so many patches a side, of so many pixels a side."""
+"""Number of patches a side that are checked, and their side in pixels."""
 
 
 def has_fine_detail(content: Canvas, masks: Sequence[Tensor] = ()) -> bool:
-    """Whether bfloat16 tells the picture's pixels apart well enough to paint it as float32 does.
+    """Return whether bfloat16 resolves the picture well enough to paint it as float32 does.
 
-    masks: (1, 1, H, W) in [0, 1], the regions that are measured by themselves: each must have detail. Looks at 16
-    patches, evenly spread, so that a picture of any size takes less than a millisecond.
+    masks: (1, 1, H, W) in [0, 1], regions that are measured separately: each must have detail. Checks 16 patches,
+    evenly spread, in less than a millisecond for any size.
     """
     patches = list(_patches(*content.size))
     parts = [content.read(patch).float() for patch in patches]
@@ -49,7 +49,7 @@ def _patches(height: int, width: int) -> list[Window]:
 
 
 def _is_detailed(parts: Sequence[Tensor], shares: Sequence[Tensor]) -> bool:
-    """The thresholds, over all `parts`, (1, 3, h, w), by their `shares`, (1, 1, h, w)."""
+    """Apply the thresholds over all `parts`, (1, 3, h, w), weighted by `shares`, (1, 1, h, w)."""
     steps = torch.zeros(2, device=parts[0].device)  # sums of squared differences, and of their weights
     sums = torch.zeros(3, device=parts[0].device)  # of weights, values and squares
     for part, share in zip(parts, shares, strict=True):

@@ -1,4 +1,4 @@
-"""A network that makes networks: a style's moments to the kernels of a transformation network (Shen et al. 2018)."""
+"""A hypernetwork: maps a style's moments to the kernels of a transformation network (Shen et al. 2018)."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from impasto.networks.layers import Conv, DoublingConv
 from impasto.ops.moments import Moments
 
 PAPER_MOMENTS = 2 * (64 + 128 + 256 + 512)
-"""Means and deviations of VGG-16's relu1_2, relu2_2, relu3_3 and relu4_3."""
+"""Number of means and deviations of VGG-16's relu1_2, relu2_2, relu3_3 and relu4_3."""
 PHASES = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-"""The four numbers of a transposed convolution at stride 2 that does what repetition and a kernel of three do."""
+"""The four weights of a transposed convolution at stride 2 that equal repetition and a kernel of three."""
 SMOOTH = (0.25, 0.75, 0.75, 0.25)
-"""How a transposed convolution, 4 at stride 2, interpolates linearly."""
+"""The weights of a transposed convolution, 4 at stride 2, that interpolates linearly."""
 GAIN = 0.1
-"""So much do kernels differ between styles, relative to what they have in common, before anything is learned."""
+"""How much kernels differ between styles before training, relative to their common part."""
 DAMPING = 1e-3
-"""So much of the strongest component's variance is added to each, so that what is hardly seen is not blown up."""
+"""Share of the strongest component's variance that is added to each, so that weak components are not amplified."""
 
 
 UPS = 11, 13
-"""How many layers back lies the input that a way up adds by its shortcut: what had its size on the way down."""
+"""For a layer that goes up: how many layers back its shortcut starts, at the map of the same size on the way down."""
 
 
 class GeneratedNetwork(PictureNetwork):
     """The transformation network of Meta Networks: 9x9, two down, ten 3x3, two transposed 4x4 up, 9x9.
 
-    width: b; of 1 746 144 numbers with the paper's 32, of 112 056 with its fast network's 8. All convolutions but the
+    width: b; 1 746 144 parameters with the paper's 32, 112 056 with its fast network's 8. All convolutions but the
     first and the last are normalised and generated. residual: the ten are five residual blocks; output: ``linear``
-    pictures in [0, 1] or ``sigmoid``; affine: the norms have scales and shifts, besides those numbers. doubling: the
-    ways up repeat pixels and convolve 3x3; shortcuts: they add what had their size on the way down, times gains.
+    pictures in [0, 1] or ``sigmoid``; affine: the norms have scales and shifts in addition. doubling: the layers that
+    go up repeat pixels and convolve 3x3; shortcuts: these layers add the map of the same size from the way down, times
+    gains.
 
-    Departs from the paper: every convolution mirrors the edge of what it reads, instead of one mirror of 40 px around
-    the photo and unpadded convolutions, so that tiles give what the whole picture gives.
+    Departs from the paper: every convolution mirrors the edge of its input, instead of one mirror of 40 px around the
+    photo and unpadded convolutions, so that tiles give the same result as the whole picture.
     """
 
     def __init__(
@@ -61,12 +62,12 @@ class GeneratedNetwork(PictureNetwork):
 
     @property
     def generated(self) -> list[str]:
-        """The names of the kernels that are made for each style."""
+        """Names of the kernels that are made for each style."""
         return [f"layers.{number}.conv.weight" for number, layer in enumerate(self.row) if layer.form.norm]
 
 
 def build_network(shape: Mapping[str, Any]) -> GeneratedNetwork:
-    """The network of that `shape`, as `GeneratedNetwork.shape` tells it."""
+    """Return the network of this `shape`, as `GeneratedNetwork.shape` describes it."""
     return GeneratedNetwork(**{key: value for key, value in shape.items() if key != "form"})
 
 
@@ -85,14 +86,14 @@ def _layers(width: int, residual: bool, doubling: bool, shortcuts: bool) -> Iter
 
 
 class HyperNetwork(nn.Module):
-    """A style's moments to a hidden vector, and each group of it to the kernel of one convolution.
+    """Maps a style's moments to a hidden vector, and each group of it to the kernel of one convolution.
 
-    moments: how many numbers go in; hidden: of each of the 14 groups. Of 226 684 672 parameters with the paper's sizes
-    and width 32, 17 395 072 with its fast network's 8; the first and the last convolution, which all styles share, are
-    besides. affine: a group more makes the scales and shifts of the norms, and the gains of shortcuts; doubling,
-    shortcuts: see `GeneratedNetwork`.
+    moments: length of the input; hidden: length of each of the 14 groups. There are 226 684 672 parameters with the
+    paper's sizes and width 32, 17 395 072 with its fast network's 8, without the first and the last convolution, which
+    all styles share. affine: one more group makes the scales and shifts of the norms, and the gains of shortcuts;
+    doubling, shortcuts: see `GeneratedNetwork`.
 
-    Departs from the paper: the moments are seen on a logarithmic scale and in units of their spread over paintings.
+    Departs from the paper: the moments are on a logarithmic scale and in units of their spread over paintings.
     """
 
     unit: Tensor
@@ -118,7 +119,7 @@ class HyperNetwork(nn.Module):
             template = GeneratedNetwork(
                 width, residual=residual, output=output, affine=affine, doubling=doubling, shortcuts=shortcuts
             )
-        self._template = (template,)  # in a tuple: it has no numbers of its own
+        self._template = (template,)  # in a tuple, so that its parameters are not registered
         self.moments, self.hidden = moments, hidden
         self.sizes = {name: template.get_parameter(name).shape for name in template.generated}
         groups = len(self.sizes) + affine
@@ -134,23 +135,23 @@ class HyperNetwork(nn.Module):
 
     @property
     def template(self) -> GeneratedNetwork:
-        """The network that is made, without numbers."""
+        """The network that is made, without parameters."""
         return self._template[0]
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What the constructor was told."""
+        """The constructor's arguments."""
         made = {key: value for key, value in self.template.shape.items() if key != "form"}
         return {"moments": self.moments, "hidden": self.hidden, **made}
 
     @torch.no_grad()
     def start_kernels(self) -> None:
-        """Let kernels have a convolution's variance for hidden vectors of length 1, `GAIN` of it by the style."""
+        """Initialise kernels with a convolution's variance, of which `GAIN` depends on the style."""
         smooth = torch.tensor(SMOOTH)
         for (name, size), layer in zip(self.sizes.items(), self.write, strict=True):
             assert isinstance(layer, nn.Linear)
             own = self.template.get_submodule(name.removesuffix(".weight"))
-            if isinstance(own, DoublingConv):  # begins by enlarging smoothly, or else it draws a grid
+            if isinstance(own, DoublingConv):  # begins as smooth enlarging, otherwise it would draw a grid
                 common = math.sqrt(2 / size[0]) * torch.randn(*size[:2], 1, 1) * torch.outer(smooth, smooth)
                 deviation = math.sqrt(2 / (4 * size[0]))
             else:
@@ -168,8 +169,10 @@ class HyperNetwork(nn.Module):
 
     @torch.no_grad()
     def start_reading(self, paintings: Tensor) -> None:
-        """Measure units and spread on the moments of many paintings, (N, moments), and let hidden vectors begin as
-        their principal components, of length 1 on average, the weaker ones made stronger."""
+        """Measure units and spread on the moments of many paintings, (N, moments).
+
+        Hidden vectors begin as their principal components, of length 1 on average, with the weaker ones amplified.
+        """
         self.unit.copy_(paintings.mean(0).clamp_min(1e-2))
         seen = (paintings / self.unit).log1p()
         self.middle.copy_(seen.mean(0))
@@ -184,16 +187,16 @@ class HyperNetwork(nn.Module):
         each[:, :count] = rows / variances.sqrt().sum().sqrt()
 
     def standardise(self, vectors: Tensor) -> Tensor:
-        """(B, moments) as the hyper network sees them, of length 1 or so."""
+        """Return (B, moments) standardised, with a length of about 1."""
         return ((vectors / self.unit).log1p() - self.middle) / (self.spread * math.sqrt(self.moments))
 
     def encode(self, vectors: Tensor) -> Tensor:
-        """A style's moments, (B, moments), to hidden vectors, (B, groups x hidden)."""
+        """Map a style's moments, (B, moments), to hidden vectors, (B, groups x hidden)."""
         hidden: Tensor = self.read(self.standardise(vectors))
         return hidden
 
     def generate(self, hidden: Tensor) -> list[dict[str, Tensor]]:
-        """Hidden vectors, (B, groups x hidden), to all numbers of the network of each style, by name."""
+        """Map hidden vectors, (B, groups x hidden), to all parameters of each style's network, by name."""
         groups = hidden.reshape(len(hidden), -1, self.hidden).unbind(1)
         sized = zip(self.sizes.items(), self.write, groups[: len(self.sizes)], strict=True)
         made = {name: layer(group).reshape(-1, *size) for (name, size), layer, group in sized}
@@ -209,7 +212,7 @@ class HyperNetwork(nn.Module):
         return [{**shared, **{name: value[number] for name, value in made.items()}} for number in range(len(hidden))]
 
     def forward(self, images: Tensor, vectors: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1], each painted in the style of its moments, (B, moments); not clamped."""
+        """Paint (B, 3, H, W) in [0, 1], each in the style of its moments, (B, moments); not clamped."""
         with torch.autocast(images.device.type, enabled=False):
             networks = self.generate(self.encode(vectors.to(self.unit.dtype)))
         painted = [
@@ -221,10 +224,10 @@ class HyperNetwork(nn.Module):
 
 @torch.no_grad()
 def start_doubling(network: HyperNetwork, before: HyperNetwork) -> None:
-    """Let `network`, which doubles and has shortcuts, begin as `before`, whose ways up are transposed convolutions.
+    """Initialise `network`, which doubles and has shortcuts, from `before`, which goes up by transposed convolutions.
 
-    All else is the same. Of kernels 4x4 at stride 2 the nearest that repetition and 3x3 can do is taken (least
-    squares); what is lost is a grid, the difference between odd and even pixels of a flat map. Gains begin at 0.
+    Everything else is copied. Kernels 4x4 at stride 2 are replaced by the nearest that repetition and 3x3 can express
+    (least squares); what is lost is a grid, the difference between odd and even pixels of a flat map. Gains begin at 0.
     """
     fit = torch.linalg.pinv(PHASES)
     values = dict(before.state_dict())
@@ -243,10 +246,10 @@ def start_doubling(network: HyperNetwork, before: HyperNetwork) -> None:
 
 @torch.no_grad()
 def condense(network: HyperNetwork, hidden: int, paintings: Tensor) -> HyperNetwork:
-    """A hyper network of the same form with fewer hidden numbers that makes nearly the same networks.
+    """Return a hypernetwork of the same form with fewer hidden numbers that makes nearly the same networks.
 
-    paintings: moments of many, (N, moments). Of each group's hidden vectors those components are kept that change most
-    in what is made of them, over these paintings.
+    paintings: moments of many paintings, (N, moments). Of each group's hidden vectors, the components are kept that
+    change the generated kernels most over these paintings.
     """
     small = HyperNetwork(**{**network.shape, "hidden": hidden})
     values = dict(network.state_dict())
@@ -272,10 +275,10 @@ def condense(network: HyperNetwork, hidden: int, paintings: Tensor) -> HyperNetw
 
 @torch.no_grad()
 def widen(before: HyperNetwork, hidden: int, paintings: Tensor) -> HyperNetwork:
-    """A hyper network of the same form with more hidden numbers that makes the very same networks.
+    """Return a hypernetwork of the same form with more hidden numbers that makes exactly the same networks.
 
-    paintings: moments of many, (N, moments), whose principal components the added numbers begin as; what is written of
-    these is 0 until it is learned.
+    paintings: moments of many paintings, (N, moments); the added numbers begin as their principal components, and the
+    weights that read them begin at 0.
     """
     wide = HyperNetwork(**{**before.shape, "hidden": hidden})
     wide.start_reading(paintings)
@@ -294,5 +297,5 @@ def widen(before: HyperNetwork, hidden: int, paintings: Tensor) -> HyperNetwork:
 
 
 def vector_of(found: Sequence[Moments]) -> Tensor:
-    """The moments of several layers as vectors, (B, moments): each layer's means, then its deviations."""
+    """Join the moments of several layers to vectors, (B, moments): each layer's means, then its deviations."""
     return torch.cat([part for own in found for part in (own.mean, own.deviation())], 1)

@@ -1,4 +1,4 @@
-"""Adaptive instance normalisation, at one layer and all the way through a decoder."""
+"""Adaptive instance normalisation, at one layer and throughout a decoder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from impasto.networks.layers import StepDecoder, size_below
 from impasto.ops.cpu_kernels import round_scale, scale_channels
 from impasto.ops.moments import Moments, moments
 
-Targets = Mapping[int, tuple[Tensor, Tensor]]
-"""By level, means and deviations, each (1 or B, C)."""
+LevelTargets = Mapping[int, tuple[Tensor, Tensor]]
+"""Means and deviations, each (1 or B, C), by level."""
 
 
 def adaptive_instance_norm(
@@ -28,7 +28,7 @@ def adaptive_instance_norm(
     """Give content features a style's channel means and deviations (Huang & Belongie 2017, sec. 5).
 
     content: (B, C, H, W); mean, deviation: (1 or B, C), of the style's features; own: the content's moments, if they
-    are not those of all of `content`; relu: of the outcome; plus: what is added to it then. Returns (B, C, H, W).
+    are not those of all of `content`; relu: apply a ReLU; plus: added after it. Returns (B, C, H, W).
 
     Departs from the paper: nothing.
     """
@@ -37,8 +37,8 @@ def adaptive_instance_norm(
     return scale_channels(content, scale, mean - own.mean * scale, relu=relu, plus=plus)
 
 
-def decode_normalised(decoder: StepDecoder, x: Tensor, targets: Targets, shape: Sequence[int]) -> Tensor:
-    """From relu4_1's features `x` to a picture of `shape`, normalised at each level of `targets` on the way."""
+def decode_normalised(decoder: StepDecoder, x: Tensor, targets: LevelTargets, shape: Sequence[int]) -> Tensor:
+    """Decode relu4_1's features `x` to a picture of `shape`, normalised at each level of `targets`."""
     for level in range(len(decoder.steps), 0, -1):
         if level in targets:
             x = adaptive_instance_norm(x, *targets[level])
@@ -47,29 +47,31 @@ def decode_normalised(decoder: StepDecoder, x: Tensor, targets: Targets, shape: 
 
 
 def decoding_stages(
-    decoder: StepDecoder, targets: Targets, strength: float = 1.0, own: Mapping[int, str] | None = None
+    decoder: StepDecoder, targets: LevelTargets, strength: float = 1.0, own: Mapping[int, str] | None = None
 ) -> tuple[Stage, ...]:
-    """As `decode_normalised`, step by step from the map ``x4``, which has to be measured by then, to the result.
+    """Return `decode_normalised` as stages, from the map ``x4``, which must be measured already, to the result.
 
-    strength: from 0, means and deviations of the photo itself, to 1, those of `targets`; own: by level, the map that
-    shows the photo there, measured by then, too; below 1 it is needed. A decoder that learned with normalised maps can
-    do nothing with others.
+    strength: from 0, the photo's means and deviations, to 1, those of `targets`; own: by level, the map that shows the
+    photo there, measured already; needed below strength 1, because a decoder that learned with normalised maps can't
+    use others.
     """
     own = {} if own is None else own
     return tuple(_step_down(decoder, level, targets, strength, own) for level in range(len(decoder.steps), 0, -1))
 
 
 def measure_photo(maps: Mapping[int, str]) -> tuple[MomentsOf, ...]:
-    """What has to be known of the photo's own maps, by level."""
+    """Return the measures of the photo's maps, by level."""
     return tuple(MomentsOf(name, full=False, layer=f"photo.relu{level}_1") for level, name in maps.items())
 
 
-def measure_level(level: int, targets: Targets) -> tuple[MomentsOf, ...]:
-    """What has to be known of the map ``x1``, ``x2`` ... before it is normalised."""
+def measure_level(level: int, targets: LevelTargets) -> tuple[MomentsOf, ...]:
+    """Return the measure of the map ``x1``, ``x2`` ..., needed before it is normalised."""
     return (MomentsOf(f"x{level}", full=False, layer=f"relu{level}_1"),) if level in targets else ()
 
 
-def _step_down(decoder: StepDecoder, level: int, targets: Targets, strength: float, own: Mapping[int, str]) -> Stage:
+def _step_down(
+    decoder: StepDecoder, level: int, targets: LevelTargets, strength: float, own: Mapping[int, str]
+) -> Stage:
     above, below = f"x{level}", f"x{level - 1}" if level > 1 else RESULT
 
     def run(work: StageInput) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Which maps a run in tiles makes in each pass, and which it keeps whole for later ones.
+"""Which maps a tiled run computes in each pass, and which it keeps for later passes.
 
-Between two passes stands a barrier: something must be known of all tiles. What a pass needs it makes from the picture
-anew or from maps that earlier passes kept, and room for these is short.
+Between two passes there is a barrier: something must be known of all tiles. A pass computes its maps from the picture
+again or from maps that earlier passes kept, as far as memory allows.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from impasto.feedforward.stages import IMAGE, RESULT, Stage, map_channels, map_s
 from impasto.networks.receptive_field import numbers_after, reach, work
 
 NUMBER = 100.0
-"""To write a number and read it again takes as long as so many multiplications."""
+"""Cost of writing a number and reading it again, in multiplications."""
 
 
 MOST_WEIGHED = 8
-"""Of more maps the smallest are weighed against each other: every combination is looked at."""
+"""If there are more maps, only the smallest are compared: every combination is tried."""
 
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One pass: the stages that run and what each makes, the maps it starts from, how far around a tile they reach.
+    """One pass: the stages that run, what each computes, the maps it starts from, and how far around a tile they reach.
 
-    needs: for every map, in its own pixels, how much of it beyond a tile's edge has to be right.
+    needs: for every map, how much of it beyond a tile's edge must be correct, in its own pixels.
     """
 
     wanted: dict[int, set[str]]
@@ -37,7 +37,7 @@ class PassPlan:
 def plan_pass(
     stages: Sequence[Stage], outcomes: Collection[str], kept: Collection[str], at: Mapping[str, int] | None = None
 ) -> PassPlan:
-    """How to make `outcomes` from the picture and the maps that were `kept`; at: the maps' strides, if known."""
+    """Return how to compute `outcomes` from the picture and the `kept` maps; at: the maps' strides, if known."""
     needs = dict.fromkeys(outcomes, 0)
     wanted: dict[int, set[str]] = {}
     sources: set[str] = set()
@@ -56,19 +56,19 @@ def plan_pass(
 
 
 def aims(stages: Sequence[Stage]) -> set[str]:
-    """What all `stages` are run for: the result, or what the last of them measures."""
+    """Return what `stages` are run for: the result, or what the last of them measures."""
     return {RESULT} & set(stages[-1].outcomes) or set(stages[-1].outcomes)
 
 
 def whole_halo(stages: Sequence[Stage]) -> int:
-    """How far around a tile counts if all that `stages` make at last is made from the picture in one go."""
+    """Return the halo of a tile if everything that the last stage makes is computed from the picture in one pass."""
     return plan_pass(stages, aims(stages), set()).halo
 
 
 def flow_efforts(stages: Sequence[Stage], at: Mapping[str, int]) -> list[dict[str, float]]:
-    """What each stage's outcomes cost for each pixel of the picture, in multiplications; at: the maps' strides.
+    """Return the cost of each stage's outcomes per pixel of the picture, in multiplications; at: the maps' strides.
 
-    A path by which an outcome hangs on several sources runs once, over what is made of them; each source is read.
+    A path with several sources is counted once, over the combined input; each source is read.
     """
     channels = map_channels(stages)
     found: list[dict[str, float]] = [dict.fromkeys(stage.outcomes, 0.0) for stage in stages]
@@ -85,17 +85,17 @@ def flow_efforts(stages: Sequence[Stage], at: Mapping[str, int]) -> list[dict[st
 
 
 def effort(efforts: Sequence[Mapping[str, float]], plan: PassPlan, tile: int) -> float:
-    """What a pass costs by `flow_efforts`, with what tiles of that side overlap."""
+    """Return the cost of a pass by `flow_efforts`, including the overlap of tiles with this side."""
     total = sum(efforts[number][name] for number, wanted in plan.wanted.items() for name in sorted(wanted))
     return total * (1 + 2 * plan.halo / tile) ** 2
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """What can be kept after a pass.
+    """The maps that can be kept after a pass.
 
-    must: what the pass has to make anyhow; rest: the stages after the pass that end with a barrier; kept, new: maps
-    by name with their bytes; reusable: for new maps the kept ones over which they can be written; room: bytes for all.
+    must: what the pass has to compute anyway; rest: the stages after the pass that end with a barrier; kept, new: bytes
+    of maps by name; reusable: for new maps, the kept ones whose memory they can take over; room: bytes for all.
     """
 
     must: set[str]
@@ -106,7 +106,7 @@ class Shelf:
     room: int
 
     def choices(self) -> Iterator[tuple[set[str], int]]:
-        """All sets of maps that there is room for, with their bytes."""
+        """Yield all sets of maps that fit, with their bytes."""
         sizes = {**self.kept, **self.new}
         names = sorted(sizes, key=lambda name: sizes[name])[:MOST_WEIGHED] if len(sizes) > MOST_WEIGHED else [*sizes]
         for own in chain.from_iterable(combinations(names, count) for count in range(len(names) + 1)):
@@ -115,8 +115,7 @@ class Shelf:
                 yield set(own), size
 
     def places(self, chosen: set[str], sources: set[str]) -> dict[str, str]:
-        """Which of the new maps that are `chosen` is written over which kept one that the pass reads for the last
-        time."""
+        """Return which kept map each of the `chosen` new maps overwrites: one that is read for the last time."""
         free = [name for name in self.kept if name in sources - chosen]
         found: dict[str, str] = {}
         for name in self.new:
@@ -127,16 +126,16 @@ class Shelf:
         return found
 
     def beside(self, chosen: set[str], sources: set[str]) -> int:
-        """The bytes of kept maps that the pass reads, though they are not `chosen`, and that no new map takes over."""
+        """Return the bytes of kept maps that the pass reads but neither keeps nor overwrites."""
         let_go = sources - chosen - set(self.places(chosen, sources).values())
         return sum(size for name, size in self.kept.items() if name in let_go)
 
 
 def choose_kept(stages: Sequence[Stage], shelf: Shelf, tile: int) -> set[str]:
-    """The maps, of those kept and those that a pass can make, that make what is left to do the quickest.
+    """Return the maps, of those kept and those that the pass can compute, that make the remaining work fastest.
 
-    What counts is this pass, the next one as often as there are passes left, and the way to the end; where that is the
-    same, fewer bytes.
+    The cost is that of this pass, of the next one times the passes that are left, and of the way to the end; at the
+    same cost, fewer bytes win.
     """
     if not shelf.rest:
         return set()

@@ -1,8 +1,8 @@
-"""Other runtimes than torch for the networks of one-pass methods: ONNX Runtime and OpenVINO, where they are installed.
+"""Other runtimes than torch for the networks of one-pass methods: ONNX Runtime and OpenVINO.
 
-A chain of layers is written down as an ONNX graph, which takes milliseconds, for pictures of any size; whatever lies
-between the chains (moments, transforms, attention) stays torch's. So a method works by any runtime as it does by torch:
-style cards, mixtures, strength, masks, tiles.
+A chain of layers is written as an ONNX graph for pictures of any size, which takes milliseconds; what lies between the
+chains (moments, transforms, attention) stays in torch. So everything works with any runtime: style cards, mixtures,
+strength, masks, tiles.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ OPSET, FORMAT = 20, 10
 UNCHANGED = (nn.Identity, nn.Dropout)
 
 Session = Callable[[Any], Sequence[Any]]
-"""From one numpy array, (B, C, H, W) float32, to those of the graph's outputs."""
+"""Maps one numpy array, (B, C, H, W) float32, to the arrays of the graph's outputs."""
 
 _FULL = ContextVar("impasto_full_precision", default=False)
 
 
 @contextmanager
 def running_in_full(wanted: bool) -> Iterator[None]:
-    """Let chains run in full precision if `wanted`, even if they were made for bfloat16."""
+    """Run chains in full precision if `wanted`, even if they were made for bfloat16."""
     token = _FULL.set(wanted)
     try:
         yield
@@ -44,12 +44,12 @@ def running_in_full(wanted: bool) -> Iterator[None]:
 
 
 def installed(name: str) -> bool:
-    """Whether the runtime called `name` can be used here."""
+    """Return whether the runtime called `name` is installed."""
     return name == "torch" or all(find_spec(module) is not None for module in (name, "onnx"))
 
 
 def check_runtime(name: str, device: torch.device, precision: str) -> None:
-    """Raise OptionError unless the runtime called `name` is there and can work so."""
+    """Raise OptionError unless the runtime called `name` is installed and supports this device and precision."""
     if name not in RUNTIMES:
         near = nearest(name, RUNTIMES)
         raise OptionError(f"there is no runtime {name!r}{near}; there are: {', '.join(RUNTIMES)}")
@@ -64,7 +64,7 @@ def check_runtime(name: str, device: torch.device, precision: str) -> None:
 
 
 class Chain(nn.Module):
-    """A chain of layers that another runtime runs; what is asked of its layers is still answered."""
+    """A chain of layers that another runtime runs; its layers can still be inspected."""
 
     def __init__(self, chain: nn.Module, runtime: str, *, half: bool) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Chain(nn.Module):
         self._session(half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the chain itself, in float32."""
+        """Return what the chain gives, in float32."""
         return run(self._session(self.half_precision and not _FULL.get()), x)[0]
 
     def _session(self, half: bool) -> Session:
@@ -82,12 +82,12 @@ class Chain(nn.Module):
         return self.sessions[half]
 
     def path(self) -> list[nn.Module]:
-        """The layers in the order in which they run."""
+        """Return the layers in the order in which they run."""
         return list(leaves([self.chain]))
 
 
 class ChainBackbone(Backbone):
-    """A backbone that another runtime runs: one graph for each set of layers that is asked for."""
+    """A backbone that another runtime runs, with one graph for each requested set of layers."""
 
     def __init__(self, backbone: Backbone, runtime: str, *, half: bool) -> None:
         super().__init__(
@@ -102,7 +102,7 @@ class ChainBackbone(Backbone):
         self.sessions: dict[tuple[bool, *tuple[str, ...]], Session] = {}
 
     def forward(self, image: Tensor, layers: Iterable[str], *, rounded: bool = False) -> dict[str, Tensor]:
-        """As every backbone, in float32."""
+        """Return the features as every backbone does, in float32."""
         wanted = set(layers)
         self.check_layers(wanted)
         self.check_size(image)
@@ -125,9 +125,9 @@ class ChainBackbone(Backbone):
 
 
 def switch(model: object, runtime: str, *, half: bool) -> None:
-    """Let `runtime` run all that it can of the networks that are `model`'s attributes: backbones, decoders' steps.
+    """Let `runtime` run the networks among `model`'s attributes: backbones, decoders' steps.
 
-    Raises OptionError if there is nothing of that kind.
+    Raises OptionError if there are none.
     """
     networks = {key: value for key, value in vars(model).items() if isinstance(value, nn.Module)}
     decoders = [part for network in networks.values() for part in network.modules() if isinstance(part, StepDecoder)]
@@ -141,7 +141,7 @@ def switch(model: object, runtime: str, *, half: bool) -> None:
 
 
 def run(session: Session, x: Tensor) -> list[Tensor]:
-    """The outputs of `session` for x, (B, C, H, W), float32 each; out of memory is a MemoryError by any runtime."""
+    """Return the outputs of `session` for x, (B, C, H, W), in float32; raises MemoryError for any runtime."""
     try:
         return [torch.from_numpy(found) for found in session(x.detach().float().contiguous().numpy())]
     except Exception as error:
@@ -152,7 +152,7 @@ def run(session: Session, x: Tensor) -> list[Tensor]:
 
 @functools.cache
 def openvino_has_bf16() -> bool:
-    """Whether OpenVINO runs a convolution and a pooling in bfloat16 here; what it says of itself can be wrong."""
+    """Return whether OpenVINO runs bfloat16 here: by trying, because what it reports can be wrong."""
     chain = [Conv(3, 16), nn.ReLU(), nn.MaxPool2d(2), Conv(16, 16)]
     try:
         session = open_session(write_graph(chain, {}), "openvino", half=True)
@@ -162,7 +162,7 @@ def openvino_has_bf16() -> bool:
 
 
 def open_session(graph: bytes, runtime: str, *, half: bool) -> Session:
-    """The graph ready to run on as many threads as torch has; half: in bfloat16, which only openvino can."""
+    """Return a session with as many threads as torch has; half: in bfloat16, which only openvino supports."""
     if runtime == "onnxruntime":
         return _open_onnxruntime(graph)
     import openvino
@@ -183,14 +183,14 @@ def _open_onnxruntime(graph: bytes) -> Session:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # which keep what the largest picture took
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch works on the same cores in turn
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # they keep the largest picture's memory
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch uses the same cores in turn
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {"x": x})
 
 
 class GraphWriter:
-    """An ONNX graph under way."""
+    """Writes an ONNX graph."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -213,7 +213,7 @@ class GraphWriter:
         return name
 
     def layer(self, layer: nn.Module, x: str) -> str:
-        """Append `layer` to what is called x; returns the name of what comes out."""
+        """Append `layer` with the input x; returns the name of its output."""
         if isinstance(layer, nn.Conv2d):
             return self._convolution(layer, x)
         if isinstance(layer, nn.ReLU):
@@ -256,10 +256,10 @@ class GraphWriter:
 
 
 def write_graph(path: Iterable[nn.Module], taps: dict[nn.Module, list[nn.Module]]) -> bytes:
-    """The chain `path` as an ONNX graph from ``x``, (B, C, H, W) float32, for every size.
+    """Return the chain `path` as an ONNX graph with the input ``x``, (B, C, H, W) float32, of any size.
 
-    taps: the outputs, in their order: after which modules of `path`, through which further layers; none: the chain's
-    end. Raises ImpastoError if a layer has no counterpart.
+    taps: the outputs, in their order: the module of `path` after which each branches off, and its further layers; none:
+    the chain's end. Raises ImpastoError if a layer has no counterpart.
     """
     from onnx import TensorProto, helper
 

@@ -1,8 +1,8 @@
-"""One-pass methods as a row of local stages, with barriers between them at which a whole picture is measured.
+"""One-pass methods as a sequence of local stages; at the barriers between them, the whole picture is measured.
 
-A stage makes maps of other maps and looks only so far around a pixel as its paths reach. What it needs to know of a
-map as a whole, a measure says. So whoever runs the stages decides where the moments come from: `run_whole` measures
-the one tensor there is, `tiling` sums over all tiles.
+A stage computes maps from other maps and only sees as far around a pixel as its layers reach. If it needs to know
+something of a whole map, a measure says so. Whoever runs the stages decides where moments come from: `run_whole`
+measures the one tensor, `tiled_run` sums over all tiles.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from impasto.ops.moments import Moments, fit_mask, sum_precisely
 IMAGE, RESULT = "image", "result"
 
 Known = Mapping[str, Any]
-"""What was measured: `Moments`, or a thinned map, by the measure's key."""
+"""Results of measures by key: `Moments`, or a thinned map."""
 
 
 class MomentsSource(Protocol):
-    """Where a one-pass method takes the moments of the content's features from."""
+    """Where a one-pass method gets the moments of the content's features."""
 
     def __call__(self, layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
-        """The moments to work with at `layer`, where the content's features are (1, C, H, W).
+        """Return the moments to use at `layer`, for content features (1, C, H, W).
 
-        features: of a picture in tiles, what all of them add up to, already in the region. mask: (1, 1, H, W) at the
-        picture's size: the region whose statistics count. full: all products are needed.
+        features: for a picture in tiles, the summed moments, already restricted to the region. mask: (1, 1, H, W) at
+        the picture's size: the region that is measured. full: all products are needed.
         """
 
 
 def live_moments(layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
-    """Those of the features at hand: what every method does by itself."""
+    """Return the moments of the given features, as every method does by default."""
     if isinstance(features, Moments):
         return features
     return sum_precisely(features, full=full, mask=fit_mask(mask, features))
 
 
 def ask_once(moments_of: MomentsSource) -> MomentsSource:
-    """`moments_of`, but asked only once for a layer, even if the work begins anew because memory ran out."""
+    """Wrap `moments_of` so that it is called once per layer, even if the run starts over for lack of memory."""
     known: dict[str, Moments] = {}
 
     def ask(layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
@@ -54,36 +54,36 @@ def ask_once(moments_of: MomentsSource) -> MomentsSource:
 
 
 class Tally(Protocol):
-    """A measure under way."""
+    """A measure in progress."""
 
     def see(self, features: Tensor, mask: Tensor | None, corner: tuple[int, int]) -> None:
-        """Take in a part of the map, (B, C, h, w), whose upper left corner lies at `corner`."""
+        """Add a part of the map, (B, C, h, w), whose upper left corner is at `corner`."""
 
     @property
     def value(self) -> Any:
-        """What all parts together are."""
+        """Return the result for all parts."""
 
 
 class Measure(Protocol):
-    """What later stages need to know of the map called `source`, under which key."""
+    """A measure of the map called `source` for later stages, stored under `key`."""
 
     @property
     def source(self) -> str:
-        """The map."""
+        """Name of the map."""
 
     @property
     def key(self) -> str:
-        """The name of what is found."""
+        """Name of the result."""
 
     def begin(self, height: int, width: int) -> Tally:
-        """Start on a map of that size."""
+        """Start measuring a map of this size."""
 
 
 @dataclass(frozen=True)
 class MomentsOf:
-    """The moments of a map; full: with all products; layer: the name by which a `MomentsSource` is asked for them.
+    """The moments of a map; full: with all products; layer: its name for a `MomentsSource`.
 
-    mask: (1, 1, H, W) at the picture's size, the region that is measured, if it is not the run's.
+    mask: (1, 1, H, W) at the picture's size: the measured region, if it is not the run's.
     """
 
     source: str
@@ -93,11 +93,11 @@ class MomentsOf:
 
     @property
     def key(self) -> str:
-        """The map's name."""
+        """Name of the map."""
         return self.source
 
     def begin(self, height: int, width: int) -> Tally:
-        """Start to sum."""
+        """Start a sum."""
         return _Sum(self.full)
 
 
@@ -118,18 +118,18 @@ class _Sum:
 
 @dataclass(frozen=True)
 class Thinned:
-    """The map itself, with no more than so many of its positions, evenly spread; None: with all."""
+    """The map itself, thinned evenly to at most `positions` positions; None: all of them."""
 
     source: str
     positions: int | None = None
 
     @property
     def key(self) -> str:
-        """The map's name with a mark."""
+        """Name of the map with a suffix."""
         return f"{self.source}.thinned"
 
     def begin(self, height: int, width: int) -> Tally:
-        """Start to pick."""
+        """Start picking positions."""
         return _Picking(*thin_grid(height, width, self.positions or height * width))
 
 
@@ -140,7 +140,7 @@ class _Picking:
 
     def see(self, features: Tensor, mask: Tensor | None, corner: tuple[int, int]) -> None:
         if self.found is None and features.shape[-2:] == (len(self.rows), len(self.columns)):
-            self.found = features  # all of it, in one piece
+            self.found = features  # the whole map in one piece
             return
         if self.found is None:
             self.found = features.new_zeros(*features.shape[:2], len(self.rows), len(self.columns))
@@ -159,7 +159,7 @@ class _Picking:
 
 
 def thin_grid(height: int, width: int, positions: int) -> tuple[Tensor, Tensor]:
-    """The rows and the columns that are picked out of a map so that at most `positions` positions are left."""
+    """Return the rows and columns to pick from a map so that at most `positions` positions are left."""
     excess = max(1.0, (height * width / positions) ** 0.5)
     counts = [max(1, int(side / excess)) for side in (height, width)]
     rows, columns = (
@@ -169,13 +169,13 @@ def thin_grid(height: int, width: int, positions: int) -> tuple[Tensor, Tensor]:
 
 
 def pick(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The positions of (B, C, H, W) in these rows and columns."""
+    """Return the positions of (B, C, H, W) in these rows and columns."""
     return features[..., rows.to(features.device), :][..., columns.to(features.device)]
 
 
 @dataclass(frozen=True)
 class Edge:
-    """One way from a map to another: the layers in between."""
+    """A dependency of one map on another: the layers in between."""
 
     source: str
     outcome: str
@@ -184,9 +184,9 @@ class Edge:
 
 @dataclass(frozen=True)
 class StageInput:
-    """What a stage is given: maps, what its `prepare` returned, the maps that are wanted, the picture's size here.
+    """Input of a stage: maps, the result of its `prepare`, the wanted maps, the picture's size here.
 
-    top, left: where in the whole picture that is, in multiples of every map's stride.
+    top, left: position of this part in the whole picture, in multiples of every map's stride.
     """
 
     maps: Mapping[str, Tensor]
@@ -198,7 +198,7 @@ class StageInput:
     left: int = 0
 
     def here(self, whole: Tensor, stride: int = 1) -> Tensor:
-        """The part of a map of the whole picture, of that stride, that belongs to what is worked on."""
+        """Return the part of a whole picture's map, of the given stride, that belongs to this part."""
         top, left = self.top // stride, self.left // stride
         return whole[..., top : top + self.height // stride, left : left + self.width // stride]
 
@@ -211,8 +211,8 @@ def _pass_on(known: Known) -> Known:
 class Stage:
     """One local part of a method.
 
-    flows: all the ways by which outcomes hang on sources; run: makes the wanted outcomes; measures: what has to be
-    known of the outcomes before the next stage; prepare: called once with all that is known, its result goes into run.
+    flows: dependencies of outcomes on sources; run: computes the wanted outcomes; measures: what must be known of the
+    outcomes before the next stage; prepare: called once with all results of measures; its result is passed to run.
     """
 
     flows: tuple[Edge, ...]
@@ -222,21 +222,21 @@ class Stage:
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """The maps that it makes."""
+        """The maps that it computes."""
         return tuple(dict.fromkeys(flow.outcome for flow in self.flows))
 
     def sources(self, wanted: Collection[str]) -> set[str]:
-        """The maps that it needs for those of its outcomes that are `wanted`."""
+        """Return the maps that are needed for the `wanted` outcomes."""
         return {flow.source for flow in self.flows if flow.outcome in wanted}
 
 
 def photo_share(strength: float) -> float:
-    """How much of the photo itself a method that rebuilds it shows: 1 at strength 0, 6 % at a half, 0 at 1."""
+    """Return the photo's share in the result of a method that rebuilds it: 1 at strength 0, 6 % at 0.5, 0 at 1."""
     return (1 - strength) ** 4
 
 
 def blend_in_photo(stages: Sequence[Stage], share: float) -> tuple[Stage, ...]:
-    """`stages`, and after them one that mixes `share` of the photo into the result."""
+    """Return `stages` and one more that mixes `share` of the photo into the result."""
     *first, last = stages
     painted = "painted"
 
@@ -254,17 +254,17 @@ def blend_in_photo(stages: Sequence[Stage], share: float) -> tuple[Stage, ...]:
 
 
 def map_strides(stages: Iterable[Stage]) -> dict[str, int]:
-    """The stride of every map, in the picture's pixels."""
+    """Return the stride of every map, in the picture's pixels."""
     return _along(stages, 1, stride_after)
 
 
 def map_channels(stages: Iterable[Stage]) -> dict[str, int]:
-    """The channels of every map, as far as layers tell."""
+    """Return the number of channels of every map, as far as its layers tell."""
     return _along(stages, 3, channels_after)
 
 
 def _along(stages: Iterable[Stage], start: int, after: Callable[[Iterable[nn.Module], int], int]) -> dict[str, int]:
-    """A number of every map, from that of the picture; after: the number behind a path of that before it."""
+    """Propagate a number from the picture to every map; after: the number behind a path for the one before it."""
     found = {IMAGE: start}
     for stage in stages:
         for flow in stage.flows:
@@ -273,7 +273,7 @@ def _along(stages: Iterable[Stage], start: int, after: Callable[[Iterable[nn.Mod
 
 
 def needed_later(stages: Sequence[Stage]) -> set[str]:
-    """All maps that any of `stages` starts from."""
+    """Return all maps that any of `stages` starts from."""
     return {flow.source for stage in stages for flow in stage.flows}
 
 
@@ -284,23 +284,23 @@ def run_whole(
     *,
     moments_of: MomentsSource = live_moments,
 ) -> Tensor:
-    """The stages over the whole `image`, (B, 3, H, W), at once; returns (B, 3, H, W) in [0, 1].
+    """Run the stages over the whole `image`, (B, 3, H, W), at once; returns (B, 3, H, W) in [0, 1].
 
-    mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: asked for the moments of every map.
+    mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: source of the moments of every map.
     """
     maps, _ = _run_all(stages, image, mask, moments_of)
     return maps[RESULT].float().clamp(0, 1)
 
 
 def measure_whole(stages: Sequence[Stage], image: Tensor) -> Known:
-    """What is known of the whole `image`, (B, 3, H, W), after `stages`, none of which paints."""
+    """Return what `stages`, none of which paints, measure of the whole `image`, (B, 3, H, W)."""
     return _run_all(stages, image, None, live_moments)[1]
 
 
 def _run_all(
     stages: Sequence[Stage], image: Tensor, mask: Tensor | None, moments_of: MomentsSource
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The maps that are left in the end, and all that was measured."""
+    """Return the maps that are left at the end, and all results of measures."""
     maps: dict[str, Tensor] = {IMAGE: image}
     known: dict[str, Any] = {}
     last = {flow.source: number for number, stage in enumerate(stages) for flow in stage.flows} | {RESULT: len(stages)}

@@ -1,4 +1,4 @@
-"""How much memory there is, how much a picture needs, and how it is cut so that it fits."""
+"""How much memory there is, how much a picture needs, and how it is cut into tiles that fit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from impasto.networks.receptive_field import widest
 from impasto.ops.memory import give_back_freed_memory
 
 CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1600 << 20, 2560 << 20
-"""What a CPU spends at most on features."""
+"""Most bytes that a CPU uses for features."""
 
 KEEP_LEAST, KEEP_EACH = 512 << 20, 20
-"""What maps that are kept may always take of a CPU's memory, and for each pixel of a large picture."""
+"""Bytes that kept maps may always take of a CPU's memory, and bytes per pixel of a large picture."""
 
 CPU_TILE = 208 << 20
-"""What a CPU spends on a tile: its maps stay below 32 MB each, which the C library gives anew without the system."""
+"""Bytes that a CPU uses for a tile: maps below 32 MB each, which the C library reuses without asking the system."""
 
 ASSUMED_FREE = 2 << 30
 SMALLEST_TILE = 64
@@ -33,7 +33,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a process can still take there, to the best of what the system tells."""
+    """Return how many bytes a process can still take on `device`, as far as the system tells."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
@@ -52,7 +52,7 @@ def _available() -> int | None:
 
 
 def _left_in_group() -> int | None:
-    """What a container's limit leaves; the file cache counts as free."""
+    """Return what a container's limit leaves; the file cache counts as free."""
     try:
         limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
         used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
@@ -64,7 +64,7 @@ def _left_in_group() -> int | None:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes for what is worked on in one piece, for maps that are kept between passes, for a tile."""
+    """Bytes for work in one piece, for maps kept between passes, and for a tile."""
 
     work: int
     keep: int
@@ -72,7 +72,7 @@ class Budget:
 
 
 def budget(device: torch.device) -> Budget:
-    """What a run may take on `device`."""
+    """Return the budget of a run on `device`."""
     free = free_memory(device)
     if device.type == "cpu":
         work = min(CPU_WORK, free // 4)
@@ -81,13 +81,13 @@ def budget(device: torch.device) -> Budget:
 
 
 def backwards_room(device: torch.device) -> int:
-    """Bytes that a way through a network and back may take on `device`."""
+    """Return how many bytes a way through a network and back may take on `device`."""
     free = free_memory(device)
     return min(CPU_BACKWARDS, free // 2) if device.type == "cpu" else free // 2
 
 
 def bytes_per_pixel(stages: Sequence[Stage], element: int) -> float:
-    """What `stages` hold at most for each pixel that they work on at once; element: bytes of a number."""
+    """Return the most bytes that `stages` hold per pixel that they work on; element: bytes of a number."""
     strides, channels = map_strides(stages), map_channels(stages)
     most, made = 0.0, {IMAGE}
     for number, stage in enumerate(stages):
@@ -101,9 +101,9 @@ def bytes_per_pixel(stages: Sequence[Stage], element: int) -> float:
 def choose_tiling(
     stages: Sequence[Stage], size: tuple[int, int], device: torch.device, element: int, *, most: int = 0
 ) -> Tiling | None:
-    """How to cut a picture of `size`, (height, width), for `device`; None: it fits in one piece.
+    """Return how to cut a picture of `size`, (height, width), for `device`; None if it fits in one piece.
 
-    most: no larger tiles than that, if not 0.
+    most: largest tile, if not 0.
     """
     room, each = budget(device), bytes_per_pixel(stages, element)
     height, width = size
@@ -118,7 +118,7 @@ def choose_tiling(
 
 
 def free(device: torch.device) -> None:
-    """Give back what is cached after memory ran out."""
+    """Release cached memory after memory ran out."""
     gc.collect()
     give_back_freed_memory()
     if device.type == "cuda":
@@ -128,7 +128,7 @@ def free(device: torch.device) -> None:
 def smaller(
     tiling: Tiling | None, stages: Sequence[Stage], size: tuple[int, int], device: torch.device, element: int
 ) -> Tiling:
-    """The next rung after memory ran out: half the tile, half the kept maps; raises ImpastoError at the last one."""
+    """Return the next smaller tiling, with half the tile and half the kept maps; raises ImpastoError at the end."""
     height, width = size
     if tiling is None:
         found = choose_tiling(stages, size, device, element, most=max(height, width) // 2)
@@ -141,7 +141,7 @@ def smaller(
 
 
 def too_large(size: tuple[int, int], device: torch.device, bytes_each: float = 24) -> ImpastoError:
-    """The error at the last rung, which names a size that fits; bytes_each: what a pixel takes anyhow."""
+    """Return the error for the smallest tiling, with a size that fits; bytes_each: what a pixel takes in any case."""
     height, width = size
     longer = max(16, int(max(height, width) * (free_memory(device) / (bytes_each * height * width)) ** 0.5))
     fits = f"--size {min(longer, max(height, width) // 2)} fits"
@@ -149,7 +149,7 @@ def too_large(size: tuple[int, int], device: torch.device, bytes_each: float = 2
 
 
 def estimate(stages: Sequence[Stage], size: tuple[int, int], device: torch.device, element: int) -> int:
-    """Bytes that painting a picture of `size`, (height, width), takes on `device` beyond its own pixels."""
+    """Return the bytes for painting a picture of `size`, (height, width), on `device`, besides its own pixels."""
     tiling = choose_tiling(stages, size, device, element)
     each = bytes_per_pixel(stages, element)
     if tiling is None:

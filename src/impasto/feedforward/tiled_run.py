@@ -1,14 +1,14 @@
 """Stages tile by tile: any size in bounded memory, with the same result as in one piece.
 
-Every barrier is one pass over all tiles, in which the moments of each tile's own part are summed. A pass starts from
-the picture (recompute) or from maps that an earlier pass kept whole (lockstep), whichever memory allows, map by map.
-Tiles begin at multiples of the deepest map's stride and carry as many pixels of their neighbours as the paths reach.
+Every barrier is one pass over all tiles, which sums the moments of each tile's own part. A pass starts from the picture
+(recompute) or from maps that an earlier pass kept (lockstep), map by map, as memory allows. Tiles begin at multiples of
+the deepest map's stride and overlap their neighbours as far as the layers reach.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,12 @@ from impasto.feedforward.stages import (
 from impasto.images.windows import Canvas, Window, windows
 from impasto.ops.cpu_kernels import in_last
 from impasto.ops.moments import fit_mask
-
-OnTile = Callable[[int, int], None]
+from impasto.progress import OnPart
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut: the side of a tile without its halo, and bytes for maps that are kept between passes."""
+    """How a picture is cut: the side of a tile without its halo, and bytes for maps kept between passes."""
 
     tile: int
     keep: int = 0
@@ -55,19 +54,19 @@ def paint_tiles(
     device: torch.device,
     mask: Tensor | None = None,
     moments_of: MomentsSource = live_moments,
-    on_tile: OnTile | None = None,
+    on_tile: OnPart | None = None,
 ) -> None:
     """Run `stages` over `content` and write the result to `target`, a canvas of the same size.
 
-    mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: asked for the moments of every map, given
-    those of its tiles together. on_tile: told how many tiles are done, of how many.
+    mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: source of the moments of every map, given the
+    sums over its tiles. on_tile: called after every tile.
     """
     run = _Run(stages, content, target, tiling, device, mask, moments_of)
     run.all(on_tile)
 
 
 def measure_tiles(stages: Sequence[Stage], content: Canvas, tiling: Tiling | None, *, device: torch.device) -> Known:
-    """What is known of `content` after `stages`, none of which paints; without a tiling in one piece."""
+    """Return what `stages`, none of which paints, measure of `content`; without a tiling in one piece."""
     if tiling is None:
         return measure_whole(stages, content.read(Window(0, 0, *content.size)).to(device))
     run = _Run(stages, content, None, tiling, device, None)
@@ -76,7 +75,7 @@ def measure_tiles(stages: Sequence[Stage], content: Canvas, tiling: Tiling | Non
 
 
 class _Run:
-    """The passes over one picture, and what is known and kept between them."""
+    """The passes over one picture, with the measures and maps kept between them."""
 
     def __init__(
         self,
@@ -102,8 +101,8 @@ class _Run:
         self.places: dict[str, str] = {}
         self.over: dict[str, _Overwritten] = {}
 
-    def all(self, on_tile: OnTile | None = None) -> None:
-        """Every pass over every tile."""
+    def all(self, on_tile: OnPart | None = None) -> None:
+        """Run every pass over every tile."""
         last = len(self.stages) - 1
         barriers = [number for number, stage in enumerate(self.stages) if stage.measures or number == last]
         count = len(self.tiles)
@@ -116,7 +115,7 @@ class _Run:
             self.end()
 
     def begin(self, first: int, barrier: int) -> None:
-        """Get ready for the pass that ends with the stage `barrier`; `first`: its first stage that is new."""
+        """Prepare the pass that ends with the stage `barrier`; first: its first new stage."""
         self.barrier = barrier
         measured = {measure.source for measure in self.stages[barrier].measures}
         self.must = measured | ({RESULT} & set(self.stages[barrier].outcomes))
@@ -124,7 +123,10 @@ class _Run:
         self.candidates = new & needed_later(self.stages[first:])
         self.chosen: set[str] | None = None  # not yet
         self.store: dict[str, Tensor] = {}
-        self.places, self.over = {}, {}  # by the new map the one that it is written over; by that one what it was
+        self.places, self.over = (
+            {},
+            {},
+        )  # kept maps by the new map written over them; their old parts
         self.given: dict[int, Any] = {}
         self.tallies = []
         for measure in self.stages[barrier].measures:
@@ -133,8 +135,8 @@ class _Run:
         self.plan = plan_pass(self.stages, self.must | self.candidates, self.kept)
 
     def work(self, tile: Window) -> None:
-        """One tile: run, measure, keep, write."""
-        sliver = min(tile.height, tile.width) < self.align  # without a neighbour the deepest maps would be empty there
+        """Run one tile: compute, measure, keep, write."""
+        sliver = min(tile.height, tile.width) < self.align  # without a neighbour, its deepest maps would be empty
         outer = tile.grown(max(self.plan.halo, int(sliver)), self.align, self.height, self.width)
         maps = {name: self._read(name, tile, outer) for name in self.plan.sources}
         for number, wanted in self.plan.wanted.items():
@@ -157,7 +159,7 @@ class _Run:
             self.target.write(tile, self._cut(maps[RESULT], RESULT, tile, outer).float().clamp(0, 1))
 
     def end(self) -> None:
-        """The barrier: what was summed is known, what nobody needs any more is let go."""
+        """End the pass: finish the measures, drop maps that are no longer needed."""
         for measure, tally in self.tallies:
             found = tally.value
             if isinstance(measure, MomentsOf):
@@ -171,7 +173,7 @@ class _Run:
             return self.content.read(outer).to(self.device)
         whole, side = self.kept[name], self.strides[name]
         read, own = (window.at(side, self.height, self.width) for window in (outer, tile))
-        x = in_last(whole[(..., *read)])  # else all that follows goes the slow way
+        x = in_last(whole[(..., *read)])  # otherwise all following layers take the slow path
         if name in self.over:
             x = x.clone() if x.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr() else x
             self.over[name].mend(x, read, own)
@@ -184,14 +186,14 @@ class _Run:
         self.store[name][(..., *own)] = value
 
     def _cut(self, value: Tensor, name: str, tile: Window, outer: Window) -> Tensor:
-        """The tile's own part of a map that was made of `outer`."""
+        """Return the tile's own part of a map that was computed for `outer`."""
         stride = self.strides[name]
         rows, columns = tile.at(stride, self.height, self.width)
         top, left = outer.top // stride, outer.left // stride
         return value[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     def _mask(self, measure: Measure, tile: Window) -> Tensor | None:
-        """The tile's part of the region that counts for `measure`, at its map's size."""
+        """Return the tile's part of the region that `measure` uses, at its map's size."""
         mask = measure.mask if isinstance(measure, MomentsOf) and measure.mask is not None else self.mask
         if mask is None:
             return None
@@ -203,7 +205,7 @@ class _Run:
         return self.masks[id(mask), stride][(..., *tile.at(stride, self.height, self.width))].to(self.device)
 
     def _choose(self, maps: Mapping[str, Tensor]) -> None:
-        """Which maps to keep whole, now that their sizes are known; the others' memory is let go."""
+        """Choose which maps to keep, now that their sizes are known, and free the others."""
         shapes = {
             name: (*maps[name].shape[:2], self.height // self.strides[name], self.width // self.strides[name])
             for name in self.candidates
@@ -227,18 +229,18 @@ class _Run:
             )
 
     def _alike(self, shape: tuple[int, ...], dtype: torch.dtype) -> list[str]:
-        """The kept maps of that form, if what tiles read of their neighbours belongs to the next ones alone."""
+        """Return the kept maps of this form, if tiles read only those neighbours that follow them."""
         if min(self.tiles[0].height, self.tiles[0].width) < self._reach():
             return []
         return [name for name, value in self.kept.items() if value.shape == shape and value.dtype == dtype]
 
     def _reach(self, name: str = IMAGE) -> int:
-        """How far beyond a tile maps are read, in their own pixels."""
+        """Return how far beyond a tile maps are read, in their own pixels."""
         return -(-max(self.plan.halo, 1) // self.align) * self.align // self.strides[name]
 
 
 class _Overwritten:
-    """A map that a pass reads and writes: what lay along the edges of what is overwritten, for the next tiles.
+    """A map that a pass reads and overwrites: keeps the overwritten edges for the next tiles.
 
     reach: how far tiles, row by row from the upper left, read beyond their own part.
     """
@@ -249,7 +251,7 @@ class _Overwritten:
         self.left = whole[..., :0]
 
     def mend(self, x: Tensor, read: tuple[slice, slice], own: tuple[slice, slice]) -> None:
-        """Put back what is overwritten in `x`, the part `read` of the map for the tile whose part is its `own`."""
+        """Restore in `x`, the part `read` of the map, what was overwritten; own: the tile's own part."""
         top, left = (inner.start - outer.start for inner, outer in zip(own, read, strict=True))
         if top:
             x[..., :top, :] = self.above[..., self.reach - top :, read[1]]
@@ -257,7 +259,7 @@ class _Overwritten:
             x[..., top : top + own[0].stop - own[0].start, :left] = self.left[..., self.reach - left :]
 
     def remember(self, own: tuple[slice, slice]) -> None:
-        """What is about to be overwritten."""
+        """Remember the edges of a part that is about to be overwritten."""
         old = self.whole[(..., *own)]
         if own[0].stop < self.whole.shape[-2]:
             self.below[..., own[1]] = old[..., -self.reach :, :]

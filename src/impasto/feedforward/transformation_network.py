@@ -1,8 +1,7 @@
 """The transformation network: down, residual blocks, up, each convolution followed by instance normalisation.
 
-The skeleton of Johnson et al. (2016), sec. 3.1 and their supplement, which every method with a network of its own
-shares: a network for one style, one whose norms hold many styles, one whose kernels another network makes, one that
-adapts.
+The skeleton of Johnson et al. (2016), sec. 3.1 and supplement, shared by all methods with a trained network: one
+network per style, norms that hold many styles, kernels made by another network, a network that adapts.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from impasto.ops.cpu_kernels import add_scaled
 from impasto.ops.moments import Moments, precise
 
 Norms = Sequence[tuple[Tensor, Tensor]]
-"""Scale and shift of each norm in the order of the layers, each (1 or B, C)."""
+"""Scale and shift of each norm, in the order of the layers, each (1 or B, C)."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a layer does besides its convolution.
+    """What a layer does in addition to its convolution.
 
-    transposed: it goes up by the convolution itself; shortcut: so many layers back lies the one whose input is added to
-    what comes out of its norm, every channel times a gain.
+    transposed: upsampling by the convolution itself; shortcut: how many layers back the layer is whose input is added
+    after the norm, every channel times a gain.
     """
 
     stride: int = 1
@@ -44,7 +43,7 @@ class Form:
 
 
 class TransformLayer(nn.Module):
-    """One convolution: doubled before it if it goes up, at a size that halves and doubles exactly."""
+    """One convolution; upsampling doubles before it. Sizes halve and double exactly."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, form: Form, *, bias: bool) -> None:
         super().__init__()
@@ -58,7 +57,7 @@ class TransformLayer(nn.Module):
             self.conv.register_parameter("bias", None)
 
     def forward(self, x: Tensor, like: Sequence[int]) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, *like)."""
+        """Map (B, inputs, H, W) to (B, outputs, *like)."""
         if isinstance(self.conv, DoublingConv):
             y = self.conv(x)
             return fit_edge(y.relu() if self._rectifies else y, like)
@@ -66,7 +65,7 @@ class TransformLayer(nn.Module):
 
     @property
     def _rectifies(self) -> bool:
-        """Whether its ReLU follows at once, there being no norm."""
+        """Whether its ReLU follows directly, because there is no norm."""
         return self.form.relu and not self.form.norm
 
     @property
@@ -74,15 +73,15 @@ class TransformLayer(nn.Module):
         return self.form.up and not self.form.transposed
 
     def path(self) -> list[nn.Module]:
-        """The layers in the order in which they run."""
+        """Return the layers in the order in which they run."""
         return [DOUBLING, self.conv] if self._doubles else [self.conv]
 
 
 class LayerRow(nn.Module):
-    """Layers one after the other, the scales and shifts of the norms that follow some of them, the gains of shortcuts.
+    """A sequence of layers, with the scales and shifts of their norms and the gains of shortcuts.
 
-    own_norms: it holds these itself, else they are 1 and 0 unless given. round_up: maps of odd pictures keep the half
-    pixel, as convolutions leave it.
+    own_norms: the row holds scales and shifts itself; otherwise they are 1 and 0 unless given. round_up: maps of odd
+    sizes keep the half pixel, as convolutions do.
     """
 
     def __init__(self, layers: Iterable[TransformLayer], *, own_norms: bool = True, round_up: bool = False) -> None:
@@ -101,7 +100,7 @@ class LayerRow(nn.Module):
 
     @property
     def normed(self) -> list[int]:
-        """The channels of every norm."""
+        """Number of channels of every norm."""
         return [layer.conv.out_channels for layer in self.row if layer.form.norm]
 
     @property
@@ -113,11 +112,11 @@ class LayerRow(nn.Module):
         return [(scale[None], shift[None]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
 
     def enter(self, images: Tensor) -> Tensor:
-        """Pictures in [0, 1] as the first layer wants them."""
+        """Prepare pictures in [0, 1] for the first layer."""
         return images.to(self.row[0].conv.weight.dtype) - 0.5
 
     def run(self, x: Tensor, size: Sequence[int], side: int = 1, norms: Norms | None = None) -> Tensor:
-        """A map of stride `side` in a picture of `size`, through all layers. norms: instead of the row's own."""
+        """Run a map of stride `side`, in a picture of `size`, through all layers. norms: instead of the row's own."""
         given, gains = iter(self.norms if norms is None else norms), iter(self.gains)
         kept, wanted, inputs = x, shortcut_starts(self.row), dict[int, Tensor]()
         for number, layer in enumerate(self.row):
@@ -134,23 +133,22 @@ class LayerRow(nn.Module):
 
 
 class StagedNetwork(nn.Module, ABC):
-    """A network from picture to picture that also runs as stages; shape: all that tells it from others of its class."""
+    """A network from picture to picture that also runs as stages; shape: the arguments that rebuild it."""
 
     shape: dict[str, Any]
 
     @abstractmethod
     def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
-        """The network, by its own norms, as local stages from the map ``image`` to the map `outcome`.
+        """Return the network, with its own norms, as local stages from the map ``image`` to the map `outcome`.
 
-        prefix: what the names of maps in between begin with, so that several networks can stand in one row.
+        prefix: of the names of the maps in between, so that several networks can run one after the other.
         """
 
 
 class PictureNetwork(LayerRow, StagedNetwork):
-    """Layers from picture to picture: what all transformation networks are.
+    """Layers from picture to picture: the base of all transformation networks.
 
-    shape: all that tells it from others of its class, ``output`` at least: ``linear`` pictures in [0, 1], or
-    ``sigmoid``.
+    shape: the arguments that rebuild it, ``output`` at least: ``linear`` pictures in [0, 1], or ``sigmoid``.
     """
 
     def __init__(self, layers: Iterable[TransformLayer], shape: Mapping[str, Any], *, own_norms: bool = True) -> None:
@@ -158,7 +156,7 @@ class PictureNetwork(LayerRow, StagedNetwork):
         self.shape: dict[str, Any] = dict(shape)
 
     def forward(self, images: Tensor, norms: Norms | None = None) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
+        """Map (B, 3, H, W) in [0, 1] to the same size; not clamped. norms: instead of the network's own."""
         return self.leave(self.run(self.enter(images), images.shape, norms=norms))
 
     def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
@@ -166,18 +164,18 @@ class PictureNetwork(LayerRow, StagedNetwork):
         return network_stages(self, self.norms, outcome, prefix)
 
     def leave(self, x: Tensor) -> Tensor:
-        """What the last layer gives as a picture, in float32 at least."""
+        """Return the last layer's output as a picture, in float32 at least."""
         return as_picture(x, self.shape["output"])
 
 
 class TransformationNetwork(PictureNetwork):
     """Johnson's ``c9s1-b, d2b, d4b, R4b x n, u2b, ub, c9s1-3``, without the ReLU after a residual sum.
 
-    width: b, 32 in the papers; residuals: n, 5; output: ``linear`` pictures in [0, 1], or ``sigmoid``; norm_last: the
-    last convolution is normalised, too (Dumoulin et al. 2017); bias: of the convolutions that are normalised. Edges are
-    mirrored, upsampling is by repetition and a convolution. own_norms: the network holds its scales and shifts itself.
+    width: b, 32 in the papers; residuals: n, 5; output: ``linear`` pictures in [0, 1], or ``sigmoid``; norm_last: also
+    normalise the last convolution (Dumoulin et al. 2017); bias: of the normalised convolutions. Edges are mirrored;
+    upsampling is repetition and a convolution. own_norms: the network holds its scales and shifts itself.
 
-    Departs from the papers: linear output is in [0, 1], not 0 to 255, and the input is that less 1/2.
+    Departs from the papers: linear output is in [0, 1], not 0 to 255, and the input is centred by subtracting 1/2.
     """
 
     def __init__(
@@ -210,30 +208,30 @@ def _layers(width: int, residuals: int, norm_last: bool, bias: bool) -> Iterable
 
 
 def slim_network(width: int = 16, residuals: int = 5) -> TransformationNetwork:
-    """The shipped size; of the form of Dumoulin et al. (2017), so that it can start from a network of many styles."""
+    """The shipped size, in the form of Dumoulin et al. (2017), so that it can start from a network of many styles."""
     return TransformationNetwork(width, residuals, output="sigmoid", norm_last=True, bias=False)
 
 
 def as_picture(x: Tensor, output: str = "linear") -> Tensor:
-    """What a last layer gives as a picture, in float32 at least; output: ``linear`` or ``sigmoid``."""
+    """Return a last layer's output as a picture, in float32 at least; output: ``linear`` or ``sigmoid``."""
     x = precise(x)
     return x.sigmoid() if output == "sigmoid" else x + 0.5
 
 
 def leave_as_is(x: Tensor) -> Tensor:
-    """`x` itself."""
+    """Return `x` unchanged."""
     return x
 
 
 def side_after(side: int, form: Form) -> int:
-    """The stride, in the picture's pixels, of what comes out of a layer that reads a map of stride `side`."""
+    """Return the stride, in the picture's pixels, of a layer's output if it reads a map of stride `side`."""
     return side // 2 if form.up else side * form.stride
 
 
 def finish_layer(
     y: Tensor, form: Form, norm: tuple[Tensor, Tensor] | None, own: Moments | None, kept: Tensor | None
 ) -> Tensor:
-    """What follows a layer: its norm, by `own` moments or those of `y`, with its ReLU; the block's input added."""
+    """Apply the layer's norm, with the `own` moments or those of `y`, its ReLU, and the block's input."""
     if norm is None:
         return y + kept if form.closes and kept is not None else y
     scale, shift = norm
@@ -241,12 +239,12 @@ def finish_layer(
 
 
 def shortcut_starts(layers: Sequence[TransformLayer]) -> set[int]:
-    """The numbers of the layers whose input is added further on."""
+    """Return the numbers of the layers whose input is added later."""
     return {number - layer.form.shortcut for number, layer in enumerate(layers) if layer.form.shortcut}
 
 
 def network_stages(network: PictureNetwork, norms: Norms, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
-    """The network as local stages, from the map ``image`` to the map `outcome`: a barrier at every norm.
+    """Return the network as local stages, from the map ``image`` to the map `outcome`, with a barrier at every norm.
 
     prefix: see `StagedNetwork.stages`.
     """
@@ -268,11 +266,11 @@ def row_stages(
     mask: Tensor | None = None,
     gains: Sequence[Tensor] = (),
 ) -> tuple[Stage, ...]:
-    """Layers as local stages, a barrier at every norm.
+    """Return layers as local stages, with a barrier at every norm.
 
-    ends: the names of the map to begin with, of stride `side`, and of what comes out; opening, closing: what is done
-    to the one before the first layer and after the last one, pixel by pixel; prefix: see `network_stages`; mask: the
-    region that the norms measure, see `MomentsOf`; gains: one for each shortcut.
+    ends: names of the input map, of stride `side`, and of the output map; opening, closing: functions applied pixel by
+    pixel before the first layer and after the last one; prefix: see `network_stages`; mask: the region that the norms
+    measure, see `MomentsOf`; gains: one per shortcut.
     """
     return tuple(_Row(tuple(layers), norms, ends, prefix, side, opening, closing, mask, gains).stages())
 
@@ -303,20 +301,20 @@ class _Row:
         )
 
     def _name(self, number: int) -> str:
-        """What layer `number` gives, before its norm."""
+        """Return the name of layer `number`'s output, before its norm."""
         return f"{self.prefix}y{number}"
 
     def _input(self, number: int) -> str:
-        """The input of layer `number`, if it `_is_named`."""
+        """Return the name of layer `number`'s input, if it `_is_named`."""
         return f"{self.prefix}x{number}"
 
     def _is_named(self, number: int) -> bool:
-        """Whether layer `number`'s input is a map of its own: needed once more further on, or made of several maps."""
+        """Return whether layer `number`'s input is a separate map: used again later, or made of several maps."""
         again = self.layers[number].form.opens or number in shortcut_starts(self.layers)
         return again or len(self._sources(number)) > 1
 
     def _sources(self, number: int) -> list[str]:
-        """The maps that layer `number`'s input is made of."""
+        """Return the maps that layer `number`'s input is made of."""
         if not number:
             return [self.ends[0]]
         before = self.layers[number - 1].form
@@ -324,11 +322,11 @@ class _Row:
         return [self._name(number - 1), *kept, *([self._start(number)] if before.shortcut else [])]
 
     def _start(self, number: int) -> str:
-        """The map from which the shortcut to layer `number`'s input comes."""
+        """Return the map from which the shortcut to layer `number`'s input comes."""
         return self._input(number - 1 - self.layers[number - 1].form.shortcut)
 
     def _settled(self, number: int, work: StageInput) -> Tensor:
-        """Layer `number`'s input."""
+        """Return layer `number`'s input."""
         if not number:
             return self.opening(work.maps[self.ends[0]])
         form, own = self.layers[number - 1].form, None
@@ -361,9 +359,9 @@ class _Row:
 
 
 def blend_stage(painted: Mapping[str, float], strength: float, *, rest: str = IMAGE, outcome: str = RESULT) -> Stage:
-    """The last stage: pictures by their shares, and of what is left over up to `strength` the photo itself.
+    """Return the last stage: mix pictures by their shares; below strength 1, blend the mixture with the photo.
 
-    rest, outcome: other maps in place of photo and result.
+    rest, outcome: other maps instead of photo and result.
     """
     sources = [*painted, *([rest] if strength < 1 else [])]
 

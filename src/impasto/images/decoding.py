@@ -120,7 +120,7 @@ def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Im
 
 
 def _transform(profile: ImageCms.ImageCmsProfile | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The transform from a profile's colours to sRGB; None if there is none, or none is needed."""
+    """Return the transform from a profile's colours to sRGB; None if there is none, or none is needed."""
     if profile is None or _SPACES.get(profile.profile.xcolor_space.strip()) != mode:
         return None
     intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
@@ -133,7 +133,7 @@ def _transform(profile: ImageCms.ImageCmsProfile | None, mode: str) -> ImageCms.
 
 @functools.cache
 def srgb() -> ImageCms.ImageCmsProfile:
-    """The sRGB profile without its time of creation, so that the same picture gives the same file."""
+    """Return the sRGB profile without its time of creation, so that the same picture gives the same file."""
     data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     dated = data[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + data[36:]
     return ImageCms.ImageCmsProfile(io.BytesIO(dated))

@@ -1,9 +1,12 @@
-"""Picture files opened within bounds: what Pillow may read of them, and what is said if they can't be read."""
+"""Opens picture files within bounds: limits what Pillow reads, and explains failures."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import io
+import logging
 import os
 import threading
 import warnings
@@ -13,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, _imaging, features
 
 from impasto.errors import ImageError
 from impasto.images.decoding import Floats, decode, finish_deep
@@ -26,11 +29,12 @@ READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")
 HEIF = "HEIF"
 MOST_SCANS = 100
 SLACK, BYTES_A_PIXEL = 1 << 26, 40
-"""How many bytes of a file are read at most: so many, and so many more for each pixel."""
+"""Most bytes that are read of a file: a constant, and more per pixel."""
 
 Location = str | os.PathLike[str]
 Pixels = tuple[NDArray[np.uint8] | Floats, Floats | None]
 _pillow_lock = threading.Lock()
+_pillow_log = logging.getLogger("PIL")
 
 
 def read_pixels(
@@ -42,7 +46,7 @@ def read_pixels(
 ) -> Pixels:
     """Return upright sRGB colours (H, W, 3), bytes or floats in [0, 1], and alpha (H, W) or None. Raises ImageError.
 
-    check: may refuse what Pillow opened before it is decoded.
+    check: called with the opened image before it is decoded; may raise ImageError.
     """
     name = name or _name_of(source)
     with _explained(source, name, max_pixels, formats), _file(source) as file, _pillow_settings(max_pixels):
@@ -59,7 +63,7 @@ def read_pixels(
 def opened(
     source: Location | io.BytesIO, max_pixels: int, name: str = "", formats: tuple[str, ...] = READABLE
 ) -> Iterator[Image.Image]:
-    """Open a picture with Pillow, its size checked; whatever fails until the block ends is an ImageError."""
+    """Open a picture with Pillow, with its size checked; failures until the end of the block are ImageErrors."""
     name = name or _name_of(source)
     with _explained(source, name, max_pixels, formats), _file(source) as file, _pillow_settings(max_pixels):
         head = file.read(HEAD)
@@ -106,13 +110,20 @@ def _opened(file: BinaryIO, head: bytes, max_pixels: int, name: str, formats: tu
 
 
 def _check_scans(file: Budgeted, name: str) -> None:
-    """Refuse a JPEG of so many scans that reading them all would take minutes."""
+    """Raise ImageError for a JPEG with so many scans that reading them would take minutes."""
     before = file.tell()
     file.seek(0)
     scans = file.read().count(b"\xff\xda")
     file.seek(before)
     if scans > MOST_SCANS:
         raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it as a plain JPEG")
+
+
+@functools.cache
+def _quiet_libtiff() -> None:
+    """Keep libtiff from writing to stderr; a damaged file is reported once, as an error."""
+    with contextlib.suppress(Exception):  # if Pillow hides its symbols, it still writes
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def _read_tiff(file: BinaryIO, max_pixels: int, name: str) -> Pixels:
@@ -129,6 +140,8 @@ def _read_tiff(file: BinaryIO, max_pixels: int, name: str) -> Pixels:
             raise OverBudget
         with Image.open(single, formats=("TIFF",)) as image:
             return decode(image, b"", name, profile)
+    if height * width * page.samples * max(page.bits) > 8 * (SLACK + BYTES_A_PIXEL * height * width):
+        raise ImageError(f"{name} has {page.samples} samples of {max(page.bits)} bits a pixel; save it as RGB")
     Image.MAX_IMAGE_PIXELS = None  # until the settings are put back: chunks are expanded as pictures of bytes
     color, alpha = to_colors(page, read_samples(page, file, name), name)
     return finish_deep(color, alpha, profile, page.one(ORIENTATION, 1))
@@ -153,7 +166,7 @@ def _add_heif(name: str) -> None:
 
 @contextmanager
 def _explained(source: Location | io.BytesIO, name: str, max_pixels: int, formats: tuple[str, ...]) -> Iterator[None]:
-    """Whatever fails becomes an ImageError: what decoders raise on damaged files has no common base."""
+    """Turn any failure into an ImageError: decoders' exceptions have no common base."""
     try:
         yield
     except ImageError:
@@ -166,19 +179,22 @@ def _explained(source: Location | io.BytesIO, name: str, max_pixels: int, format
 
 @contextmanager
 def _pillow_settings(max_pixels: int) -> Iterator[None]:
-    """Let Pillow read max_pixels, silently, and put its settings back: they are global, hence one reader at a time."""
+    """Let Pillow read max_pixels, silently, and restore its settings, which are global: one reader at a time."""
+    _quiet_libtiff()
     with _pillow_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        before = Image.MAX_IMAGE_PIXELS
+        before, level = Image.MAX_IMAGE_PIXELS, _pillow_log.level
+        _pillow_log.setLevel(logging.CRITICAL)  # a file's problems are reported once, as an error
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow warns above it and refuses above twice it
         try:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
+            _pillow_log.setLevel(level)
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in the system's or the decoder's words, on one line."""
+    """Return what went wrong, in the system's or the decoder's words, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
@@ -186,7 +202,7 @@ def reason_of(error: Exception) -> str:
 def _explain(
     source: Location | io.BytesIO, name: str, error: Exception, max_pixels: int, formats: tuple[str, ...]
 ) -> str:
-    """One line on why a file can't be read and what to do."""
+    """Return a line on why a file can't be read and what to do."""
     if not isinstance(source, io.BytesIO) and os.path.isdir(source):
         return f"{name} is a folder; name a picture in it"
     if isinstance(error, UnidentifiedImageError):
@@ -202,7 +218,7 @@ def _explain(
 
 
 def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[str, ...]) -> str:
-    """What a file that no decoder takes seems to be."""
+    """Return what a file seems to be that no decoder reads."""
     with _file(source) as file:
         file.seek(0)
         head = file.read(256)

@@ -7,7 +7,8 @@ import struct
 from typing import BinaryIO
 
 HEAD = 1 << 16
-MOST_GIF = 1 << 28
+MOST_GIF, MOST_REMARKS, LEAST_BLOCK = 1 << 28, 1 << 25, 128
+"""Bytes of a GIF's first frame, those before it, and what a block counts for at least."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 
@@ -85,39 +86,49 @@ def first_gif_frame(file: BinaryIO) -> io.BytesIO | None:
         return None
     kept = [head, file.read(_table_bytes(head[10]))]
     control, walked = b"", 0
-    while walked < MOST_GIF:
+    while walked < MOST_REMARKS:
         mark = file.read(1)
         if mark == b"!":
             label = file.read(1)
-            blocks, size = _sub_blocks(file, keep=label == b"\xf9")
-            walked += size
+            blocks, size = _sub_blocks(file, MOST_REMARKS - walked, keep=label == b"\xf9")
+            walked += size + LEAST_BLOCK
             control = b"!" + label + blocks if label == b"\xf9" else control
         elif mark == b",":
             descriptor = file.read(9)
             table = file.read(_table_bytes(descriptor[8])) if len(descriptor) == 9 else b""
             code_size = file.read(1)
-            blocks, _ = _sub_blocks(file, keep=True)
+            most = min(MOST_GIF, (1 << 20) + 4 * _frame_pixels(descriptor))
+            blocks, size = _sub_blocks(file, most, keep=True)
+            if size >= most:
+                return None
             return io.BytesIO(b"".join([*kept, control, b",", descriptor, table, code_size, blocks, b";"]))
-        elif mark != b"\0":
+        elif mark == b"\0":
+            walked += LEAST_BLOCK
+        else:
             return None
     return None
+
+
+def _frame_pixels(descriptor: bytes) -> int:
+    width, height = struct.unpack("<HH", descriptor[4:8].ljust(4, b"\0"))
+    return int(width * height)
 
 
 def _table_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _sub_blocks(file: BinaryIO, *, keep: bool) -> tuple[bytes, int]:
-    """Read a row of sub-blocks; returns their bytes, if they are to be kept, and how many they are."""
-    parts, size = [], 0
-    while size < MOST_GIF:
+def _sub_blocks(file: BinaryIO, most: int, *, keep: bool) -> tuple[bytes, int]:
+    """Read a row of sub-blocks, at most so many bytes; return them, if they are to be kept, and what they count for."""
+    kept, size = bytearray(), 0
+    while size < most:
         length = file.read(1)
         if keep:
-            parts.append(length)
+            kept += length
         if length in (b"", b"\0"):
             break
         block = file.read(length[0])
-        size += len(block) + 1
+        size += max(len(block) + 1, LEAST_BLOCK)
         if keep:
-            parts.append(block)
-    return b"".join(parts), size
+            kept += block
+    return bytes(kept), size

@@ -1,8 +1,7 @@
-"""TIFF files: the first page's fields, read within bounds, and what they make of it.
+"""TIFF files: the fields of the first page, read within bounds, decide how it is decoded.
 
-Pillow reads what is common. It overlooks fields that change what samples mean (TIFF 6.0; Adobe's technical notes), so
-the fields are looked at here first: the page is left to Pillow, or its samples are read by `tiff_samples`, or it is
-refused by the name of the field.
+Pillow reads common files, but ignores fields that change the meaning of samples (TIFF 6.0; Adobe's technical notes). So
+the fields are checked here first: the page is left to Pillow, or read by `tiff_samples`, or refused, naming the field.
 """
 
 from __future__ import annotations
@@ -24,7 +23,9 @@ KEPT = {
     *(PLANES, TRANSFER, PREDICTOR, WHITE, PRIMARIES, PALETTE, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, INKS),
     *(EXTRA, FORMAT, TABLES, COEFFICIENTS, SUBSAMPLING, POSITIONING, REFERENCE, PROFILE, 292, 293),
 }
-MOST_ENTRIES, MOST_FIELD, MOST_SAMPLES = 4096, 1 << 26, 16
+MOST_ENTRIES, MOST_FIELD, MOST_NUMBERS, MOST_SAMPLES = 4096, 1 << 26, 1 << 21, 16
+FEW_CHUNKS, PIXELS_A_CHUNK, SMALL_TILE = 1 << 13, 64, 1 << 22
+"""Number of strips or tiles that any page may have, pixels for each further one, and pixels of a tile."""
 CHUNK_SLACK = 1 << 16
 
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I"}
@@ -56,7 +57,7 @@ class Page:
     types: dict[int, int]
 
     def one(self, tag: int, default: int = 0) -> int:
-        """The first number of a field."""
+        """Return the first number of a field."""
         values = self.fields.get(tag)
         return int(values[0]) if values else default
 
@@ -121,7 +122,7 @@ def _read_page(file: BinaryIO) -> Page:
         if tag not in KEPT or code is None or tag in fields:
             continue
         size = number * struct.calcsize(order + code)
-        if size > MOST_FIELD:
+        if size > MOST_FIELD or (code != "s" and number > MOST_NUMBERS):
             raise ValueError
         if size > len(value):
             file.seek(struct.unpack(order + "IQ"[big], value)[0])
@@ -140,11 +141,13 @@ def _values(order: str, code: str, number: int, data: bytes) -> tuple[Any, ...]:
 
 
 def check_page(page: Page, name: str) -> None:
-    """Raise ImageError, by name, for a field that is damaged or that says what can't be read."""
+    """Raise ImageError, naming the field, for one that is damaged or describes an unreadable page."""
     height, width = page.size
     color, codec = page.one(PHOTOMETRIC, -1), page.one(COMPRESSION, 1)
     if min(height, width, page.samples) < 1 or not _has_chunks(page):
         raise ImageError(f"{name} is damaged or incomplete (its TIFF fields); get it again")
+    if not _has_sane_chunks(page):
+        raise ImageError(f"{name} has more or larger strips or tiles than its picture needs; save the picture again")
     if color not in _CHANNELS:
         what = _ODD_COLORS.get(color, f"PhotometricInterpretation {color}")
         raise ImageError(f"{name} holds {what}, which are not read; develop or save it as an RGB picture")
@@ -165,6 +168,8 @@ def check_page(page: Page, name: str) -> None:
         raise ImageError(f"{name} is compressed by {what}, which is not read; save it with LZW or deflate")
     if page.one(PREDICTOR, 1) not in (1, 2, 3):
         raise ImageError(f"{name} has Predictor {page.one(PREDICTOR)}, which is not known; save it without")
+    if page.one(PLANES, 1) not in (1, 2) or page.one(FILL_ORDER, 1) not in (1, 2):
+        raise ImageError(f"{name} is damaged (PlanarConfiguration or FillOrder); get it again")
     if color == CMYK and (page.one(INKS, 1) != 1 or page.samples < 4):
         raise ImageError(f"{name} holds other inks than CMYK (InkSet); save it as RGB")
 
@@ -175,8 +180,16 @@ def _has_chunks(page: Page) -> bool:
     return offsets is not None and lengths is not None and 0 < len(offsets) == len(lengths)
 
 
+def _has_sane_chunks(page: Page) -> bool:
+    """Return whether a page's strips or tiles are not far more, and not far larger, than its size needs."""
+    height, width = page.size
+    if TILES in page.fields and page.one(TILE_HEIGHT) * page.one(TILE_WIDTH) > max(SMALL_TILE, 4 * height * width):
+        return False
+    return len(page.chunks) <= FEW_CHUNKS + height * width * page.samples // PIXELS_A_CHUNK
+
+
 def is_common(page: Page) -> bool:
-    """Whether Pillow makes the right picture of the page."""
+    """Return whether Pillow makes the right picture of the page."""
     color, codec, samples = page.one(PHOTOMETRIC), page.one(COMPRESSION, 1), page.samples
     if codec in _PICTURE_CODECS:
         return True
@@ -192,7 +205,7 @@ def is_common(page: Page) -> bool:
 
 
 def check_codec(page: Page, name: str) -> None:
-    """Raise ImageError for what a picture's codec, left to Pillow, does not say right."""
+    """Raise ImageError for pages with a picture codec that Pillow would decode wrongly."""
     codec, bits = page.one(COMPRESSION, 1), page.bits[0]
     if codec in _PICTURE_CODECS and (bits not in (1, 8) or page.formats[0] not in (1, 4)):
         kind = f"{_PICTURE_CODECS[codec]} with {bits} bits"

@@ -81,6 +81,8 @@ def read_samples(page: Page, file: BinaryIO, name: str) -> Samples:
     height, width = page.size
     found = np.zeros((height, width, page.samples), _dtype(page))
     try:
+        if len(page.chunks) != _count_chunks(page):
+            raise DamagedError
         for at, data in zip(_places(page), _chunks(page, file), strict=True):
             top, left, plane = at
             rows, columns = data.shape[:2]
@@ -114,12 +116,18 @@ def _planar(page: Page) -> bool:
 def _places(page: Page) -> Iterator[tuple[int, int, slice]]:
     """Yield where each chunk goes: its first row and column, and its samples."""
     (height, width), (rows, columns) = page.size, _shape(page)
-    if min(rows, columns) < 1:
-        raise DamagedError
     for plane in range(page.samples if _planar(page) else 1):
         for top in range(0, height, rows):
             for left in range(0, width, columns):
                 yield top, left, slice(plane, plane + 1) if _planar(page) else slice(None)
+
+
+def _count_chunks(page: Page) -> int:
+    """Return how many chunks a page of its size has."""
+    (height, width), (rows, columns) = page.size, _shape(page)
+    if min(rows, columns) < 1:
+        raise DamagedError
+    return (page.samples if _planar(page) else 1) * -(-height // rows) * -(-width // columns)
 
 
 def _chunks(page: Page, file: BinaryIO) -> Iterator[Samples]:

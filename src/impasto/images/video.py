@@ -1,4 +1,4 @@
-"""Videos on disk: upright frames as image tensors with their times, and results with all that the source holds.
+"""Videos on disk: reads upright frames with their times, writes results with all tracks of the source.
 
 Needs the extra ``video`` (PyAV, which brings FFmpeg). The same frames make the same bytes.
 """
@@ -6,8 +6,6 @@ Needs the extra ``video`` (PyAV, which brings FFmpeg). The same frames make the 
 from __future__ import annotations
 
 import io
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from impasto.atomic import replacing
 from impasto.errors import ImageError, ImpastoError
 from impasto.images.video_color import UNKNOWN, Colors
 from impasto.images.video_source import Frame, Source, exactly, load_av, opened
@@ -44,7 +43,7 @@ QUALITY = {
 }
 PIXELS = {("libx264", False): "yuv420p", ("libvpx-vp9", False): "yuv420p", ("libvpx-vp9", True): "yuva420p"}
 THREADS = 4
-"""What an encoder makes may depend on how many work, hence always as many."""
+"""Threads of an encoder: a fixed number, because the result may depend on it."""
 LIMITED = 1
 LONGEST_SIDE = 16384
 
@@ -52,7 +51,7 @@ LONGEST_SIDE = 16384
 def read_frames(path: Path, survey: Survey | None = None) -> Iterator[Frame]:
     """Read all frames in their order, as `survey` found them; raises ImpastoError if there is no video.
 
-    What can't be decoded is passed over: `survey_video` is there to notice.
+    Undecodable frames are skipped; `survey_video` reports them.
     """
     survey = survey or survey_video(path)
     with opened(path) as source:
@@ -69,17 +68,11 @@ def write_video(
     source's, for the result's tags. Tracks are copied, not encoded again. Odd sides are made even by repeating an edge.
     Raises ImpastoError.
     """
-    temporary = target.with_name(f".impasto-{secrets.token_hex(8)}{target.suffix}")
     try:
-        with opened(source) as read, temporary.open("xb") as file:
+        with opened(source) as read, replacing(target) as file:
             _assemble(read, results, times, file, target, colors)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
     except OSError as error:
         raise ImageError(f"{target} can't be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_target(source: Path, target: Path, survey: Survey, size: tuple[int, int] | None = None) -> list[str]:
@@ -106,7 +99,7 @@ def check_target(source: Path, target: Path, survey: Survey, size: tuple[int, in
 
 
 def default_ending(source: Path, survey: Survey) -> str:
-    """The ending of a result whose name is not given: .mp4 if it holds everything, else what does."""
+    """Return the ending of a result whose name is not given: .mp4 if it holds everything, else what does."""
     own = source.suffix.lower()
     best: tuple[int, str] | None = None
     for ending in dict.fromkeys([".mp4", *([own] if own in ENCODERS else []), ".mkv", ".mov"]):
@@ -133,7 +126,7 @@ def _assemble(
     *,
     whole: bool = True,
 ) -> list[str]:
-    """Encode and copy side by side, so that neither waits in memory for the other; returns what the format can't hold.
+    """Encode and copy at the same time, so that nothing piles up in memory; returns what the format can't hold.
 
     whole: copy all of the tracks, not only what begins before the last frame.
     """
@@ -199,7 +192,7 @@ class _Video:
 
 
 def _even(image: Tensor) -> Any:
-    """(1, C, H, W) in [0, 1] as bytes (H, W, C), of even sides."""
+    """Return (1, C, H, W) in [0, 1] as bytes (H, W, C), of even sides."""
     odd = image.shape[-1] % 2, image.shape[-2] % 2
     padded = functional.pad(image, (0, odd[0], 0, odd[1]), mode="replicate") if any(odd) else image
     return np.ascontiguousarray(padded[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().byte().cpu().numpy())

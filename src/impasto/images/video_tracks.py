@@ -1,6 +1,6 @@
-"""What a video holds besides its frames: sound, subtitles, fonts and covers, chapters, titles; taken along as it is.
+"""Copies a video's other tracks: sound, subtitles, fonts and covers, chapters, titles.
 
-Text subtitles become the kind that the result's format holds. Places and devices are left out, as for photos.
+Text subtitles are converted to the kind of the result's format. Places and devices are left out, as for photos.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KEPT = frozenset(
     | {"comment", "description", "synopsis", "copyright", "license", "genre", "show", "episode_id", "season_number"}
     | {"network", "publisher", "subject", "keywords", "grouping", "track", "disc"}
 )
-"""Titles and dates that a result keeps; nothing that says where or with what a video was taken."""
+"""Titles and dates that a result keeps; no places, no devices."""
 KEPT_OF_TRACKS = frozenset({"title", "language", "filename", "mimetype", "comment"})
 QUICKTIME_WORDS = {"deu": "ger", "nld": "dut", "swe": "sve", "zho": "chi", "isl": "ice", "fas": "per", "ell": "gre"}
 """Languages that QuickTime files call by older codes."""
@@ -26,12 +26,12 @@ TEXT_OF = {"matroska": "subrip", "webm": "webvtt", "mp4": "mov_text", "mov": "mo
 
 
 def kept(metadata: dict[str, str], keys: frozenset[str] = KEPT) -> dict[str, str]:
-    """Those entries of `metadata` that a result keeps; "title-eng" is a title."""
+    """Return those entries of `metadata` that a result keeps; "title-eng" is a title."""
     return {key: value for key, value in metadata.items() if key.lower().split("-")[0] in keys}
 
 
 def about_track(metadata: dict[str, str], form: str) -> dict[str, str]:
-    """A track's title and language, as a file of the format `form` calls them."""
+    """Return a track's title and language, as a file of the format `form` calls them."""
     about = kept(metadata, KEPT_OF_TRACKS)
     if "name" in metadata and "title" not in about:
         about["title"] = metadata["name"]
@@ -41,7 +41,7 @@ def about_track(metadata: dict[str, str], form: str) -> dict[str, str]:
 
 
 def chapters_of(source: Source) -> list[dict[str, Any]]:
-    """The chapters, counted from where the video begins."""
+    """Return the chapters, with times from the beginning of the video."""
     found = []
     for chapter in source.container.chapters():
         base = chapter["time_base"] or Fraction(1, 1000)
@@ -54,7 +54,7 @@ def chapters_of(source: Source) -> list[dict[str, Any]]:
 class Tracks:
     """The tracks of `source` in `output`, and their packets, copied in time with the frames.
 
-    Make it after the video has been added to `output`, and before the first packet. Raises ImpastoError if the format
+    Create it after the video has been added to `output` and before the first packet. Raises ImpastoError if the format
     can't hold the sound.
     """
 
@@ -95,7 +95,7 @@ class Tracks:
         self._streams[stream.index] = made
 
     def _copy(self, stream: Any) -> Any | None:
-        """A track for the packets of `stream` as they are, or None if the format can't hold them."""
+        """Return a track for unchanged packets of `stream`, or None if the format can't hold them."""
         if stream.type == "attachment" and self._format != "matroska":
             return None
         try:
@@ -104,7 +104,7 @@ class Tracks:
             return None
 
     def _convert(self, stream: Any) -> Any | None:
-        """A track for subtitles of another kind."""
+        """Return a track for subtitles of another kind."""
         decoder = stream.codec_context
         try:
             made = self.output.add_stream(TEXT_OF[self._format])
@@ -116,7 +116,7 @@ class Tracks:
         return made
 
     def copy_until(self, seconds: Fraction | None) -> None:
-        """Copy what begins before `seconds`; None: all that is left."""
+        """Copy everything that begins before `seconds`; None: the rest."""
         while True:
             packet = self._next or next(self._packets, None)
             self._next = packet
@@ -162,13 +162,13 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 
 
 def codec_of(stream: Any) -> str:
-    """The name of a track's codec, "" if it is unknown."""
+    """Return the name of a track's codec, "" if it is unknown."""
     context = stream.codec_context
     return "" if context is None else str(context.codec.canonical_name)
 
 
 def describe(stream: Any) -> str:
-    """A track in words: its kind, language and codec."""
+    """Return a track in words: its kind, language and codec."""
     kind = {"video": "a second video", "subtitle": "subtitles", "audio": "sound"}.get(stream.type, stream.type)
     kind = "a cover" if int(stream.disposition) & ATTACHED else kind
     about = [word for word in (stream.metadata.get("language"), codec_of(stream)) if word and word != "und"]

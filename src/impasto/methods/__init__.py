@@ -5,33 +5,33 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from impasto.errors import OptionError, nearest
+from impasto.errors import OptionError, nearest, no_method
 from impasto.stylizers.base import Stylizer
 from impasto.training.loop import Training
 from impasto.weights import manifest
 
 DEFAULT_METHOD = "swift"
 TRAINED_METHOD = "johnson"
-"""The method with networks trained for single built-in styles, whose pictures look more painted than the default's."""
+"""The method with networks trained for single built-in styles; its results look more painted than the default's.
+"""
 
 
 def list_methods() -> list[str]:
-    """The names of all methods: a module in `impasto.methods` is a method."""
+    """Return the names of all methods: a module in `impasto.methods` is a method."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def find_method(name: str | None = None) -> type[Stylizer]:
-    """The class of the method called `name` (None: the default one); raises OptionError."""
+    """Return the class of the method called `name` (None: the default one); raises OptionError."""
     name = name or DEFAULT_METHOD
     if name not in list_methods():
-        near = nearest(name, list_methods())
-        raise OptionError(f"there is no method {name!r}{near}; there are: {', '.join(list_methods())}")
+        raise OptionError(no_method(name, list_methods()))
     module = _import(name)
     for _, found in inspect.getmembers(module, inspect.isclass):
         if issubclass(found, Stylizer) and found.__module__ == module.__name__:
@@ -39,12 +39,16 @@ def find_method(name: str | None = None) -> type[Stylizer]:
     raise OptionError(f"impasto/methods/{name}.py defines no Stylizer")
 
 
-def method_for(styles: Iterable[str | None]) -> str:
-    """Return the method that paints these styles if none is named.
+def method_for(
+    styles: Iterable[str | None], *, preset: str = "default", options: Collection[str] = (), runtime: str = "torch"
+) -> str:
+    """Return the method that paints these styles if no method is named.
 
-    styles: names of built-in styles, None for any other painting. If there is a network trained for each of them, its
-    method; else the default one.
+    styles: names of built-in styles, None for any other painting. If each of them has a trained network, that method is
+    returned, unless a preset, options or another runtime are given, which are meant for the default method.
     """
+    if preset != "default" or options or runtime != "torch":
+        return DEFAULT_METHOD
     trained = manifest().get(TRAINED_METHOD, {}).get("styles", [])
     names = list(styles)
     return TRAINED_METHOD if names and all(name in trained for name in names) else DEFAULT_METHOD
@@ -67,11 +71,11 @@ def load(
     runtime: str = "torch",
     **options: Any,
 ) -> Stylizer:
-    """The method called `method` (None: the default one), ready to use.
+    """Return the method called `method` (None: the default one), ready to use.
 
     preset: one of the method's presets; runtime: one of `impasto.feedforward.runtimes.RUNTIMES`; options: the method's
-    options, over those of the preset. Raises OptionError for an unknown or out-of-range value,
-    WeightsError if its weights can't be had.
+    options, over those of the preset. Raises OptionError for an unknown or out-of-range value, WeightsError if its
+    weights are not available.
     """
     found = find_method(method)
     if preset not in found.presets:

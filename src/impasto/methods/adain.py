@@ -21,7 +21,7 @@ from impasto.networks.layers import StepDecoder
 from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.stylizers.one_pass import OnePass, OnePassOptions
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, recall
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
@@ -38,16 +38,16 @@ class AdaINOptions(OnePassOptions):
 
 
 def paper_decoder() -> StepDecoder:
-    """The paper's decoder, of 3 505 219 parameters, with mirrored edges."""
+    """Return the paper's decoder, of 3 505 219 parameters, with mirrored edges."""
     return StepDecoder(VGG19_WIDTHS[:DEEPEST], mirror=True)
 
 
 def slim_decoder() -> StepDecoder:
-    """The mirror of vgg19-slim."""
+    """Return the mirror image of vgg19-slim."""
     return StepDecoder(SLIM_WIDTHS[:DEEPEST])
 
 
-class AdaIN(OnePass):
+class AdaIN(ArbitraryStyle):
     """Encoder, adaptive instance normalisation at relu4_1, decoder (Huang & Belongie 2017).
 
     Departs from the paper: the shipped network is vgg19-slim and its mirror, and was trained as `AdaINTraining` says;
@@ -94,20 +94,20 @@ class AdaIN(OnePass):
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self.decoder_digest}
 
     def accept_style(self, style: Style) -> Style:
-        """Own styles, and cards of moments of the same encoder that hold this method's levels."""
+        """Accept own styles, and cards of moments of the same encoder that hold this method's levels."""
         if style.kind == moments_kind(self.backbone):
             return self._style({level: recall(style, LAYERS[level]) for level in self.levels}, style.info)
         return super().accept_style(style)
 
     def style_stage(self) -> Stage:
-        """The moments of each level."""
+        """Return the moments of each level."""
         layers = [LAYERS[level] for level in self.levels]
         ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(MomentsOf(layer, full=False) for layer in layers)
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
-        """Means and deviations, the quantities in which the method is linear."""
+        """Return means and deviations, the quantities in which the method is linear."""
         return self._style({level: known[LAYERS[level]] for level in self.levels}, {})
 
     def _style(self, found: Mapping[int, Moments], info: dict[str, Any]) -> Style:
@@ -116,7 +116,7 @@ class AdaIN(OnePass):
         return Style(values, self.style_kind, info)
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
-        """One pass from photo and painting."""
+        """Paint in one pass from photo and painting."""
         deepest = LAYERS[DEEPEST]
         textures = self.backbone(painting, [LAYERS[level] for level in self.levels])
         wanted = {level: moments(textures[LAYERS[level]], full=False) for level in self.levels}
@@ -157,15 +157,15 @@ class AdaINTraining(nn.Module):
         super().__init__()
         self.network = decoder
         self.levels = tuple(levels)
-        self._frozen = backbone, loss  # in a tuple: no part of what is saved
+        self._frozen = backbone, loss  # in a tuple, so that it is not saved
 
     def config(self) -> dict[str, Any]:
-        """The decoder's shape, for the file's header."""
+        """Return the decoder's shape, for the file's header."""
         widths, digest = list(self.network.widths), str(self._frozen[0].digest)
         return {"method": "adain", "backbone": digest, "widths": widths, "levels": list(self.levels)}
 
     def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Stylized pictures, sample by sample, (B, 3, H, W)."""
+        """Return stylized pictures, sample by sample, (B, 3, H, W)."""
         backbone = self._frozen[0]
         with torch.no_grad():
             x: Tensor = backbone(contents, [LAYERS[DEEPEST]])[LAYERS[DEEPEST]]
@@ -175,19 +175,19 @@ class AdaINTraining(nn.Module):
         return decode_normalised(self.network, x, targets, contents.shape)
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Content, style and smoothness of what is painted; the style's share grows over the first part."""
+        """Return content, style and smoothness terms; the style's share grows in the first part."""
         terms = self._frozen[1](self.paint(contents, styles), contents, styles)
         return {**terms, "style": terms["style"] * min(1.0, 0.2 + 2 * progress)}
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
+        """Return photographs, artworks and results, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles).clamp(0, 1))
         return stack_rows(rows)
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """AdaIN's decoder over vgg19-slim, from random weights or from `from_`."""
+    """Return the training of AdaIN's decoder over vgg19-slim, from random weights or from `from_`."""
     options = cast(MethodOptions, options)
     torch.manual_seed(options.seed)
     backbone, decoder = load_backbone(SLIM), slim_decoder()

@@ -1,7 +1,7 @@
 """Many styles in one network by conditional instance normalisation (Dumoulin et al. 2017).
 
-All styles share the convolutions; a style is nothing but the scales and shifts of the norms, 0.2 % of the network. So
-any weighted mixture of styles is one pass, and a new style is learned by these few numbers alone.
+All styles share the convolutions; a style is only the scales and shifts of the norms, 0.2 % of the network. So any
+weighted mixture of styles is one pass, and a new style is learned by these few numbers.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class ConditionalNormOptions(OnePassOptions):
 
 
 class ConditionalNetwork(nn.Module):
-    """A transformation network of many styles; with width 32, 1 674 432 shared weights and 3 206 a style.
+    """A transformation network for many styles; with width 32, 1 674 432 shared weights and 3 206 per style.
 
-    All convolutions, the last one included, are normalised; the output is a sigmoid's.
+    All convolutions, including the last one, are normalised; the output goes through a sigmoid.
     """
 
     def __init__(self, styles: int, width: int = 32, residuals: int = 5) -> None:
@@ -52,16 +52,16 @@ class ConditionalNetwork(nn.Module):
         self.shifts = nn.ParameterList([torch.zeros(styles, count) for count in self.shared.normed])
 
     def norms_of(self, numbers: Tensor) -> Norms:
-        """Scales and shifts of the styles of these numbers, (B,)."""
+        """Return scales and shifts of the styles with these numbers, (B,)."""
         return [(scale[numbers], shift[numbers]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
 
     def forward(self, images: Tensor, numbers: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to the same size, each sample in the style of its number, (B,)."""
+        """Map (B, 3, H, W) in [0, 1] to the same size, each sample in the style of its number, (B,)."""
         painted: Tensor = self.shared(images, self.norms_of(numbers))
         return painted
 
     def grow(self, more: int) -> None:
-        """Make room for so many new styles, which begin as the mean of the known ones."""
+        """Add new styles, which begin as the mean of the known ones."""
         for values in (self.scales, self.shifts):
             for number, known in enumerate(values):
                 new = known.mean(0, keepdim=True).repeat(more, 1)
@@ -81,15 +81,15 @@ class ConditionalNorm(SharedNetworkStyles[ConditionalNetwork]):
 
     @staticmethod
     def read_network(config: Mapping[str, Any]) -> ConditionalNetwork:
-        """The network that a file's header tells of."""
+        """Return the network that a file's header describes."""
         return ConditionalNetwork(len(config["styles"]), config["width"], config["residuals"])
 
     def shared(self) -> tuple[nn.Module, ...]:
-        """The convolutions."""
+        """Return the convolutions."""
         return (self.network.shared,)
 
     def own(self, number: int) -> dict[str, Tensor]:
-        """Scales and shifts."""
+        """Return scales and shifts."""
         norms = self.network.norms_of(torch.tensor([number], device=self.device))
         values = {f"{layer}.scale": scale[0] for layer, (scale, _) in enumerate(norms)}
         return values | {f"{layer}.shift": shift[0] for layer, (_, shift) in enumerate(norms)}
@@ -97,7 +97,7 @@ class ConditionalNorm(SharedNetworkStyles[ConditionalNetwork]):
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """The network with the style's norms, then the mixture with the photo."""
+        """Return the network with the style's norms, then the mixture with the photo."""
         count = len(self.network.shared.normed)
         norms = [(style[f"{number}.scale"][None], style[f"{number}.shift"][None]) for number in range(count)]
         return *network_stages(self.network.shared, norms, "painted"), blend_stage({"painted": 1.0}, strength)
@@ -135,12 +135,12 @@ class ConditionalNormTraining(nn.Module):
         return torch.cat([torch.zeros_like(gradient[: self.fixed]), gradient[self.fixed :]])
 
     def config(self) -> dict[str, Any]:
-        """The network's shape and its styles, for the file's header."""
+        """Return the network's shape and its styles, for the file's header."""
         width, residuals = (self.network.shared.shape[key] for key in ("width", "residuals"))
         return {"method": "conditional_norm", "width": width, "residuals": residuals, "styles": self.infos}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Content, style and smoothness of photos in random styles of those that learn; `styles` are not looked at."""
+        """Return content, style and smoothness terms of photos in random styles; `styles` are not used."""
         loss, paintings = self._frozen
         if self._targets is None:
             self._targets = stack_targets([loss.targets(painting.to(contents.device)) for painting in paintings])
@@ -150,7 +150,7 @@ class ConditionalNormTraining(nn.Module):
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Photographs, and one of them after the other in every style that learns, (1, 3, rows x H, B W)."""
+        """Return photographs, and one of them after the other in every style that learns, (1, 3, rows x H, B W)."""
         count, size = len(self._frozen[1]), len(contents)
         rows = [contents]
         for first in range(0, count, size):
@@ -160,7 +160,7 @@ class ConditionalNormTraining(nn.Module):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """One network for all paintings, from random weights or from `from_`, or new styles for the one of `from_`."""
+    """Return the training of one network for all paintings, or of new styles for the network of `from_`."""
     options = cast(ManyStylesOptions, options)
     first = begin(options, styles, start_styles)
     learner = ConditionalNormTraining(first.network, judge(options), first.paintings, first.infos, fixed=first.fixed)
@@ -168,7 +168,7 @@ def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) 
 
 
 def start_styles(options: ManyStylesOptions, count: int) -> tuple[ConditionalNetwork, list[dict[str, Any]]]:
-    """The network to begin with, with room for `count` styles, and what it knows."""
+    """Return the initial network, with room for `count` styles, and the infos of its styles."""
     if not options.from_:
         if options.add:
             raise ImpastoError(NO_FROM)

@@ -1,7 +1,7 @@
 """Style transfer by optimising the picture itself (Gatys, Ecker & Bethge 2016).
 
 The picture's pixels change until a frozen network sees the photo's content in its deeper features and the painting's
-style in what the features of many layers add up to. The finest method, and the slowest.
+style in the statistics of many layers. Precise, and slow.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from impasto.errors import ImageError, OptionError
-from impasto.feedforward.stages import photo_share
-from impasto.feedforward.tile_size import backwards_room
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.files import read_image
 from impasto.images.tensors import check_image, median8, parse_size, resize
 from impasto.networks.backbone import Backbone
-from impasto.networks.backbones import choose_pooling, default_layers, load_backbone
+from impasto.networks.backbones import default_layers
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments
-from impasto.optimize.descent import ImageParameter, ImageTerms, OptimizerName, Pixels, Scale, Settings, coarse_to_fine
+from impasto.optimize.descent import ImageParameter, OptimizerName, Pixels, Scale, Settings
 from impasto.optimize.loss_check import warn_of_losses
 from impasto.optimize.losses import (
     ContentForm,
@@ -41,9 +39,8 @@ from impasto.optimize.losses import (
 )
 from impasto.optimize.pyramids import LaplacianPyramid
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
-from impasto.options import Options
 from impasto.progress import OnStep, ignore
-from impasto.stylizers.base import Stylizer
+from impasto.stylizers.optimized import Optimized, OptimizedOptions, keep_photo
 from impasto.stylizers.published_recipes import PRESETS
 from impasto.stylizers.styles import Style, measure, moments_kind, recall
 
@@ -51,14 +48,10 @@ HISTORY = 20
 StyleLoss = Literal["covariance", "gram", "moments", "wasserstein"]
 
 
-class GatysOptions(Options):
-    """Everything that the recipes of pixel optimisation differ in."""
+class GatysOptions(OptimizedOptions):
+    """Options in which the recipes of pixel optimisation differ."""
 
     backbone: str = Field(SLIM, description="network whose features are compared; see `impasto methods gatys`")
-    backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
-    pooling: Literal["auto", "max", "average"] = Field(
-        "auto", description="the backbone's pooling; auto: average in vgg19-slim, max elsewhere"
-    )
     content_layers: tuple[str, ...] = Field((), description="layers that hold the content; empty: the backbone's")
     style_layers: tuple[str, ...] = Field((), description="layers that hold the style; empty: the backbone's")
     style_layer_weights: tuple[float, ...] = Field(
@@ -117,7 +110,7 @@ class GatysOptions(Options):
         return self
 
 
-class Gatys(Stylizer):
+class Gatys(Optimized):
     """Pixel optimisation against one backbone (Gatys, Ecker & Bethge 2016, "Image style transfer using CNNs").
 
     Departs from the paper: in ``default`` the backbone is vgg19-slim, the work goes from coarse to fine, the style is
@@ -134,7 +127,6 @@ class Gatys(Stylizer):
     name = "gatys"
     Options = GatysOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
-    one_pass = False
     options: GatysOptions
 
     def __init__(
@@ -145,45 +137,28 @@ class Gatys(Stylizer):
         preset: str = "default",
         backbone: Backbone | None = None,
     ) -> None:
+        super().__init__(options, device=device, preset=preset, backbone=backbone)
+        self.backbone.check_layers({*self.options.content_layers, *self.options.style_layers})
+
+    @staticmethod
+    def fill_layers(options: GatysOptions) -> dict[str, Any]:
+        """Return the layers of content and style."""
         content, style = default_layers(options.backbone)
-        own: dict[str, Any] = {
-            "content_layers": options.content_layers or content,
-            "style_layers": options.style_layers or style,
-            "pooling": choose_pooling(options.pooling, options.backbone),
-        }
-        options = GatysOptions.parse({**options.model_dump(), **own}, self.name)
-        super().__init__(options, device=device, preset=preset)
-        self.options = options
-        self.backbone = backbone or load_backbone(
-            options.backbone, pooling=options.pooling, weights=options.backbone_weights or None
-        )
-        self.backbone.check_layers({*options.content_layers, *options.style_layers})
-        self.backbone.to(self.device)
-        self.room = 0  # bytes for a way through the backbone and back; 0: what memory allows
+        return {"content_layers": options.content_layers or content, "style_layers": options.style_layers or style}
 
     @property
     def style_kind(self) -> str:
         """Moments over the backbone in use."""
         return moments_kind(self.backbone)
 
-    @property
-    def least_side(self) -> int:
-        """As every method's, or the backbone's."""
-        return max(super().least_side, self.backbone.least_side)
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """The backbone's digest."""
-        return {self.backbone.name: self.backbone.digest}
-
     def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
-        """As every method's, but a recipe may bring its own size."""
+        """Return the working size of every method, or the one that a preset brings."""
         if size is None and self.options.size:
             size = parse_size(self.options.size)
         return super().working_size(height, width, size)
 
     def encode_style(self, image: AnyPicture) -> Style:
-        """Moments at the style layers, at the picture's size and at half of it."""
+        """Return moments at the style layers, at the picture's size and at half of it."""
         image = take_painting(image, "the painting")
         check_image(image, "painting")
         scale = self.options.style_scale
@@ -191,7 +166,7 @@ class Gatys(Stylizer):
             height, width = image.shape[-2:]
             image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
         image = self.continue_painting(image)
-        fitting = looking(self.backbone, self.room or backwards_room(self.device))
+        fitting = looking(self.backbone, self.free_room)
         style = measure(self.backbone, image.to(self.device), self.options.style_layers, look=fitting)
         if self.options.start == "style":
             style.info["start"] = image
@@ -215,26 +190,19 @@ class Gatys(Stylizer):
             return content.clamp(0, 1)  # the coarse stages would blur it
         scales = self.scales(*content.shape[-2:])
         start = self._start(content, style, seed)
-        made: list[FittingObjective] = []
 
-        def objective_at(scale: Scale, _: Tensor) -> ImageTerms:
+        def objective_at(scale: Scale, _: Tensor) -> FittingObjective:
             fitted = resize(content, scale.height, scale.width)
-            made[:] = [self._objective(fitted, style, strength, mask, coarse=scale is not scales[-1])]
-            return made[0]
+            return self._objective(fitted, style, strength, mask, coarse=scale is not scales[-1])
 
-        result = coarse_to_fine(
-            scales, start, objective_at, self._parameter, on_step=on_step, checkpoint=self.checkpoint
-        )
-        self.cut = made[0].cut
-        self.losses = result.losses[-1] if result.losses else {}
-        self.interrupted = result.interrupted
+        result = self.optimise(scales, start, objective_at, on_step)
         units = {"style": self.options.style_weight} if self.options.style_loss == "covariance" else {}
         if not result.interrupted:
             warn_of_losses(result.losses, scales[-1].settings.steps, units)
-        return torch.lerp(result.image, content.clamp(0, 1), photo_share(strength)) if strength < 1 else result.image
+        return keep_photo(result.image, content, strength)
 
     def scales(self, height: int, width: int) -> list[Scale]:
-        """From the coarsest to the full size."""
+        """Return the scales from the coarsest to the full size."""
         options = self.options
         scales = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):
@@ -261,7 +229,7 @@ class Gatys(Stylizer):
 
     @staticmethod
     def history(pixels: int) -> int:
-        """How many steps L-BFGS remembers: fewer beyond 4 megapixels, where each takes 24 bytes a pixel."""
+        """Return how many steps L-BFGS remembers: fewer beyond 4 megapixels, where each takes 24 bytes a pixel."""
         return max(3, min(HISTORY, HISTORY * 4_000_000 // pixels))
 
     def _parameter(self, image: Tensor) -> ImageParameter:
@@ -300,7 +268,7 @@ class Gatys(Stylizer):
     ) -> FittingObjective:
         kept, measured = {*self.options.content_layers}, {*self.options.style_layers}
         size = content.shape[-2], content.shape[-1]
-        tile = choose_tile(self.backbone, kept | measured, size, self.room or backwards_room(self.device))
+        tile = choose_tile(self.backbone, kept | measured, size, self.free_room)
         seen, own = look(self.backbone, content, kept, measured if strength < 1 else (), mask, tile)
         objective = Objective(self.backbone, self._terms(seen, own, style, strength, mask, coarse))
         return FittingObjective(objective, self.backbone, size, tile)

@@ -1,7 +1,7 @@
 """One style in one pass: a transformation network for every painting (Johnson et al. 2016).
 
-The network learns, for one painting, to do at once what an optimisation does in hundreds of steps. The best textures of
-all methods of one pass, at the price of a training for each painting; a style here is a whole network.
+The network learns, for one painting, to do at once what an optimisation does in hundreds of steps. It has the best
+textures of all one-pass methods, but needs a training for each painting; a style here is a whole network.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class JohnsonOptions(OnePassOptions):
 
 
 def paper_network() -> TransformationNetwork:
-    """The paper's network with instance norms, of 1 679 235 parameters."""
+    """Return the paper's network with instance norms, of 1 679 235 parameters."""
     return TransformationNetwork()
 
 
@@ -54,7 +54,7 @@ class Johnson(PaintingNetworks):
 
 
 def join(files: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The networks of several files as one: tensors and header. Raises WeightsError if their shapes differ."""
+    """Return the networks of several files as one: tensors and header. Raises WeightsError if their shapes differ."""
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {"method": "johnson", "networks": []}
     for path in files:
@@ -67,7 +67,7 @@ def join(files: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The network of one painting, from random weights or from `from_`."""
+    """Return the network of one painting, from random weights or from `from_`."""
     options = cast(StylesOptions, options)
     painting, info = only_painting(styles, "johnson")
     torch.manual_seed(options.seed)

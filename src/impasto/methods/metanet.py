@@ -1,8 +1,8 @@
 """Any style in one pass by a network made for it: Meta Networks (Shen, Yan & Zeng 2018).
 
-A hyper network reads the moments of a painting's features and writes the kernels of a small transformation network,
-which then paints without it. So a painting is learned in no more time than it takes to look at it, and what was learned
-can be kept as a file of half a megabyte.
+A hypernetwork reads the moments of a painting's features and writes the kernels of a small transformation network,
+which then paints without it. So a new painting takes no longer than one look at it, and the result can be kept as a
+file of half a megabyte.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def slim_network(
     output: Literal["linear", "sigmoid"] = "sigmoid",
     affine: bool = True,
 ) -> HyperNetwork:
-    """The shipped size: the fast network's, read from all five layers of vgg19-slim."""
+    """Return the shipped size: the fast network's, read from all five layers of vgg19-slim."""
     return HyperNetwork(SLIM_MOMENTS, hidden, width, residual=residual, output=output, affine=affine)
 
 
@@ -70,12 +70,12 @@ class MetaNetTrainOptions(MethodOptions):
 
     @property
     def steps_an_artwork(self) -> int:
-        """The number of steps for which an artwork stays the same."""
+        """Number of steps for which an artwork stays the same."""
         return self.style_every
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The hyper network over vgg19-slim, from random weights, scaled by what the artworks are like, or from `from_`."""
+    """Return the training of the hypernetwork, from random weights, scaled by the artworks, or from `from_`."""
     options = cast(MetaNetTrainOptions, options)
     torch.manual_seed(options.seed)
     backbone = load_backbone(SLIM)

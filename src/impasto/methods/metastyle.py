@@ -1,8 +1,8 @@
-"""A network for any painting after a minute of training, from parameters that were made for it (Zhang, Zhu & Zhu 2019).
+"""A network for any painting after a minute of training, from meta-learned parameters (Zhang, Zhu & Zhu 2019).
 
 MetaStyle learns where to begin: parameters from which a few steps on any painting make a transformation network for it.
 Its training looks ahead, through steps of the norms' scales and shifts, at how good the network will be after them. A
-style here is a whole network, as Johnson's; `impasto adapt PAINTING` makes it.
+style here is a whole network, as in johnson; `impasto adapt PAINTING` makes it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MetaStyleOptions(OnePassOptions):
 
 
 def paper_network() -> TransformationNetwork:
-    """The paper's network, of 1 679 235 parameters, 3 200 of them the norms'; the shipped one is `slim_network`."""
+    """Return the paper's network, 1 679 235 parameters, 3 200 of them the norms'; the shipped one is `slim_network`."""
     return TransformationNetwork(output="sigmoid")
 
 
@@ -75,7 +75,7 @@ class MetaStyle(NetworkStyles):
 
     @property
     def learned(self) -> Mapping[str, Style]:
-        """None that ships: every painting has a card of its own; those in `cards` can be asked for by name."""
+        """Styles by name: those in `cards`. None is shipped, because every painting has a card."""
         return self.cards
 
     @property
@@ -90,7 +90,7 @@ class MetaStyle(NetworkStyles):
 
     @property
     def advice(self) -> str:
-        """To make a card of the painting."""
+        """How to make a card of the painting."""
         return (
             "impasto adapt PAINTING -o CARD.safetensors makes a network for it in a minute; "
             f"impasto stylize PHOTO CARD.safetensors -m {self.name} paints with it"
@@ -98,18 +98,18 @@ class MetaStyle(NetworkStyles):
 
 
 def load_start(path: Any) -> TransformationNetwork:
-    """The initial parameters in the file at `path`; raises WeightsError if it holds none."""
+    """Return the initial parameters in the file at `path`; raises WeightsError if it holds none."""
     return load_weights(path).build(lambda config: TransformationNetwork(**config["shape"]), MetaStyle.name)
 
 
 class MetaStyleTraining(nn.Module):
-    """How the initial parameters are found: they are good if they are after a few steps on a painting (sec. 3.2).
+    """Training of the initial parameters: they are good if a few steps on a painting make them good (sec. 3.2).
 
     For each of a few paintings, `inner_steps` steps of gradient descent at `inner_rate` move the norms' scales and
-    shifts on `shots` photos; the loss on as many other photos, with these norms, is what training minimises over all
-    parameters, through the steps. inner_clip: the largest norm of a style's gradient in these steps, since a painting
-    that is almost flat can have a huge one. first_order: as if the steps' gradients did not depend on the parameters,
-    which is half of the work.
+    shifts on `shots` photos; training minimises the loss on as many other photos, with these norms, over all
+    parameters, through the steps. inner_clip: the largest norm of a style's gradient in these steps, because an almost
+    flat painting can have a huge one. first_order: ignore that the steps' gradients depend on the parameters, which
+    saves half of the work.
 
     Departs from the paper: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
     matrices, over VGG-19.
@@ -134,11 +134,11 @@ class MetaStyleTraining(nn.Module):
         self.first_order = first_order
 
     def config(self) -> dict[str, Any]:
-        """The network's shape, for the file's header."""
+        """Return the network's shape, for the file's header."""
         return {"method": "metastyle", "shape": self.network.shape}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """The terms of the loss after the inner steps, mean of as many of the `styles` as there are photos for.
+        """Return the loss' terms after the inner steps, averaged over as many of the `styles` as there are photos for.
 
         Raises OptionError if the photos, (B, 3, H, W), are fewer than 2 x shots.
         """
@@ -155,22 +155,22 @@ class MetaStyleTraining(nn.Module):
         return loss.terms(self.network(query, pick_norms(norms, numbers)), query, targets)
 
     def spread(self, count: int) -> list[Tensor]:
-        """The network's scales and shifts, in turns, as those of `count` styles, (count, C)."""
+        """Return copies of the network's scales and shifts, in turns, for `count` styles, (count, C)."""
         return [value.expand(count, -1) for norm in self.network.norms for value in norm]
 
     def move(self, norms: list[Tensor], support: Tensor, targets: PaintingMoments, numbers: Tensor) -> list[Tensor]:
-        """`norms` after the inner steps, each style's on its own photos in `support`: those of its number, (B,)."""
+        """Return `norms` after the inner steps, each style's on the photos in `support` with its number, (B,)."""
         (loss,) = self._frozen
         for _ in range(self.inner_steps):
             terms = loss.terms(self.network(support, pick_norms(norms, numbers)), support, targets)
-            total = len(norms[0]) * torch.stack([precise(term) for term in terms.values()]).sum()  # not their mean
+            total = len(norms[0]) * torch.stack([precise(term) for term in terms.values()]).sum()  # sum
             gradients = clip_each(torch.autograd.grad(total, norms, create_graph=not self.first_order), self.inner_clip)
             norms = [value - self.inner_rate * slope for value, slope in zip(norms, gradients, strict=True)]
         return norms
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Photographs, artworks, what is painted before the inner steps and after them, (1, 3, 4 H, B W)."""
+        """Return photographs, artworks, and results before and after the inner steps, (1, 3, 4 H, B W)."""
         numbers = torch.arange(len(contents), device=contents.device)
         with torch.enable_grad():
             norms = self.move(self.spread(len(contents)), contents, self._frozen[0].targets(styles), numbers)
@@ -179,7 +179,7 @@ class MetaStyleTraining(nn.Module):
 
 
 def clip_each(gradients: Sequence[Tensor], longest: float) -> Sequence[Tensor]:
-    """`gradients` of several styles, (styles, C) each, those of each style shortened to a norm of `longest` in all."""
+    """Return `gradients` of several styles, (styles, C) each, clipped to a norm of `longest` for each style."""
     if math.isinf(longest):
         return gradients
     whole = torch.cat(list(gradients), 1)
@@ -188,7 +188,7 @@ def clip_each(gradients: Sequence[Tensor], longest: float) -> Sequence[Tensor]:
 
 
 def pick_norms(values: list[Tensor], numbers: Tensor) -> Norms:
-    """Scales and shifts of the styles of these numbers, (B,), of those that stand in turns in `values`."""
+    """Return scales and shifts of the styles with these numbers, (B,), from `values`, which holds them in turns."""
     return [(scale[numbers], shift[numbers]) for scale, shift in zip(values[::2], values[1::2], strict=True)]
 
 
@@ -208,7 +208,7 @@ class MetaStyleTrainOptions(StylesOptions):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The initial parameters, from random weights or from what `from_` holds."""
+    """Return the training of the initial parameters, from random weights or from what `from_` holds."""
     options = cast(MetaStyleTrainOptions, options)
     if options.batch < 2 * options.shots:
         raise ImpastoError(f"--shots {options.shots} and as many photos after the steps: --batch {2 * options.shots}")

@@ -1,7 +1,7 @@
-"""Neural Neighbor Style Transfer (Kolkin et al. 2022): every place of the photo becomes like a place of the painting.
+"""Neural Neighbor Style Transfer (Kolkin et al. 2022): every place of the photo becomes like one of the painting.
 
-Each place takes the features of the place of the painting that looks most like it; the picture is optimised until a
-network sees these features, from coarse to fine. Large shapes, flat colour fields and strokes are the painter's own.
+Each place takes the features of the most similar place of the painting; the picture is optimised, from coarse to fine,
+until a network sees these features. Large shapes, flat colour fields and strokes are the painter's own.
 """
 
 from __future__ import annotations
@@ -16,25 +16,22 @@ from pydantic import Field
 from torch import Tensor
 
 from impasto.errors import OptionError
-from impasto.feedforward.stages import photo_share
-from impasto.feedforward.tile_size import backwards_room
 from impasto.images.color import match_low_frequencies
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import check_image, resize
 from impasto.networks.backbone import Backbone
-from impasto.networks.backbones import choose_pooling, default_layers, load_backbone
+from impasto.networks.backbones import default_layers
 from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
 from impasto.networks.receptive_field import stride_after
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments, fit_mask
-from impasto.optimize.descent import ImageTerms, OptimizerName, Scale, Settings, coarse_to_fine
+from impasto.optimize.descent import OptimizerName, Scale, Settings
 from impasto.optimize.losses import CovarianceLoss, Objective, SelfSimilarityLoss, Term, TotalVariation
 from impasto.optimize.nearest import MatchedLoss, MatchForm, NearestLoss, directions, rows_of
 from impasto.optimize.pyramids import LaplacianPyramid, enlarge, without_detail
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
-from impasto.options import Options
 from impasto.progress import OnStep, ignore
-from impasto.stylizers.base import Stylizer
+from impasto.stylizers.optimized import Optimized, OptimizedOptions, keep_photo
 from impasto.stylizers.painting_places import (
     Places,
     balance,
@@ -55,18 +52,14 @@ VGG16_LAYERS = (
 )
 SLIM_COLUMNS = ("relu1_2", "relu2_2", "relu3_1", "relu3_3", "relu4_1", "relu4_3")
 COARSE_DETAIL, START_NOISE = 3, 0.02
-"""How many of the finest bands of the coarsest size begin empty, and the deviation of the noise that is added: so flat
-areas are not all alike, and seeds give other pictures."""
+"""Number of the finest bands of the coarsest size that begin empty, and deviation of the added noise, which makes flat
+areas vary and lets seeds give different pictures."""
 
 
-class NNSTOptions(Options):
-    """How places are matched, and how the picture is made of the matches."""
+class NNSTOptions(OptimizedOptions):
+    """How places are matched, and how the picture is made from the matches."""
 
     backbone: str = Field(SLIM, description="network whose features are compared; vgg16 is the paper's")
-    backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
-    pooling: Literal["auto", "max", "average"] = Field(
-        "auto", description="the backbone's pooling; auto: average in vgg19-slim, max elsewhere"
-    )
     layers: tuple[str, ...] = Field((), description="layers of the hypercolumns; empty: the backbone's")
     last_layers: tuple[str, ...] = Field((), description="layers of the last pass; empty: the backbone's")
     layer_balance: Literal["deviation", "channels"] = Field(
@@ -122,13 +115,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pass(Scale):
-    """One stage of the work. octave: how often the size was halved; last: whether layers are matched by themselves."""
+    """One stage of the work. octave: how often the size was halved; last: match each layer separately."""
 
     octave: int
     last: bool = False
 
 
-class NNST(Stylizer):
+class NNST(Optimized):
     """Optimise a picture until each place looks like the painting's most similar one (Kolkin et al. 2022).
 
     Departs from the paper: in ``default`` the network is vgg19-slim with six layers, the painting is not turned, no
@@ -141,7 +134,6 @@ class NNST(Stylizer):
     name = "nnst"
     Options = NNSTOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
-    one_pass = False
     options: NNSTOptions
 
     def __init__(
@@ -152,39 +144,27 @@ class NNST(Stylizer):
         preset: str = "default",
         backbone: Backbone | None = None,
     ) -> None:
-        content, style = default_layers(options.backbone)
-        own: dict[str, Any] = {
-            "layers": options.layers or (SLIM_COLUMNS if options.backbone.startswith(SLIM) else style[:4]),
-            "last_layers": options.last_layers or style[:4],
-            "pooling": choose_pooling(options.pooling, options.backbone),
-        }
-        options = NNSTOptions.parse({**options.model_dump(), **own}, self.name)
-        super().__init__(options, device=device, preset=preset)
-        self.options = options
-        backbone = backbone or load_backbone(
-            options.backbone, pooling=options.pooling, weights=options.backbone_weights or None
+        super().__init__(options, device=device, preset=preset, backbone=backbone)
+        (self.content_layer, *_), self.style_layers = default_layers(self.options.backbone)
+        self.backbone.check_layers(
+            {*self.options.layers, *self.options.last_layers, *self.style_layers, self.content_layer}
         )
-        self.content_layer, self.style_layers = content[0], style
-        backbone.check_layers({*options.layers, *options.last_layers, *style, *content})
-        self.network = Hypercolumns(backbone, options.layers).to(self.device)
-        self.room = 0  # bytes for a way through the backbone and back; 0: what memory allows
+        self.network: Hypercolumns = Hypercolumns(self.backbone, self.options.layers).to(self.device)
+
+    @staticmethod
+    def fill_layers(options: NNSTOptions) -> dict[str, Any]:
+        """Return the layers of the hypercolumns and of the last pass."""
+        style = default_layers(options.backbone)[1][:4]
+        columns = SLIM_COLUMNS if options.backbone.startswith(SLIM) else style
+        return {"layers": options.layers or columns, "last_layers": options.last_layers or style}
 
     @property
     def style_kind(self) -> str:
-        """Places looked at by the backbone in use."""
+        """Places seen by the backbone in use."""
         return places_kind(self.network)
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """The backbone's digest."""
-        return {self.network.name: self.network.digest}
-
-    @property
-    def _room(self) -> int:
-        return self.room or backwards_room(self.device)
-
     def encode_style(self, image: AnyPicture) -> Style:
-        """Places of the painting at its size and at halves, and moments."""
+        """Return places of the painting at its size and at halves, and moments."""
         options, image = self.options, take_painting(image, "the painting").to(self.device)
         check_image(image, "painting")
         image = self.continue_painting(image)
@@ -195,15 +175,15 @@ class NNST(Stylizer):
             octaves=options.octaves,
             most=options.candidates,
             turns=options.rotations,
-            room=self._room,
+            room=self.free_room,
         )
         if options.style_weight:
-            fitting = looking(self.network, self._room)
+            fitting = looking(self.network, self.free_room)
             values |= measure(self.network, image, self.style_layers, look=fitting)
         return Style(values, self.style_kind, convert=self.accept_style)
 
     def accept_style(self, style: Style) -> Style:
-        """`style`, or the one of its others that fits, with the places and moments that this method works with."""
+        """Return `style`, or another of its forms that fits, with the places and moments that this method uses."""
         return with_moments(super().accept_style(style), style.kinds.get(moments_kind(self.network)))
 
     def read_card(self, style: Style) -> Mapping[str, Tensor]:
@@ -212,7 +192,7 @@ class NNST(Stylizer):
 
     @functools.cached_property
     def examples(self) -> tuple[Style, ...]:
-        """As every method's; a card may hold any number of places, also if few candidates are asked for."""
+        """Styles that a card must be like; it may hold any number of places."""
         first, second = super().examples
         fewer = {name: value[1:] if name[0].isdigit() else value for name, value in second.items()}
         return first, Style(fewer, second.kind)
@@ -236,34 +216,21 @@ class NNST(Stylizer):
         work = _Work(self, content, mixture, strength, mask)
         stages = self.scales(*content.shape[-2:])
         start = self._start(content, stages[0], strength, seed)
-        made: list[FittingObjective] = []
 
-        def objective_at(scale: Scale, image: Tensor) -> ImageTerms:
-            assert isinstance(scale, Pass)
-            made[:] = [work.objective(scale, image, first=scale is stages[0])]
-            return made[0]
+        def objective_at(scale: Pass, image: Tensor) -> FittingObjective:
+            return work.objective(scale, image, first=scale is stages[0])
 
-        result = coarse_to_fine(
-            stages, start, objective_at, self._parameter, enlarge=enlarge, on_step=on_step, checkpoint=self.checkpoint
-        )
-        self.cut = made[0].cut if made else None
-        self.losses = result.losses[-1] if result.losses else {}
-        self.interrupted = result.interrupted
+        result = self.optimise(stages, start, objective_at, on_step, enlarge=enlarge)
         painted = work.recolored(result.image) if self.options.recolor else result.image
-        return torch.lerp(painted, content.clamp(0, 1), photo_share(strength)) if strength < 1 else painted
-
-    @property
-    def least_side(self) -> int:
-        """As every method's, or the network's."""
-        return max(super().least_side, self.network.least_side)
+        return keep_photo(painted, content, strength)
 
     @property
     def ways(self) -> tuple[Backbone, frozenset[str]]:
-        """The network and the layers that are compared."""
+        """The network and the compared layers."""
         return self.network, frozenset({COLUMNS, *self.style_layers})
 
     def scales(self, height: int, width: int) -> list[Pass]:
-        """From the coarsest to the full size, which comes twice."""
+        """Return the scales from the coarsest to the full size, which comes twice."""
         options = self.options
         stages: list[Pass] = []
         for octave in range(0 if self.start_from is not None else options.octaves, 0, -1):
@@ -292,7 +259,7 @@ class NNST(Stylizer):
 
 
 class _Work:
-    """One picture under way: what is to be looked at, and the objective of each stage."""
+    """The work on one picture: its inputs, and the objective of each stage."""
 
     def __init__(
         self, model: NNST, content: Tensor, mixture: list[tuple[float, Style]], strength: float, mask: Tensor | None
@@ -301,18 +268,18 @@ class _Work:
         self.content, self.mixture, self.strength, self.mask = content, mixture, strength, mask
 
     def objective(self, stage: Pass, image: Tensor, *, first: bool) -> FittingObjective:
-        """What is minimised in `stage`, which begins with `image`; first: nothing was painted before it."""
+        """Return the objective of `stage`, which begins with `image`; first: nothing was painted before it."""
         photo = resize(self.content, stage.height, stage.width)
         size = stage.height, stage.width
         network, layers = self.model.ways
-        tile = choose_tile(network, layers, size, self.model._room)
+        tile = choose_tile(network, layers, size, self.model.free_room)
         terms = (
             [*self._last(size), *self._matched(stage, photo, image, tile, first=first)]
             if stage.last
             else (self._matched(stage, photo, image, tile, first=first))
         )
         terms += self._statistics(photo, stage.octave, tile)
-        if stage.octave and tile is None:  # at the full size it would leave a weave with the pooling's period
+        if stage.octave and tile is None:  # at the full size it would leave a pattern with the pooling's period
             terms += self._guard(photo)
         terms.append(Term("tv", "image", TotalVariation(), self.options.tv_weight))
         if stage.octave == 0:
@@ -355,7 +322,7 @@ class _Work:
     def _match(
         self, photo: Tensor, image: Tensor, mixed: float, places: Places, scale: Tensor, tile: int | None
     ) -> Tensor:
-        """Which place of the paintings each place of the picture is to look like, (H / 4, W / 4)."""
+        """Return the place of the paintings that each place of the picture should look like, (H / 4, W / 4)."""
         columns = look(self.network, photo, (COLUMNS,), (), tile=tile)[0][COLUMNS]
         if mixed:
             so_far = look(self.network, image, (COLUMNS,), (), tile=tile)[0][COLUMNS]
@@ -404,6 +371,6 @@ class _Work:
         return fit_mask(self.mask, torch.empty(1, 0, shape[-2] // stride, shape[-1] // stride))
 
     def recolored(self, image: Tensor) -> Tensor:
-        """`image` with large areas in the photo's arrangement of the paintings' colours."""
+        """Return `image` with large areas in the photo's arrangement of the paintings' colours."""
         found = match_low_frequencies(image, self.content, recall_places(self.mixture, 0).colors)
         return torch.lerp(image, found, self.strength)

@@ -1,8 +1,8 @@
 """Any style in one pass by attention (Park & Lee 2019, "Arbitrary style transfer with style-attentional networks").
 
-Every position of the photo looks for the painting's positions that look alike and takes on what is found there, at two
-depths; a decoder turns the result into a picture. So a sky gets the painting's sky and a face its faces. The style of a
-painting is its feature maps.
+Every position of the photo searches for similar positions of the painting and takes on their features, at two depths; a
+decoder turns the result into a picture. So a sky gets the painting's sky and a face its faces. A style here is the
+painting's feature maps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.feedforward.instance_norm import Targets, decode_normalised, decoding_stages, measure_photo
+from impasto.feedforward.instance_norm import LevelTargets, decode_normalised, decoding_stages, measure_photo
 from impasto.feedforward.stages import IMAGE, Edge, Known, Measure, MomentsOf, Stage, StageInput, Thinned
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.backbone import Backbone
@@ -25,7 +25,7 @@ from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
 from impasto.ops.cpu_kernels import round_scale, scale_channels
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import STYLE_LAYERS, PerceptualLoss, stack_rows
-from impasto.stylizers.one_pass import OnePass, OnePassOptions
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions
 from impasto.stylizers.styles import Style, maps_kind, parts
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
@@ -36,7 +36,7 @@ SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")
 FINE = {level: f"relu{level}_1" for level in (3, 2, 1)}
 CHUNK = 4096
 SHIFT = nn.MaxPool2d(3, stride=1, padding=1)
-"""How a path tells of the position by which `enlarge` looks further at an odd size; see `receptive`."""
+"""Stands in a path for the position by which `enlarge` looks further at an odd size; see `receptive_field`."""
 
 
 class SANetOptions(OnePassOptions):
@@ -48,10 +48,10 @@ class SANetOptions(OnePassOptions):
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) -> Tensor:
-    """For every query the values, weighted by the softmax of its products with the keys (Park & Lee 2019, eq. 2).
+    """Return each query's mean of the values, weighted by its softmax over the keys (Park & Lee 2019, eq. 2).
 
-    queries: (B, C, N); keys: (B, C, M); values: (B, D, M). Returns (B, D, N). `chunk` queries at a time, so that no
-    more than chunk x M weights are ever held.
+    queries: (B, C, N); keys: (B, C, M); values: (B, D, M). Returns (B, D, N). Works on `chunk` queries at a time, so
+    that no more than chunk x M weights are in memory.
 
     Departs from the paper: nothing; as there, the products are not divided by the root of C.
     """
@@ -62,16 +62,16 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, chunk: int = CHUNK) ->
 
 
 def standardize(features: Tensor, own: Moments | None = None) -> Tensor:
-    """Features with mean 0 and deviation 1 in every channel; own: their moments, if not those of all of them."""
+    """Return features with mean 0 and deviation 1 in every channel; own: their moments, if not those of all of them."""
     found = own or moments(features, full=False)
     scale = round_scale(found.deviation().reciprocal(), features)
     return scale_channels(features, scale, -found.mean * scale)
 
 
 def enlarge(deep: Tensor, like: Sequence[int], odd: Sequence[int]) -> Tensor:
-    """`deep`, (B, C, h, w), by repeating, at the height and width `like`: of 2 h and 2 w one more where `odd` is 1.
+    """Repeat `deep`, (B, C, h, w), to the height and width `like`: 2 h and 2 w, plus 1 if `odd` is 1.
 
-    A picture's nearest positions; of a tile they are those of the whole picture if `odd` is the whole picture's.
+    These are a picture's nearest positions; in a tile, they are those of the whole picture if `odd` is the whole's.
     """
     rows, columns = (
         ((torch.arange(side, device=deep.device) - one) // 2).clamp(0, there - 1)
@@ -88,7 +88,7 @@ class StyleAttention(nn.Module):
         self.f, self.g, self.h, self.out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
     def forward(self, content: Tensor, style: Tensor, own: Moments | None = None) -> Tensor:
-        """content: (B, C, H, W); style: (B, C, h, w) of any size; own: as of `standardize`; returns (B, C, H, W)."""
+        """content: (B, C, H, W); style: (B, C, h, w) of any size; own: see `standardize`; returns (B, C, H, W)."""
         queries = self.f(standardize(content, own))
         keys, values = self.g(standardize(style)), self.h(style)
         taken = attend(queries.flatten(2), keys.flatten(2), values.flatten(2))
@@ -112,17 +112,17 @@ class SANetwork(nn.Module):
 
     @classmethod
     def paper(cls) -> SANetwork:
-        """For the full VGG-19."""
+        """Return the network for the full VGG-19."""
         return cls(VGG19_WIDTHS[:4], mirror=True)
 
     @classmethod
     def slim(cls) -> SANetwork:
-        """For vgg19-slim."""
+        """Return the network for vgg19-slim."""
         return cls(SLIM_WIDTHS[:4])
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
-        """Begin with a transform that leaves relu4_1 as it is, for a decoder that can paint already."""
+        """Begin with a transform that leaves relu4_1 unchanged, for a decoder that is already trained."""
         for block in (self.shallow, self.deep):
             nn.init.zeros_(block.out.weight)
             assert block.out.bias is not None
@@ -139,10 +139,10 @@ class SANetwork(nn.Module):
         *,
         odd: tuple[int, int] | None = None,
     ) -> Tensor:
-        """The photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size.
+        """Return the photo's features with what attention took from the painting's, (B, C, H, W), at relu4_1's size.
 
         own: the moments by which the photo's features are normalised, if not those of all of them; odd: by how much
-        height and width of the whole picture's relu4_1 are more than twice relu5_1's, if `content` is a part of it.
+        height and width of the whole picture's relu4_1 exceed twice relu5_1's, if `content` is a part of it.
         """
         own = own or {}
         shallow = self.shallow(content[SHALLOW], style[SHALLOW], own.get(SHALLOW))
@@ -154,7 +154,7 @@ class SANetwork(nn.Module):
         return result
 
 
-class SANet(OnePass):
+class SANet(ArbitraryStyle):
     """Encoder, style attention at relu4_1 and relu5_1, decoder (Park & Lee 2019).
 
     Departs from the paper: the shipped network is over vgg19-slim, with repeated instead of mirrored edges, and was
@@ -199,12 +199,12 @@ class SANet(OnePass):
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self.network_digest}
 
     def style_stage(self) -> Stage:
-        """Feature maps at relu4_1 and relu5_1, thinned to `positions`, and moments at finer layers."""
+        """Return the stage: maps at relu4_1 and relu5_1, thinned to `positions`, and moments at finer layers."""
         thinned = [Thinned(layer, self.options.positions) for layer in LAYERS]
         return self._encoding([*thinned, *(MomentsOf(layer, full=False) for layer in FINE.values())])
 
     def style_of(self, known: Known) -> Style:
-        """The maps, (C, h, w) each, means and deviations."""
+        """Return the maps, (C, h, w) each, means and deviations."""
         values = {f"{layer}.map": known[f"{layer}.thinned"][0].float().contiguous() for layer in LAYERS}
         for layer in FINE.values():
             own = known[layer]
@@ -217,7 +217,7 @@ class SANet(OnePass):
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], work.wanted), tuple(measures))
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
-        """One pass from photo and painting; all of the painting's positions count."""
+        """Paint in one pass from photo and painting, with all of the painting's positions."""
         theirs = self.backbone(painting, [*LAYERS, *FINE.values()])
         blended = self.network.blend(self.backbone(content, LAYERS), theirs)
         return decode_normalised(self.network.decoder, blended, measured_targets(theirs), content.shape).clamp(0, 1)
@@ -248,14 +248,14 @@ class SANet(OnePass):
         return self._encoding(measures), middle, *decoding
 
 
-def measured_targets(found: Mapping[str, Tensor]) -> Targets:
-    """The means and deviations, (B, C), of features at the levels below relu4_1."""
+def measured_targets(found: Mapping[str, Tensor]) -> LevelTargets:
+    """Return the means and deviations, (B, C), of features at the levels below relu4_1."""
     own = {level: moments(found[layer], full=False) for level, layer in FINE.items()}
     return {level: (known.mean, known.deviation()) for level, known in own.items()}
 
 
-def fine_targets(mixed: Sequence[tuple[float, Style]]) -> Targets:
-    """The means and deviations, (1, C), of styles at the levels below relu4_1, mixed by their shares."""
+def fine_targets(mixed: Sequence[tuple[float, Style]]) -> LevelTargets:
+    """Return the means and deviations, (1, C), of styles at the levels below relu4_1, mixed by their shares."""
 
     def mixture(name: str) -> Tensor:
         return torch.stack([share * part[name] for share, part in mixed]).sum(0)[None]
@@ -285,15 +285,15 @@ class SANetTraining(nn.Module):
         super().__init__()
         self.network = network
         self.pixels_weight, self.features_weight = pixels_weight, features_weight
-        self._frozen = backbone, loss  # in a tuple: no part of what is saved
+        self._frozen = backbone, loss  # in a tuple, so that it is not saved
 
     def config(self) -> dict[str, Any]:
-        """The network's shape, for the file's header."""
+        """Return the network's shape, for the file's header."""
         widths, digest = list(self.network.decoder.widths), str(self._frozen[0].digest)
         return {"method": "sanet", "backbone": digest, "widths": widths}
 
     def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Stylized pictures, sample by sample, (B, 3, H, W)."""
+        """Return stylized pictures, sample by sample, (B, 3, H, W)."""
         backbone = self._frozen[0]
         with torch.no_grad():
             own = backbone(contents, LAYERS)
@@ -302,13 +302,13 @@ class SANetTraining(nn.Module):
         return decode_normalised(self.network.decoder, self.network.blend(own, theirs), targets, contents.shape)
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Content and style of what is painted; pictures painted in their own style should stay as they are."""
+        """Return content and style terms, and the identity losses of pictures painted in their own style."""
         terms = self._frozen[1](self.paint(contents, styles), contents, styles)
         few = (len(contents) + 3) // 4
         return {**terms, **self.identity(torch.cat([contents[:few], styles[:few]]))}
 
     def identity(self, images: Tensor) -> dict[str, Tensor]:
-        """Both identity losses; images: (B, 3, H, W), each painted in its own style."""
+        """Return both identity losses; images: (B, 3, H, W), each painted in its own style."""
         network = self._frozen[1].network
         same = self.paint(images, images)
         with torch.no_grad():
@@ -322,7 +322,7 @@ class SANetTraining(nn.Module):
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
+        """Return photographs, artworks and results, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles).clamp(0, 1))
         return stack_rows(rows)
 
@@ -335,7 +335,7 @@ class SANetTrainOptions(MethodOptions):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """SANet's transform and decoder over vgg19-slim, from random weights or from `from_`."""
+    """Return the training of transform and decoder over vgg19-slim, from random weights or from `from_`."""
     options = cast(SANetTrainOptions, options)
     torch.manual_seed(options.seed)
     backbone, network = load_backbone(SLIM), SANetwork.slim()

@@ -1,8 +1,8 @@
 """Many styles, each a bank of filters between one encoder and one decoder (Chen et al. 2017).
 
 The encoder takes a photo apart, a style's bank repaints its features, the decoder puts a picture together. Without a
-bank in between the two give the photo back, so all that a style is lies in its bank; and a new style is a new bank,
-with everything else left bit for bit as it is.
+bank, these two give the photo back, so a style lies entirely in its bank; and a new style is a new bank, with
+everything else unchanged, bit for bit.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StyleBankOptions(OnePassOptions):
 
 @dataclass(frozen=True)
 class Region:
-    """Where a style's banks work: `mask`, whose features the norms measure, and the `share` of it that they get.
+    """The region of a style's banks: `mask`, whose features the norms measure, and the `share` of it that they get.
 
     Both (1, 1, H, W) in [0, 1], at the photo's size; None: everywhere.
     """
@@ -66,7 +66,7 @@ class Region:
 class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
     """An encoder, a bank of filters for each style, a decoder (Chen et al. 2017).
 
-    A mixture of styles is the weighted sum of what their banks give; strength mixes features, too: 0 is the photo as
+    A mixture of styles is the weighted sum of their banks' outputs; strength mixes features, too: 0 is the photo as
     encoder and decoder rebuild it.
 
     Departs from the paper: encoder and decoder have no norms, the banks' have scale and shift; residual blocks in the
@@ -83,21 +83,21 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
 
     @staticmethod
     def read_network(config: Mapping[str, Any]) -> StyleBankNetwork:
-        """The network that a file's header tells of."""
+        """Return the network that a file's header describes."""
         return slim_network(len(config["styles"]), **config["shape"])
 
     def shared(self) -> tuple[nn.Module, ...]:
-        """Encoder and decoder."""
+        """Return encoder and decoder."""
         return self.network.encoder, self.network.decoder
 
     def own(self, number: int) -> dict[str, Tensor]:
-        """The bank."""
+        """Return the bank."""
         return dict(self.network.bank(number).state_dict())
 
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """The encoder, every bank of the style, the mixture of what these give and of the features, the decoder."""
+        """Return encoder, every bank of the style, the mixture of their outputs and of the features, decoder."""
         return self._stages((Region(style),), strength, RESULT)
 
     def _by_region(
@@ -109,7 +109,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         seed: int,
         on_step: OnStep,
     ) -> Tensor:
-        """Each style's bank in its region, all in one pass; the content where no mask is white."""
+        """Paint each style's bank in its region, all in one pass; the content where no mask is white."""
         self.interrupted = False
         total = torch.stack(list(masks)).sum(0)
         covered = total.clamp_min(1)
@@ -124,7 +124,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
     def _stages(
         self, regions: Sequence[Region], strength: float, outcome: str, after: tuple[Stage, ...] = ()
     ) -> tuple[Stage, ...]:
-        """The encoder, the banks of all regions, the mixture, the decoder that makes `outcome`; then `after`."""
+        """Return encoder, the banks of all regions, the mixture, the decoder that makes `outcome`, then `after`."""
         encoder = self.network.encoder
         rows = [*row_stages(encoder.row, (), (IMAGE, "encoded"), "encoder.", opening=encoder.enter)]
         banked: dict[str, tuple[float, Region]] = {}
@@ -146,7 +146,7 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
         return *rows, *after
 
     def _build(self, style: Style) -> LayerRow:
-        """The bank of which `style` is the weights; raises OptionError if they don't fit."""
+        """Return the bank whose weights `style` holds; raises OptionError if they don't fit."""
         bank = copy.deepcopy(self.network.bank(0))
         try:
             bank.load_state_dict(dict(style))
@@ -156,9 +156,9 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
 
 
 def _mix_regions(shares: Mapping[str, float], where: Mapping[str, Tensor], strength: float, outcome: str) -> Stage:
-    """The features, and in its region what each bank made of them, by its share.
+    """Return the stage that puts each bank's output, by its share, into the features of its region.
 
-    where: of every bank's map, (1, 1, H, W) at the picture's size; together at most 1.
+    where: regions of the banks' maps, (1, 1, H, W) at the picture's size; together at most 1.
     """
 
     def run(work: StageInput) -> Mapping[str, Tensor]:
@@ -176,14 +176,14 @@ def _mix_regions(shares: Mapping[str, float], where: Mapping[str, Tensor], stren
 
 
 def _fit(region: Tensor) -> Tensor:
-    """`region`, (1, 1, H, W), averaged down to the size of the encoder's maps."""
+    """Return `region`, (1, 1, H, W), averaged down to the size of the encoder's maps."""
     fitted = fit_mask(region, region.new_empty(1, 0, region.shape[-2] // SIDE, region.shape[-1] // SIDE))
     assert fitted is not None
     return fitted
 
 
 def _keep_rest(covered: Tensor) -> Stage:
-    """The last stage of regions: the photo where `covered`, (1, 1, H, W), is 0, what was painted where it is 1."""
+    """Return the last stage for regions: the photo where `covered`, (1, 1, H, W), is 0, the result where it is 1."""
 
     def run(work: StageInput) -> Mapping[str, Tensor]:
         painted = work.maps["painted"].clamp(0, 1)
@@ -193,11 +193,11 @@ def _keep_rest(covered: Tensor) -> Stage:
 
 
 class StyleBankTraining(nn.Module):
-    """How the banks learn: turns of `cycle` steps of painting, which move everything, and one of rebuilding photos.
+    """Training of the banks: `cycle` steps of painting, which change everything, then one of rebuilding photos.
 
-    That one moves encoder and decoder alone, by a gradient made `balance` times as long as the one by which painting
-    moved them in the step before (Chen et al. 2017, sec. 3.3). paintings: (1, 3, H, W) each; infos: what they are,
-    ``name`` at least; fixed: styles from there on alone are learned, by painting alone, and all else is frozen.
+    The latter changes encoder and decoder alone, by a gradient `balance` times as long as the one by which painting
+    changed them in the step before (Chen et al. 2017, sec. 3.3). paintings: (1, 3, H, W) each; infos: their infos,
+    ``name`` at least; fixed: only styles from this number on are learned, by painting alone; everything else is frozen.
 
     Departs from the paper: the loss of painting is `PerceptualLoss`', normalised content and means and deviations
     besides the Gram matrices, over VGG-19.
@@ -231,13 +231,13 @@ class StyleBankTraining(nn.Module):
             network.banks[:fixed].requires_grad_(False)
 
     def config(self) -> dict[str, Any]:
-        """The network's shape and its styles, for the file's header."""
+        """Return the network's shape and its styles, for the file's header."""
         return {"method": "stylebank", "shape": self.network.shape, "styles": self.infos}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Content, style and smoothness of photos in random styles, or how well they are rebuilt, by turns.
+        """Return, in turns, content, style and smoothness terms of photos in random styles, or the rebuilding error.
 
-        `styles` are not looked at.
+        `styles` are not used.
         """
         turn = int(self.turn)
         self.turn.fill_((turn + 1) % (self.cycle + 1))
@@ -265,7 +265,7 @@ class StyleBankTraining(nn.Module):
         terms = loss.terms(seen, contents, targets)
         (upstream,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), seen)
         self.pull.copy_(self._length((painted * upstream).sum()))
-        carried = (painted * upstream).sum()  # the terms' gradient, without a second way back through the loss
+        carried = (painted * upstream).sum()  # the terms' gradient without a second way back
         terms = {name: term.detach() for name, term in terms.items()}
         return {**terms, "style": terms["style"] + carried - carried.detach()}
 
@@ -275,14 +275,14 @@ class StyleBankTraining(nn.Module):
         return {"rebuilt": weight * error}
 
     def _length(self, value: Tensor) -> Tensor:
-        """The norm of the gradient of `value` by encoder and decoder."""
+        """Return the norm of the gradient of `value` for encoder and decoder."""
         slopes = torch.autograd.grad(value, self.network.shared, retain_graph=True)
         length: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(slope) for slope in slopes]))
         return length
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Photographs, these rebuilt, and one after the other in every style that learns, (1, 3, rows x H, B W)."""
+        """Return photographs, rebuilt photographs, and one in every style that learns, (1, 3, rows x H, B W)."""
         count, size = len(self._frozen[1]), len(contents)
         rows = [contents, self.network.rebuild(contents)]
         for first in range(0, count, size):
@@ -300,19 +300,19 @@ class StyleBankTrainOptions(ManyStylesOptions):
 
 
 class BanksTask(MethodTask):
-    """The training of banks, whose checkpoint also knows whose turn it is."""
+    """The training of banks, whose checkpoint also holds whose turn it is."""
 
     def learned(self) -> nn.Module:
-        """Network and turn."""
+        """Return network and turn."""
         return self.learner
 
     def shippable(self) -> dict[str, Tensor]:
-        """The network alone."""
+        """Return the network alone."""
         return dict(cast(StyleBankTraining, self.learner).network.state_dict())
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """Encoder, decoder and a bank for every painting, or new banks for the network of `from_`."""
+    """Return the training of all with a bank for every painting, or of new banks for the network of `from_`."""
     options = cast(StyleBankTrainOptions, options)
     first = begin(options, styles, start_banks)
     learner = StyleBankTraining(
@@ -328,7 +328,7 @@ def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) 
 
 
 def start_banks(options: StyleBankTrainOptions, count: int) -> tuple[StyleBankNetwork, list[dict[str, Any]]]:
-    """The network to begin with, with room for `count` styles, and what it knows."""
+    """Return the initial network, with room for `count` styles, and the infos of its styles."""
     if not options.from_:
         if options.add:
             raise ImpastoError(NO_FROM)

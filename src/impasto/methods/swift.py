@@ -1,18 +1,18 @@
 """Any style in one quick pass: impasto's own network.
 
-As in `metanet`, a hyper network reads the moments of a painting over vgg19-slim and writes the kernels, scales and
-shifts of a small network, which then paints. Here that network goes up by repeating pixels, so that it leaves no grid,
-takes shortcuts from its way down, by as much as the hyper network says, so that it keeps what a photo shows, and
-learns from the photo's structural similarity, too.
+As in `metanet`, a hypernetwork reads the moments of a painting over vgg19-slim and writes the kernels, scales and
+shifts of a small network, which then paints. Here that network enlarges by repeating pixels, so that it leaves no grid;
+it has shortcuts from the way down, with gains by the hypernetwork, so that it keeps the photo's objects; and it also
+learns from the photo's structural similarity.
 
-What was tried instead, on 24 of the protocol's pairs (style loss, content loss, SSIM): an encoder and a decoder of
-their own around optimal transports of correlations at four scales, as in `wct` but learning through them: 0.250, 0.721,
-0.592 after 35 minutes on one core, at 1.4 times the time; `metanet`'s own form after 50 minutes: 0.139, 0.713, 0.475 at
-full strength and 0.174, 0.657, 0.530 at 0.9, with a weave of two pixels over flat parts.
+Alternatives that were tried, on 24 of the protocol's pairs (style loss, content loss, SSIM): an encoder and a decoder
+around optimal transports of correlations at four scales, as in `wct` but trained through them: 0.250, 0.721, 0.592
+after 35 minutes on one core, at 1.4 times the time; `metanet`'s form after 50 minutes: 0.139, 0.713, 0.475 at full
+strength and 0.174, 0.657, 0.530 at 0.9, with a pattern of two pixels over flat parts.
 
-What the loss's weights are worth, on all 120 pairs: structure 1 for 57 minutes gives 0.201, 0.617, 0.634; 0.3 for
-eleven more, with 1.15 for the content, 0.184, 0.640, 0.608; the mean of both networks 0.190, 0.627, 0.621; 92 minutes
-from there with structure 0.2 and content 1.4: 0.164, 0.592, 0.604.
+Effect of the loss's weights, on all 120 pairs: structure 1 for 57 minutes gives 0.201, 0.617, 0.634; 0.3 for eleven
+more, with 1.15 for the content, 0.184, 0.640, 0.608; the mean of both networks 0.190, 0.627, 0.621; 92 minutes from
+there with structure 0.2 and content 1.4: 0.164, 0.592, 0.604.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SwiftOptions(GeneratedOptions):
 
 
 def swift_network(hidden: int = 15, width: int = 8) -> HyperNetwork:
-    """The shipped size."""
+    """Return the shipped size."""
     return HyperNetwork(SLIM_MOMENTS, hidden, width, output="sigmoid", affine=True, doubling=True, shortcuts=True)
 
 
@@ -69,7 +69,7 @@ class SwiftTrainOptions(MethodOptions):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """swift's hyper network, from random weights, scaled by what the artworks are like, or from `from_`."""
+    """Return the training of the hypernetwork, from random weights, scaled by the artworks, or from `from_`."""
     options = cast(SwiftTrainOptions, options)
     torch.manual_seed(options.seed)
     backbone, network = load_backbone(SLIM), swift_network(options.hidden, options.width)

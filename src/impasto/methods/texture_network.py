@@ -1,7 +1,7 @@
 """One style in one pass by a pyramid: a photo at several sizes, joined from coarse to fine (Ulyanov et al. 2016, 2017).
 
-Each size of the photo, with noise beside it, goes through three convolutions of its own and is joined with what came
-from the coarser sizes. A few channels see far, because the coarse paths are cheap: the smallest network that paints.
+Each size of the photo, together with noise, goes through three convolutions and is joined with the coarser sizes. A few
+channels see far, because the coarse paths are cheap: the smallest network that paints.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TextureNetworkOptions(OnePassOptions):
 class PyramidNetwork(StagedNetwork):
     """The generator of Ulyanov et al. (2016), sec. 3.3, with the photo at every size and instance norms (2017).
 
-    levels: how many sizes, each half of the next; branch: channels of each size's own path; noise: channels of noise
+    levels: number of sizes, each half of the next; branch: channels of each size's path; noise: channels of noise
     beside the photo, at every size.
     """
 
@@ -74,11 +74,11 @@ class PyramidNetwork(StagedNetwork):
 
     @property
     def blocks(self) -> list[tuple[LayerRow, _Join | None]]:
-        """Coarse to fine: a size's own path, and where it is joined with the coarser ones."""
+        """Coarse to fine: each size's path, and the join with the coarser ones."""
         return list(zip(cast(Iterable[LayerRow], self.branches), (None, *cast(Any, self.joins)), strict=True))
 
     def forward(self, images: Tensor, noises: Sequence[Tensor] | None = None) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to the same size; not clamped.
+        """Map (B, 3, H, W) in [0, 1] to the same size; not clamped.
 
         noises: coarse to fine, (B, noise, H / ratio, W / ratio) in [0, 1]; default: random.
         """
@@ -92,12 +92,12 @@ class PyramidNetwork(StagedNetwork):
         return as_picture(self.last.run(x, images.shape))
 
     def see(self, small: Tensor, noise: Tensor) -> Tensor:
-        """What a branch is given: the photo at its size, and noise."""
+        """Return a branch's input: the photo at its size, and noise."""
         like = self.last.row[0].conv.weight
         return torch.cat([small.to(like.dtype) - 0.5, noise.to(like.dtype)], 1)
 
     def stages(self, outcome: str, prefix: str = "") -> tuple[Stage, ...]:
-        """The network as local stages, with the noise of `seed`; see `StagedNetwork`."""
+        """Return the network as local stages, with the noise of `seed`; see `StagedNetwork`."""
         rows: list[Stage] = []
         x = ""
         for number, (ratio, (branch, join)) in enumerate(zip(self.ratios, self.blocks, strict=True)):
@@ -112,7 +112,7 @@ class PyramidNetwork(StagedNetwork):
         return *rows, *row_stages(self.last.row, (), (x, outcome), f"{prefix}last.", closing=as_picture)
 
     def _branch(self, number: int, ratio: int, branch: LayerRow, ends: tuple[str, str], prefix: str) -> Iterable[Stage]:
-        """One size's own path, from the photo to what is joined, which is measured."""
+        """Yield one size's path, from the photo to the input of the join, which is measured."""
 
         def run(work: StageInput) -> Mapping[str, Tensor]:
             small = shrink(work.maps[IMAGE], ratio)
@@ -127,7 +127,7 @@ class PyramidNetwork(StagedNetwork):
 
 
 def make_pyramid(shape: Mapping[str, Any]) -> PyramidNetwork:
-    """The network of that `shape`, as `PyramidNetwork.shape` tells it."""
+    """Return the network of this `shape`, as `PyramidNetwork.shape` describes it."""
     return PyramidNetwork(**{key: value for key, value in shape.items() if key != "form"})
 
 
@@ -142,13 +142,13 @@ class _Join(nn.Module):
         self.block = _block(coarse + fine, coarse + fine)
 
     def forward(self, x: Tensor, own: Tensor, known: Sequence[Moments | None] = (None, None)) -> Tensor:
-        """(B, coarse, H / 2, W / 2) and (B, fine, H, W) to (B, coarse + fine, H, W); known: moments of the whole."""
+        """Join (B, coarse, H / 2, W / 2) and (B, fine, H, W); returns (B, coarse + fine, H, W)."""
         norms = zip((x, own), self.shifts, self.scales, known, strict=True)
         coarse, fine = (adaptive_instance_norm(y, shift[None], scale[None], k) for y, shift, scale, k in norms)
         return torch.cat([fit_edge(double(coarse), own.shape), fine], 1)
 
     def stage(self, x: str, own: str, outcome: str, ratio: int) -> Stage:
-        """The join of these maps, without the block."""
+        """Return the join of these maps, without the block."""
 
         def run(work: StageInput) -> Mapping[str, Tensor]:
             return {outcome: self(work.maps[x], work.maps[own], (work.given[x], work.given[own]))}
@@ -157,18 +157,18 @@ class _Join(nn.Module):
 
 
 def _block(inputs: int, width: int) -> LayerRow:
-    """Two 3x3 convolutions and a 1x1 one, each normalised and rectified."""
+    """Return two 3x3 convolutions and a 1x1 one, each normalised and rectified."""
     shapes = ((inputs, width, 3), (width, width, 3), (width, width, 1))
     return LayerRow(TransformLayer(*shape, Form(), bias=False) for shape in shapes)
 
 
 def shrink(images: Tensor, ratio: int) -> Tensor:
-    """(B, 3, H, W) averaged down to (B, 3, H / ratio, W / ratio)."""
+    """Return (B, 3, H, W) averaged down to (B, 3, H / ratio, W / ratio)."""
     return F.avg_pool2d(images, ratio) if ratio > 1 else images
 
 
 def place_noise(corner: tuple[int, int], size: Sequence[int], channels: int, seeds: Iterable[int]) -> Tensor:
-    """Noise, uniform in [0, 1), that hangs on its place alone, (1, channels, *size): a tile has the whole's.
+    """Return noise, uniform in [0, 1), that depends only on the position, (1, channels, *size): tiles match the whole.
 
     corner: row and column of the first value; seeds: numbers that choose the noise.
     """
@@ -176,7 +176,7 @@ def place_noise(corner: tuple[int, int], size: Sequence[int], channels: int, see
     axes.append(torch.arange(corner[0], corner[0] + size[0])[:, None])
     axes.append(torch.arange(corner[1], corner[1] + size[1]))
     value: Tensor = torch.zeros(1, dtype=torch.int64)
-    for number in (*map(torch.tensor, seeds), *axes):  # each is mixed in so that neighbours have nothing in common
+    for number in (*map(torch.tensor, seeds), *axes):  # each is mixed in so that neighbours are unrelated
         value = (value * 0x9E3779B1 + number + 1) & MASK
         for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
             value = ((value ^ (value >> shift)) * factor) & MASK
@@ -197,7 +197,7 @@ class TextureNetwork(PaintingNetworks):
 
     @staticmethod
     def make_network(shape: Mapping[str, Any]) -> StagedNetwork:
-        """A pyramid of that shape."""
+        """Return a pyramid of that shape."""
         return make_pyramid(shape)
 
     def _build(self, style: Style) -> StagedNetwork:
@@ -216,7 +216,7 @@ class TextureNetworkTrainOptions(PaintingOptions):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """The pyramid network of one painting, from random weights or from `from_`."""
+    """Return the pyramid network of one painting, from random weights or from `from_`."""
     options = cast(TextureNetworkTrainOptions, options)
     painting, info = only_painting(styles, NAME)
     torch.manual_seed(options.seed)
@@ -226,7 +226,7 @@ def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) 
 
 
 def start_pyramid(options: TextureNetworkTrainOptions, name: str) -> PyramidNetwork:
-    """A pyramid for the style called `name`: random, or the one of that name, or the first one, of `from_`."""
+    """Return a pyramid for the style called `name`: random, or the one of that name, or the first one, of `from_`."""
     if not options.from_:
         return PyramidNetwork(options.levels, options.branch, options.noise)
     file = load_weights(options.from_)

@@ -1,8 +1,8 @@
 """Any style in one pass by whitening and colouring (Li et al. 2017, "Universal style transfer via feature transforms").
 
 A photo's features lose their own covariance and take on the painting's, level by level from the deepest to the
-shallowest; decoders that only ever learned to rebuild pictures turn features back into a picture. The style is nothing
-but moments, so a card of the method `gatys` serves here as well.
+shallowest; decoders, trained only to rebuild pictures, turn features back into a picture. A style here is only moments,
+so a card of the method `gatys` works here as well.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from impasto.ops.whitening import (
     transport_by_products,
 )
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.stylizers.one_pass import OnePass, OnePassOptions
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions
 from impasto.stylizers.styles import Style, moments_kind, note, recall
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge
@@ -45,7 +45,7 @@ LAYERS = {level: f"relu{level}_1" for level in range(1, DEEPEST + 1)}
 
 
 USUAL = {5: 1.0, 4: 1.3, 3: 1.3, 2: 1.2, 1: 1.0}
-"""Strength by level: deep features are exaggerated, as the photo's own are blended in below them."""
+"""Strength by level: deep features are exaggerated, because the photo's own are blended in below them."""
 
 
 class WCTOptions(OnePassOptions):
@@ -83,7 +83,7 @@ class WCTOptions(OnePassOptions):
         return self
 
 
-class WCT(OnePass):
+class WCT(ArbitraryStyle):
     """Whitening and colouring transforms over vgg19-slim (Li et al. 2017).
 
     Departs from the paper: the picture is encoded once; the decoder of a level gives the next level's features, not a
@@ -123,7 +123,7 @@ class WCT(OnePass):
 
     @property
     def chosen_precision(self) -> str:
-        """That of the options, but full for ``zca``, which blows up the directions with the least variance most."""
+        """The precision of the options, but full for ``zca``, which amplifies directions with little variance."""
         return "fp32" if self.options.transform == "zca" else super().chosen_precision
 
     @property
@@ -137,40 +137,40 @@ class WCT(OnePass):
         return {self.backbone.name: self.backbone.digest, self.name: self.decoder_digest}
 
     def accept_style(self, style: Style) -> Style:
-        """Cards of moments of the same encoder, of which the chosen levels are kept, so that all of them mix."""
+        """Accept cards of moments of the same encoder; only the chosen levels are kept, so that all of them mix."""
         found, layers = super().accept_style(style), {LAYERS[level] for level in self.options.levels}
         kept = {name: tensor for name, tensor in found.items() if name.rpartition(".")[0] in layers}
         return Style(kept, found.kind, found.info)
 
     def style_stage(self) -> Stage:
-        """Moments at the chosen levels."""
+        """Return moments at the chosen levels."""
         layers = [LAYERS[level] for level in self.options.levels]
         ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(map(MomentsOf, layers))
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
-        """Means and second moments."""
+        """Return means and second moments."""
         values = [note(known[LAYERS[level]], LAYERS[level]) for level in self.options.levels]
         return Style({name: tensor for part in values for name, tensor in part.items()}, self.style_kind)
 
     @property
     def _strengths(self) -> dict[int, float]:
-        """By level, how much of the painting."""
+        """Share of the painting, by level."""
         levels = self.options.levels
         return dict(zip(levels, self.options.level_strengths or _usual(levels), strict=True))
 
     @property
     def _details(self) -> dict[int, float]:
-        """By level, the share of the photo's own features, where there is one."""
+        """Share of the photo's own features, by level, if there is one."""
         levels, shares = self.options.levels[1:], self.options.detail
         shares = shares * len(levels) if len(shares) == 1 else shares
         return {level: share for level, share in zip(levels, shares, strict=False) if share}
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
-        """One pass from photo and painting, by matrix products instead of eigenvectors: 50 dB from the same picture.
+        """Paint in one pass, by matrix products instead of eigenvectors: 50 dB from the same picture.
 
-        Raises OptionError for the transform zca, whose pictures depend on which directions exactly are left out.
+        Raises OptionError for the transform zca, whose result depends on exactly which directions are left out.
         """
         if self.options.transform != "transport":
             raise OptionError("wct's transform zca needs eigenvectors, which ONNX has no operator for: use transport")
@@ -209,7 +209,7 @@ class WCT(OnePass):
         return tuple(made)
 
     def _step_down(self, level: int, target: Moments | None, strength: float, detail: float) -> Stage:
-        """From ``x4`` to ``x3`` and the like; detail: the share of the photo's own features below."""
+        """Return the stage from ``x4`` to ``x3`` and the like; detail: share of the photo's own features below."""
         above, below, own = f"x{level}", f"x{level - 1}" if level > 1 else RESULT, f"own{level - 1}"
 
         def prepare(known: Known) -> Affine | None:
@@ -236,10 +236,9 @@ def _measure(level: int) -> MomentsOf:
 
 
 class WCTTraining(nn.Module):
-    """How the decoder learns: each step rebuilds the next shallower features, the whole rebuilds the picture.
+    """Training of the decoder: each step rebuilds the next shallower features, all steps together the picture.
 
-    With a `loss`, what WCT paints with the decoder is judged, too, so that the decoder learns what to make of features
-    that no picture has.
+    With a `loss`, WCT's results are judged, too, so that the decoder learns to decode features that no picture has.
 
     Departs from the paper: steps of one decoder, not five decoders; every error is divided by the variance of what it
     is compared with; the paper's decoders only rebuild.
@@ -256,16 +255,16 @@ class WCTTraining(nn.Module):
         super().__init__()
         self.network = StepDecoder(widths)
         self.rebuild_weight = rebuild_weight
-        self._frozen = backbone, loss  # in a tuple: no part of what is saved
+        self._frozen = backbone, loss  # in a tuple, so that it is not saved
 
     def config(self) -> dict[str, Any]:
-        """The decoder's widths, for the file's header."""
+        """Return the decoder's widths, for the file's header."""
         return {"method": "wct", "backbone": self._frozen[0].digest, "widths": list(self.network.widths)}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Errors of what is rebuilt, photographs and artworks alike, and of what is painted.
+        """Return errors of rebuilt photographs and artworks, and of painted pictures.
 
-        Where there is painting to learn from, half of the pictures are rebuilt.
+        If painting is trained, too, half of the pictures are rebuilt.
         """
         loss = self._frozen[1]
         if loss is None:
@@ -278,7 +277,7 @@ class WCTTraining(nn.Module):
         return {**terms, **loss(painted, contents, styles)}
 
     def rebuild(self, image: Tensor) -> dict[str, Tensor]:
-        """Errors of features by steps, of pixels and features from the whole chain; image: (B, 3, H, W)."""
+        """Return errors of features by steps, and of pixels and features of the whole chain; image: (B, 3, H, W)."""
         backbone = self._frozen[0]
         with torch.no_grad():
             wanted = {"relu0_1": image, **backbone(image, LAYERS.values())}
@@ -292,7 +291,7 @@ class WCTTraining(nn.Module):
         return terms
 
     def paint(self, contents: Tensor, styles: Tensor, detail: float) -> Tensor:
-        """Photographs in the artworks' styles, sample by sample, from relu4_1 down; (B, 3, H, W)."""
+        """Return photographs in the artworks' styles, sample by sample, from relu4_1 down; (B, 3, H, W)."""
         backbone, names = self._frozen[0], [LAYERS[level] for level in (1, 2, 3, 4)]
         with torch.no_grad():
             own, textures = (backbone(image, names) for image in (contents, styles))
@@ -305,7 +304,7 @@ class WCTTraining(nn.Module):
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
+        """Return photographs, artworks and results, (1, 3, 3 H, B W)."""
         rows = (contents, styles, self.paint(contents, styles, 0.5).clamp(0, 1))
         return stack_rows(rows)
 
@@ -317,7 +316,7 @@ class WCTTrainOptions(MethodOptions):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """WCT's decoder, from random weights or from `from_`; the same for the same seed."""
+    """Return the training of WCT's decoder, from random weights or from `from_`."""
     options = cast(WCTTrainOptions, options)
     torch.manual_seed(options.seed)
     loss = judge(options) if options.style_weight else None

@@ -16,10 +16,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """A chain of named steps whose outputs are the layers.
+    """A chain of named steps, whose outputs are the layers.
 
-    steps: name -> module, in the order in which they run; mean, std: how the image is scaled before the first step;
-    heads: layer -> module that maps the layer's features to another width (a side branch, never fed onwards).
+    steps: name -> module, in the order in which they run; mean, std: scale the image before the first step; heads:
+    layer -> module that maps the layer's features to another width (a side branch that no later step reads).
     """
 
     mean: Tensor
@@ -51,7 +51,7 @@ class Backbone(nn.Module):
         return ("image", *self.steps)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode whatever `mode` is: batch norms and dropout stay frozen in a network that trains."""
+        """Stay in evaluation mode whatever `mode` is: batch norms and dropout stay frozen."""
         return super().train(False)
 
     def check_layers(self, layers: Iterable[str]) -> None:
@@ -62,9 +62,9 @@ class Backbone(nn.Module):
                 raise OptionError(f"{self.name} has no layer {layer!r}{near}; it has: {', '.join(self.layers)}")
 
     def forward(self, image: Tensor, layers: Iterable[str], *, rounded: bool = False) -> dict[str, Tensor]:
-        """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`; stops at the deepest one.
+        """Return the features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`; stops at the deepest one.
 
-        rounded: in half precision the pixels are rounded, too, which is quicker and nothing to what is summed over all.
+        rounded: in half precision also round the pixels, which is faster and does not matter for sums over all of them.
         """
         wanted = set(layers)
         self.check_layers(wanted)
@@ -75,7 +75,7 @@ class Backbone(nn.Module):
         for number, (name, step) in enumerate(steps):
             if len(found) == len(wanted):
                 break
-            if not rectified:  # else the convolution before this ReLU has done its work
+            if not rectified:  # otherwise the convolution has applied this ReLU already
                 rectified = name not in wanted and _rectifies(step, steps[number + 1 : number + 2])
                 settings = {"relu": True} if rectified else {}
                 x = step(x, **settings) if number or rounded else run_in_full(step, x, **settings)
@@ -86,7 +86,7 @@ class Backbone(nn.Module):
         return found
 
     def path(self, layer: str) -> list[nn.Module]:
-        """The modules from the image to `layer`, in the order in which they run."""
+        """Return the modules from the image to `layer`, in the order in which they run."""
         self.check_layers([layer])
         names = list(self.steps)
         way = [self.steps[name] for name in names[: 0 if layer == "image" else names.index(layer) + 1]]
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
 
 
 def _rectifies(step: nn.Module, following: Sequence[tuple[str, nn.Module]]) -> bool:
-    """Whether `step` is a convolution that can do the work of the ReLU after it, at which nobody looks by a hook."""
+    """Return whether `step` is a convolution that can apply the ReLU after it, which has no hooks."""
     if not isinstance(step, Conv) or not following:
         return False
     after = following[0][1]
@@ -110,7 +110,7 @@ def _rectifies(step: nn.Module, following: Sequence[tuple[str, nn.Module]]) -> b
 
 
 def pool(kind: str) -> nn.Module:
-    """The 2x2 pooling named `kind`, ``max`` or ``average``; raises OptionError otherwise."""
+    """Return the 2x2 pooling named `kind`, ``max`` or ``average``; raises OptionError otherwise."""
     if kind == "max":
         return MaxPool()
     if kind == "average":

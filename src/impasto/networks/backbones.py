@@ -1,8 +1,7 @@
 """Frozen feature extractors with named layers.
 
-Layers carry the field's names, ``conv4_2`` and ``relu4_2`` for the VGGs, shallow to deep in `Backbone.layers`;
-``image`` is the picture itself. `load_backbone` is the door: ``vgg19-slim`` is part of the package, the others are
-torchvision's.
+Layers have the field's names, ``conv4_2`` and ``relu4_2`` for the VGGs, shallow to deep in `Backbone.layers`; ``image``
+is the picture itself. `load_backbone` loads them: ``vgg19-slim`` is part of the package, the others are torchvision's.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ BACKBONES = (SLIM, SLIM + HEADS, *TORCHVISION)
 
 
 def default_layers(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The content layers and the five style layers to begin with for the backbone called `name`."""
+    """Return the default content layers and the five default style layers of the backbone called `name`."""
     if name not in TORCHVISION:
         return SLIM_LAYERS
     from impasto.networks.torchvision_backbones import DEFAULT_LAYERS
@@ -39,7 +38,7 @@ def default_layers(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def choose_pooling(pooling: str, name: str) -> str:
-    """`pooling`, or for ``auto`` what suits an optimised picture over the backbone called `name`."""
+    """Return `pooling`; for ``auto``, what suits an optimised picture with the backbone called `name`."""
     if pooling != "auto":
         return pooling
     return "average" if name.startswith(SLIM) else "max"
@@ -48,11 +47,11 @@ def choose_pooling(pooling: str, name: str) -> str:
 def load_backbone(
     name: str = SLIM, *, pooling: str = "max", weights: str | Path | None = None, pretrained: bool = True
 ) -> Backbone:
-    """The frozen backbone called `name`, one of `BACKBONES`.
+    """Return the frozen backbone called `name`, one of `BACKBONES`.
 
-    weights: a local safetensors file (for torchvision's networks also a state dict of theirs) instead of the official
-    one; pretrained False: random weights, for tests. Raises OptionError for an unknown name or pooling, WeightsError if
-    the weights can't be had.
+    weights: a local safetensors file (for torchvision's networks also a state dict) instead of the official one;
+    pretrained False: random weights, for tests. Raises OptionError for an unknown name or pooling, WeightsError if the
+    weights are not available.
     """
     if name not in BACKBONES:
         near = nearest(name, BACKBONES)

@@ -1,8 +1,8 @@
 """Classifiers: a backbone whose last layer is ``logits``, and the names of its classes.
 
-`load_classifier` is the door: the embedded one on vgg19-slim's features, torchvision's with ImageNet's classes, or a
-file that `impasto transfer fit` wrote. Such a file holds a head alone (on frozen features), a head and low-rank
-adapters (Hu et al. 2021), or the whole network.
+`load_classifier` loads them: the embedded one on vgg19-slim's features, torchvision's with ImageNet's classes, or a
+file that `impasto transfer fit` wrote. Such a file holds a head (on frozen features), a head and low-rank adapters (Hu
+et al. 2021), or the whole network.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Mode = Literal["features", "full", "lora"]
 
 
 class Head(nn.Module):
-    """What a classifier adds to a backbone: features averaged in grid x grid cells, then one linear layer.
+    """The head of a classifier: features averaged in grid x grid cells, then one linear layer.
 
-    It averages over the whole picture: a tile of a picture does not have the logits that the picture has.
+    It averages over the whole picture, so a tile does not have the picture's logits.
     """
 
     def __init__(self, channels: int, classes: int, grid: int) -> None:
@@ -44,13 +44,13 @@ class Head(nn.Module):
         self.linear = nn.Linear(channels * grid**2, classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits, (B, classes), of features (B, C, H, W)."""
+        """Return logits, (B, classes), of features (B, C, H, W)."""
         logits: Tensor = self.linear(self.pool(features).flatten(1))
         return logits
 
 
 def attach_head(backbone: Backbone, layer: str, head: nn.Module) -> Backbone:
-    """`backbone` up to `layer`, whose modules it shares, then `head` as its layer ``logits``. Raises OptionError."""
+    """Return `backbone` up to `layer`, sharing its modules, with `head` as its layer ``logits``. Raises OptionError."""
     body = cut(backbone, layer)
     body.steps[LOGITS] = head
     return body
@@ -67,7 +67,7 @@ def check_head(network: Backbone) -> None:
 
 
 def cut(backbone: Backbone, layer: str) -> Backbone:
-    """`backbone` up to `layer`; the modules are shared. Raises OptionError if there is no such layer."""
+    """Return `backbone` up to `layer`; the modules are shared. Raises OptionError if there is no such layer."""
     backbone.check_layers([layer])
     if layer == "image":
         raise OptionError("a classifier needs features: name a deeper layer than image")
@@ -84,12 +84,12 @@ def cut(backbone: Backbone, layer: str) -> Backbone:
 
 
 def last_layer(backbone: Backbone) -> str:
-    """The deepest layer that is not logits."""
+    """Return the deepest layer that is not logits."""
     return [layer for layer in backbone.layers if layer != LOGITS][-1]
 
 
 def merge_adapter(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """W + scale B A (Hu et al. 2021) for a convolution.
+    """Return W + scale B A (Hu et al. 2021) for a convolution.
 
     weight: (O, I, k, k); down: A, (r, I, k, k); up: B, (O, r, 1, 1).
     """
@@ -97,7 +97,7 @@ def merge_adapter(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Ten
 
 
 class Header(Options):
-    """What the header of a classifier's file says."""
+    """The header of a classifier's file."""
 
     kind: Literal["classifier"]
     backbone: str
@@ -122,17 +122,17 @@ class Classifier:
     digest: str = "random"
 
     def logits(self, image: Tensor) -> Tensor:
-        """(B, classes) for (B, 3, H, W) in [0, 1]."""
+        """Return logits, (B, classes), for (B, 3, H, W) in [0, 1]."""
         logits: Tensor = self.backbone(image, {LOGITS})[LOGITS]
         return logits
 
     @torch.no_grad()
     def probabilities(self, image: Tensor) -> Tensor:
-        """(B, classes), rows adding up to 1, for (B, 3, H, W) in [0, 1]."""
+        """Return probabilities, (B, classes), for (B, 3, H, W) in [0, 1]."""
         return self.logits(image).softmax(1)
 
     def find(self, name: str) -> int:
-        """The number of the class with this name, whatever its case, or number; raises OptionError."""
+        """Return the number of the class with this name, in any case, or number; raises OptionError."""
         if name.isdecimal() and int(name) < len(self.classes):
             return int(name)
         lowered = [known.lower() for known in self.classes]
@@ -143,12 +143,12 @@ class Classifier:
         raise OptionError(f"{self.name} has no class {name!r}{near}, by name or number 0 to {len(lowered) - 1}{hint}")
 
     def square(self, image: Tensor) -> Tensor:
-        """The middle of (B, 3, H, W) as a square of `size`, which is what the classifier looks at."""
+        """Return the middle of (B, 3, H, W) as a square of `size`, the classifier's input."""
         return square(image, self.size)
 
 
 def square(image: Tensor, size: int) -> Tensor:
-    """The middle of (B, 3, H, W), its shorter side resized to `size`: (B, 3, size, size)."""
+    """Return the middle of (B, 3, H, W), its shorter side resized to `size`: (B, 3, size, size)."""
     height, width = image.shape[-2:]
     short = min(height, width)
     image = resize(image, max(size, round(height * size / short)), max(size, round(width * size / short)))
@@ -157,10 +157,10 @@ def square(image: Tensor, size: int) -> Tensor:
 
 
 def load_classifier(name: str = CLASSIFIER, *, weights: str | Path | None = None, device: str = "cpu") -> Classifier:
-    """The frozen classifier called `name`: one of `CLASSIFIERS`, or a file that `impasto transfer fit` wrote.
+    """Return the frozen classifier called `name`: one of `CLASSIFIERS`, or a file that `impasto transfer fit` wrote.
 
     weights: a local file for its backbone instead of the shipped or official one. Raises OptionError for an unknown
-    name, WeightsError if the weights can't be had or do not belong together.
+    name, WeightsError if the weights are not available or do not belong together.
     """
     if name in TORCHVISION:
         found = _load_imagenet(name, weights)
@@ -198,7 +198,7 @@ def _read(name: str, file: Weights, weights: str | Path | None) -> Classifier:
 
 
 def rebuild(header: Header, body: Backbone, file: Weights) -> Backbone:
-    """The network of a classifier's file, on `body`, whose weights it changes. Raises WeightsError."""
+    """Return the network of a classifier's file, on `body`, whose weights it changes. Raises WeightsError."""
     linear = file.tensors.get(f"{HEAD}linear.weight")
     if linear is None or linear.dim() != 2 or linear.shape[0] != len(header.classes):
         raise WeightsError(f"{file.path} holds no head for its {len(header.classes)} classes")
@@ -219,7 +219,7 @@ def rebuild(header: Header, body: Backbone, file: Weights) -> Backbone:
 def merged(
     weights: Mapping[str, Tensor], adapters: Mapping[str, Tensor], scale: float, source: Any
 ) -> dict[str, Tensor]:
-    """`weights` with the low-rank adapters ``adapters.NAME.down`` and ``.up`` merged in. Raises WeightsError."""
+    """Return `weights` with the low-rank adapters ``adapters.NAME.down`` and ``.up`` merged in. Raises WeightsError."""
     found = dict(weights)
     for key, down in adapters.items():
         if not key.startswith(ADAPTERS) or not key.endswith(".down"):

@@ -44,7 +44,7 @@ class Hypercolumns(Backbone):
         return (*super().layers, COLORS, COLUMNS)
 
     def path(self, layer: str) -> list[nn.Module]:
-        """The modules from the image to `layer`, in the order in which they run."""
+        """Return the modules from the image to `layer`, in the order in which they run."""
         if layer == COLORS:
             return [nn.AvgPool2d(STRIDE)]
         if layer != COLUMNS:
@@ -53,7 +53,7 @@ class Hypercolumns(Backbone):
         return [*super().path(deepest), *_resizing(self.strides[deepest])]
 
     def forward(self, image: Tensor, layers: Iterable[str], *, rounded: bool = False) -> dict[str, Tensor]:
-        """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`."""
+        """Return features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`."""
         wanted = set(layers)
         self.check_layers(wanted)
         deep = wanted - {COLUMNS, COLORS} | (set(self.columns) if COLUMNS in wanted else set())
@@ -68,18 +68,18 @@ class Hypercolumns(Backbone):
 
 
 def _resizing(stride: int) -> list[nn.Module]:
-    """The modules that bring a map with this stride to a quarter of the picture's size."""
+    """Return the modules that bring a map with this stride to a quarter of the picture's size."""
     if stride == STRIDE:
         return []
     if stride < STRIDE:
         return [nn.AvgPool2d(STRIDE // stride)]
-    # The convolution says that bilinear enlarging looks one place further.
+    # The convolution stands for bilinear enlarging, which reads one more position.
     look = nn.Conv2d(1, 1, 3, padding=1, device="meta")
     return [look, nn.Upsample(scale_factor=stride // STRIDE)]
 
 
 def _at_quarter(features: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """`features` with this stride, (B, C, h, w), at `size`: the same in a tile as in the whole picture."""
+    """Return `features` with this stride, (B, C, h, w), at `size`: the same in a tile as in the whole picture."""
     if stride < STRIDE:
         return F.avg_pool2d(features, STRIDE // stride)
     if stride > STRIDE:

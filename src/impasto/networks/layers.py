@@ -37,9 +37,9 @@ class Conv(nn.Conv2d):
         self.edge_mode = "reflect" if mirror else "replicate"
 
     def forward(self, x: Tensor, *, relu: bool = False, doubled: bool = False) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride); relu: with the ReLU that follows it.
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride); relu: with the ReLU that follows it.
 
-        doubled: `x` is doubled first, as `double` does.
+        doubled: double `x` first, as `double` does.
         """
         if doubled:
             found = self._after_doubling(x, relu=relu)
@@ -64,15 +64,15 @@ class MaxPool(nn.MaxPool2d):
         super().__init__(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
+        """Map (B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
         return halve(x)
 
 
 def wrap_edges(module: nn.Module) -> nn.Module:
-    """Let every convolution in `module` see the opposite edge beyond an edge (circular padding); returns it.
+    """Let every convolution in `module` see the opposite edge of the picture (circular padding); returns it.
 
-    What it makes of a picture is then what it makes of the picture repeated without end, if the sides are multiples of
-    its strides. Works for `Conv` and for plain convolutions with padding.
+    The result is then that of the picture repeated without end, if the sides are multiples of its strides. Works for
+    `Conv` and for plain convolutions with padding.
     """
     for part in module.modules():
         if isinstance(part, Conv):
@@ -89,14 +89,14 @@ class DoublingConv(nn.ConvTranspose2d):
         super().__init__(inputs, outputs, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
+        """Map (B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
         return F.conv_transpose2d(pad_edges(x, (1, 1, 1, 1), "reflect"), self.weight, self.bias, 2, 3)
 
 
 def run_in_full(module: nn.Module, x: Tensor, **settings: Any) -> Tensor:
-    """`module`, with `settings`, in the precision of `x`, rounded afterwards if autocast asks for it.
+    """Run `module`, with `settings`, in the precision of `x`; round the result if autocast asks for it.
 
-    For a network's first layer: pixels that are rounded to bfloat16 cost 2 to 5 dB of the result.
+    For a network's first layer: rounding pixels to bfloat16 costs 2 to 5 dB of the result.
     """
     device = device_of(x)
     with torch.autocast(device, enabled=False):
@@ -106,18 +106,18 @@ def run_in_full(module: nn.Module, x: Tensor, **settings: Any) -> Tensor:
 
 
 def double(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C, 2 H, 2 W) by repeating."""
+    """Map (B, C, H, W) to (B, C, 2 H, 2 W) by repeating."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 DOUBLING, RELU = nn.Upsample(scale_factor=2), nn.ReLU()
-"""How a path tells of `double` and of ``relu``; see `receptive`."""
+"""Stand for `double` and ``relu`` in a path; see `receptive_field`."""
 
 
 class DecoderStep(nn.Module):
-    """From one level's features to the next shallower one's, or from relu1_1 to the picture.
+    """Maps one level's features to those of the level above, or relu1_1 to the picture.
 
-    The mirror of the encoder's way: a convolution, doubling, then as many convolutions as the encoder has there.
+    The mirror image of the encoder: a convolution, doubling, then as many convolutions as the encoder has there.
     """
 
     def __init__(self, inputs: int, outputs: int, after: int, *, mirror: bool = False) -> None:
@@ -126,7 +126,7 @@ class DecoderStep(nn.Module):
         self.after = nn.ModuleList(Conv(outputs, outputs, mirror=mirror) for _ in range(after))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
+        """Map (B, inputs, H, W) to (B, outputs, 2 H, 2 W), or of the same size if it is the last step."""
         if not self.after:
             last: Tensor = self.first(x)
             return last
@@ -136,16 +136,16 @@ class DecoderStep(nn.Module):
         return x
 
     def path(self) -> list[nn.Module]:
-        """The layers in the order in which they run."""
+        """Return the layers in the order in which they run."""
         after = [layer for conv in self.after for layer in (conv, RELU)]
         return [self.first, RELU, DOUBLING, *after] if after else [self.first]
 
 
 class StepDecoder(nn.Module):
-    """The mirror of a VGG-19 encoder, with a step for each of its levels relu1_1, relu2_1, ...; linear at the end.
+    """The mirror image of a VGG-19 encoder, with a step for each level relu1_1, relu2_1, ...; linear at the end.
 
-    widths: the encoder's, shallowest first. With VGG-19's first four it is the decoder of AdaIN and SANet
-    (Huang & Belongie 2017), of 3 505 219 parameters.
+    widths: the encoder's, shallowest first. With VGG-19's first four it is the decoder of AdaIN and SANet (Huang &
+    Belongie 2017), with 3 505 219 parameters.
     """
 
     def __init__(self, widths: Sequence[int], *, mirror: bool = False) -> None:
@@ -159,27 +159,27 @@ class StepDecoder(nn.Module):
         )
 
     def step(self, level: int, x: Tensor, like: Sequence[int]) -> Tensor:
-        """One step down from `level`, cut or stretched at the edge to the height and width `like`."""
+        """Run the step of `level`; the result is cut or extended at the edge to the height and width `like`."""
         y: Tensor = self.steps[level - 1](x)
         return fit_edge(y, like)
 
     def forward(self, x: Tensor, level: int = 4) -> Tensor:
-        """All the way from `level`'s features to the picture."""
+        """Decode `level`'s features to the picture."""
         for below in range(level, 0, -1):
             x = self.steps[below - 1](x)
         return x
 
 
 def size_below(level: int, shape: Sequence[int]) -> tuple[int, int]:
-    """Height and width of what is below `level` in a picture of `shape`: the next level, or below 1 the picture."""
+    """Return height and width of the level below `level` in a picture of `shape`; below level 1, of the picture."""
     stride = 2 ** max(level - 2, 0)
-    return shape[-2] // stride, shape[-1] // stride  # not shifted: ONNX knows no shift of a size
+    return shape[-2] // stride, shape[-1] // stride  # ONNX has no shift of a size
 
 
 def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
-    """`x` cut to height and width `like`, or with its last row and column repeated, for odd sizes."""
+    """Return `x` cut to height and width `like`, or with its last row and column repeated, for odd sizes."""
     height, width = like[-2:]
-    if torch.compiler.is_exporting():  # where sizes are unknown, nothing may depend on what is missing
+    if torch.compiler.is_exporting():  # sizes may be unknown then, so nothing may depend on them
         rows, columns = (
             torch.arange(side, device=x.device).clamp_max(there - 1)
             for side, there in zip((height, width), x.shape[-2:], strict=True)
@@ -191,10 +191,10 @@ def fit_edge(x: Tensor, like: Sequence[int]) -> Tensor:
 
 
 def fill(template: M, values: Mapping[str, Tensor], device: torch.device | str = "cpu") -> M:
-    """A frozen twin of `template`, whose own numbers are not looked at, with `values` as its parameters, by name.
+    """Return a frozen copy of `template`, with `values` as its parameters, by name.
 
-    template: without buffers. In a fifth of the time of building a module and loading its state. Raises RuntimeError if
-    names or shapes differ.
+    template: a module without buffers, whose own parameters are not read. Takes a fifth of the time of building a
+    module and loading its state. Raises RuntimeError if names or shapes differ.
     """
     wanted = {name: parameter.shape for name, parameter in template.named_parameters()}
     if {name: value.shape for name, value in values.items()} != wanted:
@@ -220,7 +220,7 @@ def _twin(module: M, values: Mapping[str, Tensor], prefix: str) -> M:
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """Put `module` into evaluation mode with no gradient for its parameters; returns it."""
+    """Put `module` into evaluation mode without gradients for its parameters; returns it."""
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -233,7 +233,7 @@ def _cpu_has_bf16(device: torch.device) -> bool:
 
 
 def in_half(device: torch.device, precision: str) -> bool:
-    """Whether `inference` works in bfloat16: if `precision` says so, or ``auto`` on hardware made for it."""
+    """Return whether `inference` works in bfloat16: `precision` says so, or is ``auto`` on hardware made for it."""
     if precision != "auto":
         return precision == "bf16"
     return torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16(device)
@@ -241,11 +241,11 @@ def in_half(device: torch.device, precision: str) -> bool:
 
 @contextmanager
 def inference(device: torch.device, precision: str) -> Iterator[None]:
-    """Run without gradients; convolutions in bfloat16 if `precision` says so, or ``auto`` on hardware made for it."""
+    """Run without gradients; in bfloat16 if `precision` says so, or is ``auto`` on hardware made for it."""
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_half(device, precision)):
         yield
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers `module` has to learn or has learnt."""
+    """Return the number of parameters of `module`."""
     return sum(parameter.numel() for parameter in module.parameters())

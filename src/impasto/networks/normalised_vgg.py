@@ -1,7 +1,7 @@
-"""VGG-19 in AdaIN's normalisation (``vgg_normalised``), read from safetensors files, as a teacher and as a measure.
+"""VGG-19 in AdaIN's normalisation (``vgg_normalised``), read from safetensors files, as a teacher and for measuring.
 
-A file holds ``conv0`` (1x1: RGB in [0, 1] to the network's own input), ``conv1_1`` ... as far as it goes, and possibly
-``head1_1`` ...: 1x1 convolutions, followed by a ReLU, from a thinner network's features to VGG-19's widths.
+A file holds ``conv0`` (1x1: RGB in [0, 1] to the network's own input), ``conv1_1`` ... up to its last layer, and
+possibly ``head1_1`` ...: 1x1 convolutions, followed by a ReLU, from a thinner network's features to VGG-19's widths.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAME = re.compile(r"(?:conv0|(?:conv|head)[1-5]_[1-4])\.(?:weight|bias)")
 
 
 class NormalisedVGG(nn.Module):
-    """Several files as one network: each layer comes from the first file that reaches it exactly or by a head."""
+    """Several files as one network: each layer comes from the first file that has it exactly or by a head."""
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         super().__init__()
@@ -34,14 +34,14 @@ class NormalisedVGG(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> NormalisedVGG:
-        """The safetensors files of `folder`, those without heads (exact ones) first; raises WeightsError."""
+        """Return the network of the safetensors files in `folder`, those without heads first; raises WeightsError."""
         paths = sorted(Path(folder).glob("*.safetensors"))
         if not paths:
             raise WeightsError(f"{folder} holds no safetensors file of a normalised VGG-19")
         return cls(sorted(paths, key=lambda path: "head1_1.weight" in load_weights(path).tensors))
 
     def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`."""
+        """Return the features of `image`, (B, 3, H, W) in [0, 1], at each of `layers`."""
         left, found = set(layers), {}
         for part in self.parts:
             assert isinstance(part, Backbone)
@@ -55,7 +55,7 @@ class NormalisedVGG(nn.Module):
 
 
 def _build(file: Weights) -> Backbone:
-    """A frozen backbone with the file's own widths and as many layers as it has; raises WeightsError."""
+    """Return a frozen backbone with the file's own widths and layers; raises WeightsError."""
     for name, tensor in file.tensors.items():
         if not NAME.fullmatch(name) or (name.endswith("weight") and tensor.dim() != 4):
             raise WeightsError(f"{file.path} does not hold a normalised VGG-19: {name} is no layer of it")
@@ -83,7 +83,7 @@ def _build(file: Weights) -> Backbone:
 
 
 def _heads(file: Weights) -> dict[str, nn.Module]:
-    """The file's heads by the name of the layer that they give."""
+    """Return the file's heads by the name of the layer that they give."""
     heads: dict[str, nn.Module] = {}
     for name, tensor in file.tensors.items():
         if name.startswith("head") and name.endswith(".weight"):

@@ -1,7 +1,7 @@
 """Optical flow by RAFT (Teed & Deng 2020, "Recurrent All-Pairs Field Transforms"), as torchvision has it.
 
 Every pixel of one picture is compared with every pixel of the other, at an eighth of the size, and a recurrent network
-looks up where it is alike, again and again. Slower than `flow.estimate_flow`, and nearer to what moves.
+refines the flow step by step. Slower than `flow.estimate_flow`, and more accurate.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ UPDATES = 12
 
 
 class Raft:
-    """Estimates flows as `flow.estimate_flow` does.
+    """Estimates optical flow, as `flow.estimate_flow` does.
 
     weights: a file, safetensors or torchvision's own state dict, of the small or the large network; None: torchvision's
-    own, where torch's cache holds them. Raises WeightsError.
+    own, if torch's cache holds them. Raises WeightsError.
 
     Departs from the paper: pictures are extended by their edges to sides that are multiples of 8, and at least 128.
     """
@@ -47,7 +47,7 @@ class Raft:
 
     @torch.no_grad()
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """The flow from `first` to `second`, (1, 3, H, W) in [0, 1]: (1, 2, H, W) in pixels."""
+        """Return the flow from `first` to `second`, (1, 3, H, W) in [0, 1]: (1, 2, H, W) in pixels."""
         height, width = first.shape[-2:]
         device = next(self.network.parameters()).device
         below, right = (max(-side % STRIDE, LEAST_SIDE - side) for side in (height, width))

@@ -1,7 +1,7 @@
-"""How far a network looks around a pixel, and how much it holds a pixel: found by walking over its layers.
+"""How far a network looks around a pixel, and how much it computes per pixel, found by walking over its layers.
 
-A *path* is a sequence of modules in the order in which they run: convolutions, poolings, doublings, what works pixel by
-pixel, and modules made of these, which are chains (``nn.Sequential``) or say how they run by a method ``path()``.
+A *path* is a sequence of modules in the order in which they run: convolutions, poolings, doublings, pixelwise layers,
+and modules made of these: chains (``nn.Sequential``) or modules that list their layers by a method ``path()``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOCAL = (nn.Conv2d, *POINTWISE, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, 
 
 
 def leaves(path: Iterable[nn.Module]) -> Iterator[nn.Module]:
-    """The layers of `path` one by one; raises ImpastoError at a module that is not known to be local."""
+    """Yield the layers of `path`; raises ImpastoError at a module that is not known to be local."""
     for module in path:
         own = getattr(type(module), "path", None)
         if own is not None:
@@ -32,7 +32,7 @@ def leaves(path: Iterable[nn.Module]) -> Iterator[nn.Module]:
 
 
 def reach(path: Iterable[nn.Module], needed: int = 0) -> int:
-    """How many pixels beyond a tile's edge go into `path`, so that `needed` pixels beyond it come out right.
+    """Return how many pixels beyond a tile's edge `path` needs for `needed` correct pixels beyond it.
 
     Both in pixels of their own map, for tiles that begin at multiples of the path's stride. Exact: one less is wrong.
     """
@@ -49,7 +49,7 @@ def reach(path: Iterable[nn.Module], needed: int = 0) -> int:
 
 
 def shape_of(layer: nn.Module) -> tuple[int, int, int]:
-    """Kernel (as wide as its dilation makes it), stride and padding of a convolution or pooling."""
+    """Return kernel (including dilation), stride and padding of a convolution or pooling."""
 
     def one(value: object) -> int:
         return int(value[0]) if isinstance(value, tuple) else int(str(value))
@@ -60,20 +60,20 @@ def shape_of(layer: nn.Module) -> tuple[int, int, int]:
 
 
 def factor(layer: nn.Upsample | nn.ConvTranspose2d) -> int:
-    """By how much `layer` enlarges."""
+    """Return the factor by which `layer` enlarges."""
     scale = layer.stride if isinstance(layer, nn.ConvTranspose2d) else layer.scale_factor
     return int(scale[0] if isinstance(scale, tuple) else scale or 1)
 
 
 def strides(path: Iterable[nn.Module], stride: int = 1) -> Iterator[tuple[nn.Module, int]]:
-    """Every layer with the stride of what goes in, in the picture's pixels; the path begins at `stride`."""
+    """Yield every layer with the stride of its input, in the picture's pixels; the path begins at `stride`."""
     for layer in leaves(path):
         yield layer, stride
         stride = _stride_behind(layer, stride)
 
 
 def stride_after(path: Iterable[nn.Module], stride: int = 1) -> int:
-    """The stride of what comes out."""
+    """Return the stride of the path's output."""
     for layer in leaves(path):
         stride = _stride_behind(layer, stride)
     return stride
@@ -86,16 +86,16 @@ def _stride_behind(layer: nn.Module, stride: int) -> int:
 
 
 def channels_after(path: Iterable[nn.Module], channels: int) -> int:
-    """The channels of what comes out; the path begins with `channels`."""
+    """Return the channels of the path's output; the path begins with `channels`."""
     for layer in leaves(path):
         channels = layer.out_channels if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else channels
     return channels
 
 
 def widest(path: Iterable[nn.Module], stride: int = 1) -> float:
-    """The most numbers that one layer of `path` holds at once, for each pixel of the picture.
+    """Return the most numbers that one layer of `path` holds at once, per pixel of the picture.
 
-    A convolution holds what goes in, a padded copy of it, and what comes out, once more while a ReLU follows.
+    A convolution holds its input, a padded copy of it, and its output, once more if a ReLU follows.
     """
     most, channels = 0.0, 3
     for layer, at in strides(path, stride):
@@ -111,7 +111,7 @@ def widest(path: Iterable[nn.Module], stride: int = 1) -> float:
 
 
 def work(path: Iterable[nn.Module], stride: int = 1) -> float:
-    """Multiplications for each pixel of the picture."""
+    """Return the multiplications per pixel of the picture."""
     total = 0.0
     for layer, at in strides(path, stride):
         if isinstance(layer, nn.Conv2d):
@@ -124,7 +124,7 @@ def work(path: Iterable[nn.Module], stride: int = 1) -> float:
 
 
 def numbers_after(path: Iterable[nn.Module], stride: int = 1) -> float:
-    """Numbers that the convolutions of `path` write for each pixel of the picture."""
+    """Return how many numbers the convolutions of `path` write per pixel of the picture."""
     total = 0.0
     for layer, at in strides(path, stride):
         if isinstance(layer, nn.Conv2d):

@@ -1,9 +1,9 @@
-"""torchvision's networks as backbones; imported only when one of them is asked for, so that nothing else needs it.
+"""torchvision's networks as backbones; imported only if one of them is used.
 
-A network is built by torchvision, filled with a state dict under torchvision's own names, then taken apart into named
-steps, of which ``logits`` is the last. Nothing works in place: a layer once returned is never overwritten by the next.
-MobileNet's blocks average over the whole picture (squeeze and excitation), as do all logits: a tile of a picture does
-not have the features that the picture has there.
+torchvision builds the network; it is filled with a state dict under torchvision's own names and taken apart into named
+steps, the last of which is ``logits``. Nothing works in place, so a returned layer is never overwritten by the next.
+MobileNet's blocks average over the whole picture (squeeze and excitation), as do all logits, so a tile does not have
+the features that the whole picture has there.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ DEFAULT_LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mobilenet_v3_large": ("block6", ("block0", "block2", "block4", "block7", "block11")),
     "squeezenet1_1": ("fire2", ("relu1", "fire3", "fire4", "fire5", "fire7")),
 }
-"""The content layer and five style layers to begin with.
+"""The default content layer and five default style layers.
 
-The VGGs': Gatys et al. 2016, after the ReLU. SqueezeNet's: those that Stanford's course CS231n uses, and a deeper one.
-ResNet's and MobileNet's: by stride, the nearest that they have to the VGGs' 1, 2, 4, 8, 16 and, for content, 8.
+For the VGGs: Gatys et al. 2016, after the ReLU. For SqueezeNet: those of Stanford's course CS231n, and a deeper one.
+For ResNet and MobileNet: by stride, the nearest to the VGGs' 1, 2, 4, 8, 16 and, for content, 8.
 """
 
 LEAST_SIDE = {"squeezenet1_1": 17}  # the others halve the picture five times
@@ -42,12 +42,12 @@ TRACKED = "num_batches_tracked"
 
 
 def build(name: str, *, pooling: str = "max", weights: str | Path | None = None, pretrained: bool = True) -> Backbone:
-    """torchvision's network `name` as a backbone in ImageNet's scaling, not frozen yet: `load_backbone` does that.
+    """Return torchvision's network `name` as a backbone in ImageNet's scaling; `load_backbone` freezes it.
 
     pooling: ``average`` replaces every max pooling; weights: a local file, safetensors or torchvision's own state dict,
-    instead of the official one (for a VGG, one of its convolutions alone will do: it then has no logits); pretrained
-    False: random weights. The digest is the file's SHA-256, or ``random``. Raises OptionError for a pooling that the
-    network can't have, WeightsError if the weights can't be had.
+    instead of the official one (for a VGG, its convolutions alone are enough: it then has no logits); pretrained False:
+    random weights. The digest is the file's SHA-256, or ``random``. Raises OptionError for a pooling that the network
+    can't have, WeightsError if the weights are not available.
     """
     pool(pooling)  # refuses an unknown kind before anything is built or downloaded
     if pooling == "average" and name == "mobilenet_v3_large":
@@ -62,12 +62,12 @@ def build(name: str, *, pooling: str = "max", weights: str | Path | None = None,
 
 
 def imagenet_classes(name: str) -> tuple[str, ...]:
-    """The names of ImageNet's 1000 classes, in the order of `name`'s logits; needs no connection."""
+    """Return the names of ImageNet's 1000 classes, in the order of `name`'s logits; needs no connection."""
     return tuple(models.get_model_weights(name)[OFFICIAL[name]].meta["categories"])
 
 
 def take_apart(model: nn.Module, pooling: str = "max") -> dict[str, nn.Module]:
-    """The named steps of a torchvision network, shallow to deep; they share its weights and no longer work in place."""
+    """Return the named steps of a torchvision network, shallow to deep, with its weights; none works in place."""
     for module in model.modules():
         if isinstance(module, nn.ReLU | nn.Hardswish | nn.Hardsigmoid | nn.Dropout):
             module.inplace = False
@@ -87,13 +87,13 @@ def _read(path: Path) -> Weights:
 
 
 def _filled(name: str, file: Weights) -> nn.Module:
-    """The network with the file's weights, without the time that random ones take."""
+    """Return the network with the file's weights, without initialising random ones first."""
     with torch.device("meta"):
         model: nn.Module = models.get_model(name, weights=None)
     if isinstance(model, models.VGG) and not any(name.startswith("classifier.") for name in file.tensors):
-        model.classifier = nn.Sequential()  # its features are enough for all but logits, and a tenth of the file
+        model.classifier = nn.Sequential()  # its features are enough except for logits, and a tenth of the file
     model.to_empty(device="cpu")
-    # Batch counts matter to no evaluation, and state dicts from before PyTorch 0.4.1 have none.
+    # Batch counts do not matter in evaluation, and state dicts from before PyTorch 0.4.1 have none.
     counts = {k: torch.zeros_like(v) for k, v in model.state_dict().items() if k.endswith(TRACKED)}
     Weights(file.path, counts | file.tensors, file.config, file.digest).fill(model)
     return model
@@ -150,7 +150,7 @@ def _mobilenet(model: models.MobileNetV3) -> dict[str, nn.Module]:
 
 
 def _pooling(layer: nn.MaxPool2d, kind: str) -> nn.Module:
-    """`layer`, or the average over the same windows, of what of the picture lies in them."""
+    """Return `layer`, or an average over the same windows, of the pixels within the picture."""
     if kind == "max":
         return layer
     return nn.AvgPool2d(

@@ -1,4 +1,4 @@
-"""vgg19-slim, the backbone inside the package: VGG-19 at a quarter of its widths."""
+"""vgg19-slim, the backbone inside the package: VGG-19 with a quarter of its widths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLIM_LAYERS = (("relu4_1",), tuple(f"relu{block}_1" for block in range(1, 6)))
 
 
 def vgg_steps(blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "max") -> dict[str, nn.Module]:
-    """The named steps of a VGG body with repeated edges: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
+    """Return the named steps of a VGG body with repeated edges: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
     steps: dict[str, nn.Module] = {}
     inputs = 3
     for block, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
@@ -30,13 +30,13 @@ def vgg_steps(blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "
 
 
 def slim_backbone(*, heads: bool = False, pooling: str = "max", digest: str = "random") -> Backbone:
-    """vgg19-slim with random weights: VGG-19 up to relu5_1 at a quarter of its widths (Simonyan & Zisserman 2015).
+    """Return vgg19-slim with random weights: VGG-19 (Simonyan & Zisserman 2015) at a quarter of its widths.
 
-    heads: give the five layers relu1_1 ... relu5_1 through 1x1 convolutions with VGG-19's own widths, in the
-    normalisation of mean activation 1 (Gatys et al. 2016). Wang et al. 2020 ("Collaborative Distillation") train such
-    an encoder together with its heads.
+    heads: map the five layers relu1_1 ... relu5_1 through 1x1 convolutions to VGG-19's own widths, in the normalisation
+    of mean activation 1 (Gatys et al. 2016). Wang et al. 2020 ("Collaborative Distillation") train such an encoder
+    together with its heads.
 
-    Departs from the papers: edges are repeated, not zero; the heads end in a ReLU, as the layers that they imitate.
+    Departs from the papers: edges are repeated, not zero; the heads end in a ReLU, like the layers that they imitate.
     """
     sides = {
         f"relu{block}_1": nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU())

@@ -1,7 +1,7 @@
-"""What layers do, in less time and memory on a CPU where nobody asks for gradients; the numbers are the same.
+"""Layers in less time and memory on a CPU if no gradients are needed; the results are the same.
 
-On a CPU, most of a small network's time goes not into products but into reading and writing maps: padded copies, maps
-before their ReLU, maps of indices that only a gradient would need.
+On a CPU, most of a small network's time goes into reading and writing maps: padded copies, maps before their ReLU, maps
+of indices that only a gradient needs.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from impasto.ops.processor import KERNELS
 CIRCULAR: Final = "circular"
 HALF = (torch.float16, torch.bfloat16)
 LARGE = 1 << 20
-"""Numbers from which on a padded map is quicker made by hand."""
+"""Minimum number of elements for padding by hand."""
 
 ENOUGH = 1 << 20
-"""Numbers from which on a map is convolved before it is doubled."""
+"""Minimum number of elements for convolving a map before it is doubled."""
 
 FEW, SOME, WIDE, NARROW = 4, 8, 5, 16
-"""Outputs up to which a convolution makes neighbours at once, by any kernel and by one that is `WIDE`; in bfloat16 the
-others do so only if they read no more channels than `NARROW`."""
+"""Most outputs for which a convolution makes several columns at once, with any kernel and with a `WIDE` one. In
+bfloat16 the others do so only if they read at most `NARROW` channels."""
 
 PLANES = 4
-"""Channels up to which pictures, kept plane by plane, are laid out anew for a convolution."""
+"""Most channels for which planar pictures are converted to channels-last for a convolution."""
 
 SOUND = 1e-3
-"""The largest mean square of errors, in units of that of the outcome, at which a way to convolve is taken for right."""
+"""Largest mean square error, relative to that of the result, at which a way to convolve counts as correct."""
 
 SMALL = 20480
-"""Numbers up to which torch convolves in float32 by another library than oneDNN, whose last bits differ."""
+"""Most elements for which torch convolves in float32 with another library than oneDNN; its last bits differ."""
 
 
 def describe_kernels() -> str:
-    """Which kernels run on this CPU, in a few words."""
+    """Describe the kernels that run on this CPU in a few words."""
     if not KERNELS.special:
         return "torch's alone"
     if not _onednn_is_on():
@@ -50,17 +50,17 @@ def describe_kernels() -> str:
 
 
 def device_of(x: Tensor) -> str:
-    """The kind of device whose autocast counts for `x`: tensors without values have none of their own."""
+    """Return the type of device whose autocast applies to `x`; tensors without values count as CPU tensors."""
     return "cpu" if x.is_meta else x.device.type
 
 
 def _traced() -> bool:
-    """Whether what runs is being written down."""
+    """Return whether we are tracing or compiling."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def is_free(*tensors: Tensor | None) -> bool:
-    """Whether the `tensors` lie in a CPU's memory, no gradient is asked for and nobody writes down what is done."""
+    """Return whether the `tensors` are on a CPU, need no gradient, and nothing is traced."""
     if not KERNELS.special or _traced() or any(x is not None and x.device.type != "cpu" for x in tensors):
         return False
     return not (torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors))
@@ -70,9 +70,10 @@ def is_free(*tensors: Tensor | None) -> bool:
 
 
 def pad_edges(x: Tensor, edge: Sequence[int], mode: str) -> Tensor:
-    """(B, C, H, W) with `edge` more pixels at its left, right, top and bottom, in the precision of `x`.
+    """Pad (B, C, H, W) by `edge` pixels at its left, right, top and bottom, in the precision of `x`.
 
-    mode: ``replicate``, ``reflect`` or ``circular``, on all sides alike. Raises RuntimeError if the map is too small.
+    mode: ``replicate``, ``reflect`` or ``circular``, the same on all sides. Raises RuntimeError if the map is too
+    small.
     """
     if mode == CIRCULAR:
         padded: Tensor = _Wrap.apply(x, edge[0])
@@ -80,7 +81,7 @@ def pad_edges(x: Tensor, edge: Sequence[int], mode: str) -> Tensor:
     even = len(set(edge)) == 1
     if even and x.numel() >= LARGE and _last(x) and min(x.shape[-2:]) > edge[0] and is_free(x):
         return _pad_by_hand(x, edge[0], mirror=mode == "reflect")
-    with torch.autocast(device_of(x), enabled=False):  # which would pad in float32
+    with torch.autocast(device_of(x), enabled=False):  # otherwise it would pad in float32
         return F.pad(x, tuple(edge), mode=mode)
 
 
@@ -134,7 +135,7 @@ class _Wrap(torch.autograd.Function):
 
 
 def in_last(x: Tensor) -> Tensor:
-    """`x`, (B, C, H, W), in channels-last format, sooner than torch's ``contiguous`` brings it there."""
+    """Return `x`, (B, C, H, W), in channels-last format, faster than torch's ``contiguous``."""
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
@@ -150,9 +151,9 @@ def _format(x: Tensor) -> torch.memory_format:
 
 
 def convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
-    """``relu(conv2d(x, weight, bias, stride))``, (B, C, H, W) to (B, D, h, w); no map is held before its ReLU.
+    """Compute ``relu(conv2d(x, weight, bias, stride))``, (B, C, H, W) to (B, D, h, w), without a map before the ReLU.
 
-    By oneDNN the convolution itself leaves out what is negative (and makes what is not a number 0).
+    With oneDNN, the convolution itself drops negative values (and turns NaN into 0).
     """
     together, weight, bias, stride = _in_row(x, weight, bias, stride)
     kind = _kind_of(x)
@@ -171,7 +172,7 @@ def convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride:
 
 
 def _kind_of(x: Tensor) -> torch.dtype | None:
-    """The precision in which oneDNN convolves `x`; None: not at all, or not with a ReLU."""
+    """Return the precision in which oneDNN convolves `x`; None if it does not, or not with a ReLU."""
     if not _onednn_is_on():
         return None
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
@@ -185,13 +186,13 @@ def _onednn_is_on() -> bool:
 
 
 def onednn_has_bf16() -> bool:
-    """Whether oneDNN is there and convolves in bfloat16 on this processor; ``ONEDNN_MAX_CPU_ISA`` counts, too."""
+    """Return whether oneDNN convolves in bfloat16 on this processor; ``ONEDNN_MAX_CPU_ISA`` counts, too."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None) if _onednn_is_on() else None
     return supported is not None and bool(supported())
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
-    """``conv2d(x, weight, bias, stride)``, (B, C, H, W) to (B, D, h, w)."""
+    """Compute ``conv2d(x, weight, bias, stride)``, (B, C, H, W) to (B, D, h, w)."""
     together, weight, bias, stride = _in_row(x, weight, bias, stride)
     return _unroll(F.conv2d(x, weight, bias, tuple(stride)), together)
 
@@ -199,15 +200,15 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[in
 def _in_row(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]
 ) -> tuple[int, Tensor, Tensor | None, Sequence[int]]:
-    """How many neighbours come of one convolution, its kernel, bias and stride."""
+    """Return the number of adjacent columns per convolution, its kernel, bias and stride."""
     together = _neighbours(x, weight, bias, stride)
     return (together, *(_widen(weight, bias, together) if together > 1 else (weight, bias, stride)))
 
 
 def _neighbours(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> int:
-    """How many neighbours in a row a convolution had best make at once, by the same sums.
+    """Return how many adjacent output columns a convolution should make at once, with the same sums.
 
-    oneDNN reckons with 16 outputs, in bfloat16 with 32, whether there are as many or not.
+    oneDNN pads to 16 outputs, in bfloat16 to 32.
     """
     outputs, channels, _, across = weight.shape
     width, wide = x.shape[-1] - across + 1, across >= WIDE
@@ -224,7 +225,7 @@ def _neighbours(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence
 
 @functools.cache
 def _is_sound(shape: tuple[int, int, int, int], together: int, kind: torch.dtype) -> bool:
-    """Whether neighbours come out right; oneDNN's kernels for AMX give nonsense for some shapes at a stride of 4."""
+    """Return whether adjacent columns come out right; oneDNN's AMX kernels fail for some shapes at stride 4."""
     generator = torch.Generator().manual_seed(0)
     plain: dict[str, Any] = {"generator": generator, "device": "cpu", "dtype": torch.float32}
     weight, x = torch.randn(shape, **plain), torch.randn(1, shape[1], shape[2] + 15, shape[3] + 63, **plain)
@@ -236,7 +237,7 @@ def _is_sound(shape: tuple[int, int, int, int], together: int, kind: torch.dtype
 
 
 def _widen(weight: Tensor, bias: Tensor | None, together: int) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
-    """The kernel that makes so many neighbours at once: for each the same one, a pixel further to the right."""
+    """Return the kernel that makes this many adjacent columns at once: the same kernel, shifted one pixel for each."""
     outputs, channels, height, width = weight.shape
     row = weight.new_zeros(together, outputs, channels, height, width + together - 1)
     for place in range(together):
@@ -246,7 +247,7 @@ def _widen(weight: Tensor, bias: Tensor | None, together: int) -> tuple[Tensor, 
 
 
 def _unroll(x: Tensor, together: int) -> Tensor:
-    """Neighbours in a row beside each other among the channels, (B, n D, H, W), to (B, D, H, n W); nothing is moved."""
+    """View adjacent columns stacked in the channels, (B, n D, H, W), as (B, D, H, n W), without a copy."""
     if together == 1:
         return x
     batch, channels, height, width = x.shape
@@ -257,10 +258,11 @@ def _unroll(x: Tensor, together: int) -> Tensor:
 def convolve_doubled(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False, mode: str = "replicate"
 ) -> Tensor | None:
-    """``conv2d`` with a kernel 3x3 over `x`, (B, C, H, W), doubled and padded by one pixel, to (B, D, 2 H, 2 W).
+    """Apply a 3x3 ``conv2d`` to `x`, (B, C, H, W), doubled and padded by one pixel; returns (B, D, 2 H, 2 W).
 
-    The four neighbours that come of a pixel are made at once, by a convolution over `x` itself: no large map but the
-    outcome. mode: of the edge, as `pad_edges` takes it; what is doubled mirrors as it repeats. None: not here.
+    The four pixels that belong to one input pixel are computed at once by a convolution over `x` itself, so no other
+    large map is made. mode: of the edge, as in `pad_edges`; a doubled map mirrors as it repeats. None if not supported
+    here.
     """
     if x.numel() < ENOUGH or tuple(weight.shape[-2:]) != (3, 3) or not is_free(x, weight, bias):
         return None
@@ -272,22 +274,22 @@ def convolve_doubled(
 
 
 def _as_kernel(four: Tensor) -> Tensor:
-    """(2, 2, D, C, h, w) to (4 D, C, h, w)."""
+    """Reshape (2, 2, D, C, h, w) to (4 D, C, h, w)."""
     return four.flatten(0, 2).contiguous(memory_format=torch.channels_last)
 
 
 def _spread(x: Tensor) -> Tensor:
-    """Four neighbours beside each other among the channels, (B, 4 D, H, W), to (B, D, 2 H, 2 W)."""
+    """Spread four pixels stacked in the channels, (B, 4 D, H, W), to (B, D, 2 H, 2 W)."""
     batch, channels, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, channels // 2).transpose(2, 3)
     return rows.reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
 
 
 def round_scale(scale: Tensor, x: Tensor) -> Tensor:
-    """`scale` as `scale_channels` uses it for `x`: rounded to the precision of `x`, kept in its own.
+    """Return `scale` as `scale_channels` uses it for `x`: rounded to the precision of `x`, in its own dtype.
 
-    Compute a shift that cancels ``x * scale`` from this one: in bfloat16 a flat channel of 9.3, scaled by 316 and
-    shifted by what the exact scale asks for, is 5 off.
+    Use it to compute a shift that cancels ``x * scale``: in bfloat16 a flat channel of 9.3, scaled by 316 and shifted
+    by the exact amount, is off by 5.
     """
     return scale.to(x.dtype).to(scale.dtype)
 
@@ -295,10 +297,10 @@ def round_scale(scale: Tensor, x: Tensor) -> Tensor:
 def scale_channels(
     x: Tensor, scale: Tensor, shift: Tensor | None = None, *, relu: bool = False, plus: Tensor | None = None
 ) -> Tensor:
-    """``x * scale + shift``, its ReLU if `relu`, and then `plus` added, all (B, C, H, W).
+    """Compute ``x * scale + shift``, its ReLU if `relu`, and add `plus`, all (B, C, H, W).
 
-    scale, shift: (1 or B, C); the scale is rounded to the precision of `x`, the shift and the sum are not, only the
-    outcome. By oneDNN it is a convolution of each channel by itself, with its ReLU in one pass.
+    scale, shift: (1 or B, C); the scale is rounded to the precision of `x`; shift and sum are not, only the result.
+    With oneDNN this is a depthwise convolution, with its ReLU in one pass.
     """
     scale = scale.to(x.dtype)
     shift = torch.zeros_like(scale, dtype=_sum_kind(x)) if shift is None else shift.to(_sum_kind(x))
@@ -310,14 +312,14 @@ def scale_channels(
 
 
 def _sum_kind(x: Tensor) -> torch.dtype:
-    """The precision in which what is in that of `x` is summed."""
+    """Return the precision in which values of the dtype of `x` are summed."""
     return torch.float32 if x.dtype in HALF else x.dtype
 
 
 def add_scaled(x: Tensor, other: Tensor, scale: Tensor) -> Tensor:
-    """``x + other * scale``, all (B, C, H, W), written over `x` where that is quicker; scale: (1 or B, C).
+    """Compute ``x + other * scale``, all (B, C, H, W), in place if that is faster; scale: (1 or B, C).
 
-    By oneDNN it is a convolution of each of `other`'s channels by itself, summed up where `x` lies.
+    With oneDNN this is a depthwise convolution of `other`, summed into `x`.
     """
     other, scale = other.to(x.dtype), scale.to(x.dtype)
     alone = len(scale) == 1 and x.shape == other.shape and _last(x) and _last(other)
@@ -330,7 +332,7 @@ def add_scaled(x: Tensor, other: Tensor, scale: Tensor) -> Tensor:
 
 
 def mix_channels(x: Tensor, matrix: Tensor, mean: Tensor, target: Tensor) -> Tensor:
-    """``matrix @ (x - mean) + target`` at every position of `x`, (B, C, H, W), to (B, D, H, W).
+    """Compute ``matrix @ (x - mean) + target`` at every position of `x`, (B, C, H, W), to (B, D, H, W).
 
     matrix: (D, C); mean: (C,) of `x`, target: (D,). In half precision neither the mean nor the target is rounded.
     """
@@ -350,7 +352,7 @@ def mix_channels(x: Tensor, matrix: Tensor, mean: Tensor, target: Tensor) -> Ten
 
 
 def _scale_in_one_pass(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor | None:
-    """`scale_channels` where that is quicker so; None: elsewhere. torch's own such convolution is slow in float32."""
+    """Run `scale_channels` as one convolution if that is faster, else return None. It is slow in float32 by torch."""
     half = x.dtype in HALF
     if x.device.type == "cpu" and (half or relu) and _kind_of(x) == x.dtype and _last(x) and is_free(x, scale, shift):
         kernel, channels = scale[0, :, None, None, None], x.shape[1]
@@ -370,7 +372,7 @@ def _scale_in_one_pass(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> T
 
 
 def halve(x: Tensor) -> Tensor:
-    """``max_pool2d(x, 2)``, (B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
+    """Compute ``max_pool2d(x, 2)``, (B, C, H, W) to (B, C, H / 2, W / 2), rounded down."""
     height, width = x.shape[-2] // 2 * 2, x.shape[-1] // 2 * 2
     if not (height and width and is_free(x)):
         return F.max_pool2d(x, 2)

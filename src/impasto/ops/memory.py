@@ -1,7 +1,7 @@
-"""How the C library hands memory out: to a process that paints, what it had once, instead of fresh pages for every map.
+"""How the C library allocates: a process that paints reuses freed memory instead of getting new pages for every map.
 
-A network's maps are allocated and let go thousands of times. glibc gives large ones back to the system at once and asks
-for them anew: each page then costs a fault, and all of them together up to half of a CPU's time.
+A network's maps are allocated and freed thousands of times. glibc returns large ones to the system at once and requests
+them again: each page costs a fault, together up to half of a CPU's time.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8
 """The names of glibc's settings, see mallopt(3)."""
 
 LARGEST = 256 << 20
-"""Bytes from which on maps are taken from the system one by one, and given back."""
+"""Maps of at least this many bytes are mapped and unmapped one by one."""
 
 KEPT, AHEAD = 1 << 30, 256 << 20
-"""Bytes that may stay with the process though nobody uses them, and bytes by which it grows at least."""
+"""Unused bytes that the process may keep, and bytes by which it grows at least."""
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, in one place for all threads; returns whether the C library is glibc.
+    """Let this process keep freed memory in one place for all threads; returns whether the C library is glibc.
 
-    It holds for the whole process, so programs call it, not the library.
+    This applies to the whole process, so programs call it, not the library.
     """
     library = _glibc()
     settings = {MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: KEPT, TOP_PAD: AHEAD, ARENA_MAX: 1}
@@ -31,7 +31,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Give the system what is kept so far, if the C library is glibc."""
+    """Return kept memory to the system, if the C library is glibc."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)
@@ -40,13 +40,13 @@ def give_back_freed_memory() -> None:
 def _glibc() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(None)
-    except (OSError, TypeError):  # Windows has none by that name
+    except (OSError, TypeError):  # Windows has no library of that name
         return None
     return library if hasattr(library, "gnu_get_libc_version") else None
 
 
 def name_bytes(count: float) -> str:
-    """A number of bytes as people read it: ``1.5 GB``, ``35 MB``, ``2 kB``; never "0.0 GB"."""
+    """Format a number of bytes: ``1.5 GB``, ``35 MB``, ``2 kB``; never "0.0 GB"."""
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
     unit, name = (1e6, "MB") if count >= 1e6 else (1e3, "kB")

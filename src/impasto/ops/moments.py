@@ -9,23 +9,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.ops.channel_sums import sum_channels
-from impasto.ops.cpu_kernels import HALF
+from impasto.ops.cpu_kernels import HALF, is_free
 
 NARROW = 64
 LEAST_VARIANCE, LEAST_COVARIANCE = 0.05, 0.02
-"""Shares of the mean square that count as variance, and as the covariance's norm, of features that hardly vary. Of 40
-paintings and photos all but one have more in each layer of vgg19-slim."""
+"""Least variance, and norm of the covariance, as shares of the mean square, for features that hardly vary. All but one
+of 40 paintings and photos have more in each layer of vgg19-slim."""
 BLOCK, CHUNK = 1 << 16, 1 << 10
 """Positions that are read at once, and positions whose products are summed in float32, by `sum_precisely`."""
+
+COLUMNS, ROWS = 256, 4096
+"""Elements side by side in which channels-last maps are summed, and rows of them that are summed in float32."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What the features of one or more pictures add up to.
+    """Count, sum and sum of products of the features of one or more pictures.
 
-    count: positions summed over, a float; total: (B, C); products: (B, C, C), or (B, C) for its diagonal alone.
-    Moments of tiles, frames and pictures combine by ``+``, by weights with ``*``.
+    count: number of positions, a float; total: (B, C); products: (B, C, C), or (B, C) for the diagonal alone. Moments
+    of tiles, frames and pictures combine by ``+``, weighted by ``*``.
     """
 
     count: float
@@ -41,7 +43,7 @@ class Moments:
     __rmul__ = __mul__
 
     def sample(self, index: int) -> Moments:
-        """The moments of one sample of the batch, as a batch of one."""
+        """Return the moments of one sample of the batch, as a batch of one."""
         return Moments(self.count, self.total[index : index + 1], self.products[index : index + 1])
 
     @property
@@ -56,7 +58,7 @@ class Moments:
 
     @property
     def full(self) -> bool:
-        """Whether all products are there, not only each channel's with itself."""
+        """Whether all products are there, not only the diagonal."""
         return self.products.dim() == 3
 
     @property
@@ -66,7 +68,7 @@ class Moments:
         return (second - self.mean.square()).clamp_min(0)
 
     def deviation(self, eps: float = 1e-5) -> Tensor:
-        """Channel standard deviations, (B, C): the root of variance + eps, so that its gradient stays finite."""
+        """Return channel standard deviations, (B, C): the root of variance + eps, so that the gradient stays finite."""
         return (self.variance + eps).sqrt()
 
     @property
@@ -81,12 +83,12 @@ class Moments:
 
     @property
     def spread(self) -> Tensor:
-        """Variance, summed over channels, (B,), but at least a share of `power`, so that one can divide by it."""
+        """Variance, summed over channels, (B,), at least a share of `power`, so that it can be a divisor."""
         return torch.maximum(self.variance.sum(1), LEAST_VARIANCE * self.power).clamp_min(1e-12)
 
     @property
     def spread_of_products(self) -> Tensor:
-        """Squares of the covariance, summed, (B,), but at least a share of `power` squared; for full products."""
+        """Sum of squares of the covariance, (B,), at least a share of `power` squared; needs full products."""
         squares = self.covariance.square().sum((1, 2))
         return torch.maximum(squares, (LEAST_COVARIANCE * self.power).square()).clamp_min(1e-12)
 
@@ -102,7 +104,7 @@ def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) 
     features: (B, C, H, W); mask: (1, 1, H, W) weights in [0, 1], or None for all ones. Per sample, never across
     the batch. Half-precision features are summed in float32.
     """
-    if torch.compiler.is_exporting():  # the count must stay a tensor where sizes are unknown
+    if torch.compiler.is_exporting():  # sizes may be unknown then, so the count must stay a tensor
         flat = features.flatten(2)
         count: Any = torch.ones_like(flat[0, 0]).sum()
         return Moments(count, flat.sum(2), flat @ flat.transpose(1, 2) if full else flat.square().sum(2))
@@ -117,18 +119,18 @@ def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) 
 
 
 def precise(x: Tensor) -> Tensor:
-    """`x`, in float32 if it is of half precision."""
+    """Return `x`, in float32 if it is in half precision."""
     return x.float() if x.dtype in HALF else x
 
 
 class _Sums(torch.autograd.Function):
-    """Sums of features and of their squares, both (B, C): the same as without this class, in a third of the time."""
+    """Sums of features and of their squares, both (B, C), in a third of the time that autograd needs."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(features)
         values = precise(features)
-        if features.shape[1] <= NARROW:  # all products by matrices are quicker than squares by channels
+        if features.shape[1] <= NARROW:  # matrix products are faster here than squares per channel
             flat = values.flatten(2)
             ones = flat.new_ones(flat.shape[2], 1)
             return (flat @ ones)[..., 0], (flat @ flat.transpose(1, 2)).diagonal(dim1=1, dim2=2)
@@ -174,10 +176,10 @@ def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:
 
 
 def sum_precisely(features: Tensor, *, full: bool = True, mask: Tensor | None = None) -> Moments:
-    """As `moments`, but summed in float64 (on Apple's GPUs in float32), so that it hardly matters in which order.
+    """Sum like `moments`, but in float64 (float32 on Apple's GPUs), so that the order hardly matters.
 
-    So a picture in tiles gives what it gives in one piece, even where the inverse of a covariance blows up what was
-    rounded. No gradients.
+    So tiles give the same result as one piece, even if the inverse of a covariance amplifies rounding errors. No
+    gradients.
     """
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         quickly = sum_channels(features) if mask is None and not full else None
@@ -194,7 +196,7 @@ def sum_precisely(features: Tensor, *, full: bool = True, mask: Tensor | None = 
 
 
 def _sum_block(flat: Tensor, weights: Tensor | None, full: bool) -> tuple[Tensor, Tensor]:
-    """Sums of (B, C, N), chunk by chunk in float32, the chunks together in float64."""
+    """Sum (B, C, N), each chunk in float32, the chunks in float64."""
     wide = torch.float32 if flat.device.type == "mps" else torch.float64
     flat = flat.float() if flat.dtype in HALF else flat
     weighted = flat if weights is None else flat * weights.to(flat.dtype)
@@ -220,7 +222,7 @@ def _sum_block(flat: Tensor, weights: Tensor | None, full: bool) -> tuple[Tensor
 
 
 def channel_stats(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of every channel, each (B, C, 1, 1), numerically centred; for normalising (B, C, H, W)."""
+    """Return mean and deviation of every channel, each (B, C, 1, 1), computed on centred features."""
     values = precise(features)
     mean = values.mean((2, 3), keepdim=True)
     variance = (values - mean).square().mean((2, 3), keepdim=True)
@@ -228,14 +230,41 @@ def channel_stats(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
 
 
 def normalize(features: Tensor, eps: float = 1e-5) -> Tensor:
-    """Features with mean 0 and deviation 1 in every channel of every sample, (B, C, H, W)."""
+    """Return features with mean 0 and deviation 1 in every channel of every sample, (B, C, H, W)."""
     values = precise(features)
     mean, deviation = channel_stats(values, eps)
     return ((values - mean) / deviation).to(features.dtype)
 
 
 def fit_mask(mask: Tensor | None, features: Tensor) -> Tensor | None:
-    """`mask`, (1, 1, H, W), averaged down to the features' height and width; None stays None."""
+    """Return `mask`, (1, 1, H, W), averaged down to the features' height and width; None stays None."""
     if mask is None or mask.shape[-2:] == features.shape[-2:]:
         return mask
     return F.interpolate(mask, features.shape[-2:], mode="area")
+
+
+def sum_channels(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return the sums of every channel of (1, C, H, W) and of its squares, both (1, C), float64; None if not supported.
+
+    Reads as many positions as fill `COLUMNS` side by side, each `ROWS` rows in float32 around their own means.
+    """
+    channels = x.shape[1]
+    last = channels == 1 or x.stride(1) == 1  # a slice of a channels-last map is not channels-last itself
+    if not (last and len(x) == 1 and x.numel() and x.dtype in (torch.float32, torch.bfloat16) and is_free(x)):
+        return None
+    together = max(1, COLUMNS // channels)
+    positions = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    even = len(positions) // together * together
+    parts = [(rows, together) for rows in torch.split(positions[:even].reshape(-1, together * channels), ROWS)]
+    parts += [(positions[even:], 1)]
+    total = torch.stack([_sum_rows(rows, width) for rows, width in parts if len(rows)]).sum(0)
+    return total[:1], total[1:]
+
+
+def _sum_rows(rows: Tensor, width: int) -> Tensor:
+    """Sum (N, width x C) and its squares over all but the channels, (2, C), float64."""
+    unused = torch.zeros(rows.shape[1])  # float32, so that the result is, too
+    found = torch.stack(torch.batch_norm_update_stats(rows, unused, unused, 0.0)).double()
+    mean, variance = found
+    variance.addcmul_(mean, mean)
+    return len(rows) * found.view(2, width, -1).sum(1)

@@ -1,4 +1,4 @@
-"""Whitening and colouring: affine maps that give features other means and covariances."""
+"""Whitening and colouring: affine maps that change the mean and covariance of features."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from impasto.ops.cpu_kernels import mix_channels
-from impasto.ops.matrix_roots import roots
+from impasto.ops.matrix_roots import roots, symmetric_root
 from impasto.ops.moments import Moments, moments
 
 Transform = Literal["zca", "transport"]
 
 
 def transport(content: Moments, style: Moments, kind: Transform, floor: float = 1e-5) -> Tensor:
-    """The matrix A, (C, C), float64, of the map ``x -> A (x - mean) + mean of style`` between two Gaussians.
+    """Return the matrix A, (C, C), float64, of the map ``x -> A (x - mean) + mean of style`` between two Gaussians.
 
-    It gives features with `content`'s covariance that of `style`. Directions in which the content has less than `floor`
-    of its largest variance are left out, as whitening would blow up their noise (the paper drops eigenvalues below
-    1e-5).
+    It changes the covariance from that of `content` to that of `style`. Directions in which the content has less than
+    `floor` of its largest variance are left out, because whitening would amplify their noise (the paper drops
+    eigenvalues below 1e-5).
 
-    ``zca``: A = S^1/2 C^-1/2 (the paper). ``transport``: A = C^-1/2 (C^1/2 S C^1/2)^1/2 C^-1/2, which of all maps with
-    this result moves the features least, so it keeps more of the content (Lu et al. 2019, "A closed-form solution").
+    ``zca``: A = S^1/2 C^-1/2 (the paper). ``transport``: A = C^-1/2 (C^1/2 S C^1/2)^1/2 C^-1/2, which moves the
+    features least and so keeps more of the content (Lu et al. 2019, "A closed-form solution").
     """
     values, vectors = torch.linalg.eigh(content.covariance[0].double())
     values = values.clamp_min(0)
@@ -36,36 +36,29 @@ def transport(content: Moments, style: Moments, kind: Transform, floor: float = 
 
 
 def transport_by_products(content: Tensor, style: Tensor) -> Tensor:
-    """The matrix of the optimal transport, as `transport`, but by matrix products alone; what ONNX can hold.
+    """Return the matrix of the optimal transport, as `transport` does, but by matrix products alone, for ONNX.
 
-    content, style: covariances, (B, C, C), float32; returns (B, C, C). Directions in which the content has little
-    variance are damped, not left out, from about 1/2000 of the mean variance on.
+    content, style: covariances, (B, C, C), float32; returns (B, C, C). Directions in which the content has less than
+    about 1/2000 of the mean variance are damped, not left out.
     """
     root, inverse = roots(content, 5e-4, 20)
     kept = content @ inverse @ inverse
-    middle = roots(root @ style @ root, 1e-5, 18)[0]  # not more steps: they would find rounding errors
+    middle = roots(root @ style @ root, 1e-5, 18)[0]  # more steps would amplify rounding errors
     return kept.mT @ inverse @ middle @ inverse @ kept
 
 
 def centred(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Means, (B, C, 1, 1), and covariances, (B, C, C), of (B, C, H, W), which float32 holds best if centred first."""
+    """Return means, (B, C, 1, 1), and covariances, (B, C, C), of (B, C, H, W), centred first for float32's sake."""
     mean = moments(features, full=False).mean[:, :, None, None]
     return mean, moments(features - mean).second
-
-
-def symmetric_root(matrix: Tensor) -> Tensor:
-    """The square root of a symmetric matrix, negative eigenvalues counted as 0."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    return root
 
 
 def colour(
     features: Tensor, style: Moments, kind: Transform, strength: float = 1.0, own: Moments | None = None
 ) -> Tensor:
-    """`features`, (B, C, H, W), with the style's mean and covariance, blended by `strength` with what they were.
+    """Give `features`, (B, C, H, W), the style's mean and covariance; `strength` blends with the original.
 
-    style: of one picture for all, or one a sample; own: the moments that are whitened, if they are not those of all of
+    style: of one picture for all, or one per sample; own: the moments to whiten by, if they are not those of all of
     `features`. Gradients run through the features, their means and their deviations, not through the transform's other
     numbers.
     """
@@ -77,9 +70,9 @@ def colour(
 
 
 def hold_scale(features: Tensor) -> Tensor:
-    """The same features, (B, C, H, W), but as if channel means and deviations were constants put onto normalised ones.
+    """Return the features, (B, C, H, W), with a gradient that treats their channel means and deviations as constants.
 
-    So a gradient knows that shifting or scaling a channel has no effect on what is whitened afterwards.
+    So the gradient takes into account that a shift or scale of a channel has no effect after whitening.
     """
     own = moments(features, full=False)
     mean, deviation = own.mean[:, :, None, None], own.deviation()[:, :, None, None]
@@ -88,11 +81,11 @@ def hold_scale(features: Tensor) -> Tensor:
 
 
 Affine = list[tuple[Tensor, Tensor, Tensor]]
-"""For every sample of a batch: matrix (C, C), the mean that is taken off before, (C,), and the one put on after it."""
+"""For every sample of a batch: matrix (C, C), mean to subtract, (C,), and mean to add afterwards."""
 
 
 def affine(content: Moments, style: Moments, kind: Transform, strength: float = 1.0) -> Affine:
-    """What `transport` gives for each sample, blended by `strength` with what leaves the features as they are."""
+    """Return the map of `transport` for each sample, blended by `strength` with the identity."""
     found = []
     for i in range(len(content.total)):
         own, wanted = content.sample(i), style.sample(i if len(style.total) > 1 else 0)
@@ -104,6 +97,6 @@ def affine(content: Moments, style: Moments, kind: Transform, strength: float = 
 
 
 def apply(maps: Affine, features: Tensor) -> Tensor:
-    """Each sample's map at every position of `features`, (B, C, H, W)."""
+    """Apply each sample's map at every position of `features`, (B, C, H, W)."""
     moved = [mix_channels(features[i : i + 1], *parts) for i, parts in enumerate(maps)]
     return moved[0] if len(moved) == 1 else torch.cat(moved)

@@ -1,4 +1,4 @@
-"""The engine in which the image is the parameter: Gatys and every recipe that looks into a network runs on it."""
+"""The engine that optimises an image: gatys, and every recipe that looks into a network, runs on it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class ImageParameter(nn.Module):
-    """The image as the thing that is optimised; calling it gives the image, (B, 3, H, W)."""
+    """The optimised image; a call returns it, (B, 3, H, W)."""
 
     def forward(self) -> Tensor:
-        """The image that the parameters stand for."""
+        """Return the image that the parameters stand for."""
         raise NotImplementedError("an ImageParameter says which image it stands for")
 
     def project(self) -> None:
-        """Move the parameters back to where they are allowed to be, after a step."""
+        """Move the parameters back into the allowed range, after a step."""
 
 
 class Pixels(ImageParameter):
@@ -54,29 +54,29 @@ class Pixels(ImageParameter):
         self.values = nn.Parameter(((image - self.mean) / self.std).detach().clone())
 
     def forward(self) -> Tensor:
-        """The image, (B, 3, H, W)."""
+        """Return the image, (B, 3, H, W)."""
         return self.values * self.std + self.mean
 
     @torch.no_grad()
     def project(self) -> None:
-        """Clamp the image to [0, 1], if asked for."""
+        """Clamp the image to [0, 1], if requested."""
         if self.clamp:
             self.values.copy_((self().clamp(0, 1) - self.mean) / self.std)
 
 
 class ImageTerms(Protocol):
-    """What is minimised: named terms of an image."""
+    """The objective: named terms of an image, whose sum is minimised."""
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        """Each term of `image`."""
+        """Return each term of `image`."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an optimiser walks. steps: evaluations of the objective, L-BFGS's too.
+    """Settings of an optimiser. steps: evaluations of the objective, also for L-BFGS.
 
-    decay: the learning rate is multiplied by it every `decay_every` steps; average: decay of a bias-corrected running
-    mean of the images, whose value is the result (0: the last image); history: L-BFGS's memory.
+    decay: factor of the learning rate every `decay_every` steps; average: decay of a bias-corrected running mean of the
+    images, which is the result (0: the last image); history: L-BFGS's memory.
     """
 
     steps: int = 100
@@ -92,7 +92,7 @@ class Settings:
 
 @dataclass
 class Result:
-    """An optimised image (B, 3, H, W) in [0, 1], the terms of the loss at every step, whether it was cut short."""
+    """An optimised image, (B, 3, H, W) in [0, 1], the loss' terms at every step, and whether it was interrupted."""
 
     image: Tensor
     losses: list[dict[str, float]] = field(default_factory=list)
@@ -108,14 +108,14 @@ class Average:
     mean: Tensor | None
 
     def update(self, value: Tensor) -> None:
-        """Take in `value`, detached."""
+        """Add `value`, detached."""
         value = value.detach()
         self.count += 1
         share = (1 - self.decay) / (1 - self.decay**self.count)
         self.mean = value.clone() if self.mean is None else torch.lerp(self.mean, value, share)
 
     def value(self) -> Tensor:
-        """The mean so far; needs one update."""
+        """Return the mean so far; needs one update."""
         assert self.mean is not None
         return self.mean
 
@@ -132,11 +132,11 @@ def optimize_image(
 ) -> Result:
     """Change `parameter` until `objective` of its image is small.
 
-    augment: applied to the image before the objective (jitter, crops). A loss that is not finite takes the run back to
-    the best image with half the learning rate, at most five times; then ImpastoError. KeyboardInterrupt ends the run
-    early and keeps the best image. If memory runs out and `objective` has a method ``shrink``, that is called and the
-    step done again. keep: after every step offered what gives the run's state, and when the run is interrupted; for
-    that, an interrupted step is finished first. state: where to go on.
+    augment: applied to the image before the objective (jitter, crops). If a loss is not finite, the run returns to the
+    best image with half the learning rate, at most five times; then it raises ImpastoError. KeyboardInterrupt ends the
+    run early and keeps the best image. If memory runs out and `objective` has a method ``shrink``, that method is
+    called and the step is repeated. keep: gets the run's state after every step, and when the run is interrupted; an
+    interrupted step is finished first. state: the state to resume from.
     """
     run = _Descent(objective, parameter, settings, augment)
     if state is not None:
@@ -187,7 +187,7 @@ class _Descent:
         return LBFGS(values, self.rate, settings.history)
 
     def step(self) -> dict[str, float] | None:
-        """One evaluation and one move; None if the loss was not finite and the run went back."""
+        """Evaluate and move once; None if the loss was not finite and the run went back."""
         self.optimizer.rate = self.rate * self.settings.decay ** (len(self.losses) // self.settings.decay_every)
         seen: dict[str, float] = {}
         before = self._snapshot()
@@ -211,7 +211,7 @@ class _Descent:
         except Exception as error:
             if shrink is None or not is_out_of_memory(error):
                 raise
-        if loss is None and shrink is not None:  # out of the handler, whose traceback holds what filled the memory
+        if loss is None and shrink is not None:  # outside the handler, whose traceback holds the memory
             self.parameter.zero_grad()
             shrink()
         if loss is None:
@@ -228,7 +228,7 @@ class _Descent:
         return seen
 
     def state(self) -> State:
-        """All that `restore` needs to go on to the same bits."""
+        """Return what `restore` needs to continue with the same bits."""
         tensors = {f"parameter.{name}": value for name, value in self.parameter.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         if self.average and self.average.mean is not None:
@@ -241,7 +241,7 @@ class _Descent:
         return tensors, {**values, "optimizer": numbers}
 
     def restore(self, state: State) -> None:
-        """Go on where `state` was taken of the same run."""
+        """Continue from a `state` of the same run."""
         tensors, values = state
         here = next(self.parameter.parameters()).device
 
@@ -272,13 +272,13 @@ class _Descent:
 
     @torch.no_grad()
     def picture(self) -> Tensor:
-        """The image as it is now, or the running mean, clamped to [0, 1]."""
+        """Return the image as it is now, or the running mean, clamped to [0, 1]."""
         image = self.average.value() if self.average and self.average.count else self.parameter()
         return image.detach().clamp(0, 1)
 
     @torch.no_grad()
     def best_picture(self) -> Tensor:
-        """The image with the smallest loss so far, clamped to [0, 1]."""
+        """Return the image with the smallest loss so far, clamped to [0, 1]."""
         if self.average and self.average.count:
             return self.picture()
         self.parameter.load_state_dict(self.best)
@@ -288,7 +288,7 @@ class _Descent:
 
 @dataclass(frozen=True)
 class Scale:
-    """One stage of `coarse_to_fine`: the picture's size and how the optimiser walks there."""
+    """One stage of `coarse_to_fine`: the picture's size and the optimiser's settings."""
 
     height: int
     width: int
@@ -307,10 +307,10 @@ def coarse_to_fine(
 ) -> Result:
     """Optimise at each of `scales` in turn, each starting from the enlarged result before it.
 
-    start: (B, 3, H, W), resized to the first scale. The large shapes settle where steps are cheap; the fine scale only
-    adds the fine texture. enlarge: makes a picture of another height and width. `on_step` sees one count over all
-    scales. objective_at: makes the objective of a scale from the picture with which it begins. checkpoint: where the
-    state is kept, and where the run goes on if there is one.
+    start: (B, 3, H, W), resized to the first scale. Large shapes settle where steps are cheap; the fine scale only adds
+    fine texture. enlarge: resizes a picture to a height and width. `on_step` counts over all scales. objective_at:
+    makes the objective of a scale from the picture with which it begins. checkpoint: where the state is kept, and from
+    which an earlier run resumes.
     """
     first, state = (checkpoint.load() if checkpoint else None) or (0, None)
     total, done = sum(scale.settings.steps for scale in scales), 0
@@ -339,7 +339,7 @@ def coarse_to_fine(
                 raise
             result = Result(result.image, interrupted=True)
             break
-        before = None  # the optimiser of the scale before takes memory
+        before = None  # frees the memory of the last scale's optimiser
         result = optimize_image(
             objective, parameter_of(image), scale.settings, on_step=report, state=goes_on, keep=keep
         )
@@ -352,6 +352,6 @@ def coarse_to_fine(
 
 
 def noise_like(image: Tensor, deviation: float, seed: int) -> Tensor:
-    """Grey noise of the size of `image`, in [0, 1]."""
+    """Return grey noise of the size of `image`, in [0, 1]."""
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
     return (0.5 + deviation * noise).clamp(0, 1).to(image)

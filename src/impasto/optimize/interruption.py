@@ -1,4 +1,4 @@
-"""Ctrl-C during an optimisation: the step is finished, and the run's state is kept to go on from."""
+"""Ctrl-C during an optimisation: the step is finished, and the run's state is kept for resuming."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 from impasto.weights.checkpoints import Checkpoint, State
 
 BEGINNING = "beginning"
-"""What a checkpoint calls the picture with which its scale began."""
+"""Name, in a checkpoint, of the picture with which its scale began."""
 
 
 class Keep(Protocol):
-    """What keeps a run's state."""
+    """A function that keeps a run's state."""
 
     def __call__(self, state: Callable[[], State], *, now: bool = False) -> None:
-        """Keep what `state` gives, if it is time to, or `now`."""
+        """Keep the result of `state`, if it is time to, or `now`."""
 
 
 class TornStep(KeyboardInterrupt):
-    """Ctrl-C within a step that could not be finished: the optimiser's state is between two steps."""
+    """Ctrl-C within a step that could not be finished, so the optimiser's state is inconsistent."""
 
 
 @contextmanager
 def whole_steps(wanted: bool) -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block; a second one does not wait, and raises TornStep."""
+    """Delay Ctrl-C until the end of the block; a second one raises TornStep at once."""
     if not wanted or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -41,7 +41,7 @@ def whole_steps(wanted: bool) -> Iterator[None]:
         pressed.append(number)
 
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # somebody else's, who may not want to wait
+    if before is not signal.default_int_handler:  # another program's handler, which may not want to wait
         yield
         return
     signal.signal(signal.SIGINT, note)
@@ -54,14 +54,14 @@ def whole_steps(wanted: bool) -> Iterator[None]:
 
 
 class Keeper:
-    """Keeps the state of a scale of a run, whose number and first picture these are, in a checkpoint."""
+    """Keeps the state of one scale of a run in a checkpoint, with its number and first picture."""
 
     def __init__(self, checkpoint: Checkpoint, number: int, beginning: Tensor) -> None:
         self.checkpoint, self.number, self.beginning = checkpoint, number, beginning
         self.last: Callable[[], State] | None = None
 
     def __call__(self, state: Callable[[], State], *, now: bool = False) -> None:
-        """Keep what `state` gives, if it is time to, or `now`."""
+        """Keep the result of `state`, if it is time to, or `now`."""
         self.last = state
 
         def whole() -> State:

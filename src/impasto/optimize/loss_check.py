@@ -1,4 +1,4 @@
-"""What is odd about the losses of a finished optimisation, in words for a warning."""
+"""Checks the losses of a finished optimisation and words warnings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 log = logging.getLogger(__name__)
 
 ABSURD = 10.0
-"""A style loss in units of the painting's own spread that stays above this is met by no picture."""
+"""No picture matches a style whose loss, in units of the painting's spread, stays above this."""
 
 
 def judge_losses(losses: Sequence[Mapping[str, float]], steps: int, units: Mapping[str, float]) -> list[str]:
-    """What is odd about the terms of a run: a sentence each, for a warning; empty if nothing is.
+    """Return a sentence for each problem of a run's losses; none if all is well.
 
     losses: of every step; steps: at the last size; units: weights of the terms that are relative to the painting's
     spread.

@@ -1,7 +1,7 @@
 """Losses bound to a target, and the objective that adds them up over one backbone.
 
 A loss is a callable ``features (B, C, H, W) -> scalar tensor``. The same objects serve optimisation, training and
-evaluation. The literature's recipes differ in their divisors; each form is named after where it comes from.
+evaluation. Published recipes differ in their divisors; each form is named after its source.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from impasto.errors import OptionError
 from impasto.images.color import luma
+from impasto.ops.matrix_roots import square_root
 from impasto.ops.moments import LEAST_VARIANCE, Moments, fit_mask, moments, precise
 
 Loss = Callable[[Tensor], Tensor]
@@ -28,10 +29,10 @@ SIMILARITY_WINDOW = 7
 
 @runtime_checkable
 class PlaceLoss(Protocol):
-    """A loss that adds up over places, so that it can be found tile by tile."""
+    """A loss that is a sum over positions, so that it can be computed tile by tile."""
 
     def part(self, features: Tensor, rows: slice, columns: slice) -> Tensor:
-        """What these rows and columns of the features add to the loss."""
+        """Return the share of these rows and columns of the features in the loss."""
 
 
 @runtime_checkable
@@ -39,7 +40,7 @@ class ChangingLoss(Protocol):
     """A loss that differs from one step of an optimisation to the next."""
 
     def begin(self, step: int) -> None:
-        """Get ready for the step of that number."""
+        """Prepare for the step with this number."""
 
 
 class ContentLoss:
@@ -55,19 +56,19 @@ class ContentLoss:
         self.scale = self._variance() if form == "relative" else 1.0
 
     def _variance(self) -> float:
-        """The target's, but at least a share of its mean square: a flat photo would allow no change at all."""
+        """Return the target's variance, at least a share of its mean square, for the sake of flat photos."""
         least = LEAST_VARIANCE * self.target.square().mean()
         own = self.target.var() if self.target.numel() > 1 else torch.zeros_like(least)
         return float(torch.maximum(own, least).clamp_min(1e-8))
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`, of the target's shape."""
+        """Return the loss of `features`, of the target's shape."""
         if self.form == "half-sum":
             return 0.5 * (features - self.target).square().sum()
         return F.mse_loss(features, self.target) / self.scale
 
     def part(self, features: Tensor, rows: slice, columns: slice) -> Tensor:
-        """What these rows and columns of the features add to the loss."""
+        """Return the share of these rows and columns of the features in the loss."""
         errors = (features - self.target[..., rows, columns]).square().sum()
         return 0.5 * errors if self.form == "half-sum" else errors / (self.target.numel() * self.scale)
 
@@ -75,11 +76,10 @@ class ContentLoss:
 def gram_distance(found: Moments, wanted: Moments, form: GramForm) -> Tensor:
     """Distance of two pictures' Gram matrices G = F F^T in one of the literature's normalisations.
 
-    Where the sizes differ, the wanted Gram is that of a picture with as many positions as the found one.
-    ``gatys``: sum of squares / (4 C^2 N^2) (Gatys et al. 2016, eq. 4); ``leongatys``: G/N, mean, times 1000 / C^2;
-    ``neural-style``: G/(C N), mean (also Johnson et al. 2016, d2l and Meta networks); ``magenta``: G/N, mean;
-    ``mailcorahul``: G, mean; ``relative``: sum of squares over that of the wanted Gram, the same at every size and
-    width.
+    If the sizes differ, the wanted Gram matrix is scaled to the number of positions of the found one. ``gatys``: sum of
+    squares / (4 C^2 N^2) (Gatys et al. 2016, eq. 4); ``leongatys``: G/N, mean, times 1000 / C^2; ``neural-style``: G/(C
+    N), mean (also Johnson et al. 2016, d2l and Meta networks); ``magenta``: G/N, mean; ``mailcorahul``: G, mean;
+    ``relative``: sum of squares over that of the wanted Gram matrix, the same at every size and width.
     """
     n, c = found.count, found.mean.shape[1]
     error = (found.second - wanted.second).square()
@@ -100,9 +100,9 @@ def gram_distance(found: Moments, wanted: Moments, form: GramForm) -> Tensor:
 
 
 class StatisticLoss(ABC):
-    """A loss of features that only depends on their moments, over all positions or in the region `mask`.
+    """A loss of features that depends only on their moments, over all positions or in the region `mask`.
 
-    So it can be had from moments that were summed over tiles, too.
+    So it can be computed from moments that were summed over tiles.
     """
 
     full = True
@@ -112,10 +112,10 @@ class StatisticLoss(ABC):
 
     @abstractmethod
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`, (B, C, H, W)."""
+        """Return the loss of `features`, (B, C, H, W)."""
         return self.distance(moments(features, full=self.full, mask=fit_mask(self.mask, features)))
 
 
@@ -130,7 +130,7 @@ class GramLoss(StatisticLoss):
         self.form = form
 
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
         return gram_distance(found, self.target, self.form)
 
 
@@ -146,7 +146,7 @@ def moment_distance(found: Moments, wanted: Moments, *, relative: bool = False, 
 
 
 class MomentLoss(StatisticLoss):
-    """Distance of channel means and deviations, of a style's moments."""
+    """Distance of channel means and deviations from those of a style."""
 
     full = False
 
@@ -155,16 +155,16 @@ class MomentLoss(StatisticLoss):
         self.relative = relative
 
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
         return moment_distance(found, self.target, relative=self.relative)
 
 
 class CovarianceLoss(StatisticLoss):
-    """Distance of means and covariances, relative to the style's own size: what `default` of the method gatys uses.
+    """Distance of means and covariances, relative to the style's own size; the default of gatys.
 
-    Centring separates how bright a style is from how it is textured: a Gram matrix of features that are all positive is
-    mostly their mean's square, which drowns the texture (Li et al. 2017, "Diversified texture synthesis", sec. 3.2,
-    subtract the mean for this reason).
+    Centring separates the brightness of a style from its texture: a Gram matrix of positive features is mostly the
+    square of their mean, which hides the texture (Li et al. 2017, "Diversified texture synthesis", sec. 3.2, subtract
+    the mean for this reason).
     """
 
     def __init__(self, target: Moments, mask: Tensor | None = None) -> None:
@@ -173,7 +173,7 @@ class CovarianceLoss(StatisticLoss):
         self.variance, self.size = target.spread.mean(), target.spread_of_products.mean()
 
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
         mean = (found.mean - self.target.mean).square().sum(1).mean() / self.variance
         spread: Tensor = (found.covariance - self.covariance).square().sum((1, 2)).mean() / self.size
         return mean + spread
@@ -193,12 +193,12 @@ class WassersteinLoss(StatisticLoss):
         self.eps = eps
         self.mean = target.mean
         self.covariance = _padded(target, eps)
-        self.root = matrix_sqrt(self.covariance)
+        self.root = square_root(self.covariance)
 
     def distance(self, found: Moments) -> Tensor:
-        """The loss of features with moments `found`."""
+        """Return the loss of features with moments `found`."""
         covariance = _padded(found, self.eps)
-        cross = matrix_sqrt(self.root @ covariance @ self.root)
+        cross = square_root(self.root @ covariance @ self.root)
         gap = torch.diagonal(self.covariance + covariance - 2 * cross, dim1=1, dim2=2)
         return F.mse_loss(found.mean, self.mean.expand_as(found.mean)) + gap.mean()
 
@@ -208,31 +208,19 @@ def _padded(found: Moments, eps: float) -> Tensor:
     return covariance + eps * torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
 
 
-def matrix_sqrt(matrix: Tensor, iterations: int = 12) -> Tensor:
-    """Square root of symmetric positive matrices, (B, C, C), by Newton-Schulz iteration."""
-    norm = matrix.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1)
-    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
-    y, z = matrix / norm, eye
-    for _ in range(iterations):
-        t = 1.5 * eye - 0.5 * z @ y
-        y, z = y @ t, t @ z
-    root: Tensor = y * norm.sqrt()
-    return root
-
-
 class ClassLoss:
-    """Cross entropy of logits, (B, classes), with one class: what an ideal picture of it, or an attack, minimises."""
+    """Cross entropy of logits, (B, classes), with one class; minimised by class pictures and attacks."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """The loss of `logits`."""
+        """Return the loss of `logits`."""
         return F.cross_entropy(logits, logits.new_full((len(logits),), self.index, dtype=torch.long))
 
 
 class ActivationLoss:
-    """Minus how strongly a channel answers: its mean over the picture, or its value at one position.
+    """Minus the response of a channel: its mean over the picture, or its value at one position.
 
     channel: of features (B, C, H, W), or of logits (B, C); position: (row, column) of one unit.
     """
@@ -241,7 +229,7 @@ class ActivationLoss:
         self.channel, self.position = channel, position
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`. Raises OptionError if they have no such channel or position."""
+        """Return the loss of `features`. Raises OptionError if they have no such channel or position."""
         if self.channel >= features.shape[1]:
             raise OptionError(f"there is no channel {self.channel}: the layer has {features.shape[1]}, from 0")
         if features.dim() == 2:
@@ -268,7 +256,7 @@ class SelfSimilarityLoss:
         self.target = self._distances(target.detach())
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`, of the target's shape."""
+        """Return the loss of `features`, of the target's shape."""
         return (self._distances(features) - self.target).abs().sum(0).mean()
 
     def _distances(self, features: Tensor) -> Tensor:
@@ -279,10 +267,10 @@ class SelfSimilarityLoss:
 
 
 class TemporalLoss:
-    """How far a frame x is from the last result w, moved to where things are now (Ruder et al. 2016, sec. 4.2).
+    """Distance of a frame x from the last result w, warped to the present (Ruder et al. 2016, sec. 4.2).
 
-    That is the sum of c (x - w)^2 over the number of values; on the layer ``image``. target: w, (B, 3, H, W); mask: c,
-    (B, 1, H, W) in [0, 1]: 0 where something has come into view, and at the edges of what moves.
+    The sum of c (x - w)^2 over the number of values, on the layer ``image``. target: w, (B, 3, H, W); mask: c, (B, 1,
+    H, W) in [0, 1]: 0 for newly visible parts and at the edges of moving objects.
 
     Departs from the paper: pixels are in [0, 1].
     """
@@ -291,24 +279,24 @@ class TemporalLoss:
         self.target, self.mask = target.detach(), mask.detach()
 
     def __call__(self, image: Tensor) -> Tensor:
-        """The loss of `image`, of the target's shape."""
+        """Return the loss of `image`, of the target's shape."""
         return (self.mask * (image - self.target).square()).sum() / image.numel()
 
 
 class TotalVariation:
-    """How much neighbouring pixels differ; on the layer ``image``.
+    """Difference of neighbouring pixels, on the layer ``image``.
 
-    form: ``l1-mean`` half the mean of |vertical| plus that of |horizontal| (d2l); ``l1-sum`` their sum; ``l2-mean``
-    sum of squares / number of values; ``nine-point`` squares to all eight neighbours, diagonals a quarter (Crowson);
-    ``power`` sum of (squares)^1.25 (Keras' example). std: pixels are divided by it first, for recipes that work on
-    normalised pixels.
+    form: ``l1-mean`` half the mean of |vertical| plus that of |horizontal| (d2l); ``l1-sum`` their sum; ``l2-mean`` sum
+    of squares / number of values; ``nine-point`` squares to all eight neighbours, diagonals a quarter (Crowson);
+    ``power`` sum of (squares)^1.25 (Keras' example). std: divides the pixels first, for recipes that work on normalised
+    pixels.
     """
 
     def __init__(self, form: VariationForm = "l2-mean", std: Tensor | float = 1.0) -> None:
         self.form, self.std = form, std
 
     def __call__(self, image: Tensor) -> Tensor:
-        """The variation of `image`, (B, 3, H, W)."""
+        """Return the variation of `image`, (B, 3, H, W)."""
         x = image / self.std
         if self.form == "nine-point":
             return _nine_point(x)
@@ -332,10 +320,10 @@ def _nine_point(x: Tensor) -> Tensor:
 
 
 def similarity_map(x: Tensor, y: Tensor, reach: float = 1.0) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of every 7x7 window of two grey pictures, (B, 1, H, W) each.
+    """Return the structural similarity (Wang et al. 2004) of every 7x7 window of two grey pictures, (B, 1, H, W) each.
 
-    reach: the distance from black to white. All positions of a window count alike, with the sample's covariance, as in
-    scikit-image's defaults. Returns (B, 1, H - 6, W - 6).
+    reach: the distance from black to white. All positions of a window have the same weight, with the sample's
+    covariance, as in scikit-image's defaults. Returns (B, 1, H - 6, W - 6).
     """
     count = SIMILARITY_WINDOW**2
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
@@ -349,8 +337,8 @@ def similarity_map(x: Tensor, y: Tensor, reach: float = 1.0) -> Tensor:
 
 
 def structure_gap(found: Tensor, wanted: Tensor) -> Tensor:
-    """1 - SSIM of two pictures, (B, 3, H, W) in [0, 1], seen in grey: their contours and shades, not their colours."""
-    with torch.autocast(found.device.type, enabled=False):  # variances of half precision would be noise
+    """Return 1 - SSIM of two pictures, (B, 3, H, W) in [0, 1], in grey: contours and shades, not colours."""
+    with torch.autocast(found.device.type, enabled=False):  # in half precision, variances would be noise
         return 1 - similarity_map(luma(precise(found)), luma(precise(wanted))).mean()
 
 
@@ -375,7 +363,7 @@ class Objective:
         self.layers = {term.layer for term in self.terms}
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        """Each name's weighted loss for `image`, (B, 3, H, W) in [0, 1]; their sum is what is minimised."""
+        """Return each name's weighted loss for `image`, (B, 3, H, W) in [0, 1]; their sum is minimised."""
         deep = self.layers - {"image"}
         features = self.backbone(image, deep) if deep else {}
         features["image"] = image

@@ -1,4 +1,4 @@
-"""Nearest neighbours: which place of a painting looks most like a place of the picture, and losses made of that.
+"""Nearest neighbours: the most similar place of a painting for each place of the picture, and losses from it.
 
 After Kolkin et al. 2022 ("Neural neighbor style transfer"): a place's features are replaced by those of the painting's
 place at the smallest cosine distance.
@@ -13,27 +13,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 1 << 23
-"""Similarities that are held at once."""
+"""Number of similarities in memory at once."""
 
 EPSILON = 1e-8
 MatchForm = Literal["cosine", "relative"]
 
 
 def rows_of(features: Tensor) -> Tensor:
-    """(1, C, H, W) as (H W, C): a row for each place."""
+    """Return (1, C, H, W) as (H W, C): a row for each place."""
     return features[0].flatten(1).T
 
 
 def directions(rows: Tensor, center: Tensor | float = 0.0) -> Tensor:
-    """Rows, (N, C), less `center` and of length 1; what equals the center becomes 0."""
+    """Return rows, (N, C), minus `center` and with length 1; rows that equal the center become 0."""
     return F.normalize(rows - center, dim=1, eps=EPSILON)
 
 
 @torch.no_grad()
 def nearest(queries: Tensor, keys: Tensor, handicap: Tensor | None = None) -> Tensor:
-    """For each of `queries`, (N, C), the index of the most similar of `keys`, (M, C); the first of equals.
+    """Return, for each of `queries`, (N, C), the index of the most similar of `keys`, (M, C); the first one of equals.
 
-    Both of length 1. handicap: (M,), what is taken from a key's cosine similarity. Works in chunks of bounded size.
+    Both have length 1. handicap: (M,), subtracted from a key's cosine similarity. Works in chunks of bounded size.
     """
     size = max(1, CHUNK // max(1, len(keys)))
     found = [_similarities(part, keys, handicap).argmax(1) for part in torch.split(queries, size)]
@@ -47,7 +47,7 @@ def _similarities(queries: Tensor, keys: Tensor, handicap: Tensor | None) -> Ten
 
 @torch.no_grad()
 def spread(queries: Tensor, keys: Tensor, wanted: Tensor, amount: float, rounds: int = 8) -> Tensor:
-    """Handicaps, (M,), with which no key is taken by far more queries than its share `wanted`, (M,), of sum 1.
+    """Return handicaps, (M,), with which keys are taken about as often as `wanted`, (M,), shares of sum 1.
 
     A step towards optimal transport: in each round, keys that are taken too often lose up to `amount` / `rounds` of
     their similarity. So flat areas don't all get the same place of the painting, and its rare motifs are used.
@@ -65,12 +65,12 @@ MOST_EXCESS = 9.0
 
 
 class MatchedLoss:
-    """How far each place is from the place of the painting that it was matched with.
+    """Distance of each place from the matched place of the painting.
 
-    keys: (M, C); index: (H, W), which key each place is to look like; scale: (C,), what channels are multiplied by.
-    form: ``cosine``: 1 - cosine (Kolkin et al. 2022, eq. 2), which leaves open how strong a feature is; ``relative``:
-    squared distance in units of the keys' variance. photo: (1, C, H, W) of which each place is to keep `kept`. mask:
-    (1, 1, H, W), how much each place counts.
+    keys: (M, C); index: (H, W), the key for each place; scale: (C,), factor of the channels. form: ``cosine``: 1 -
+    cosine (Kolkin et al. 2022, eq. 2), which ignores how strong a feature is; ``relative``: squared distance in units
+    of the keys' variance. photo: (1, C, H, W), of which each place keeps the share `kept`. mask: (1, 1, H, W), the
+    weight of each place.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class MatchedLoss:
         self.divisor = max(count, 1e-6) * (1.0 if form == "cosine" else float(spread.clamp_min(EPSILON)))
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`, (1, C, H, W)."""
+        """Return the loss of `features`, (1, C, H, W)."""
         return self.part(features, slice(None), slice(None))
 
     def part(self, features: Tensor, rows: slice, columns: slice) -> Tensor:
-        """What these rows and columns of the features add to the loss."""
+        """Return the share of these rows and columns of the features in the loss."""
         wanted = self._wanted(rows, columns)
         scale = self.scale[:, None, None]
         if self.form == "cosine":
@@ -113,13 +113,13 @@ class MatchedLoss:
 
 
 class NearestLoss:
-    """Mean cosine distance of places to the most similar place of the painting, found anew at each call.
+    """Mean cosine distance of places to the most similar place of the painting, searched at each call.
 
-    keys: (M, C), less their mean, as the places are, too. size: height and width of the map, of which at most `side`
-    rows and columns are looked at, evenly spread; `begin` moves them. mask: (1, 1, H, W).
+    keys: (M, C), minus their mean, as the places are, too. size: height and width of the map, of which at most `side`
+    rows and columns are compared, evenly spread; `begin` moves them. mask: (1, 1, H, W).
 
-    Departs from Kolkin et al. 2022, sec. 3.3: the picture's places are centred by the painting's mean, so that a tile
-    can be looked at by itself.
+    Departs from Kolkin et al. 2022, sec. 3.3: the picture's places are centred by the painting's mean, so that each
+    tile can be compared on its own.
     """
 
     def __init__(self, keys: Tensor, size: tuple[int, int], *, side: int = 64, mask: Tensor | None = None) -> None:
@@ -129,15 +129,15 @@ class NearestLoss:
         self.stride = max(1, -(-max(size) // side))
 
     def begin(self, step: int) -> None:
-        """Look at other places in this step of an optimisation."""
+        """Compare other places in this step of an optimisation."""
         self.step = step
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The loss of `features`, (1, C, H, W)."""
+        """Return the loss of `features`, (1, C, H, W)."""
         return self.part(features, slice(0, self.size[0]), slice(0, self.size[1]))
 
     def part(self, features: Tensor, rows: slice, columns: slice) -> Tensor:
-        """What these rows and columns of the features add to the loss."""
+        """Return the share of these rows and columns of the features in the loss."""
         stride, down, right = self.stride, *self._offsets()
         picked = (
             slice((down - rows.start) % stride, None, stride),
@@ -150,7 +150,7 @@ class NearestLoss:
         return errors.sum() / self._count()
 
     def _offsets(self) -> tuple[int, int]:
-        """Where the looked-at places begin: at a different one in each of stride^2 steps."""
+        """Return where the compared places begin: elsewhere in each of stride^2 steps."""
         number = self.step * 7 % self.stride**2 if self.stride % 7 else self.step % self.stride**2
         down, right = divmod(number, self.stride)
         return min(down, self.size[0] - 1), min(right, self.size[1] - 1)

@@ -8,20 +8,20 @@ from torch import Tensor, nn
 from impasto.optimize.descent import ImageParameter
 
 COLOURS = ((0.27, 0.08, 0.025), (0.27, 0.0, -0.05), (0.27, -0.08, 0.025))
-"""Red, green and blue of three directions that photographs' pixels vary along: grey, red-blue, green-magenta.
+"""Red, green and blue of three directions in which photographs' pixels vary: grey, red-blue, green-magenta.
 
-Columns are as long as photographs vary: much in brightness, little in hue. Along them the colours are uncorrelated.
+The columns' lengths are the deviations: large in brightness, small in hue. Along them the colours are uncorrelated.
 """
 
 
 class Fourier(ImageParameter):
     """An image by its Fourier coefficients, scaled down with frequency, in uncorrelated colours (Olah et al. 2017).
 
-    A gradient step then changes large shapes as easily as single pixels: noise, which plain pixels fall into, stays
-    small. The image is in [0, 1] by a sigmoid.
+    A gradient step then changes large shapes as easily as single pixels, and the noise that optimised pixels get stays
+    small. A sigmoid keeps the image in [0, 1].
 
-    noise: (B, 3, H, W), standard normal: the coefficients start as its own. spread: deviation of the first image, in
-    the sigmoid's argument; decay: coefficients are scaled by frequency to minus this power.
+    noise: (B, 3, H, W), standard normal, whose coefficients are the start. spread: deviation of the first image, in the
+    sigmoid's argument; decay: coefficients are scaled by frequency to minus this power.
     """
 
     scale: Tensor
@@ -42,17 +42,17 @@ class Fourier(ImageParameter):
         self.values = nn.Parameter(torch.view_as_real(spectrum).contiguous() * spread)
 
     def forward(self) -> Tensor:
-        """The image, (B, 3, H, W) in (0, 1)."""
+        """Return the image, (B, 3, H, W) in (0, 1)."""
         spectrum = torch.view_as_complex(self.values) * self.scale
         planes = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
         return torch.einsum("dc,bchw->bdhw", self.colours, planes).sigmoid()
 
 
 class EpsilonBall(ImageParameter):
-    """Pixels that differ from a picture by at most `epsilon` and stay in [0, 1]; with sign, moved by signs alone.
+    """Pixels that differ from a picture by at most `epsilon` and stay in [0, 1].
 
-    center: (B, 3, H, W) in [0, 1]. With plain gradient descent and sign the steps are those of projected gradient
-    descent (Madry et al. 2018): each pixel moves by the learning rate, up or down.
+    center: (B, 3, H, W) in [0, 1]. sign: with plain gradient descent, take the steps of projected gradient descent
+    (Madry et al. 2018): each pixel moves by the learning rate, up or down.
     """
 
     center: Tensor
@@ -66,11 +66,11 @@ class EpsilonBall(ImageParameter):
             self.values.register_hook(torch.sign)  # type: ignore[no-untyped-call]
 
     def forward(self) -> Tensor:
-        """The image, (B, 3, H, W)."""
+        """Return the image, (B, 3, H, W)."""
         return self.values
 
     @torch.no_grad()
     def project(self) -> None:
-        """Back into the ball and into [0, 1]."""
+        """Clamp to the ball and to [0, 1]."""
         low, high = (self.center - self.epsilon).clamp_min(0), (self.center + self.epsilon).clamp_max(1)
         self.values.copy_(torch.minimum(torch.maximum(self.values, low), high))

@@ -1,4 +1,4 @@
-"""The loss by which one-pass networks learn: content and style of what they paint, in a frozen network's features."""
+"""The training loss of one-pass networks: content and style of their pictures, in a frozen network's features."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ COVARIANCE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 WINDOW_LAYERS = ("relu2_1", "relu3_1")
 NEIGHBOR_LAYERS = ("relu3_1", "relu4_1")
 KEPT_PLACES, DRAWN_PLACES = 4096, 1024
-"""At most so many places of a painting's layer are kept as targets, and drawn from each side in a step."""
+"""Most places of a painting's layer that are targets, and that are drawn from each side in a step."""
 SIMILARITY_SIDE = 24
 """Rows and columns of the grid on which self-similarity is compared."""
 
 
 @dataclass(frozen=True)
 class PaintingMoments:
-    """A style as the loss knows it, of one painting or of a batch.
+    """A style as the loss needs it, of one painting or of a batch.
 
     moments: by style layer; places: by neighbour layer, centred features of length 1 at some places, (B, N, C).
     """
@@ -40,15 +40,15 @@ class PaintingMoments:
 class PerceptualLoss:
     """Content and style terms of stylized pictures.
 
-    network: a frozen callable ``(image, layers) -> features``, a VGG-19 in the normalisation of mean activation 1; the
+    network: a frozen callable ``(image, layers) -> features``, a VGG-19 in the normalisation of mean activation 1. The
     content is compared after normalising every channel, so that it holds shapes and no colours (as in SANet's training,
-    Park & Lee 2019); the style is means and deviations (Huang & Belongie 2017), averaged over the layers. gram_weight:
-    adds to it so much of the Gram matrices' squared difference, relative to the painting's; covariance_weight: the same
-    of covariances, in which a rare strong colour counts less; window_weight: the same of every quarter of the
-    picture by itself, so that flat areas are painted, too. neighbor_weight: of the relaxed earth mover's distance
-    between places of picture and painting (Kolkin et al. 2019, sec. 2.2). similarity_weight: of the difference of the
-    picture's self-similarity from the photo's (sec. 2.3 there), which holds objects and ignores texture.
-    structure_weight: of what the picture lacks of the photo's structural similarity (SSIM).
+    Park & Lee 2019); the style is means and deviations (Huang & Belongie 2017), averaged over the layers. The weights
+    add further terms: gram_weight: the squared difference of Gram matrices, relative to the painting's;
+    covariance_weight: the same of covariances, in which a rare strong colour has less weight; window_weight: the same
+    for each quarter of the picture, so that flat areas are painted, too; neighbor_weight: the relaxed earth mover's
+    distance between places of picture and painting (Kolkin et al. 2019, sec. 2.2); similarity_weight: the difference of
+    the picture's self-similarity from the photo's (sec. 2.3 there), which keeps objects and ignores texture;
+    structure_weight: what the picture lacks of the photo's structural similarity (SSIM).
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class PerceptualLoss:
         self.smoothness = TotalVariation("l2-mean")
 
     def __call__(self, painted: Tensor, contents: Tensor, styles: Tensor) -> dict[str, Tensor]:
-        """Terms ``content``, ``style`` and, with weights, ``structure`` and ``tv``; all pictures (B, 3, H, W)."""
+        """Return ``content``, ``style`` and, if weighted, ``structure`` and ``tv``; pictures are (B, 3, H, W)."""
         return self.terms(painted, contents, self.targets(styles))
 
     @torch.no_grad()
     def targets(self, styles: Tensor) -> PaintingMoments:
-        """What the style of pictures, (B, 3, H, W), is."""
+        """Return the style of pictures, (B, 3, H, W)."""
         features = self.network(styles, self._style_layers)
         return PaintingMoments(self._measure(features), self._places(features, KEPT_PLACES))
 
@@ -91,7 +91,7 @@ class PerceptualLoss:
         return {*self.style_layers, *(NEIGHBOR_LAYERS if self.neighbor_weight else ())}
 
     def terms(self, painted: Tensor, contents: Tensor, targets: PaintingMoments) -> dict[str, Tensor]:
-        """As a call, for styles that are known already, one for all samples or one each."""
+        """Return the terms as a call does, for measured styles, one for all samples or one each."""
         painted = precise(painted)
         with torch.no_grad():
             shapes = self.network(contents, self.content_layers)
@@ -123,7 +123,7 @@ class PerceptualLoss:
         return self.gram_weight > 0 or covariance or (self.window_weight > 0 and layer in WINDOW_LAYERS)
 
     def _quarters(self, layer: str, features: Tensor) -> list[Moments]:
-        """The moments of the quarters of features, or of them as a whole if quarters don't count."""
+        """Return the moments of the features' quarters, or of the whole if quarters have no weight."""
         if not (self.window_weight and layer in WINDOW_LAYERS):
             return [moments(features, full=self._full(layer))]
         rows, columns = (extent // 2 for extent in features.shape[-2:])
@@ -154,7 +154,7 @@ class PerceptualLoss:
 
 
 def moments_gap(found: Moments, wanted: Moments) -> Tensor:
-    """Mean squared difference of channel means and deviations of two batches, sample by sample."""
+    """Return mean squared difference of channel means and deviations of two batches, sample by sample."""
     return ((found.mean - wanted.mean).square() + (found.deviation() - wanted.deviation()).square()).mean()
 
 
@@ -165,14 +165,14 @@ def gram_gap(found: Moments, wanted: Moments) -> Tensor:
 
 
 def covariance_gap(found: Moments, wanted: Moments) -> Tensor:
-    """Squared difference of covariances in units of the wanted one's square, mean over samples."""
+    """Return squared difference of covariances in units of the wanted one's square, mean over samples."""
     target = wanted.covariance
     error = (found.covariance - target).square().sum((1, 2))
     return (error / wanted.spread_of_products).mean()
 
 
 def draw_places(features: Tensor, most: int) -> Tensor:
-    """Features, (B, C, H, W), at `most` random places or at all: (B, N, C), less their mean, of length 1."""
+    """Return `most` random places of features, (B, C, H, W), or all: (B, N, C), minus their mean, of length 1."""
     rows = features.permute(0, 2, 3, 1).flatten(1, 2)
     if rows.shape[1] > most:
         rows = rows[:, torch.randperm(rows.shape[1], device=rows.device)[:most]]
@@ -181,17 +181,17 @@ def draw_places(features: Tensor, most: int) -> Tensor:
 
 
 def earth_mover_gap(found: Tensor, wanted: Tensor) -> Tensor:
-    """The relaxed earth mover's distance of directions, (B, N, C) and (B or 1, M, C), mean over samples.
+    """Return the relaxed earth mover's distance of directions, (B, N, C) and (B or 1, M, C), mean over samples.
 
-    The larger one of how far places of the picture are from the nearest of the painting's, and of the same from there,
-    by cosine distance (Kolkin et al. 2019, eq. 4).
+    The larger of two means: of the picture's places to the nearest of the painting's, and the reverse, by cosine
+    distance (Kolkin et al. 2019, eq. 4).
     """
     distance = 1 - found @ wanted.transpose(1, 2)
     return torch.maximum(distance.amin(2).mean(1), distance.amin(1).mean(1)).mean()
 
 
 def similarity_gap(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean difference of the self-similarities of features, (B, C, H, W) each (Kolkin et al. 2019, eq. 7)."""
+    """Return mean difference of the self-similarities of features, (B, C, H, W) each (Kolkin et al. 2019, eq. 7)."""
     return (_self_similarity(found) - _self_similarity(wanted)).abs().sum(1).mean()
 
 
@@ -208,7 +208,7 @@ def _directions(features: Tensor) -> Tensor:
 
 
 def stack_targets(styles: Sequence[PaintingMoments]) -> PaintingMoments:
-    """Styles of one painting each as those of a batch; of places, as many as all have."""
+    """Stack styles of one painting each to those of a batch, with as many places as all of them have."""
     first = styles[0]
     found = {
         layer: Moments(
@@ -226,7 +226,7 @@ def stack_targets(styles: Sequence[PaintingMoments]) -> PaintingMoments:
 
 
 def pick_targets(styles: PaintingMoments, numbers: Tensor) -> PaintingMoments:
-    """The styles of these numbers, (B,), out of a batch's."""
+    """Return the styles of these numbers, (B,), out of a batch's."""
     found = {
         layer: Moments(own.count, own.total[numbers], own.products[numbers]) for layer, own in styles.moments.items()
     }
@@ -234,5 +234,5 @@ def pick_targets(styles: PaintingMoments, numbers: Tensor) -> PaintingMoments:
 
 
 def stack_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Batches of pictures, (B, 3, H, W) each, one below the other as a preview, (1, 3, rows x H, B x W)."""
+    """Stack batches of pictures, (B, 3, H, W) each, below each other: a preview, (1, 3, rows x H, B x W)."""
     return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)[None]

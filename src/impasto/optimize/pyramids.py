@@ -1,4 +1,4 @@
-"""Laplacian pyramids: a picture as the sum of bands, each half the size of the one before, and as what is optimised."""
+"""Laplacian pyramids: a picture as the sum of bands, each half the size of the one before, and as the parameter."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ LEAST_SIDE = 4
 
 
 def shrink(image: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C, H / 2, W / 2), rounded down, bilinear."""
+    """Map (B, C, H, W) to (B, C, H / 2, W / 2), rounded down, bilinear."""
     height, width = image.shape[-2:]
     return F.interpolate(image, (max(1, height // 2), max(1, width // 2)), mode="bilinear", align_corners=False)
 
 
 def enlarge(image: Tensor, height: int, width: int) -> Tensor:
-    """(B, C, H, W) to (B, C, height, width), bilinear."""
+    """Map (B, C, H, W) to (B, C, height, width), bilinear."""
     if image.shape[-2:] == (height, width):
         return image
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False)
 
 
 def analyse(image: Tensor, levels: int = LEVELS) -> list[Tensor]:
-    """The bands of `image`, (B, C, H, W), finest first; the last one is what is left of the picture.
+    """Return the bands of `image`, (B, C, H, W), finest first; the last one is the rest of the picture.
 
-    levels: how many bands at the most; the smallest has no side below 4 px. `synthesise` gives the image back.
+    levels: most bands; the smallest has no side below 4 px. `synthesise` is the inverse.
     """
     bands: list[Tensor] = []
     rest = image
@@ -43,7 +43,7 @@ def analyse(image: Tensor, levels: int = LEVELS) -> list[Tensor]:
 
 
 def synthesise(bands: Sequence[Tensor]) -> Tensor:
-    """The picture, (B, C, H, W), whose bands these are."""
+    """Return the picture, (B, C, H, W), whose bands these are."""
     image = bands[-1]
     for band in reversed(bands[:-1]):
         image = enlarge(image, *band.shape[-2:]) + band
@@ -51,17 +51,17 @@ def synthesise(bands: Sequence[Tensor]) -> Tensor:
 
 
 def without_detail(image: Tensor, octaves: int, share: float = 0.0) -> Tensor:
-    """`image`, (B, C, H, W), with its finest `octaves` bands multiplied by `share`."""
+    """Return `image`, (B, C, H, W), with its finest `octaves` bands multiplied by `share`."""
     bands = analyse(image)
     kept = len(bands) - 1
     return synthesise([band * share if i < min(octaves, kept) else band for i, band in enumerate(bands)])
 
 
 class LaplacianPyramid(ImageParameter):
-    """The bands of a picture as what is optimised, so that one step moves large shapes as easily as detail.
+    """The bands of a picture as the parameter, so that one step changes large shapes as easily as detail.
 
     image: (1, 3, H, W). grey: the finest band changes in lightness only. At the scale of a pixel a network hardly
-    distinguishes colours, so an optimiser leaves coloured fringes there.
+    distinguishes colours, so that an optimiser leaves coloured fringes there.
     """
 
     chroma: Tensor
@@ -74,11 +74,11 @@ class LaplacianPyramid(ImageParameter):
         self.register_buffer("chroma", bands[0] - lightness if grey else image.new_zeros(()))
         parts = [lightness, *bands[1:]]
         self.shapes = [part.shape for part in parts]
-        # One tensor, not a list: optimisers keep one state, which a checkpoint holds.
+        # One tensor, not a list: optimisers keep one state for it, which fits in a checkpoint.
         self.values = nn.Parameter(torch.cat([part.flatten() for part in parts]))
 
     def forward(self) -> Tensor:
-        """The image, (1, 3, H, W)."""
+        """Return the image, (1, 3, H, W)."""
         sizes = [shape.numel() for shape in self.shapes]
         parts = [part.view(shape) for part, shape in zip(torch.split(self.values, sizes), self.shapes, strict=True)]
         return synthesise([parts[0] + self.chroma, *parts[1:]])

@@ -1,8 +1,8 @@
-"""An objective whose value and gradient are found tile by tile, so that the picture may be of any size.
+"""An objective whose value and gradient are computed tile by tile, for pictures of any size.
 
-A first pass without gradients sums the moments of all tiles; the style losses and their derivatives by the moments
-follow from these. A second pass runs each tile back against those fixed derivatives (Galerne et al. 2023, "Scaling
-painting style transfer"). Value and gradient are those of the whole picture.
+A first pass without gradients sums the moments of all tiles; the style losses and their derivatives with respect to the
+moments follow from these. A second pass runs each tile backwards with those fixed derivatives (Galerne et al. 2023,
+"Scaling painting style transfer"). Value and gradient are those of the whole picture.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from impasto.optimize.losses import ChangingLoss, Objective, PlaceLoss, Statisti
 
 SMALLEST_TILE = 192
 BYTES_HELD = 240
-"""For each pixel, whatever the tiles are: picture, gradient, the optimiser's memory."""
+"""Bytes per pixel besides the tiles: picture, gradient, the optimiser's memory."""
 
 log = logging.getLogger(__name__)
 
 
 class Tiles:
-    """How a picture of height x width is cut for a backbone's `layers`, and what each layer sees of a tile."""
+    """How a picture of height x width is cut for a backbone's `layers`, and each layer's part of a tile."""
 
     def __init__(self, backbone: Backbone, layers: Collection[str], size: tuple[int, int], tile: int) -> None:
         self.backbone, self.layers, self.size = backbone, layers, size
@@ -42,7 +42,7 @@ class Tiles:
         self.windows = list(windows(*size, tile, self.align))
 
     def see(self, image: Tensor) -> Iterator[tuple[Window, Tensor, dict[str, Tensor]]]:
-        """For every tile: the window with its halo, that part of `image` as a leaf, each layer's own part."""
+        """Yield every tile: the window with its halo, that part of `image` as a leaf, each layer's own part."""
         for tile in self.windows:
             outer = tile.grown(self.halo, self.align, *self.size)
             part = image[..., outer.top : outer.bottom, outer.left : outer.right].detach()
@@ -57,17 +57,17 @@ class Tiles:
         return value[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     def place(self, layer: str, tile: Window) -> tuple[slice, slice]:
-        """Where a tile's own part lies in the layer's features of the whole picture."""
+        """Return where a tile's own part lies in the layer's features of the whole picture."""
         return tile.at(self.strides[layer], *self.size)
 
     def masks(self, mask: Tensor | None, layer: str) -> Tensor | None:
-        """`mask` at the layer's size."""
+        """Return `mask` at the layer's size."""
         height, width = (side // self.strides[layer] for side in self.size)
         return fit_mask(mask, torch.empty(1, 0, height, width))
 
 
 def _strides_inside(way: list[nn.Module]) -> list[int]:
-    """The stride behind each layer of `way`: a map may be coarser on the way than at its end."""
+    """Return the stride behind each layer of `way`: a map in between may be coarser than the last one."""
     return [1, *(stride for _, stride in strides(leaves(way))), stride_after(way)]
 
 
@@ -80,7 +80,7 @@ def look(
     mask: Tensor | None = None,
     tile: int | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Moments]]:
-    """The features of `image` at the layers `kept`, its moments at those `measured`, in the region `mask`.
+    """Return the features of `image` at the layers `kept`, and its moments at those `measured`, in the region `mask`.
 
     tile: the side of the tiles; None: in one piece.
     """
@@ -105,7 +105,7 @@ def look(
 
 
 def looking(backbone: Backbone, room: int) -> Callable[[Tensor, Collection[str]], Mapping[str, Moments]]:
-    """What gives the moments of a picture of any size at layers, in tiles if a way there and back takes over `room`."""
+    """Return a function that measures pictures of any size: in tiles if a way there and back takes more than `room`."""
 
     def find(image: Tensor, layers: Collection[str]) -> Mapping[str, Moments]:
         tile = choose_tile(backbone, layers, (image.shape[-2], image.shape[-1]), room)
@@ -116,7 +116,7 @@ def looking(backbone: Backbone, room: int) -> Callable[[Tensor, Collection[str]]
 
 @dataclass
 class _Sought:
-    """One style term under way: its mask by tiles, the sum so far, the derivative by total and products."""
+    """One style term in progress: its mask by tiles, the sum so far, the derivative by total and products."""
 
     term: Term
     loss: StatisticLoss
@@ -128,7 +128,7 @@ class _Sought:
         return moments(part, full=self.loss.full, mask=None if self.mask is None else self.mask[(..., *place)])
 
     def settle(self) -> Tensor:
-        """The term's value; its derivative is fixed from now on."""
+        """Return the term's value and fix its derivative."""
         assert self.found is not None
         total, products = self.found.total.detach(), self.found.products.detach()
         with torch.enable_grad():
@@ -140,7 +140,7 @@ class _Sought:
 
 
 class TiledObjective:
-    """`objective`, evaluated tile by tile: the same values, and the same gradient in the picture."""
+    """`objective`, evaluated tile by tile, with the same values and the same gradient."""
 
     def __init__(self, objective: Objective, backbone: Backbone, size: tuple[int, int], tile: int) -> None:
         self.terms = objective.terms
@@ -152,7 +152,7 @@ class TiledObjective:
         ]
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        """Each name's weighted loss for `image`, (1, 3, H, W); backwards, their sum gives the whole gradient."""
+        """Return each name's weighted loss for `image`, (1, 3, H, W); their sum has the whole's gradient."""
         self._measure(image)
         found: dict[str, Tensor] = {}
         for sought in self.sought:
@@ -202,7 +202,7 @@ class TiledObjective:
 
 
 class _Given(torch.autograd.Function):
-    """A value of the image whose gradient is known already."""
+    """A value of the image whose gradient is already known."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ class _Given(torch.autograd.Function):
 
 
 class FittingObjective:
-    """`objective`, tile by tile if `tile` says so, in smaller tiles as soon as memory runs out."""
+    """`objective`, tile by tile if `tile` is set, and in smaller tiles if memory runs out."""
 
     def __init__(self, objective: Objective, backbone: Backbone, size: tuple[int, int], tile: int | None) -> None:
         self.objective, self.backbone, self.size = objective, backbone, size
@@ -224,18 +224,18 @@ class FittingObjective:
         self.current: Objective | TiledObjective = objective if tile is None else self._cut(tile)
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        """Each name's weighted loss for `image`."""
+        """Return each name's weighted loss for `image`."""
         return self.current(image)
 
     def begin(self, step: int) -> None:
-        """Tell losses that change from step to step which step comes."""
+        """Prepare losses that change from step to step."""
         for term in self.objective.terms:
             if isinstance(term.loss, ChangingLoss):
                 term.loss.begin(step)
 
     @property
     def cut(self) -> Tiling | None:
-        """The tiles, None if it is one piece."""
+        """The tiles, None for one piece."""
         return None if self.tile is None else Tiling(self.tile)
 
     def shrink(self) -> None:
@@ -252,7 +252,7 @@ class FittingObjective:
 
 
 def halve(tile: int | None, size: tuple[int, int], device: torch.device) -> int:
-    """The next smaller tile; raises ImpastoError if there is none."""
+    """Return the next smaller tile; raises ImpastoError if there is none."""
     found = (tile or max(size)) // 2 // 16 * 16
     if found < SMALLEST_TILE // 2:
         raise too_large(size, device, BYTES_HELD)
@@ -260,7 +260,7 @@ def halve(tile: int | None, size: tuple[int, int], device: torch.device) -> int:
 
 
 def choose_tile(backbone: Backbone, layers: Collection[str], size: tuple[int, int], room: int) -> int | None:
-    """The tile with which a way to `layers` and back takes `room` bytes; None: it does in one piece."""
+    """Return the tile for which a way to `layers` and back takes `room` bytes; None if the whole picture fits."""
     each = bytes_backwards(backbone, layers)
     if size[0] * size[1] * each <= room:
         return None
@@ -269,7 +269,7 @@ def choose_tile(backbone: Backbone, layers: Collection[str], size: tuple[int, in
 
 
 def bytes_backwards(backbone: Backbone, layers: Collection[str]) -> float:
-    """Bytes for each pixel that a way to `layers` and back holds: every layer's outcome, padded copies, gradients."""
+    """Return the bytes per pixel of a way to `layers` and back: every layer's output, padded copies, gradients."""
     deepest = max(layers, key=lambda layer: len(backbone.path(layer)))
     held = 0.0
     channels = 3

@@ -33,14 +33,14 @@ def stylize(
 ) -> Tensor | NDArray[Any] | Image:
     """Repaint a photo in the style of a painting: ``stylize("photo.jpg", "painting.jpg").save("out.png")``.
 
-    Takes and returns pictures as `Stylizer.stylize` does, in whatever form they are. For many photos load a model once.
+    Takes and returns pictures in the forms of `Stylizer.stylize`. For many photos load a model once.
 
     Args:
         content: the photo.
         styles: paintings, style cards, or names of built-in styles.
         method: one of `list_methods`; None: johnson for built-in styles that it has a network for, else swift.
         preset, runtime: as for `load`.
-        device: "auto" is the fastest there is.
+        device: "auto" is the fastest one available.
         options: the keyword arguments of `Stylizer.stylize`, such as size or strength, and options of the method.
             Without a size, methods that optimise paint at 512 pixels on a CPU and 1024 on a GPU.
 
@@ -49,8 +49,9 @@ def stylize(
     """
     how: Any = {name: options.pop(name) for name in HowToPaint.__annotations__ if name in options}
     place = pick_device(device, runtime) if isinstance(device, str) else device
-    if method is None and not options and preset == "default" and runtime == "torch":
-        method = method_for(style if isinstance(style, str) else None for style in styles)
+    if method is None:
+        names = (style if isinstance(style, str) else None for style in styles)
+        method = method_for(names, preset=preset, options=options, runtime=runtime)
     model = load(method, preset=preset, device=place, runtime=runtime, **options)
     photo: Any = take_photo(content)
     height, width = photo.size

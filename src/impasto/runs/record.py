@@ -1,7 +1,7 @@
-"""The run record: what was asked for and what answered, so that a written picture can be made again.
+"""The run record: settings and versions of a run, from which its picture can be made again.
 
-A record is a JSON object. It lies in a PNG's text under ``impasto``, beside other pictures as ``PICTURE.json``. Files
-are named without their folders; on request relative to the record's own folder, with their SHA-256.
+A record is a JSON object: in a PNG's text under ``impasto``, beside other pictures as ``PICTURE.json``. Files are
+recorded by name only; on request relative to the record's own folder, with their SHA-256.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +21,12 @@ from torch import Tensor
 
 from impasto import __version__
 from impasto.atomic import write_atomically
-from impasto.errors import ImpastoError, OptionError, nearest
+from impasto.errors import ImpastoError, OptionError, nearest, no_style
 from impasto.escaping import to_json
 from impasto.images.color import COLOR_MODES, MATCHING_MODES
 from impasto.images.files import read_metadata, write_image
 from impasto.images.tensors import parse_size
-from impasto.methods import DEFAULT_METHOD, find_method, list_methods
+from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_for
 from impasto.options import Options
 from impasto.runs.remote_files import is_remote, url_of
 from impasto.stylizers.base import Stylizer
@@ -33,7 +34,7 @@ from impasto.stylizers.fixed_styles import LearnedStyles
 from impasto.stylizers.styles import CARD, built_in_styles, check_weights, find_card
 
 LONGEST_STEM = 200
-"""Bytes; file systems take names of 255, and endings come on top."""
+"""Bytes; file systems allow names of 255, and endings are added."""
 
 KEY = "impasto"
 FILES = ("content", "styles", "masks")
@@ -46,11 +47,11 @@ log = logging.getLogger(__name__)
 
 
 class Recipe(Options):
-    """What a run is asked for.
+    """The settings of a run.
 
-    size: as `parse_size` reads it; None: what the method works at by itself. weights: the digests of the weights that a
-    recorded run used; vary: the axes of a contact sheet; smooth, flow, flow_by,
-    temporal_weight: a video's, as of `Coherence`, whose `held` is the last one, and what measures the flow.
+    size: see `parse_size`; None: the method's default. weights: digests of the weights of a recorded run; vary: the
+    axes of a contact sheet; smooth, flow, flow_by, temporal_weight: for a video, see `Coherence`: memory, carried
+    share, estimator of the flow, weight of the difference from the last result.
     """
 
     method: str = DEFAULT_METHOD
@@ -89,12 +90,12 @@ class Recipe(Options):
 
 
 def sidecar(path: Path) -> Path | None:
-    """Where the record of a picture lies that can't hold it itself."""
+    """Return the file for the record of a picture that can't hold it itself."""
     return None if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.json")
 
 
 def file_stem(*parts: str) -> str:
-    """Join parts to the name of a result, at most LONGEST_STEM bytes; what is cut is told apart by a digest."""
+    """Join parts to the name of a result, at most LONGEST_STEM bytes; a digest keeps cut names unique."""
     whole = "-".join(parts)
     data = os.fsencode(whole)
     if len(data) <= LONGEST_STEM:
@@ -107,24 +108,20 @@ def file_stem(*parts: str) -> str:
 
 
 def find_style(name: str, *, learned: bool = False) -> Path:
-    """The style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError.
+    """Return the style card or painting called `name`: a file or a built-in style; raises ImpastoError.
 
-    learned: it may also be a style that only the method itself knows, whose bare name is no file.
+    learned: also accept the bare name of a style that only the method knows.
     """
     path = find_card(name)
     if path.is_file() or (learned and is_bare(path)):
         return path
-    there = ", ".join(built_in_styles()) or "none"
-    near = nearest(name, built_in_styles())
-    raise ImpastoError(
-        f"there is no style {name!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
-    )
+    raise ImpastoError(no_style(name, built_in_styles()))
 
 
 def find_painting(word: str, *, learned: bool = False) -> Path:
-    """The painting or card that `word` names: a file, a URL, or a style by its name; raises ImpastoError.
+    """Return the painting or card that `word` names: a file, a URL, or a style by its name; raises ImpastoError.
 
-    learned: as `find_style` has it.
+    learned: see `find_style`.
     """
     path = Path(word)
     is_name = not path.suffix and path == Path(path.name) and not path.exists()
@@ -132,16 +129,16 @@ def find_painting(word: str, *, learned: bool = False) -> Path:
 
 
 def is_bare(path: Path) -> bool:
-    """Whether `path` is no more than a name."""
+    """Return whether `path` is only a name, without a suffix or a file."""
     return not path.suffix and path == Path(path.name) and not path.exists()
 
 
 def make_record(
     recipe: Recipe, model: Stylizer, size: tuple[int, int], folder: Path, known: Mapping[Path, str] | None = None
 ) -> dict[str, Any]:
-    """The record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`.
+    """Return the record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`.
 
-    known: digests of files that need not be read for it once more, or can't be read here.
+    known: digests of files that need not be read again, or can't be read here.
     """
     known = known or {}
     record = recipe.model_dump(mode="json", exclude={*FILES, *RARE, "weights"})
@@ -166,7 +163,7 @@ def make_record(
 
 
 def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
-    """What --size must be for the same size on any device; None where the method or its recipe fixes it."""
+    """Return the --size that gives the same size on any device; None if the method or its recipe fixes it."""
     own = getattr(model.options, "size", "")
     return None if model.one_pass or own else str(max(size))
 
@@ -190,15 +187,15 @@ _paths_kept = False
 
 
 def keep_paths(wanted: bool) -> None:
-    """Keep folders and digests of the user's files in the records that are written from now on, or only their names."""
+    """Keep folders and digests of the user's files in records from now on, or only their names."""
     global _paths_kept
     _paths_kept = wanted
 
 
 def shareable(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as it is written: files by their names alone, unless `keep_paths` says otherwise.
+    """Return a record as it is written: files by name only, unless `keep_paths` allows more.
 
-    Folders tell who made a picture, and a digest of the photo which one it was.
+    Folders can reveal who made a picture, and a digest which photo was used.
     """
     return dict(record) if _paths_kept else {key: _without_places(value, key) for key, value in record.items()}
 
@@ -218,7 +215,7 @@ def _name_of(file: str) -> str:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file; raises ImpastoError if it can't be read."""
+    """Return the SHA-256 of a file; raises ImpastoError if it can't be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -227,7 +224,7 @@ def digest(path: Path) -> str:
 
 
 def digest_of(data: bytes) -> str:
-    """The SHA-256 of bytes."""
+    """Return the SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -242,8 +239,23 @@ def write_recorded(
         write_atomically(beside, (text + "\n").encode())
 
 
+def interrupted_picture(default: Path) -> Path | None:
+    """Return the picture that an interrupted run has left: the last one called `default`, maybe with a number."""
+    numbered = re.compile(rf"{re.escape(default.stem)}(-\d+)?")
+    for path in sorted(default.parent.glob(f"*{default.suffix}"), reverse=True):
+        if numbered.fullmatch(path.stem) is None:
+            continue
+        try:
+            text = read_metadata(path).get(KEY, "")
+        except ImpastoError:
+            continue
+        if '"interrupted"' in text:
+            return path
+    return None
+
+
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a picture, beside it, or in a JSON file. Raises ImpastoError, warns of files that have changed."""
+    """Return the recipe in a picture, beside it, or in a JSON file. Raises ImpastoError; warns of changed files."""
     record = _read_record(path)
     given: dict[str, Any] = {name: record[name] for name in Recipe.model_fields if record.get(name) is not None}
     for name in FILES:
@@ -286,13 +298,13 @@ def _read_text(path: Path) -> str:
 
 
 def _has_learned(record: Mapping[str, Any]) -> bool:
-    """Whether the recorded method has styles of its own."""
+    """Return whether the recorded method has its own styles."""
     name = record.get("method")
     return name in list_methods() and issubclass(find_method(name), LearnedStyles)
 
 
 def _find(source: Any, record: Path, *, learned: bool) -> Path:
-    """The file that a record names: beside the record or here. A file that is gone is told of when it is read."""
+    """Return the file that a record names: beside the record or here. A missing file is reported when it is read."""
     source = {"file": source} if isinstance(source, str) else source
     if not isinstance(source, dict) or not isinstance(source.get("file", source.get("style")), str):
         raise ImpastoError(f"{record}: {source!r} names no file")
@@ -306,8 +318,15 @@ def _find(source: Any, record: Path, *, learned: bool) -> Path:
     return path
 
 
+def choose_method(recipe: Recipe, styles: Iterable[Path], *, options: Collection[str], runtime: str) -> Recipe:
+    """Return the recipe of a run that names no method, with the method that paints these styles."""
+    names = {path: name for name, path in built_in_styles().items()}
+    method = method_for((names.get(path) for path in styles), preset=recipe.preset, options=options, runtime=runtime)
+    return recipe.model_copy(update={"method": method})
+
+
 def check_recipe(recipe: Recipe) -> Recipe:
-    """Refuse what can be seen to be wrong before any file is read."""
+    """Raise ImpastoError for mistakes that can be found before any file is read."""
     if recipe.content is None:
         raise ImpastoError("name a photo and a painting: impasto stylize photo.jpg painting.jpg")
     if not recipe.styles:

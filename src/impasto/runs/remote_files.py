@@ -1,15 +1,15 @@
-"""Files elsewhere: URLs carried as paths, and read, listed and written by whatever of fsspec knows their scheme."""
+"""Files at URLs: a path can hold a URL; fsspec reads, lists and writes."""
 
 from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from impasto.atomic import LEFTOVER, temporary_name
 from impasto.errors import ImpastoError
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(:/)?")
@@ -18,7 +18,7 @@ PATTERN = frozenset("*?[")
 
 
 def to_path(word: str) -> Path:
-    """`word` as a path. A URL is carried in one, `s3://bucket/a.png` as s3:/bucket/a.png, until `url_of` is asked.
+    """Return `word` as a path. A path holds the URL `s3://bucket/a.png` as s3:/bucket/a.png; see `url_of`.
 
     `file:///a.png` is the local /a.png. Raises ImpastoError for URLs of URLs.
     """
@@ -32,24 +32,24 @@ def to_path(word: str) -> Path:
 
 
 def is_remote(path: Path) -> bool:
-    """Whether `path` carries a URL."""
+    """Return whether `path` holds a URL."""
     return URL.match(path.as_posix()) is not None
 
 
 def url_of(path: Path) -> str:
-    """The URL that `path` carries, or else its text."""
+    """Return the URL that `path` holds, else its text."""
     if not is_remote(path):
         return str(path)
     return URL.sub(lambda found: f"{found[1]}:///" if found[2] else f"{found[1]}://", path.as_posix(), count=1)
 
 
 def has_pattern(word: str) -> bool:
-    """Whether `word` stands for many files; a web address says with `?` what it asks for."""
+    """Return whether `word` is a pattern; in a web address, `?` is none."""
     return not PATTERN.isdisjoint(word.replace("?", "") if re.match("https?:/", word) else word)
 
 
 def find_remote(path: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files that a URL stands for: itself, those in a folder, those that fit a pattern. Raises ImpastoError."""
+    """Return the files of a URL: itself, those in a folder, those of a pattern. Raises ImpastoError."""
     with _telling(path, "read"):
         system, inside = _reach(path)
         system.invalidate_cache()
@@ -66,7 +66,7 @@ def find_remote(path: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def names_in(folder: Path) -> frozenset[str]:
-    """The names of what is in a folder, here or elsewhere; none if it is not there. Raises ImpastoError."""
+    """Return the names in a folder, local or remote; none if it does not exist. Raises ImpastoError."""
     if not is_remote(folder):
         return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
     with _telling(folder, "read"):
@@ -79,7 +79,7 @@ def names_in(folder: Path) -> frozenset[str]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, here or elsewhere, unless it is there; raises ImpastoError."""
+    """Make a folder, local or remote, if it does not exist; raises ImpastoError."""
     if is_remote(path):
         with _telling(path, "made"):
             system, inside = _reach(path)
@@ -92,7 +92,7 @@ def make_folder(path: Path) -> None:
 
 
 def read_remote(path: Path) -> bytes:
-    """The bytes of a file elsewhere; raises ImpastoError."""
+    """Return the bytes of a remote file; raises ImpastoError."""
     with _telling(path, "read"):
         system, inside = _reach(path)
         data: bytes = system.cat_file(inside)
@@ -100,11 +100,11 @@ def read_remote(path: Path) -> bytes:
 
 
 def put_remote(data: bytes, path: Path, run: str) -> None:
-    """Write a file elsewhere, whole or not at all; raises ImpastoError.
+    """Write a remote file, whole or not at all; raises ImpastoError.
 
-    run: eight hexadecimal digits, the same in all of a run's files that are not whole yet, for `clear_remote`.
+    run: eight hexadecimal digits, the same for all unfinished files of a run, for `clear_remote`.
     """
-    half = path.with_name(f".impasto-{run}{secrets.token_hex(4)}.tmp")
+    half = path.with_name(temporary_name(run))
     with _telling(path, "written"):
         system, inside = _reach(half)
         try:
@@ -117,8 +117,8 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
 
 
 def clear_remote(folder: Path, run: str) -> None:
-    """Remove what a run that is over left half-written in a folder elsewhere; raises ImpastoError."""
-    names = [name for name in names_in(folder) if re.fullmatch(rf"\.impasto-{run}[0-9a-f]{{8}}\.tmp", name)]
+    """Remove the half-written files of a finished run in a remote folder; raises ImpastoError."""
+    names = [name for name in names_in(folder) if LEFTOVER.fullmatch(name) and name.startswith(f".impasto-{run}")]
     with _telling(folder, "cleared"):
         for name in names:
             system, inside = _reach(folder / name)
@@ -126,7 +126,7 @@ def clear_remote(folder: Path, run: str) -> None:
 
 
 def _reach(path: Path) -> tuple[Any, str]:
-    """The file system of a URL, and what the file is called in it."""
+    """Return the file system of a URL, and the file's name in it."""
     import fsspec
 
     system, inside = fsspec.core.url_to_fs(url_of(path))
@@ -135,7 +135,7 @@ def _reach(path: Path) -> tuple[Any, str]:
 
 @contextmanager
 def _telling(path: Path, done: str) -> Iterator[None]:
-    """Whatever fails is told as an ImpastoError: what file systems raise has no common base."""
+    """Turn any exception into an ImpastoError: those of file systems have no common base."""
     try:
         yield
     except ImpastoError:

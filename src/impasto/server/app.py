@@ -25,7 +25,7 @@ from impasto.server.guard import PROBLEM, Guard, refuse
 from impasto.server.job import ENDED, Job, tell
 from impasto.server.limits import Busy, Closing, Malformed, Missing, NotReady, TooMuch, WorkerFault
 from impasto.server.metrics import Metrics
-from impasto.server.schema import CardWishes, Wishes, body_schema
+from impasto.server.schema import CardRequest, PictureRequest, body_schema
 from impasto.server.state import add_state
 from impasto.server.studio import Studio
 from impasto.server.tasks import CARD_TYPE
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(studio: Studio, *, token: str = "", connections: Connections | None = None) -> FastAPI:
-    """The application; the studio is closed when it ends.
+    """Yield the application; the studio is closed when it ends.
 
     token: needed from every client, if not empty. connections: those of the server, for its metrics.
     """
@@ -73,7 +73,7 @@ def create_app(studio: Studio, *, token: str = "", connections: Connections | No
 
 
 def _problems(*statuses: int, **more: Any) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of an operation's refusals."""
+    """Return what OpenAPI says of an operation's refusals."""
     words = {
         400: "malformed",
         401: "the token is missing",
@@ -94,7 +94,7 @@ POSTING = _problems(400, 404, 408, 409, 413, 415, 422, 429, 503)
 
 
 def _add_pictures(app: FastAPI, studio: Studio) -> None:
-    body = body_schema(Wishes, PICTURE_FILES, studio.limits)
+    body = body_schema(PictureRequest, PICTURE_FILES, studio.limits)
     made = {"description": "the picture", "content": PICTURES}
     queued = {"description": "wait=false: the job that makes it", "content": {"application/json": {"schema": JOB_REF}}}
 
@@ -106,7 +106,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     async def stylize(request: Request, wait: bool = True) -> Response:
         """Repaint a photo; answers with the picture, or with wait=false at once with the job that makes it."""
         studio.queue.check_room()
-        order = await read_order(request, Wishes, PICTURE_FILES, studio.limits.max_pictures)
+        order = await read_order(request, PictureRequest, PICTURE_FILES, studio.limits.max_pictures)
         job = await run_in_threadpool(studio.stylize, order, client_of(request))
         if not wait:
             return JSONResponse(_describe(studio, job), 202, {"Location": f"/v1/jobs/{job.id}"})
@@ -116,7 +116,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
         finally:
             studio.queue.forget(job)
 
-    card = body_schema(CardWishes, CARD_FILES, studio.limits)
+    card = body_schema(CardRequest, CARD_FILES, studio.limits)
     created = {"description": "the card", "content": {"application/json": {"schema": {"type": "object"}}}}
 
     both = {201: created, **POSTING}
@@ -125,7 +125,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     async def make_card(request: Request) -> Response:
         """Make a style card of a painting; its id can be used as a style, and its file can be fetched."""
         studio.queue.check_room()
-        order = await read_order(request, CardWishes, CARD_FILES, studio.limits.max_pictures)
+        order = await read_order(request, CardRequest, CARD_FILES, studio.limits.max_pictures)
         job = await run_in_threadpool(studio.extract, order, client_of(request))
         await _finish(studio, job, request)
         try:
@@ -165,14 +165,14 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/jobs/{job}", responses=told)
     async def show_job(job: str) -> Response:
-        """How far a job is."""
+        """Return how far a job is."""
         return JSONResponse(_describe(studio, studio.queue.find(job)))
 
     events = {"description": "progress", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
     @app.get("/v1/jobs/{job}/events", responses={200: events, **_problems(404, 429)}, response_class=StreamingResponse)
     async def follow_job(job: str) -> Response:
-        """The job as server-sent events: ``progress`` whenever something changes, ``end`` as the last one."""
+        """Return the job as server-sent events: ``progress`` whenever something changes, ``end`` as the last one."""
         events = followers.follow(studio.queue.find(job))
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -193,14 +193,14 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/jobs/{job}/result", responses=file, response_class=Response)
     async def fetch_result(job: str) -> Response:
-        """The picture that a job made."""
+        """Return the picture that a job made."""
         return _send(studio.queue.find(job))
 
     small = {200: {"description": "a small picture", "content": {"image/jpeg": {}}}, **_problems(404, 409)}
 
     @app.get("/v1/jobs/{job}/preview", responses=small, response_class=Response)
     async def fetch_preview(job: str) -> Response:
-        """The picture of a running optimisation as it is now; asking for it makes newer ones."""
+        """Return the picture of a running optimisation as it is now; asking for it makes newer ones."""
         data = studio.queue.find(job).preview()
         if data is None:
             raise NotReady("there is no preview yet; only optimisations have one, while they run")
@@ -212,17 +212,17 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/methods", responses=refusals)
     async def list_methods() -> list[dict[str, Any]]:
-        """The methods with their presets and the JSON schema of their options."""
+        """Return the methods with their presets and the JSON schema of their options."""
         return studio.methods()
 
     @app.get("/v1/limits", responses=refusals)
     async def show_limits() -> dict[str, float]:
-        """What a request may ask for here, by the names that `impasto serve --limits` explains."""
+        """Return what a request may ask for here, by the names that `impasto serve --limits` explains."""
         return studio.limits.model_dump()
 
     @app.get("/v1/styles", responses=refusals)
     def list_styles() -> list[dict[str, Any]]:
-        """The built-in styles."""
+        """Return the built-in styles."""
         return [{**about, "picture": f"/v1/styles/{about['name']}/picture"} for about in studio.styles()]
 
     shown = {200: {"description": "a small picture", "content": {"image/jpeg": {}}}, **_problems(404, 503)}
@@ -231,7 +231,7 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/styles/{style}/picture", responses=shown, response_class=Response)
     async def show_style(style: str) -> Response:
-        """A small landscape of our own in that built-in style."""
+        """Return a small landscape of our own in that built-in style."""
         data = studio.gallery.find(style)
         if data is None:
             data = await anyio.to_thread.run_sync(studio.gallery.picture, style, limiter=one_at_a_time)
@@ -241,7 +241,7 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/styles/{style}/card", responses=card, response_class=Response)
     def fetch_card(style: str) -> Response:
-        """A style card, a safetensors file."""
+        """Return a style card, a safetensors file."""
         headers = {"Content-Disposition": 'attachment; filename="style.safetensors"'}
         return Response(studio.card(style).data, media_type=CARD_TYPE, headers=headers)
 
@@ -264,7 +264,7 @@ def _document(app: FastAPI) -> None:
 
 
 def client_of(request: Request) -> str:
-    """The address of a client."""
+    """Return the address of a client."""
     return request.client.host if request.client else ""
 
 
@@ -302,7 +302,7 @@ class Followers:
         self._count = 0
 
     def follow(self, job: Job) -> AsyncIterator[str]:
-        """The events of a job; raises Busy if too many clients follow."""
+        """Return the events of a job; raises Busy if too many clients follow."""
         if self._count >= self._studio.limits.max_followers:
             raise Busy("too many clients follow jobs: ask GET /v1/jobs/ID now and then instead")
         return self._events(job)

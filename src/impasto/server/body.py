@@ -19,7 +19,7 @@ MOST_FIELD_BYTES = 100_000
 
 
 async def read_order(request: Request, kind: type[Choice], names: tuple[str, ...], most: int) -> Order:
-    """The body of a request, multipart or JSON; raises Malformed, OptionError or an HTTPException."""
+    """Return the body of a request, multipart or JSON; raises Malformed, OptionError or an HTTPException."""
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media == "application/json":
         body = await request.body()

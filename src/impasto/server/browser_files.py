@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from impasto import __version__
+from impasto.atomic import folder_beside
 from impasto.errors import ImpastoError
 from impasto.images.files import encode_picture
 from impasto.images.landscape import landscape
@@ -82,16 +81,13 @@ def _as_json(value: Any) -> bytes:
 def _place(folder: Path, files: dict[str, bytes]) -> list[str]:
     """Write `files` beside `folder`, then move each to its place in it; other files there stay."""
     try:
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with folder_beside(folder) as beside:
             for name, data in files.items():
                 (beside / name).parent.mkdir(exist_ok=True)
                 (beside / name).write_bytes(data)
             for name in files:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (beside / name).replace(folder / name)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise ImpastoError(f"{folder} can't be written: {error.strerror}; name another folder") from None
     return sorted(files)

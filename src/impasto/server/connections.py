@@ -39,7 +39,7 @@ class Connections:
         """What happened: accepted, refused, evicted, and timeouts by what was waited for."""
 
     def make(self, *args: Any, **values: Any) -> Connection:
-        """A protocol for uvicorn."""
+        """Return a protocol for uvicorn."""
         return Connection(self, *args, **values)
 
     def add(self, connection: Connection, address: str) -> bool:

@@ -27,13 +27,13 @@ class Gallery:
         self._closed = False
 
     def find(self, name: str) -> bytes | None:
-        """The landscape in the built-in style of that name if it is there already; raises Missing."""
+        """Return the landscape in the built-in style of that name if it is there already; raises Missing."""
         if name not in built_in_styles():
             raise Missing("there is no such style: see GET /v1/styles")
         return self._pictures.get(name)
 
     def picture(self, name: str) -> bytes:
-        """The landscape in that style, a JPEG, painted if need be."""
+        """Return the landscape in that style, a JPEG, painted if need be."""
         with self._lock:
             if name not in self._pictures:
                 self._pictures[name] = self._paint(name)

@@ -36,7 +36,7 @@ access = logging.getLogger("impasto-access")  # beside the others, whose lines g
 
 
 def refuse(status: int, message: str, **headers: str) -> JSONResponse:
-    """An answer that says in one line why not."""
+    """Return an answer that says in one line why not."""
     return JSONResponse({"error": message}, status, headers)
 
 
@@ -117,7 +117,7 @@ class Reception:
         self.bodies: set[_Body] = set()
 
     def admit(self, receive: Receive) -> _Body:
-        """A body that is going to be received."""
+        """Return a body that is going to be received."""
         body = _Body(receive, self)
         self.bodies.add(body)
         return body
@@ -148,7 +148,7 @@ class _Body:
         return self.count / max(self.age, 1e-3)
 
     async def __call__(self) -> Message:
-        """The next message of the client."""
+        """Return the next message of the client."""
         if not self.more:
             return await self.receive()
         left = min(self.limits.stall_seconds, self.limits.receive_seconds - self.age)
@@ -266,7 +266,7 @@ def _names_foreign_file(body: bytes) -> bool:
 
 
 def _paths(value: Any) -> Iterator[Any]:
-    """What stands under "path" anywhere in a JSON value."""
+    """Yield what stands under "path" anywhere in a JSON value."""
     if isinstance(value, dict):
         yield from (item for name, item in value.items() if name == "path")
         value = list(value.values())
@@ -276,7 +276,7 @@ def _paths(value: Any) -> Iterator[Any]:
 
 
 def _split(address: str) -> tuple[str, str | None]:
-    """An address's host with its port, and without; nothing of what is none."""
+    """Return an address's host with its port, and without; nothing of what is none."""
     try:
         url = URL(address)
         return url.netloc, url.hostname

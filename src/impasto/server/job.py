@@ -54,7 +54,7 @@ class Job:
         self.state, self.started = "running", time.monotonic()
 
     def take_task(self) -> tuple[Mapping[str, Any], tuple[bytes, ...]]:
-        """What to do, once: the files are let go of."""
+        """Return what to do, once: the files are let go of."""
         task, self._task = self._task, None
         assert task is not None
         return task.header, task.blobs
@@ -69,12 +69,12 @@ class Job:
         self._preview = preview
 
     def preview(self) -> bytes | None:
-        """The picture as it is now, a small JPEG; None if there is none yet. Asking for it keeps it fresh."""
+        """Return the picture as it is now, a small JPEG; None if there is none yet. Asking for it keeps it fresh."""
         self.looked_at = time.monotonic()
         return self._preview
 
     def outcome(self) -> Outcome:
-        """What it made; raises what went wrong, or NotReady."""
+        """Return what it made; raises what went wrong, or NotReady."""
         if self.error is not None:
             raise self.error
         if self._outcome is None:
@@ -88,7 +88,7 @@ class Job:
         return 0 if self._outcome is None else len(self._outcome.data)
 
     def describe(self) -> dict[str, Any]:
-        """The job's state for clients."""
+        """Return the job's state for clients."""
         end = self.ended if self.ended is not None else time.monotonic()
         running = None if self.started is None else round(end - self.started, 3)
         found: dict[str, Any] = {"id": self.id, "state": self.state, "step": self.step, "steps": self.total}

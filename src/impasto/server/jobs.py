@@ -39,7 +39,7 @@ class JobQueue:
             thread.start()
 
     def check_room(self, client: str = "") -> str:
-        """The device with the shortest queue; raises Busy if that is full, too, Closing if no work is done here.
+        """Return the device with the shortest queue; raises Busy if that is full, too, Closing if no work is done here.
 
         client: the address of the client, which has so many places; empty: no client.
         """
@@ -70,7 +70,7 @@ class JobQueue:
         return job
 
     def find(self, identifier: str) -> Job:
-        """The job with that id; raises Missing."""
+        """Return the job with that id; raises Missing."""
         with self._change:
             self._forget_old()
             if identifier not in self._jobs:
@@ -78,7 +78,7 @@ class JobQueue:
             return self._jobs[identifier]
 
     def place(self, job: Job) -> int:
-        """How many jobs come before `job`; 0: none."""
+        """Return how many jobs come before `job`; 0: none."""
         with self._change:
             waiting = self._waiting[job.device]
             return waiting.index(job) + (job.device in self._running) if job in waiting else 0
@@ -139,7 +139,7 @@ class JobQueue:
         return "" if self._runners[device].ready else f"the worker for {device} is starting"
 
     def count(self) -> dict[str, dict[str, int]]:
-        """Numbers by device: jobs waiting and running, workers ready, killed and lost."""
+        """Return numbers by device: jobs waiting and running, workers ready, killed and lost."""
         with self._change:
             return {
                 device: {
@@ -168,7 +168,7 @@ class JobQueue:
                     self.ended[job.state] += 1
 
     def _next(self, device: str) -> Job | None:
-        """The next job, or None after a while without one."""
+        """Return the next job, or None after a while without one."""
         with self._change:
             if not self._waiting[device] and not self._closed:
                 self._change.wait(PATIENCE)

@@ -79,7 +79,7 @@ class Limits(Options):
             )
 
     def most_pixels(self, steps: float) -> int:
-        """The most pixels that may be painted with work like so many steps."""
+        """Return the most pixels that may be painted with work like so many steps."""
         return min(self.max_output, int(self.max_work / max(steps, 1e-9)))
 
 

@@ -43,7 +43,7 @@ class Place:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen yet; raises ImpastoError in one line."""
+    """Return a socket that is bound and does not listen yet; raises ImpastoError in one line."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError:
@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
 def make_server(
     app: Any, studio: Studio, connections: Connections, on_start: Callable[[], None], proxies: Sequence[str] = ()
 ) -> Server:
-    """The server of `app`. proxies: addresses whose X-Forwarded-For is believed."""
+    """Return the server of `app`. proxies: addresses whose X-Forwarded-For is believed."""
     config = uvicorn.Config(
         app,
         http=connections.make,  # type: ignore[arg-type]  # called as a class is
@@ -108,7 +108,7 @@ def make_server(
 
 @contextmanager
 def own_folder(parent: Path) -> Iterator[Path]:
-    """A folder in `parent` that is gone at the end; those of servers that were killed are removed, too."""
+    """Give a folder in `parent` that is gone at the end; those of servers that were killed are removed, too."""
     _remove_left_over(parent)
     folder = parent / f"{PREFIX}{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
@@ -133,7 +133,7 @@ def _remove_left_over(parent: Path) -> None:
 
 
 def _try_lock(file: Any) -> bool:
-    """Whether this process now holds the lock; always False where the system has no such locks."""
+    """Return whether this process now holds the lock; always False where the system has no such locks."""
     try:
         import fcntl
     except ImportError:

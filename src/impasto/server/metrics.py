@@ -39,7 +39,7 @@ class Metrics:
             self._sent += sent
 
     def lines(self) -> list[str]:
-        """All of them as lines of text."""
+        """Return all of them as lines of text."""
         with self._lock:
             out = family("impasto_info", "gauge", "The version.", [({"version": __version__}, 1)])
             out += family("impasto_start_time_seconds", "gauge", "When the server started.", [({}, self._started)])

@@ -44,19 +44,19 @@ footer {display: none !important}
 
 
 def _path_only(payload: Any) -> Any:
-    """The path of what was uploaded; nothing but our own checks decodes it."""
+    """Return the path of what was uploaded; nothing but our own checks decodes it."""
     return None if payload is None else payload.path
 
 
 def _upload(**options: Any) -> Any:
-    """A place to put a picture; its value is a path."""
+    """Return a place to put a picture; its value is a path."""
     picture: Any = gr.Image(type="filepath", sources=["upload", "clipboard"], buttons=[], **options)
     picture.preprocess = _path_only
     return picture
 
 
 def _brush() -> Any:
-    """A place to brush on a picture; its value are pictures, as bytes, whose alpha is what was brushed."""
+    """Return a place to brush on a picture; its value are pictures, as bytes, whose alpha is what was brushed."""
     brush: Any = gr.ImageEditor(
         sources=[],
         layers=False,
@@ -116,7 +116,7 @@ def add_page(app: FastAPI, studio: Studio, path: str = "/") -> None:
 
 
 def build_page(studio: Studio, words: Any) -> Any:
-    """The page's components and what they do."""
+    """Return the page's components and what they do."""
     knobs = Knobs()
     with gr.Blocks(title="Impasto", analytics_enabled=False, delete_cache=(60, 900)) as page:
         gr.HTML("<h2 style='margin: 0'>Impasto</h2>", padding=False)
@@ -127,7 +127,7 @@ def build_page(studio: Studio, words: Any) -> Any:
                 with gr.Row():
                     paint = gr.Button(words("paint"), variant="primary", elem_id="paint")
                     stop = gr.Button(words("stop"), variant="stop", interactive=False, elem_id="stop")
-                told = gr.HTML("", elem_id="told", padding=False)
+                status = gr.HTML("", elem_id="status", padding=False)
                 slider = gr.ImageSlider(
                     label=words("result"),
                     type="filepath",
@@ -146,7 +146,7 @@ def build_page(studio: Studio, words: Any) -> Any:
         paint.click(
             painter.paint,
             knobs.components,
-            [current, told, slider, stop, paint, *files],
+            [current, status, slider, stop, paint, *files],
             api_visibility="private",
             show_progress="hidden",
         )
@@ -155,42 +155,42 @@ def build_page(studio: Studio, words: Any) -> Any:
 
 
 def _build_inputs(knobs: Knobs, studio: Studio, words: Any) -> None:
-    plain = knobs.plain
-    plain["photo"] = _upload(label=words("photo"), height=300, elem_id="photo")
+    common = knobs.common
+    common["photo"] = _upload(label=words("photo"), height=300, elem_id="photo")
     source = gr.State("built_in")
     with gr.Tabs(elem_id="style"):
         with gr.Tab(words("built_in"), id="built_in") as tab:
-            _build_gallery(plain, words)
+            _build_gallery(common, words)
         tab.select(lambda: "built_in", None, source, api_visibility="private")
         for name, make in (("painting", _painting_upload), ("card", _card_upload)):
             with gr.Tab(words(name), id=name, elem_id=f"tab_{name}") as tab:
-                plain[name] = make(words)
+                common[name] = make(words)
             tab.select(functools.partial(str, name), None, source, api_visibility="private")
-    plain["source"] = source
-    plain["strength"] = gr.Slider(
+    common["source"] = source
+    common["strength"] = gr.Slider(
         0, 1, 1, step=0.05, label=words("strength"), info=words("strength_info"), elem_id="strength"
     )
     with gr.Row():
         modes = list(COLOR_MODES)
-        plain["method"] = gr.Dropdown(list_methods(), value=DEFAULT_METHOD, label=words("method"), elem_id="method")
-        plain["keep_color"] = gr.Dropdown(modes, value="off", label=words("keep_color"), elem_id="keep_color")
-    plain["size"] = gr.Textbox("", max_length=20, label=words("size"), info=words("size_info"), elem_id="size")
+        common["method"] = gr.Dropdown(list_methods(), value=DEFAULT_METHOD, label=words("method"), elem_id="method")
+        common["keep_color"] = gr.Dropdown(modes, value="off", label=words("keep_color"), elem_id="keep_color")
+    common["size"] = gr.Textbox("", max_length=20, label=words("size"), info=words("size_info"), elem_id="size")
     with gr.Accordion(words("mask"), open=False, elem_id="mask"):
         gr.HTML(f"<small>{words('mask_info')}</small>", padding=False)
-        plain["mask"] = brush = _brush()
-    plain["photo"].change(
+        common["mask"] = brush = _brush()
+    common["photo"].change(
         functools.partial(_mask_background, studio),
-        plain["photo"],
+        common["photo"],
         brush,
         api_visibility="private",
         show_progress="hidden",
     )
     with gr.Accordion(words("options"), open=False, elem_id="options"):
-        plain["seed"] = gr.Number(0, precision=0, minimum=0, label=words("seed"), info=words("seed_info"))
+        common["seed"] = gr.Number(0, precision=0, minimum=0, label=words("seed"), info=words("seed_info"))
         groups = [_build_options(knobs, method, words) for method in list_methods()]
-    plain["method"].change(
+    common["method"].change(
         lambda chosen: [gr.update(visible=method == chosen) for method in list_methods()],
-        plain["method"],
+        common["method"],
         groups,
         api_visibility="private",
         show_progress="hidden",
@@ -198,7 +198,7 @@ def _build_inputs(knobs: Knobs, studio: Studio, words: Any) -> None:
 
 
 def _mask_background(studio: Studio, photo: str | None) -> Any:
-    """The photo, small, to brush on; nothing if it can't be read, which is told when it is to be painted."""
+    """Return the photo, small, to brush on; nothing if it can't be read, which is reported when it is painted."""
     if photo is None:
         return None
     try:
@@ -209,13 +209,13 @@ def _mask_background(studio: Studio, photo: str | None) -> Any:
     return resize(color, height, width)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
 
 
-def _build_gallery(plain: dict[str, Any], words: Any) -> None:
+def _build_gallery(common: dict[str, Any], words: Any) -> None:
     """A list of the built-in styles, and their pictures to click on, which are fetched as they come into sight."""
     names = list(built_in_styles())
     chosen = gr.Dropdown(names, value=FIRST_STYLE, label=words("choose"), elem_id="built_in")
     tiles = gr.HTML("".join(map(_tile, names)), elem_id="gallery", padding=False, js_on_load=CHOOSE)
     tiles.click(_read_choice, None, chosen, api_visibility="private", show_progress="hidden")
-    plain["built_in"] = chosen
+    common["built_in"] = chosen
 
 
 def _tile(name: str) -> str:
@@ -238,7 +238,7 @@ def _card_upload(words: Any) -> Any:
 
 
 def _build_options(knobs: Knobs, method: str, words: Any) -> Any:
-    """A group with a component for each of the method's options."""
+    """Return a group with a component for each of the method's options."""
     with gr.Group(visible=method == DEFAULT_METHOD) as group:
         for name, option in served_options(method).model_fields.items():
             label = name.replace("_", " ")
@@ -247,7 +247,7 @@ def _build_options(knobs: Knobs, method: str, words: Any) -> Any:
 
 
 def _component(option: FieldInfo, label: str, info: Any, identity: str) -> Any:
-    """What an option is set by, as its type and range ask for."""
+    """Return what an option is set by, as its type and range ask for."""
     value = shown(option.default)
     common: dict[str, Any] = {"label": label, "info": info, "elem_id": identity}
     limits = {key: getattr(item, key) for item in option.metadata for key in ("ge", "le") if hasattr(item, key)}

@@ -19,7 +19,7 @@ from impasto.images.files import encode_picture
 from impasto.images.tensors import fit, resize
 from impasto.server.job import ENDED, Job, tell
 from impasto.server.limits import NotReady
-from impasto.server.schema import CardWishes, Wishes, make_order, served_options
+from impasto.server.schema import CardRequest, PictureRequest, make_order, served_options
 from impasto.server.studio import Studio
 from impasto.server.translations import words_for
 
@@ -32,27 +32,27 @@ FILES = ("picture", "record", "card")
 class Knobs:
     """The components whose values an order is made of, by the names of its fields; options by method and name."""
 
-    plain: dict[str, Any] = field(default_factory=dict)
+    common: dict[str, Any] = field(default_factory=dict)
     options: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @property
     def components(self) -> list[Any]:
         """All of them."""
-        return [*self.plain.values(), *self.options.values()]
+        return [*self.common.values(), *self.options.values()]
 
     def read(self, values: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The plain values, and the chosen method's options where they are not the defaults."""
-        plain = dict(zip(self.plain, values, strict=False))
+        """Return the common values, and the chosen method's options where they are not the defaults."""
+        common = dict(zip(self.common, values, strict=False))
         chosen: dict[str, Any] = {}
-        for (method, name), value in zip(self.options, values[len(self.plain) :], strict=True):
+        for (method, name), value in zip(self.options, values[len(self.common) :], strict=True):
             default = served_options(method).model_fields[name].default
-            if method == plain["method"] and value is not None and value != shown(default):
+            if method == common["method"] and value is not None and value != shown(default):
                 chosen[name] = value
-        return plain, chosen
+        return common, chosen
 
 
 def shown(value: Any) -> Any:
-    """A default as its component shows it: what holds several values, with commas."""
+    """Return a default as its component shows it: what holds several values, with commas."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
@@ -65,19 +65,19 @@ class Painter:
     async def paint(self, request: gr.Request, *values: Any) -> AsyncIterator[Any]:
         """Queue a job and show how far it is, its previews and its picture; if the visitor goes, so does the job."""
         words = words_for(request.headers.get("accept-language"))
-        plain, options = self.knobs.read(values)
+        common, options = self.knobs.read(values)
         job: Job | None = None
         with contextlib.ExitStack() as kept:
             try:
-                begun, files = await run_in_threadpool(self._begin, plain, options, words)
+                begun, files = await run_in_threadpool(self._begin, common, options, words)
                 job = begun
                 yield self._show(begun.id, "...", running=True)
                 before = await run_in_threadpool(self._photo, kept, files["content"][0], None)
-                async for told, preview in self._follow(begun, words):
+                async for status, preview in self._follow(begun, words):
                     shown = None if preview is None else (before, self._keep(kept, preview, ".jpg"))
-                    yield self._show(begun.id, told, shown, running=True)
-                shown, told, made = await run_in_threadpool(self._end, kept, begun, files, plain, words)
-                yield self._show("", told, shown, made)
+                    yield self._show(begun.id, status, shown, running=True)
+                shown, status, made = await run_in_threadpool(self._end, kept, begun, files, common, words)
+                yield self._show("", status, shown, made)
             except ImpastoError as error:
                 yield self._show("", "")
                 raise gr.Error(tell(error), print_exception=False) from None
@@ -91,45 +91,45 @@ class Painter:
             self.studio.queue.cancel(self.studio.queue.find(identifier))
 
     def _begin(
-        self, plain: dict[str, Any], options: dict[str, Any], words: dict[str, str]
+        self, common: dict[str, Any], options: dict[str, Any], words: dict[str, str]
     ) -> tuple[Job, dict[str, tuple[bytes, ...]]]:
-        if not plain["photo"]:
+        if not common["photo"]:
             raise NotReady(words["no_photo"])
-        files: dict[str, tuple[bytes, ...]] = {"content": (Path(plain["photo"]).read_bytes(),)}
-        wishes: dict[str, Any] = {name: plain[name] for name in ("method", "strength", "keep_color", "seed")}
-        wishes |= {"options": options} | ({"size": plain["size"].strip()} if plain["size"].strip() else {})
-        source = plain["source"]
-        if not plain[source]:
+        files: dict[str, tuple[bytes, ...]] = {"content": (Path(common["photo"]).read_bytes(),)}
+        settings: dict[str, Any] = {name: common[name] for name in ("method", "strength", "keep_color", "seed")}
+        settings |= {"options": options} | ({"size": common["size"].strip()} if common["size"].strip() else {})
+        source = common["source"]
+        if not common[source]:
             raise NotReady(words["no_style"])
         if source == "built_in":
-            wishes["styles"] = [plain["built_in"]]
+            settings["styles"] = [common["built_in"]]
         else:
-            files[f"{source}s"] = (Path(plain[source]).read_bytes(),)
-        masks = [mask for mask in map(self._mask, plain["mask"]) if mask is not None]
+            files[f"{source}s"] = (Path(common[source]).read_bytes(),)
+        masks = [mask for mask in map(self._mask, common["mask"]) if mask is not None]
         files |= {"masks": (masks[-1],)} if masks else {}
-        return self.studio.stylize(make_order(Wishes, wishes, files)), files
+        return self.studio.stylize(make_order(PictureRequest, settings, files)), files
 
     def _mask(self, data: bytes) -> bytes | None:
-        """What was brushed as a grey picture; None if nothing was."""
+        """Return what was brushed as a grey picture; None if nothing was."""
         alpha = self.studio.decode(data, "mask").alpha
         if alpha is None or float(alpha.max()) == 0:
             return None
         return encode_picture(alpha.expand(1, 3, -1, -1), "PNG")
 
     async def _follow(self, job: Job, words: dict[str, str]) -> AsyncIterator[tuple[str, bytes | None]]:
-        """What is told and shown of a running job, whenever it changes."""
+        """Yield the status and the preview of a running job, whenever one changes."""
         last: tuple[Any, ...] = ()
         while job.state not in ENDED:
             place, preview = self.studio.queue.place(job), job.preview()
             if job.state == "waiting":
-                told = words["waiting"].format(place)
+                status = words["waiting"].format(place)
             else:
-                told = words["step"].format(job.step, job.total) if job.total else words["running"]
+                status = words["step"].format(job.step, job.total) if job.total else words["running"]
             share = job.step / job.total if job.total else 0
-            if (told, preview) != last:
+            if (status, preview) != last:
                 fresh = preview if not last or preview != last[1] else None
-                last = (told, preview)
-                yield f"{told}<br><progress value='{share:.3f}' style='width: 100%'></progress>", fresh
+                last = (status, preview)
+                yield f"{status}<br><progress value='{share:.3f}' style='width: 100%'></progress>", fresh
             await asyncio.wait({asyncio.wrap_future(job.finished)}, timeout=LOOK_EVERY)
 
     def _end(
@@ -137,10 +137,10 @@ class Painter:
         kept: contextlib.ExitStack,
         job: Job,
         files: dict[str, tuple[bytes, ...]],
-        plain: dict[str, Any],
+        common: dict[str, Any],
         words: dict[str, str],
     ) -> tuple[Any, str, dict[str, str]]:
-        """The pair for the slider, what is told, and the files to download."""
+        """Return the pair for the slider, the status, and the files to download."""
         if job.state == "cancelled":
             return None, words["cancelled"], {}
         outcome = job.outcome()
@@ -148,20 +148,20 @@ class Painter:
         height, width = about["height"], about["width"]
         picture = self._keep(kept, outcome.data, ".png", "painted")
         record = self._keep(kept, json.dumps(about["record"], ensure_ascii=False, indent=2).encode(), ".json", "record")
-        card = self._keep(kept, self._card(files, plain), ".safetensors", "style")
-        told = words["done"].format(width, height, job.describe()["seconds"])
+        card = self._keep(kept, self._card(files, common), ".safetensors", "style")
+        status = words["done"].format(width, height, job.describe()["seconds"])
         if about["interrupted"]:
-            told = f"{words['stopped'].format(job.step)}<br>{told}"
+            status = f"{words['stopped'].format(job.step)}<br>{status}"
         pair = (self._photo(kept, files["content"][0], (height, width)), picture)
-        return pair, told, {"picture": picture, "record": record, "card": card}
+        return pair, status, {"picture": picture, "record": record, "card": card}
 
-    def _card(self, files: dict[str, tuple[bytes, ...]], plain: dict[str, Any]) -> bytes:
-        """The card of the style that was taken; of a painting one is made."""
-        if plain["source"] == "built_in":
-            return self.studio.card(plain["built_in"]).data
-        if plain["source"] == "card":
+    def _card(self, files: dict[str, tuple[bytes, ...]], common: dict[str, Any]) -> bytes:
+        """Return the card of the style that was taken; of a painting one is made."""
+        if common["source"] == "built_in":
+            return self.studio.card(common["built_in"]).data
+        if common["source"] == "card":
             return files["cards"][0]
-        order = make_order(CardWishes, {"method": plain["method"]}, {"painting": files["paintings"]})
+        order = make_order(CardRequest, {"method": common["method"]}, {"painting": files["paintings"]})
         job = self.studio.extract(order)
         try:
             job.finished.result()
@@ -170,13 +170,13 @@ class Painter:
             self.studio.queue.forget(job)
 
     def _photo(self, kept: contextlib.ExitStack, data: bytes, size: tuple[int, int] | None) -> str:
-        """The photo as it is compared with the result, of that size or small."""
+        """Return the photo as it is compared with the result, of that size or small."""
         color = self.studio.decode(data, "content").color
         height, width = size or fit(color.shape[-2], color.shape[-1], SHOWN_SIDE)
         return self._keep(kept, encode_picture(resize(color, height, width), "JPEG", quality=88), ".jpg")
 
     def _keep(self, kept: contextlib.ExitStack, data: bytes, ending: str, name: str = "shown") -> str:
-        """A file in the studio's folder until the page has taken its copy, which is in another one."""
+        """Return a file in the studio's folder until the page has taken its copy, which is in another one."""
         folder = self.studio.folder / secrets.token_hex(8)
         folder.mkdir()
         path = folder / f"{name}{ending}"
@@ -187,9 +187,9 @@ class Painter:
 
     @staticmethod
     def _show(
-        job: str, told: str, pair: Any = None, files: dict[str, str] | None = None, *, running: bool = False
+        job: str, status: str, pair: Any = None, files: dict[str, str] | None = None, *, running: bool = False
     ) -> list[Any]:
         """New values of job, words, slider, both buttons and the downloads."""
         ready = [gr.update(value=(files or {}).get(name), interactive=bool(files)) for name in FILES]
         slider = gr.skip() if pair is None else pair
-        return [job, told, slider, gr.update(interactive=running), gr.update(interactive=not running), *ready]
+        return [job, status, slider, gr.update(interactive=running), gr.update(interactive=not running), *ready]

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def start_process(folder: Path, device: str, limits: Limits) -> Worker:
-    """A worker process for `device`, which is ready later. folder: where files may lie while they are used."""
+    """Return a worker process for `device`, which is ready later. folder: where files may lie while they are used."""
     return ProcessWorker(run_process, make_tasks, device, limits, str(folder))
 
 
@@ -47,7 +47,7 @@ class Runner:
         self.kills = self.deaths = 0
 
     def prepare(self) -> bool:
-        """Whether a worker is ready; starts one if there is none, or none any more."""
+        """Return whether a worker is ready; starts one if there is none, or none any more."""
         if self._worker is not None and self._worker.alive() and self.ready:
             return True
         if self._worker is not None:
@@ -168,5 +168,5 @@ class Runner:
 
 
 def _error(kind: str, message: str) -> Exception:
-    """The exception that a worker reported."""
+    """Return the exception that a worker reported."""
     return REFUSALS.get(kind, ImpastoError)(message) if kind else WorkerFault("a job failed")

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, create_model
 from pydantic.fields import FieldInfo
 
 from impasto.images.color import COLOR_MODES
-from impasto.methods import DEFAULT_METHOD, find_method, list_methods
+from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_for
 from impasto.options import Options
 from impasto.runs.record import Recipe
 from impasto.server.limits import Limits, Malformed
@@ -40,7 +40,7 @@ Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 
 def is_served(name: str, field: FieldInfo) -> bool:
-    """Whether an option may be set by a request: free text may not, for it could name a file or a download."""
+    """Return whether an option may be set by a request: free text may not, for it could name a file or a download."""
     parts = [part for part in (get_args(field.annotation) or (field.annotation,)) if part not in (Ellipsis, type(None))]
     if get_origin(field.annotation) is Literal:
         return True
@@ -51,7 +51,7 @@ def is_served(name: str, field: FieldInfo) -> bool:
 
 @functools.cache
 def served_options(method: str) -> type[Options]:
-    """The options of `method` that a request may set; raises OptionError if there is no such method."""
+    """Return the options of `method` that a request may set; raises OptionError if there is no such method."""
     fields: dict[str, Any] = {
         name: _limited(field)
         for name, field in find_method(method).Options.model_fields.items()
@@ -61,7 +61,7 @@ def served_options(method: str) -> type[Options]:
 
 
 def _limited(field: FieldInfo) -> tuple[Any, FieldInfo]:
-    """An option's type and field; a list is limited in length, and so are its texts."""
+    """Return an option's type and field; a list is limited in length, and so are its texts."""
     if get_origin(field.annotation) is not tuple:
         return field.annotation, field
     field = copy.copy(field)
@@ -70,13 +70,13 @@ def _limited(field: FieldInfo) -> tuple[Any, FieldInfo]:
 
 
 def served_presets(method: type[Stylizer]) -> list[str]:
-    """The presets that set nothing but what a request may set."""
+    """Return the presets that set nothing but what a request may set."""
     allowed = served_options(method.name).model_fields.keys()
     return [name for name, values in method.presets.items() if values.keys() <= allowed]
 
 
 def _of_recipe(name: str, description: str) -> Any:
-    """The field of a `Recipe`, with a description."""
+    """Return the field of a `Recipe`, with a description."""
     field = copy.copy(Recipe.model_fields[name])
     field.description = description
     return field
@@ -99,7 +99,7 @@ class Choice(Options):
     options: dict[Name, Any] = Field(default={}, max_length=MOST_OPTIONS, description="the method's own options")
 
 
-class Wishes(Choice):
+class PictureRequest(Choice):
     """What a request for a picture says beside its files."""
 
     styles: tuple[Name, ...] = Field(
@@ -118,7 +118,7 @@ class Wishes(Choice):
     format: Literal["png", "jpeg", "webp"] = Field("png", description="kind of file that comes back")
 
 
-class CardWishes(Choice):
+class CardRequest(Choice):
     """What a request for a style card says beside the painting."""
 
     size: int | None = Field(None, ge=16, le=100_000, description="longer side at which the painting is looked at")
@@ -131,7 +131,7 @@ class CardWishes(Choice):
 class Order:
     """A request, read: plain values, checked, and files by the names of `FILES`."""
 
-    wishes: Any
+    settings: Any
     files: Mapping[str, tuple[bytes, ...]]
 
 
@@ -140,16 +140,24 @@ def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str
     values = dict(values)
     if isinstance(values.get("options"), str):
         values["options"] = parse_json(values["options"].encode(), "options")
-    wishes = kind.parse(values, "the request")
-    served_options(wishes.method).parse(wishes.options, wishes.method)
-    presets = served_presets(find_method(wishes.method))
-    if wishes.preset not in presets:
-        raise Malformed(f"{wishes.method} has no preset {wishes.preset!r} here; it has: {', '.join(presets)}")
-    return Order(wishes, files)
+    settings = kind.parse(values, "the request")
+    if "method" not in values:
+        settings = settings.model_copy(update={"method": _method_for(settings, files)})
+    served_options(settings.method).parse(settings.options, settings.method)
+    presets = served_presets(find_method(settings.method))
+    if settings.preset not in presets:
+        raise Malformed(f"{settings.method} has no preset {settings.preset!r} here; it has: {', '.join(presets)}")
+    return Order(settings, files)
+
+
+def _method_for(settings: Choice, files: Mapping[str, tuple[bytes, ...]]) -> str:
+    """Return the method of a request that names none: the one that suits its built-in styles."""
+    pictures = [None for name in ("painting", "paintings", "cards") for _ in files.get(name, ())]
+    return method_for([*getattr(settings, "styles", ()), *pictures], preset=settings.preset, options=settings.options)
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object; raises Malformed, without parsing it if it holds very many values."""
+    """Return a JSON object; raises Malformed, without parsing it if it holds very many values."""
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise Malformed(f"{what} holds more than {MOST_VALUES} values; send fewer")
     try:
@@ -162,7 +170,7 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
 
 
 def body_schema(kind: type[Choice], names: tuple[str, ...], limits: Limits) -> dict[str, Any]:
-    """The request body of OpenAPI: multipart, and JSON with base64; names: the files that it can hold."""
+    """Return the request body of OpenAPI: multipart, and JSON with base64; names: the files that it can hold."""
     binary, text = {"format": "binary"}, {"contentEncoding": "base64"}
     bodies = {
         media: {"type": "string", **how, "maxLength": limits.max_bytes}
@@ -192,7 +200,7 @@ def _with_method(
 
 
 def describe_method(name: str) -> dict[str, Any]:
-    """A method as GET /v1/methods tells of it."""
+    """Return a method as GET /v1/methods tells of it."""
     method = find_method(name)
     summary = (method.__doc__ or "").strip().split("\n")[0]
     found = {"name": name, "summary": summary, "one_pass": method.one_pass, "default": name == DEFAULT_METHOD}

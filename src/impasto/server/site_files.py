@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
+from impasto.atomic import folder_beside
 from impasto.errors import ImpastoError
 
 SITE = Path(__file__).parent / "site"
@@ -23,14 +23,11 @@ def copy_site(target: Path) -> int:
     if site is None:
         raise ImpastoError("this copy of impasto was built without its page: in a checkout run scripts/web, then again")
     try:
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with folder_beside(target) as beside:
             copied = shutil.copytree(site, beside / "site")
             if target.is_dir():
                 target.rmdir()  # empty, or this fails
             copied.rename(target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise ImpastoError(f"{target} can't be written: {error.strerror}; name another folder") from None
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())

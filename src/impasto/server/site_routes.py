@@ -61,7 +61,7 @@ def add_pages(app: FastAPI, studio: Studio) -> None:
 
 
 def _front(site: Path | None, classic: bool) -> Any:
-    """What the root answers with."""
+    """Return what the root answers with."""
     if site is None:
         return (lambda: RedirectResponse(f"{GRADIO}/", 307)) if classic else (lambda: PlainTextResponse(NO_PAGE))
     text = (site / "index.html").read_text(encoding="utf-8")

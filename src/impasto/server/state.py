@@ -18,14 +18,14 @@ def add_state(app: FastAPI, studio: Studio, metrics: Metrics, connections: Conne
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Whether the process answers."""
+        """Return whether the process answers."""
         return {"status": "ok"}
 
     waiting: dict[int | str, dict[str, Any]] = {503: {"description": "not now; it says why", "content": PROBLEM}}
 
     @app.get("/ready", responses=waiting)
     async def ready() -> Response:
-        """Whether a picture would be painted now: a worker is there and has a place for a job."""
+        """Return whether a picture would be painted now: a worker is there and has a place for a job."""
         obstacle = studio.queue.obstacle()
         return JSONResponse({"status": "ready"}) if not obstacle else refuse(503, obstacle, **{"Retry-After": "3"})
 
@@ -37,7 +37,7 @@ def add_state(app: FastAPI, studio: Studio, metrics: Metrics, connections: Conne
         response_class=Response,
     )
     async def show_metrics() -> Response:
-        """Numbers about requests, jobs, workers and connections."""
+        """Return numbers about requests, jobs, workers and connections."""
         lines = [*metrics.lines(), *_count_jobs(studio), *(_count_connections(connections) if connections else ())]
         return Response("\n".join(lines) + "\n", headers={"Content-Type": CONTENT_TYPE})
 

@@ -65,15 +65,15 @@ class Studio:
             raise Closing("no worker could be started; the lines above say why")
 
     def methods(self) -> list[dict[str, Any]]:
-        """The methods with presets and options."""
+        """Return the methods with presets and options."""
         return [describe_method(name) for name in list_methods()]
 
     def styles(self) -> list[dict[str, Any]]:
-        """The built-in styles: name, title, artist and the like."""
+        """Return the built-in styles: name, title, artist and the like."""
         return [{"name": name, **self._built_in(name).info} for name in built_in_styles()]
 
     def card(self, identifier: str) -> Card:
-        """A card that was made here, by its id, or a built-in style's, by name; raises Missing."""
+        """Return a card that was made here, by its id, or a built-in style's, by name; raises Missing."""
         with self._lock:
             if identifier in self._cards:
                 self._cards.move_to_end(identifier)
@@ -84,11 +84,11 @@ class Studio:
         return Card(self._built_in(identifier).info, path.read_bytes())
 
     def decode(self, data: bytes, name: str) -> Picture:
-        """A picture that a client sent; raises ImageError."""
+        """Return a picture that a client sent; raises ImageError."""
         return decode_picture(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
 
     def _peek(self, data: bytes, name: str) -> tuple[int, int]:
-        """The size (height, width) of a picture, from its header; raises ImageError."""
+        """Return the size (height, width) of a picture, from its header; raises ImageError."""
         return peek_size(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
 
     # --- jobs
@@ -98,29 +98,29 @@ class Studio:
 
         client: the address that it came from; each has so many places.
         """
-        wishes, files, device = order.wishes, order.files, self.queue.check_room(client)
+        settings, files, device = order.settings, order.files, self.queue.check_room(client)
         self._check_counts(order)
-        cards = [None if name in built_in_styles() else self.card(name).data for name in wishes.styles]
-        model = sketch(wishes, device)
+        cards = [None if name in built_in_styles() else self.card(name).data for name in settings.styles]
+        model = sketch(settings, device)
         photo = self._peek(files["content"][0], "content")
         steps = count_steps(model.options, styles=_count_styles(order), regions=len(files.get("masks", ())))
-        size, painted, notes = self._choose_size(model, photo, wishes.size, steps)
+        size, painted, notes = self._choose_size(model, photo, settings.size, steps)
         for i, data in enumerate(files.get("masks", ()), 1):
             self._peek(data, f"mask {i}")
         paintings = [self._peek(data, f"painting {i}") for i, data in enumerate(files.get("paintings", ()), 1)]
-        style_size = self._choose_style_size(model, paintings, wishes.style_size, max(painted))
+        style_size = self._choose_style_size(model, paintings, settings.style_size, max(painted))
         for data in files.get("cards", ()):
             self._check_card(data)
         known = tuple(data for data in cards if data is not None)
-        named = [name if data is None else None for name, data in zip(wishes.styles, cards, strict=True)]
-        values = wishes.model_dump(mode="json") | {"size": size, "style_size": style_size, "styles": []}
-        header = {"type": "stylize", "wishes": values, "styles": named, "notes": notes}
+        named = [name if data is None else None for name, data in zip(settings.styles, cards, strict=True)]
+        values = settings.model_dump(mode="json") | {"size": size, "style_size": style_size, "styles": []}
+        header = {"type": "stylize", "settings": values, "styles": named, "notes": notes}
         return self.queue.submit(_make_task(header, {**files, "known": known}), client)
 
     def _choose_size(
         self, model: Stylizer, photo: tuple[int, int], size: str | None, steps: float
     ) -> tuple[str | None, tuple[int, int], list[str]]:
-        """The size to ask for, the one that is painted, (height, width), and notes.
+        """Return the size to ask for, the one that is painted, (height, width), and notes.
 
         A photo too large for the limits is shrunk if no size was named.
 
@@ -163,31 +163,33 @@ class Studio:
             raise TooMuch(f"a style card may have at most {self.limits.max_card_bytes} bytes")
 
     def _check_counts(self, order: Order) -> None:
-        wishes, files = order.wishes, order.files
+        settings, files = order.settings, order.files
         count = _count_styles(order)
         if max(count, len(files.get("masks", ()))) > self.limits.max_pictures:
             raise TooMuch(f"a request may have at most {self.limits.max_pictures} styles and as many masks")
         if not files.get("content"):
             raise Malformed("content: the photo is missing")
-        check_weights(wishes.style_weights, count)
+        check_weights(settings.style_weights, count)
         if len(files.get("masks", ())) not in (0, 1, count):
             raise OptionError(f"{count} styles need one mask, or {count}, not {len(files['masks'])}")
-        if wishes.keep_color in MATCHING_MODES and count > len(files.get("paintings", ())):
+        if settings.keep_color in MATCHING_MODES and count > len(files.get("paintings", ())):
             raise OptionError(
-                f"keep_color {wishes.keep_color} recolours the painting, which a style card does not hold: take "
+                f"keep_color {settings.keep_color} recolours the painting, which a style card does not hold: take "
                 "luminance or lab"
             )
 
     def extract(self, order: Order, client: str = "") -> Job:
         """Queue the making of a style card; raises ImpastoError."""
-        wishes, device = order.wishes, self.queue.check_room(client)
+        settings, device = order.settings, self.queue.check_room(client)
         if not order.files.get("painting"):
             raise Malformed("painting: the picture is missing")
-        model = sketch(wishes, device)
+        model = sketch(settings, device)
         size = self._peek(order.files["painting"][0], "painting")
         usual = max(size) if model.one_pass else model.default_longer_side
-        values = wishes.model_dump(mode="json") | {"size": self._choose_style_size(model, [size], wishes.size, usual)}
-        header = {"type": "card", "wishes": values}
+        values = settings.model_dump(mode="json") | {
+            "size": self._choose_style_size(model, [size], settings.size, usual)
+        }
+        header = {"type": "card", "settings": values}
         return self.queue.submit(_make_task(header, order.files), client)
 
     def keep_card(self, outcome: Outcome) -> str:
@@ -201,7 +203,7 @@ class Studio:
 
 
 def _count_styles(order: Order) -> int:
-    return len(order.wishes.styles) + len(order.files.get("paintings", ())) + len(order.files.get("cards", ()))
+    return len(order.settings.styles) + len(order.files.get("paintings", ())) + len(order.files.get("cards", ()))
 
 
 def _make_task(header: dict[str, Any], files: Any) -> Task:

@@ -18,16 +18,15 @@ from torch import Tensor
 
 from impasto.errors import ImpastoError, OptionError, is_out_of_memory
 from impasto.images.color import MATCHING_MODES
+from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, decode_picture, encode_picture
 from impasto.images.landscape import landscape
-from impasto.images.masks import check_masks, mask_of
 from impasto.images.tensors import fit, resize
 from impasto.methods import load
-from impasto.runs import painting as jobs_of_one
-from impasto.runs.painting import Inputs, fit_painting, working_size
+from impasto.runs.painting import Inputs, PaintJob, fit_painting, working_size
 from impasto.runs.record import Recipe, make_record
 from impasto.server.limits import Limits, TooMuch
-from impasto.server.schema import FORMATS, CardWishes, Choice, Wishes
+from impasto.server.schema import FORMATS, CardRequest, Choice, PictureRequest
 from impasto.server.worker import Outcome, Progress, Task
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.styles import Style, load_style, save_style
@@ -40,7 +39,7 @@ PAINTED = {"method", "preset", "options", "style_weights", "size", "style_size",
 
 
 def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
-    """The tasks of a worker on `device` by name; the default method is loaded before the first one.
+    """Return the tasks of a worker on `device` by name; the default method is loaded before the first one.
 
     folder: where files may lie while they are used.
     """
@@ -55,7 +54,7 @@ def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
 
 @functools.cache
 def built_in(name: str) -> Style:
-    """A built-in style, read once."""
+    """Return a built-in style, read once."""
     return load_style(name)
 
 
@@ -67,7 +66,7 @@ class Models:
         self._known: OrderedDict[str, Stylizer] = OrderedDict()
 
     def get(self, choice: Choice) -> Stylizer:
-        """The model of that choice; raises ImpastoError."""
+        """Return the model of that choice; raises ImpastoError."""
         key = json.dumps([choice.method, choice.preset, choice.options], sort_keys=True, default=str)
         found = self._known.pop(key, None)
         if found is None:
@@ -86,11 +85,11 @@ class Reader:
     folder: str
 
     def picture(self, data: bytes, name: str) -> Picture:
-        """A picture; raises ImageError."""
+        """Return a picture; raises ImageError."""
         return decode_picture(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
 
     def painting(self, data: bytes, name: str, model: Stylizer, longer: int, whole: bool) -> Tensor:
-        """A painting at the size at which it is looked at, or whole if it has to be recoloured before."""
+        """Return a painting at the size at which it is looked at, or whole if it has to be recoloured before."""
         image = self.picture(data, name).painting(name)
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         self.check_painting(model, height, width)
@@ -102,11 +101,11 @@ class Reader:
             raise TooMuch(f"a painting of {width}x{height} exceeds the size limit; give a smaller style_size")
 
     def mask(self, data: bytes, name: str, size: tuple[int, int]) -> Tensor:
-        """A mask, (1, 1, H, W), at the size of the result."""
+        """Return a mask, (1, 1, H, W), at the size of the result."""
         return resize(mask_of(self.picture(data, name)), *size)
 
     def card(self, data: bytes) -> Style:
-        """A style card; raises WeightsError or TooMuch."""
+        """Return a style card; raises WeightsError or TooMuch."""
         if len(data) > self.limits.max_card_bytes:
             raise TooMuch(f"a style card may have at most {self.limits.max_card_bytes} bytes")
         path = self.new_file()
@@ -120,12 +119,12 @@ class Reader:
             path.unlink(missing_ok=True)
 
     def new_file(self) -> Path:
-        """A name for a style card that lies on disk while it is used."""
+        """Return a name for a style card that lies on disk while it is used."""
         return Path(self.folder) / f"{secrets.token_hex(8)}.safetensors"
 
 
 def _part(header: Mapping[str, Any], blobs: Sequence[bytes]) -> dict[str, list[bytes]]:
-    """The files of a task by what they are."""
+    """Return the files of a task by what they are."""
     left = iter(blobs)
     return {name: [next(left) for _ in range(count)] for name, count in header["files"].items()}
 
@@ -133,16 +132,16 @@ def _part(header: Mapping[str, Any], blobs: Sequence[bytes]) -> dict[str, list[b
 def stylize(
     models: Models, reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress
 ) -> Outcome:
-    """Repaint a photo. header: wishes; styles, by name or as ``known`` cards; notes to pass on."""
-    wishes, files = Wishes.parse(header["wishes"], "the request"), _part(header, blobs)
-    model = models.get(wishes)
+    """Repaint a photo. header: settings; styles, by name or as ``known`` cards; notes to pass on."""
+    settings, files = PictureRequest.parse(header["settings"], "the request"), _part(header, blobs)
+    model = models.get(settings)
     content = reader.picture(files["content"][0], "content")
-    recipe = Recipe.parse(wishes.model_dump(include=PAINTED), "stylize")
+    recipe = Recipe.parse(settings.model_dump(include=PAINTED), "stylize")
     size = working_size(model, *content.size, recipe.size)
-    styles = _read_styles(reader, model, wishes, header["styles"], files, size)
+    styles = _read_styles(reader, model, settings, header["styles"], files, size)
     masks = tuple(reader.mask(data, f"mask {i}", size) for i, data in enumerate(files.get("masks", ()), 1))
     check_masks(masks, [f"mask {i}" for i in range(1, len(masks) + 1)])
-    painting = jobs_of_one.Job(recipe, model, size, Inputs(content, styles, masks))
+    painting = PaintJob(recipe, model, size, Inputs(content, styles, masks))
     start = time.perf_counter()
     try:
         image = painting.paint_bytes(progress) if painting.by_windows else painting.paint(progress)
@@ -151,7 +150,7 @@ def stylize(
             raise
         raise OptionError(f"the style card does not fit {model.name}: extract it again from the painting") from None
     seconds = round(time.perf_counter() - start, 4)
-    kind = FORMATS[wishes.format]
+    kind = FORMATS[settings.format]
     data = encode_picture(image, kind, alpha=painting.alpha, quality=QUALITY)
     sources = _sources(header["styles"], files)
     about = {"seconds": seconds, "notes": header.get("notes", []), **_describe(painting, sources, progress.step)}
@@ -161,18 +160,18 @@ def stylize(
 def _read_styles(
     reader: Reader,
     model: Stylizer,
-    wishes: Wishes,
+    settings: PictureRequest,
     names: Sequence[str | None],
     files: Mapping[str, Sequence[bytes]],
     size: tuple[int, int],
 ) -> tuple[Tensor | Style, ...]:
-    """The styles of a request: built-in ones and kept cards in their order, then paintings, then cards."""
+    """Return the styles of a request: built-in ones and kept cards in their order, then paintings, then cards."""
     known = iter(files.get("known", ()))
     styles = [reader.card(next(known)) if name is None else built_in(name) for name in names]
     cards = [reader.card(data) for data in files.get("cards", ())]
     for style in (*styles, *cards):
         model.take(style)
-    longer, whole = wishes.style_size or max(size), wishes.keep_color in MATCHING_MODES
+    longer, whole = settings.style_size or max(size), settings.keep_color in MATCHING_MODES
     paintings = [
         reader.painting(data, f"painting {i}", model, longer, whole)
         for i, data in enumerate(files.get("paintings", ()), 1)
@@ -180,7 +179,7 @@ def _read_styles(
     return (*styles, *paintings, *cards)
 
 
-def _describe(painting: jobs_of_one.Job, sources: Mapping[str, Any], step: int) -> dict[str, Any]:
+def _describe(painting: PaintJob, sources: Mapping[str, Any], step: int) -> dict[str, Any]:
     """Facts about a picture; its record can be replayed by the command line."""
     model, (height, width) = painting.model, painting.size
     record = {**make_record(painting.recipe, model, painting.size, Path()), **sources}
@@ -212,12 +211,12 @@ def make_card(
     models: Models, reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress
 ) -> Outcome:
     """Make a style card of a painting."""
-    wishes = CardWishes.parse(header["wishes"], "the request")
-    model = models.get(wishes)
+    settings = CardRequest.parse(header["settings"], "the request")
+    model = models.get(settings)
     image = reader.picture(_part(header, blobs)["painting"][0], "painting").painting("painting")
-    fitted = fit_painting(model, image, wishes.size)
+    fitted = fit_painting(model, image, settings.size)
     reader.check_painting(model, fitted.shape[-2], fitted.shape[-1])
-    info = {name: value for name, value in wishes.model_dump(include={"title", "artist", "year"}).items() if value}
+    info = {name: value for name, value in settings.model_dump(include={"title", "artist", "year"}).items() if value}
     info |= {"width": fitted.shape[-1], "height": fitted.shape[-2]}
     found = model.encode_style(fitted)
     style = Style({name: value.cpu() for name, value in found.items()}, found.kind, info)
@@ -231,6 +230,6 @@ def make_card(
 
 
 def paint_thumbnail(models: Models, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
-    """A small landscape in a built-in style."""
+    """Return a small landscape in a built-in style."""
     image = models.get(Choice(options={})).stylize(landscape(), built_in(header["style"]), on_step=progress)
     return Outcome(encode_picture(image, "JPEG", quality=88), "image/jpeg")

@@ -114,7 +114,7 @@ CHINESE_HELP = {
 
 
 def translations() -> dict[str, dict[str, str]]:
-    """All words by language, with each option's help by METHOD.OPTION."""
+    """Return all words by language, with each option's help by METHOD.OPTION."""
     helps, chinese = {}, {}
     for method in list_methods():
         for name, field in served_options(method).model_fields.items():
@@ -124,5 +124,5 @@ def translations() -> dict[str, dict[str, str]]:
 
 
 def words_for(languages: str | None) -> dict[str, str]:
-    """The words for a browser that accepts `languages`, a header such as ``zh-CN,zh;q=0.9``."""
+    """Return the words for a browser that accepts `languages`, a header such as ``zh-CN,zh;q=0.9``."""
     return CHINESE if (languages or "").strip().lower().startswith("zh") else ENGLISH

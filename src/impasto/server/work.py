@@ -17,7 +17,7 @@ COARSE = 3
 
 
 def sketch(choice: Choice, device: str) -> Stylizer:
-    """The stylizer of a choice without its networks: it knows its options and at what size it works, no more."""
+    """Return the stylizer of a choice without its networks: it knows its options and at what size it works, no more."""
     method = find_method(choice.method)
     options = method.Options.parse({**method.presets[choice.preset], **choice.options}, method.name)
     found = object.__new__(method)
@@ -39,7 +39,7 @@ def count_steps(options: Options, *, styles: int, regions: int) -> float:
 
 
 def _longest_list(options: Options) -> float:
-    """How many times as many layers or levels as usual are named."""
+    """Return how many times as many layers or levels as usual are named."""
     share = 1.0
     for name, field in type(options).model_fields.items():
         value: Any = getattr(options, name)

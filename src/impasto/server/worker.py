@@ -87,7 +87,7 @@ class Worker(Protocol):
     connection: Connection
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Return whether it still runs."""
 
     def kill(self) -> int | None:
         """End it at once, whatever it is doing; returns its exit code if it had ended by itself."""
@@ -111,7 +111,7 @@ class ProcessWorker:
         return self._process.pid
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Return whether it still runs."""
         return self._process.is_alive()
 
     def kill(self) -> int | None:
@@ -131,7 +131,7 @@ class SafeFormatter(logging.Formatter):
     """Escapes what a terminal could take for a command: errors repeat names from files of strangers."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A record as text."""
+        """Return a record as text."""
         return printable(super().format(record), keep="\n\t")
 
 

@@ -1,4 +1,4 @@
-"""What `stylize` takes besides the photo: styles by any name or form, masks, sizes, and how to paint."""
+"""Arguments of `stylize` besides the photo: styles by any name or form, masks, sizes, options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypedDict
 import numpy as np
 from torch import Tensor
 
-from impasto.errors import OptionError, nearest
+from impasto.errors import OptionError, no_style
 from impasto.images.exchange import AnyPicture, Image, take_mask, take_painting
 from impasto.images.tensors import parse_size
 from impasto.progress import OnStep
@@ -49,17 +49,12 @@ def take_style(value: AnyStyle, number: int, learned: Sequence[str] = ()) -> Ten
         if name in built_in_styles():
             return load_style(name)
         if path.suffix == "":
-            raise OptionError(_unknown(name, [*built_in_styles(), *learned]))
+            raise OptionError(no_style(name, [*built_in_styles(), *learned]))
     return load_style(path) if path.suffix.lower() == CARD else take_painting(path, name)
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
-    near = nearest(name, known)
-    return f"there is no style {name!r}{near}, neither a file nor built in; the built-in ones are: {', '.join(known)}"
-
-
 def take_masks(value: Sequence[AnyPicture] | AnyPicture) -> list[Tensor]:
-    """Return masks, (1, 1, H, W) each; one alone need not stand in a list."""
+    """Return masks, (1, 1, H, W) each; a single one need not be in a list."""
     single = isinstance(value, str | os.PathLike | Tensor | np.ndarray | Image)
     masks: Sequence[AnyPicture] = [value] if single else value  # type: ignore[list-item, assignment]
     return [take_mask(mask, f"mask {i}") for i, mask in enumerate(masks, 1)]

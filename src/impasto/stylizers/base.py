@@ -1,4 +1,4 @@
-"""Stylizer: the one interface of all methods, and how methods are found and loaded by name."""
+"""Stylizer: the interface of all methods."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 class Stylizer(ABC):
     """One method: `encode_style` a painting once, `transfer` it to many photos.
 
-    Images are float32 (1, 3, H, W), sRGB in [0, 1]. Subclasses name themselves like their module, declare `Options`,
-    and need `encode_style` and `transfer`. cut: the tiles of the last picture, None if it was worked on in one piece.
+    Images are float32 (1, 3, H, W), sRGB in [0, 1]. Subclasses are named like their module, declare `Options`, and need
+    `encode_style` and `transfer`. cut: the tiles of the last picture, None if it was painted in one piece.
     """
 
     name: ClassVar[str]
@@ -44,7 +44,7 @@ class Stylizer(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     one_pass: ClassVar[bool] = True
     runtime: str = "torch"
-    """What runs its networks, one of `impasto.feedforward.runtimes.RUNTIMES`."""
+    """Runtime of its networks, one of `impasto.feedforward.runtimes.RUNTIMES`."""
 
     def __init__(self, options: BaseOptions, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         self.options = options
@@ -54,14 +54,14 @@ class Stylizer(ABC):
         self.interrupted = False
         self.cut: Tiling | None = None
         self.moments_of: MomentsSource = live_moments
-        self.checkpoint: Checkpoint | None = None  # where a method that optimises keeps its state
+        self.checkpoint: Checkpoint | None = None  # where an optimisation keeps its state
         self.start_from: Tensor | None = None
-        """A picture near the result, (1, 3, H, W), for a method that optimises: it then skips the coarse sizes."""
+        """For methods that optimise: a picture near the result, (1, 3, H, W); the coarse sizes are then skipped."""
         self.more_terms: tuple[Term, ...] = ()
-        """What a method that optimises minimises besides, at the full size: losses on the layer ``image``."""
+        """For methods that optimise: further losses on the layer ``image``, at the full size."""
 
     def __repr__(self) -> str:
-        """Its class, device and preset, and the options that differ from the preset's, unless it chose them itself."""
+        """Return class, device, preset, and options that differ from the preset and were not chosen automatically."""
         usual = self.Options.parse(dict(self.presets.get(self.preset, {})), self.name)
         chosen = {name for name, value in usual if value in ("auto", "", (), None)}
         given = {n: value for n, value in self.options if n not in chosen and value != getattr(usual, n, None)}
@@ -69,23 +69,23 @@ class Stylizer(ABC):
         return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in about.items())}>"
 
     def scales(self, height: int, width: int) -> Sequence[Scale]:
-        """The sizes at which a method that optimises works, in their order; none for one pass."""
+        """Return the sizes of an optimisation, in their order; none for one pass."""
         return ()
 
     @property
     def ways(self) -> tuple[Backbone, frozenset[str]] | None:
-        """Network and layers through which every step of an optimisation goes, and back; None for one pass."""
+        """Network and layers of an optimisation's forward and backward pass; None for one pass."""
         return None
 
     @property
     def uses_seed(self) -> bool:
-        """Whether another seed gives another picture."""
+        """Whether the result depends on the seed."""
         return not self.one_pass
 
     @property
     @abstractmethod
     def style_kind(self) -> str:
-        """What its styles are made of; a card of another kind is refused."""
+        """Kind of its styles; a card of another kind is refused."""
 
     @property
     @abstractmethod
@@ -94,7 +94,7 @@ class Stylizer(ABC):
 
     @abstractmethod
     def encode_style(self, image: Any) -> Style:
-        """Return all that this method needs to know of the painting `image`, in any form that `stylize` takes."""
+        """Return what this method needs to know of the painting `image`, in any form that `stylize` takes."""
 
     @abstractmethod
     def transfer(
@@ -109,12 +109,12 @@ class Stylizer(ABC):
     ) -> Tensor:
         """Repaint `content`, (1, 3, H, W), in `style`; returns a picture of the same size in [0, 1].
 
-        strength: 0 leaves the content as it is (or as the method's decoder reproduces it), 1 is the full style. mask:
-        (1, 1, H, W) in [0, 1]: the region whose statistics count. seed fixes all that is random.
+        strength: 0 leaves the content unchanged (or as the method's decoder reproduces it), 1 is the full style. mask:
+        (1, 1, H, W) in [0, 1]: the region whose statistics are used. seed: fixes all random numbers.
         """
 
     def accept_style(self, style: Style) -> Style:
-        """`style`, or the one of its others that fits, in the form that this method works with.
+        """Return `style`, or another of its forms that fits, in the form that this method uses.
 
         Raises OptionError if it was made for something else.
         """
@@ -128,7 +128,7 @@ class Stylizer(ABC):
         )
 
     def take(self, style: Style) -> Style:
-        """Return the style as `accept_style` does; raise OptionError if one from a file is unlike this method's."""
+        """Return the style as `accept_style` does; raises OptionError if one from a file does not fit."""
         if not style.foreign:
             return self.accept_style(style)
         try:
@@ -144,17 +144,17 @@ class Stylizer(ABC):
         return found
 
     def read_card(self, style: Style) -> Mapping[str, Tensor]:
-        """Return what a card of this method's kind holds, as the method encodes a painting."""
+        """Return the content of a card of this method's kind, in the form in which the method encodes a painting."""
         return style
 
     @functools.cached_property
     def examples(self) -> tuple[Style, ...]:
-        """Styles that a card must be like: of small paintings; none if there is nothing to compare with."""
+        """Styles of small paintings, to which a card is compared; none if there is nothing to compare."""
         with torch.no_grad():
             return tuple(self.encode_style(painting.to(self.device)) for painting in sample_paintings())
 
     def examples_of(self, style: Style) -> tuple[Style, ...]:
-        """Return the styles that a card must be like whose accepted style this is."""
+        """Return the styles to which a card is compared, for its accepted style."""
         return self.examples
 
     @property
@@ -168,7 +168,7 @@ class Stylizer(ABC):
             raise OptionError(f"{self.name} is run by torch alone, not by --runtime {name}")
 
     def working_size(self, height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
-        """The size (height, width) at which a photo of the given size is worked on; size: longer side, or exactly."""
+        """Return the working size, (height, width), of a photo of this size; size: longer side, or exact."""
         if isinstance(size, tuple):
             return size
         if size is None and self.one_pass:
@@ -177,7 +177,7 @@ class Stylizer(ABC):
 
     @property
     def default_longer_side(self) -> int:
-        """The longer side at which an optimisation works if nobody says otherwise."""
+        """Default longer side of an optimisation."""
         return 512 if self.device.type == "cpu" else 1024
 
     @overload
@@ -251,7 +251,7 @@ class Stylizer(ABC):
         seed: int,
         on_step: OnStep,
     ) -> Tensor:
-        """Do the work of `stylize` on this device's tensors: photo (1, 3, H, W), masks (1, 1, H', W')."""
+        """Do the work of `stylize` with this device's tensors: photo (1, 3, H, W), masks (1, 1, H', W')."""
         if not 0 <= strength <= 1:
             raise OptionError(f"strength is from 0 to 1, not {strength:g}")
         check_weights(weights, len(styles))
@@ -262,7 +262,9 @@ class Stylizer(ABC):
             return content.to(self.device, torch.float32).clamp(0, 1)
         height, width = content.shape[-2:]
         content = mirror_to(content.to(self.device, torch.float32), self.least_side, self.least_side)
-        if len(masks) == 1 and float(masks[0].min()) >= 1:  # a white mask is none; resized, it is only nearly white
+        if (
+            len(masks) == 1 and float(masks[0].min()) >= 1
+        ):  # a white mask is no mask; resized, it would be only nearly white
             masks = ()
         fitted = [resize(mask.to(content).clamp(0, 1), height, width) for mask in masks]
         fitted = [mirror_to(mask, self.least_side, self.least_side) for mask in fitted]
@@ -279,7 +281,7 @@ class Stylizer(ABC):
         seed: int,
         on_step: OnStep,
     ) -> Tensor:
-        """`stylize` with what it has checked and encoded."""
+        """Do the work of `stylize` with checked arguments and encoded styles."""
         if not masks:
             return self.transfer(content, mix(known, weights), strength=strength, seed=seed, on_step=on_step)
         if len(masks) == 1:
@@ -289,12 +291,12 @@ class Stylizer(ABC):
         return self._by_region(content, known, masks, strength, seed, on_step)
 
     def encode_styles(self, styles: Sequence[Tensor | Style], longer: int) -> list[Style]:
-        """Each of `styles`, pictures or styles, as a style on this device; pictures are seen at that longer side."""
+        """Return each of `styles`, pictures or styles, as a style on this device; pictures are resized to `longer`."""
         known = [self.take(s) if isinstance(s, Style) else self.encode_style(self.fit_style(s, longer)) for s in styles]
         return [self._moved(style) for style in known]
 
     def _moved(self, style: Style) -> Style:
-        """`style` on this device: itself, if it is there."""
+        """Return `style` on this device: itself, if it is there already."""
         values = {name: value.to(self.device) for name, value in style.items()}
         there = all(values[name] is value for name, value in style.items())
         return style if there else Style(values, style.kind, style.info)
@@ -308,7 +310,7 @@ class Stylizer(ABC):
         seed: int,
         on_step: OnStep,
     ) -> Tensor:
-        """Each style in its region, the content where no mask is white; overlapping masks share."""
+        """Paint each style in its region, the content where no mask is white; overlapping masks share."""
         covered = torch.stack(list(masks)).sum(0).clamp_min(1)
         result, left = torch.zeros_like(content), torch.ones_like(masks[0])
         self.interrupted = False
@@ -321,17 +323,17 @@ class Stylizer(ABC):
         return (result + left.clamp_min(0) * content).clamp(0, 1)
 
     def fit_style(self, image: Tensor, longer: int) -> Tensor:
-        """A painting as `encode_style` wants it if its longer side is to be at most `longer`; raises OptionError."""
+        """Return a painting for `encode_style`, with a longer side of at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         return self.continue_painting(resize(image.to(self.device, torch.float32), height, width))
 
     def continue_painting(self, image: Tensor) -> Tensor:
-        """A painting, (1, 3, H, W), continued by its mirror images if it is smaller than its networks need."""
+        """Return a painting, (1, 3, H, W), extended by mirroring if it is smaller than its networks need."""
         least = max(LEAST_PAINTING, self.least_side)
         return mirror_to(image, least, least)
 
     @property
     def least_side(self) -> int:
-        """The shortest side that its networks can see; smaller pictures are continued by mirroring, and cut after."""
+        """The shortest side that its networks accept; smaller pictures are extended by mirroring and cut afterwards."""
         return LEAST_SIDE

@@ -1,4 +1,4 @@
-"""Foreign style cards held against what a method makes itself: names, ranks and shapes."""
+"""Compares style cards from files with what a method makes itself: names, ranks and shapes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from impasto.stylizers.styles import COARSE, Style, parts
 
 SIZES = ((32, 32), (48, 64))
-"""Heights and widths of the paintings of which a method makes examples."""
+"""Heights and widths of the paintings from which a method makes examples."""
 
 
 def sample_paintings() -> list[Tensor]:
-    """Return small paintings, (1, 3, H, W), whose sizes differ: what differs in their styles hangs on the size."""
+    """Return small paintings, (1, 3, H, W), of different sizes, which show what in a style depends on the size."""
     found = []
     for height, width in SIZES:
         y, x = torch.linspace(0, 1, height).view(-1, 1), torch.linspace(0, 1, width).view(1, -1)
@@ -28,9 +28,9 @@ def find_misfit(
     examples: Sequence[Mapping[str, Tensor]],
     read: Callable[[Style], Mapping[str, Tensor]] = lambda part: part,
 ) -> str | None:
-    """Return the name of a tensor that a style lacks, or has in another shape than the examples; None if all fit.
+    """Return the name of a tensor that is missing or has another shape than in the examples; None if all fit.
 
-    A side in which the examples differ may have any length. read: turns what a card holds into what a method encodes.
+    A dimension in which the examples differ may have any length. read: converts a card's content to an encoded style.
     """
     names = [name for name in examples[0] if not name.startswith(COARSE) and all(name in other for other in examples)]
     for part in (read(part) for _, part in parts(style)):

@@ -1,4 +1,4 @@
-"""Methods that paint in the styles that they have learned, and no others; styles that are whole networks."""
+"""Methods that paint only in learned styles; styles that are whole networks."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import contextlib
 import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, NoReturn, cast
+from typing import Any, Generic, cast
 
 import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.feedforward.stages import Known, Stage
+from impasto.feedforward.stages import Stage
 from impasto.feedforward.transformation_network import StagedNetwork, TransformationNetwork
 from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.layers import fill
 from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss, stack_rows
 from impasto.options import Options
-from impasto.stylizers.mixing import mixture_stages, network_kind
-from impasto.stylizers.one_pass import OnePass
+from impasto.stylizers.one_pass import OnePass, mixture_stages, network_kind
 from impasto.stylizers.styles import NAMED as NAMED
 from impasto.stylizers.styles import Style, built_in_styles, load_style
 from impasto.weights import Network, digest_numbers, load_weights, resolve
@@ -28,7 +27,7 @@ TOLD = ("title", "artist")
 
 
 class LearnedStyles(OnePass):
-    """A one-pass method with a fixed set of styles, asked for by name; any other painting has to be learned first."""
+    """A one-pass method with a fixed set of styles, chosen by name; any other painting must be learned first."""
 
     @property
     @abstractmethod
@@ -37,39 +36,28 @@ class LearnedStyles(OnePass):
 
     @property
     def style_names(self) -> Sequence[str]:
-        """What it has learned."""
+        """Names of the learned styles."""
         return tuple(self.learned)
 
     def encode_style(self, image: Any) -> Style:
-        """Raises OptionError: a painting has to be learned, or named."""
-        self._refuse()
-
-    @property
-    def examples(self) -> tuple[Style, ...]:
-        """What it has learned."""
-        return tuple(self.learned.values())[:1]
-
-    def style_stage(self) -> Stage:
-        """Raises OptionError: it measures no paintings."""
-        self._refuse()
-
-    def style_of(self, known: Known) -> Style:
-        """Raises OptionError: it measures no paintings."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
+        """Raise OptionError: a painting must be learned, or named."""
         raise OptionError(f"{self.name} can't look at a painting: {self.advice}")
 
     @property
+    def examples(self) -> tuple[Style, ...]:
+        """The first learned style."""
+        return tuple(self.learned.values())[:1]
+
+    @property
     def advice(self) -> str:
-        """What to do instead of naming a style that it does not know."""
+        """What to do instead of naming an unknown style."""
         return (
             f"name one of the styles that it has learned ({', '.join(self.learned)}) with --style, or teach it "
             f"the painting: impasto train {self.name} --style PAINTING"
         )
 
     def accept_style(self, style: Style) -> Style:
-        """`style` if it is of this method's kind, or the learned one of the same name, or title and artist."""
+        """Return `style` if it is of this method's kind, or the learned one of the same name, or title and artist."""
         with contextlib.suppress(OptionError):
             return super().accept_style(style)
         for name, known in self.learned.items():
@@ -82,13 +70,13 @@ class LearnedStyles(OnePass):
 
 
 class SharedNetworkStyles(LearnedStyles, Generic[Network]):
-    """A one-pass method whose styles are parts of one network; all else in it they share.
+    """A one-pass method whose styles are parts of one network; the rest of the network is shared.
 
-    network: instead of that of a weights file; infos: what its styles are, ``name`` at least.
+    network: instead of the one in a weights file; infos: of its styles, ``name`` at least.
     """
 
     prefix = ""
-    """What the kind of its styles begins with, besides the method's name."""
+    """Prefix of the kind of its styles, before the method's name."""
 
     def __init__(
         self,
@@ -103,7 +91,9 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
         self._digest = "random"
         if network is None:
             file = load_weights(self.options.weights or resolve(self.name))
-            network = file.build(self.read_network, self.name)  # first of all: another's file has no styles either
+            network = file.build(
+                self.read_network, self.name
+            )  # first, because another method's file has no styles either
             infos, self._digest = file.infos("styles"), file.digest
         self.network: Network = network.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)
@@ -113,36 +103,36 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
     @staticmethod
     @abstractmethod
     def read_network(config: Mapping[str, Any]) -> Network:
-        """The network that a file's header tells of, without its numbers."""
+        """Return the network that a file's header describes, without its parameters."""
 
     @abstractmethod
     def shared(self) -> Sequence[nn.Module]:
-        """What stays as it is while styles are added."""
+        """Return the modules that stay unchanged when styles are added."""
 
     @abstractmethod
     def own(self, number: int) -> dict[str, Tensor]:
-        """What the style of that number has for itself."""
+        """Return the parameters of the style with this number."""
 
     @property
     def learned(self) -> Mapping[str, Style]:
-        """What each style has for itself, by the names of their paintings."""
+        """Each style's parameters, by the names of their paintings."""
         return self._learned
 
     @property
     def style_kind(self) -> str:
-        """What fits between these shared layers."""
+        """The kind that fits these shared layers."""
         return self._kind
 
     @property
     def digests(self) -> dict[str, str]:
-        """The network."""
+        """The network's digest."""
         return {self.name: self._digest}
 
 
 class NetworkStyles(LearnedStyles):
     """A one-pass method whose styles are whole networks of one shape.
 
-    shape: what `make_network` makes one of.
+    shape: the arguments of `make_network`.
     """
 
     shape: Mapping[str, Any]
@@ -153,12 +143,12 @@ class NetworkStyles(LearnedStyles):
 
     @staticmethod
     def make_network(shape: Mapping[str, Any]) -> StagedNetwork:
-        """A network of that shape, without its numbers."""
+        """Return a network of this shape, without its parameters."""
         return TransformationNetwork(**shape)
 
     @property
     def style_kind(self) -> str:
-        """Weights of a network of this shape."""
+        """The kind of networks with this shape."""
         return network_kind(self.shape)
 
     @functools.cached_property
@@ -169,11 +159,11 @@ class NetworkStyles(LearnedStyles):
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """Each network of the style, then the mixture of what they paint and of the photo."""
+        """Return each network of the style, then the mixture of their results and the photo."""
         return mixture_stages(style, self._build, strength)
 
     def _build(self, style: Style) -> StagedNetwork:
-        """The network of which `style` is the weights; raises OptionError if they don't fit."""
+        """Return the network whose weights `style` holds; raises OptionError if they don't fit."""
         if self._built is not None and self._built[0] is style:
             return self._built[1]
         try:
@@ -187,7 +177,7 @@ class NetworkStyles(LearnedStyles):
 class PaintingNetworks(NetworkStyles):
     """A one-pass method with a network for each painting; a file holds one or more of them.
 
-    networks: instead of those of a weights file, by the names of their paintings.
+    networks: by the names of their paintings, instead of those in a weights file.
     """
 
     def __init__(
@@ -218,15 +208,15 @@ class PaintingNetworks(NetworkStyles):
 
     @property
     def digests(self) -> dict[str, str]:
-        """The file of the networks."""
+        """The digest of the networks' file."""
         return {self.name: self._digest}
 
 
 class PaintingTraining(nn.Module):
-    """How the network of one painting learns.
+    """Training of the network of one painting.
 
-    method: whose networks these are; painting: (1, 3, H, W), or what the loss
-    wants of it; info: what it is, ``name`` at least.
+    method: name of the networks' method; painting: (1, 3, H, W), or what the loss needs of it; info: of the painting,
+    ``name`` at least.
 
     Departs from the papers: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
     matrices, over VGG-19; the painting is measured once, as a whole.
@@ -248,15 +238,15 @@ class PaintingTraining(nn.Module):
 
     @property
     def painter(self) -> StagedNetwork:
-        """The network itself."""
+        """The network."""
         return cast(StagedNetwork, self.network[str(self.info[NAMED])])
 
     def config(self) -> dict[str, Any]:
-        """The network's shape and whose style it has, for the file's header."""
+        """Return the network's shape and its style, for the file's header."""
         return {"method": self.method, "shape": self.painter.shape, "networks": [self.info]}
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Content, style and smoothness of what is painted; `styles` are not looked at."""
+        """Return content, style and smoothness terms of the result; `styles` are not used."""
         loss, painting = self._frozen
         if self._targets is None:
             self._targets = (
@@ -266,17 +256,17 @@ class PaintingTraining(nn.Module):
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Photographs and what is painted, (1, 3, 2 H, B W)."""
+        """Return photographs and results, (1, 3, 2 H, B W)."""
         return stack_rows((contents, self.painter(contents).clamp(0, 1)))
 
 
 def describe_style(name: str) -> dict[str, Any]:
-    """What is known of the style called `name`: title and artist if it is a built-in one."""
+    """Return the info of the style called `name`: title and artist if it is a built-in one."""
     card = built_in_styles().get(name)
     return {NAMED: name} if card is None else {NAMED: name, **load_style(card).info}
 
 
 def network_style(network: StagedNetwork, info: Mapping[str, Any]) -> Style:
-    """The network's weights as a style."""
+    """Return the network's weights as a style."""
     values = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     return Style(values, network_kind(network.shape), info)

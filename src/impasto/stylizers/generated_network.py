@@ -1,4 +1,4 @@
-"""Methods whose network is written for each painting by a hyper network: any style in one pass."""
+"""Methods whose network is written for each painting by a hypernetwork: any style in one pass."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from impasto.networks.layers import fill
 from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.stylizers.mixing import mixture_stages, network_kind
-from impasto.stylizers.one_pass import OnePass, OnePassOptions
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions, mixture_stages, network_kind
 from impasto.stylizers.styles import Style, moments_kind, recall
 from impasto.weights import load_weights, resolve
 
@@ -33,7 +32,7 @@ class GeneratedOptions(OnePassOptions):
     """Options of methods whose network is generated."""
 
 
-class GeneratedNetworks(OnePass):
+class GeneratedNetworks(ArbitraryStyle):
     """A method that makes a network for each painting and paints with it; strength mixes in the photo."""
 
     options: GeneratedOptions
@@ -61,16 +60,16 @@ class GeneratedNetworks(OnePass):
 
     @property
     def style_kind(self) -> str:
-        """Hidden vectors of this hyper network."""
+        """Hidden vectors of this hypernetwork."""
         return f"{self.name}/{moments_kind(self.backbone)}/{self._digest[:12]}"
 
     @property
     def digests(self) -> dict[str, str]:
-        """Encoder and hyper network."""
+        """Digests of encoder and hypernetwork."""
         return {str(self.backbone.name): str(self.backbone.digest), self.name: self._digest}
 
     def accept_style(self, style: Style) -> Style:
-        """Own styles, cards of moments of the same encoder, and whole generated networks."""
+        """Accept own styles, cards of moments of the same encoder, and whole generated networks."""
         if style.kind == network_kind(self.network.template.shape):
             return style
         if style.kind == moments_kind(self.backbone):
@@ -85,13 +84,13 @@ class GeneratedNetworks(OnePass):
         return (Style(self.network.template.state_dict(), kind),) if style.kind == kind else self.examples
 
     def style_stage(self) -> Stage:
-        """The moments of each layer."""
+        """Return the moments of each layer."""
         ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
         measures = tuple(MomentsOf(layer, full=False) for layer in LAYERS)
         return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
-        """The hidden vector."""
+        """Return the hidden vector."""
         return self._style(known, {})
 
     def _style(self, found: Mapping[str, Moments], info: Mapping[str, Any]) -> Style:
@@ -100,13 +99,13 @@ class GeneratedNetworks(OnePass):
             return Style({HIDDEN: self.network.encode(vector)[0]}, self.style_kind, info)
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
-        """One pass from photo and painting."""
+        """Paint in one pass from photo and painting."""
         painted: Tensor = self.network(content, read_moments(self.backbone, painting))
         return painted.clamp(0, 1)
 
     @torch.no_grad()
     def generate(self, style: Style) -> Style:
-        """The whole network that is made for `style`, as a style that needs no hyper network; raises OptionError."""
+        """Return the whole network for `style`, as a style that needs no hypernetwork; raises OptionError."""
         style = self.accept_style(style)
         if HIDDEN not in style:
             return style
@@ -118,11 +117,11 @@ class GeneratedNetworks(OnePass):
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """The network made for the style, or each one of those mixed; then the mixture with the photo."""
+        """Return the network made for the style, or all that are mixed; then the mixture with the photo."""
         return mixture_stages(style, self._build, strength)
 
     def _build(self, style: Style) -> GeneratedNetwork:
-        """The network for `style`, made once for as long as no other one is asked for; raises OptionError."""
+        """Return the network for `style`, kept until another one is needed; raises OptionError."""
         if self._built is not None and self._built[0] is style:
             return self._built[1]
         network = _fill(self.network.template, self.generate(style), self.device)
@@ -131,7 +130,7 @@ class GeneratedNetworks(OnePass):
 
 
 def load_network(style: Style) -> GeneratedNetwork:
-    """The network that a generated style is, ready to paint by itself; raises OptionError if it is none."""
+    """Return the network that a generated style holds, ready to paint; raises OptionError if there is none."""
     shape = style.info.get("network")
     if not isinstance(shape, dict):
         raise OptionError(f"this style card holds no generated network: {ADVICE}")
@@ -150,10 +149,10 @@ def _fill(template: GeneratedNetwork, style: Style, device: torch.device | str =
 
 
 class HyperTraining(nn.Module):
-    """How a hyper network learns, together with the two convolutions that all styles share.
+    """Training of a hypernetwork, together with the two convolutions that all styles share.
 
-    Each sample of a batch has a style of its own, whose network is made and run by itself. method: whose network it is;
-    ramp: the style's share grows over the first part.
+    Each sample of a batch has its own style and network. method: name of the network's method; ramp: the style's share
+    grows in the first part.
     """
 
     def __init__(
@@ -162,30 +161,30 @@ class HyperTraining(nn.Module):
         super().__init__()
         self.method, self.ramp = method, ramp
         self.network = network
-        self._frozen = backbone, loss  # in a tuple: no part of what is saved
+        self._frozen = backbone, loss  # in a tuple, so that it is not saved
 
     def config(self) -> dict[str, Any]:
-        """The network's shape, for the file's header."""
+        """Return the network's shape, for the file's header."""
         return {"method": self.method, "backbone": str(self._frozen[0].digest), "shape": self.network.shape}
 
     def paint(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Stylized pictures, sample by sample, (B, 3, H, W)."""
+        """Return stylized pictures, sample by sample, (B, 3, H, W)."""
         painted: Tensor = self.network(contents, read_moments(self._frozen[0], styles))
         return painted
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """What the loss says of what is painted."""
+        """Return the loss' terms for the results."""
         terms = self._frozen[1](self.paint(contents, styles), contents, styles)
         return {**terms, "style": terms["style"] * min(1.0, 0.1 + 3 * progress)} if self.ramp else terms
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Photographs, artworks and what is painted, (1, 3, 3 H, B W)."""
+        """Return photographs, artworks and results, (1, 3, 3 H, B W)."""
         return stack_rows((contents, styles, self.paint(contents, styles).clamp(0, 1)))
 
 
 @torch.no_grad()
 def read_moments(backbone: nn.Module, images: Tensor) -> Tensor:
-    """What the hyper network reads of pictures, (B, 3, H, W): (B, moments)."""
+    """Return the hypernetwork's input for pictures, (B, 3, H, W): (B, moments)."""
     features = backbone(images, LAYERS)
     return vector_of([moments(features[layer], full=False) for layer in LAYERS])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -18,7 +18,6 @@ from impasto.feedforward.fine_detail import has_fine_detail
 from impasto.feedforward.runtimes import check_runtime, openvino_has_bf16, running_in_full, switch
 from impasto.feedforward.stages import (
     Known,
-    MomentsSource,
     Stage,
     ask_once,
     blend_in_photo,
@@ -27,14 +26,15 @@ from impasto.feedforward.stages import (
 )
 from impasto.feedforward.tile_size import choose_tiling, free, smaller
 from impasto.feedforward.tiled_run import Tiling, measure_tiles, paint_tiles
+from impasto.feedforward.transformation_network import StagedNetwork, blend_stage
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import LEAST_SIDE, check_image
-from impasto.images.windows import Canvas, Floats, Window
+from impasto.images.windows import Canvas, Floats, NewFloats, Window
 from impasto.networks.layers import in_half, inference
 from impasto.options import Options
 from impasto.progress import OnStep, as_steps, ignore
 from impasto.stylizers.base import Stylizer
-from impasto.stylizers.styles import Style
+from impasto.stylizers.styles import NETWORK, Style, parts
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ class OnePassOptions(Options):
 
 
 class OnePass(Stylizer):
-    """A method whose network paints in one pass, as a row of local stages: any size, in bounded memory.
+    """A method whose network paints in one pass, as a sequence of local stages: any size, in bounded memory.
 
-    tiling: how pictures are cut; ``auto``: as memory asks for, None: not unless memory runs out.
+    tiling: how pictures are cut; ``auto``: by the free memory, None: only if memory runs out.
     """
 
     options: Any
@@ -64,21 +64,13 @@ class OnePass(Stylizer):
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """The stages that make the map ``result`` of the map ``image``; see `impasto.feedforward.stages`.
+        """Return the stages that make the map ``result`` of the map ``image``; see `impasto.feedforward.stages`.
 
         size: (height, width) of the picture.
         """
 
-    @abstractmethod
-    def style_stage(self) -> Stage:
-        """The stage that measures the map ``image`` of a painting."""
-
-    @abstractmethod
-    def style_of(self, known: Known) -> Style:
-        """The style of which `style_stage` measured that much."""
-
     def use_runtime(self, name: str) -> None:
-        """As every method's; what lies between the networks' chains of layers stays torch's."""
+        """Run the chains of layers in the networks by another runtime; torch does the rest."""
         check_runtime(name, self.device, self.options.precision)
         if name == self.runtime:
             return
@@ -90,49 +82,37 @@ class OnePass(Stylizer):
 
     @property
     def precision(self) -> str:
-        """Of torch's arithmetic: another runtime takes and gives float32."""
+        """Precision of torch's arithmetic; another runtime takes and gives float32."""
         return self.chosen_precision if self.runtime == "torch" else "fp32"
 
     @property
     def chosen_precision(self) -> str:
-        """Of the convolutions, whatever runs them: as the options say."""
+        """Precision of the convolutions, in any runtime."""
         return str(self.options.precision)
 
     @contextmanager
     def _arithmetic(self, content: Canvas, masks: Sequence[Tensor] = ()) -> Iterator[int]:
-        """Run in the chosen precision, or in full precision if half would blow up what `content` rounds off.
+        """Run in the chosen precision; in full precision if half would amplify rounding errors of `content`.
 
-        Gives the bytes of a number.
+        Gives the bytes per number.
         """
         half = in_half(self.device, self.chosen_precision) and has_fine_detail(content, masks)
         with inference(self.device, self.precision if half else "fp32"), running_in_full(not half):
             yield 2 if half and self.runtime == "torch" else 4
 
-    def encode_style(self, image: AnyPicture) -> Style:
-        """What the encoder sees of a painting of any size."""
-        image = take_painting(image, "the painting")
-        check_image(image, "painting")
-        image = self.continue_painting(image)
-        with self._arithmetic(Floats(image)) as element:
-            stages = (self.style_stage(),)
-            cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
-            found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
-            values = {name: value.to(self.dtype) for name, value in found.items()}
-            return Style(values, found.kind, found.info, convert=self.accept_style)
-
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
-        """Photo and painting, (1, 3, H, W), to picture by tensors alone, for `impasto export`; in float32."""
+        """Paint from photo and painting, (1, 3, H, W), by tensors alone, for `impasto export`; in float32."""
         raise OptionError(f"{self.name} can't be exported as one file; swift, wct, adain, sanet and metanet can")
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the network's weights are kept in."""
+        """Dtype of the network's weights."""
         networks = (value for value in vars(self).values() if isinstance(value, nn.Module))
         return next(parameter.dtype for network in networks for parameter in network.parameters())
 
     @property
     def element(self) -> int:
-        """Bytes of a number in the network."""
+        """Bytes per number in the network."""
         return 2 if in_half(self.device, self.precision) else 4
 
     def transfer(
@@ -145,7 +125,7 @@ class OnePass(Stylizer):
         seed: int = 0,
         on_step: OnStep = ignore,
     ) -> Tensor:
-        """One pass, or as many as tiles need, with the same result; (1, 3, H, W) to the same size."""
+        """Paint in one pass, or in tiles with the same result; (1, 3, H, W) to the same size."""
         if strength == 0:
             self.cut = None
             return content.clamp(0, 1)
@@ -153,7 +133,7 @@ class OnePass(Stylizer):
         return self._run_stages(content, partial(self._plan, style, strength, size), mask, on_step)
 
     def _plan(self, style: Style, strength: float, size: tuple[int, int]) -> tuple[Stage, ...]:
-        """The stages; if the network rebuilds photos, with a share of the photo itself at a small strength."""
+        """Return the stages; if the network rebuilds photos, with a share of the photo itself at a small strength."""
         stages = self.stages(style, strength, size)
         return blend_in_photo(stages, photo_share(strength)) if self.rebuilds and strength < 1 else stages
 
@@ -165,53 +145,37 @@ class OnePass(Stylizer):
         on_step: OnStep,
         regions: Sequence[Tensor] = (),
     ) -> Tensor:
-        """What the stages that `plan` makes paint of `content`, (1, 3, H, W), in one piece or in tiles.
+        """Paint `content`, (1, 3, H, W), by the stages that `plan` makes, in one piece or in tiles.
 
-        regions: masks of what the stages measure by themselves, instead of `mask`.
+        regions: masks that the stages measure separately, instead of `mask`.
         """
-        target = Floats(content.new_empty(0))
-
-        def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
-            return run_whole(stages, content.to(self.device), mask, moments_of=source)
-
-        def begin() -> Floats:
-            target.image = torch.empty_like(content, device=self.device)
-            return target
-
-        found = self._paint(Floats(content), begin, whole, plan, mask, on_step, regions)
-        return target.image if found is None else found
+        target = NewFloats(content, self.device)
+        self._paint(Floats(content), target, plan, mask, on_step, regions)
+        return target.image
 
     def paint(
         self, content: Canvas, target: Canvas, style: Style, *, strength: float = 1.0, on_step: OnStep = ignore
     ) -> None:
-        """As `transfer`, from one canvas to another of the same size: no picture is held as floats, if cut."""
-        height, width = content.size
-        everything = Window(0, 0, height, width)
-
-        def whole(stages: Sequence[Stage], source: MomentsSource) -> Tensor:
-            return run_whole(stages, content.read(everything).to(self.device), moments_of=source)
-
+        """Paint like `transfer`, from canvas to canvas of the same size; in tiles, no picture is held as floats."""
         if strength == 0 or min(content.size) < self.least_side:
+            everything = Window(0, 0, *content.size)
             photo = content.read(everything)
             painted = self.paint_tensor(photo, [style], None, strength, None, (), 0, on_step)
             target.write(everything, painted)
             return
-        plan = partial(self._plan, style, strength, content.size)
-        found = self._paint(content, lambda: target, whole, plan, None, on_step)
-        if found is not None:
-            target.write(everything, found)
+        self._paint(content, target, partial(self._plan, style, strength, content.size), None, on_step)
 
     def _paint(
         self,
         content: Canvas,
-        begin: Callable[[], Canvas],
-        whole: Callable[[Sequence[Stage], MomentsSource], Tensor],
+        target: Canvas,
         plan: Callable[[], Sequence[Stage]],
         mask: Tensor | None,
         on_step: OnStep,
         regions: Sequence[Tensor] = (),
-    ) -> Tensor | None:
-        """The ladder: in one piece if that fits, else in tiles, halved as long as memory runs out."""
+    ) -> None:
+        """Paint from canvas to canvas: in one piece if that fits, else in tiles, halved as long as memory runs out."""
+        everything = Window(0, 0, *content.size)
         with self._arithmetic(content, regions or ([] if mask is None else [mask])) as element:
             stages, source = plan(), ask_once(self.moments_of)
             cut = self.tiling
@@ -221,15 +185,60 @@ class OnePass(Stylizer):
                 self.cut = cut
                 try:
                     if cut is None:
-                        return whole(stages, source)
-                    told = as_steps(on_step, lambda: content.read(Window(0, 0, *content.size)))
+                        photo = content.read(everything).to(self.device)
+                        target.write(everything, run_whole(stages, photo, mask, moments_of=source))
+                        return
+                    on_tile = as_steps(on_step, lambda: content.read(everything))
                     paint_tiles(
-                        stages, content, begin(), cut, device=self.device, mask=mask, moments_of=source, on_tile=told
+                        stages, content, target, cut, device=self.device, mask=mask, moments_of=source, on_tile=on_tile
                     )
-                    return None
+                    return
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
                 free(self.device)
                 cut = smaller(cut, stages, content.size, self.device, element)
                 log.warning("not enough memory: once more, in tiles of %d px", cut.tile)
+
+
+class ArbitraryStyle(OnePass):
+    """A one-pass method that paints in the style of any painting: a stage measures it, in one piece or in tiles."""
+
+    @abstractmethod
+    def style_stage(self) -> Stage:
+        """Return the stage that measures the map ``image`` of a painting."""
+
+    @abstractmethod
+    def style_of(self, known: Known) -> Style:
+        """Return the style of what `style_stage` measured."""
+
+    def encode_style(self, image: AnyPicture) -> Style:
+        """Return what the encoder sees of a painting of any size."""
+        image = take_painting(image, "the painting")
+        check_image(image, "painting")
+        image = self.continue_painting(image)
+        with self._arithmetic(Floats(image)) as element:
+            stages = (self.style_stage(),)
+            cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
+            found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
+            values = {name: value.to(self.dtype) for name, value in found.items()}
+            return Style(values, found.kind, found.info, convert=self.accept_style)
+
+
+def mixture_stages(style: Style, build: Callable[[Style], StagedNetwork], strength: float) -> tuple[Stage, ...]:
+    """Return the networks that `build` makes of the parts of `style`, one after the other, then their mixture.
+
+    strength: the rest up to 1 is the photo.
+    """
+    rows: list[Stage] = []
+    shares: dict[str, float] = {}
+    for number, (share, part) in enumerate(parts(style)):
+        network, outcome = build(part), f"{number}.painted"
+        rows += network.stages(outcome, f"{number}.")
+        shares[outcome] = share
+    return (*rows, blend_stage(shares, strength))
+
+
+def network_kind(shape: Mapping[str, Any]) -> str:
+    """Return the kind of a style that is a whole network of this shape."""
+    return NETWORK + "-".join(str(value) for value in shape.values())

@@ -1,6 +1,6 @@
-"""A painting as a few thousand places: hypercolumns, colours and single layers' features, at its size and at halves.
+"""A painting as a few thousand places: hypercolumns, colours and features of single layers, at several sizes.
 
-That is all that neural neighbours need of it, and what its style card holds.
+Neural neighbours need nothing else of it; a style card holds it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EPSILON = 1e-8
 
 
 def places_kind(network: Hypercolumns) -> str:
-    """The kind of a style that is made of places that `network` has looked at."""
+    """Return the kind of a style made of places that `network` sees."""
     return PLACES + moments_kind(network).split("/", 1)[1]
 
 
@@ -40,10 +40,10 @@ def gather(
     turns: int = 0,
     room: int,
 ) -> dict[str, Tensor]:
-    """Places of `image`, (1, 3, H, W): for each octave ``N.columns`` (M, C), ``N.colors`` (M, 3).
+    """Return places of `image`, (1, 3, H, W): for each octave ``N.columns`` (M, C), ``N.colors`` (M, 3).
 
-    At the full size also ``0.last.LAYER`` (M, C) for each of `layers`. most: places at each size, evenly spread, at the
-    most; turns: how many quarter turns of the painting are looked at besides.
+    At the full size also ``0.last.LAYER`` (M, C) for each of `layers`. most: largest number of places at each size,
+    evenly spread; turns: number of quarter turns of the painting to include.
     """
     found: dict[str, Tensor] = {}
     least = max(LEAST_SIDE, network.least_side)
@@ -61,7 +61,7 @@ def gather(
 
 
 def _look(network: Hypercolumns, image: Tensor, layers: Sequence[str], most: int, room: int) -> dict[str, Tensor]:
-    """At most `most` rows, evenly spread, of each layer of `image`; tile by tile if it takes more than `room` bytes."""
+    """Return at most `most` rows, evenly spread, of each layer of `image`; in tiles if `room` bytes are too few."""
     size = image.shape[-2], image.shape[-1]
     tiles = Tiles(network, layers, size, choose_tile(network, layers, size, room) or max(size))
     picked = {}
@@ -81,7 +81,7 @@ def _look(network: Hypercolumns, image: Tensor, layers: Sequence[str], most: int
 
 
 def evenly(count: int, most: int) -> Tensor:
-    """At most `most` of the numbers from 0 to `count`, spread without a pattern, ascending; always the same."""
+    """Return at most `most` of the numbers from 0 to `count`, spread without a pattern, ascending; always the same."""
     if count <= most:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
@@ -91,8 +91,8 @@ def evenly(count: int, most: int) -> Tensor:
 class Places:
     """The places of one or more paintings at one size.
 
-    columns: (M, C); colors: (M, 3); owner: (M,), which painting a place belongs to; shares: (K,), how much of a picture
-    each painting is to give. weight: (M,), how many of its painting's places each stands for; None: all the same.
+    columns: (M, C); colors: (M, 3); owner: (M,), the painting of each place; shares: (K,), each painting's share of the
+    result. weight: (M,), how many of its painting's places each one represents; None: all the same.
     """
 
     columns: Tensor
@@ -109,23 +109,23 @@ class Places:
 
     @property
     def part(self) -> Tensor:
-        """Which part of its painting each place stands for, (M,)."""
+        """The share of its painting that each place represents, (M,)."""
         weight = torch.ones_like(self.columns[:, 0]) if self.weight is None else self.weight.to(self.columns)
         total = weight.new_zeros(len(self.shares)).index_add_(0, self.owner, weight)
         return weight / total[self.owner]
 
     def keys(self, scale: Tensor) -> Tensor:
-        """The columns as directions, (M, C), with channels multiplied by `scale`, (C,)."""
+        """Return the columns as directions, (M, C), with channels multiplied by `scale`, (C,)."""
         return directions(self.columns * scale, (self.centers * scale)[self.owner])
 
     @property
     def expected(self) -> Tensor:
-        """How much of a picture each place is to give if all are to be used alike, (M,)."""
+        """The share of the result that each place gets if all are used equally, (M,)."""
         return self.part * self.shares[self.owner]
 
 
 def distinct(style: Style) -> list[tuple[float, Style]]:
-    """The paintings mixed into `style` with their shares; equal ones are one, those without a share are none."""
+    """Return the paintings mixed into `style` with their shares, merging equal ones."""
     found: list[tuple[float, Style]] = []
     for share, one in parts(style):
         if share <= 0:
@@ -140,7 +140,7 @@ def distinct(style: Style) -> list[tuple[float, Style]]:
 
 
 def recall_places(mixture: Sequence[tuple[float, Style]], octave: int) -> Places:
-    """The places at 1 / 2^octave of the paintings' size, or at the smallest that they have."""
+    """Return the places at 1 / 2^octave of the paintings' size, or at the smallest that they have."""
     columns, colors, weights = [], [], []
     for _, style in mixture:
         level = max((int(name.split(".")[0]) for name in style if name.endswith(COLUMNS)), default=-1)
@@ -156,7 +156,7 @@ def recall_places(mixture: Sequence[tuple[float, Style]], octave: int) -> Places
 
 
 def recall_layer(mixture: Sequence[tuple[float, Style]], layer: str) -> Tensor:
-    """All places that the paintings have at `layer` at their full size, (M, C)."""
+    """Return all places that the paintings have at `layer` at their full size, (M, C)."""
     name = f"0.{LAST}{layer}"
     if any(name not in style for _, style in mixture):
         raise OptionError(f"this style card knows nothing of {layer}: extract it again with -m nnst")
@@ -166,10 +166,10 @@ def recall_layer(mixture: Sequence[tuple[float, Style]], layer: str) -> Tensor:
 def balance(
     columns: Tensor, widths: Sequence[int], by: Sequence[float] | None = None, part: Tensor | None = None
 ) -> Tensor:
-    """What each channel of `columns`, (M, C), is multiplied by so that all layers count alike, (C,).
+    """Return factors of the channels of `columns`, (M, C), that balance the layers, (C,).
 
-    widths: the layers' channels. A layer is divided by the deviation of its features over places, or, if `by` is given,
-    by these numbers. part: (M,), which part of all each place stands for; None: all the same.
+    widths: the layers' channels. A layer is divided by the deviation of its features over places, or by the numbers in
+    `by`. part: (M,), the share that each place represents; None: all the same.
     """
     part = columns.new_full((len(columns),), 1 / len(columns)) if part is None else part
     spread = part @ (columns - part @ columns).square()
@@ -181,7 +181,7 @@ def balance(
 
 
 def choose(queries: Tensor, places: Places, scale: Tensor, amount: float) -> Tensor:
-    """The place that each of `queries`, directions (N, C), is to look like; each painting gives its share of them."""
+    """Return the place that each of `queries`, directions (N, C), should look like, by the paintings' shares."""
     keys = places.keys(scale)
     handicap = spread(queries, keys, places.expected, amount) if amount else None
     if len(places.shares) == 1:
@@ -199,7 +199,7 @@ def choose(queries: Tensor, places: Places, scale: Tensor, amount: float) -> Ten
 
 
 def share_out(scores: Tensor, shares: Tensor, rounds: int = 64) -> Tensor:
-    """The column of `scores`, (N, K), that each row takes: the best, given bonuses by which `shares` are kept."""
+    """Return the column of `scores`, (N, K), that each row takes: the best one, with bonuses that keep `shares`."""
     bonus = torch.zeros_like(shares)
     for number in range(rounds):
         taken = torch.bincount((scores + bonus).argmax(1), minlength=len(shares)).to(shares) / len(scores)
@@ -208,7 +208,7 @@ def share_out(scores: Tensor, shares: Tensor, rounds: int = 64) -> Tensor:
 
 
 def sum_moments(found: Sequence[Moments], mixture: Sequence[tuple[float, Style]]) -> Moments:
-    """The moments of a mixture."""
+    """Return the moments of a mixture."""
     total = found[0] * mixture[0][0]
     for one, (share, _) in zip(found[1:], mixture[1:], strict=True):
         total = total + one * share

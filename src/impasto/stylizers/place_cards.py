@@ -1,6 +1,6 @@
-"""A painting's places in few bytes: those that stand best for the others, in the directions in which they vary most.
+"""A painting's places in few bytes: the most representative ones, in the directions in which they vary most.
 
-Medoids, not means: each one is a place that the painting has, so that its features fit together.
+Medoids, not means: each one is a real place of the painting, so that its features fit together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from impasto.stylizers.styles import Style
 
 BASIS, CENTER, CODES, STEP = "basis", "center", "codes", "step"
 COUNTS = (900, 600, 300, 150)
-"""Places that are kept at the painting's size and at each half of it."""
+"""Number of places that are kept at the painting's size and at each half of it."""
 
 LAST_COUNT = 256
 DIRECTIONS = 64
@@ -26,7 +26,7 @@ ROUNDS = 10
 
 @torch.no_grad()
 def summarize(style: Style, widths: Sequence[int], counts: Sequence[int] = COUNTS) -> Style:
-    """`style`, as nnst encodes it, with `counts` places at its sizes, in bytes; `restore` turns it back.
+    """Return `style`, as nnst encodes it, with `counts` places at its sizes, in bytes; `restore` is the inverse.
 
     widths: channels of each layer of the columns. Moments are left out: a card holds those of other kinds.
     """
@@ -53,7 +53,7 @@ def summarize(style: Style, widths: Sequence[int], counts: Sequence[int] = COUNT
 
 
 def restore(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The places that `summarize` kept, as nnst encodes them; others are given back as they are."""
+    """Return the places that `summarize` kept, as nnst encodes them; others are returned unchanged."""
     if BASIS not in values:
         return dict(values)
     found: dict[str, Tensor] = {}
@@ -72,7 +72,7 @@ def restore(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_moments(style: Style, moments: Style | None) -> Style:
-    """`style`, of places, with `moments` if it has none of its own; in a mixture each painting gets the mixture's."""
+    """Return `style`, of places, with `moments` if it has none; in a mixture each painting gets the mixture's."""
     if moments is None or any(name.endswith(".mean") for name in style):
         return style
     numbers = [name.removesuffix("share") for name in style if name.endswith(".share")] or [""]
@@ -81,7 +81,7 @@ def with_moments(style: Style, moments: Style | None) -> Style:
 
 
 def _main_directions(rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of `rows`, (N, C), and the directions in which they vary most once scaled, (C, D)."""
+    """Return the mean of `rows`, (N, C), and the directions in which they vary most once scaled, (C, D)."""
     center = rows.mean(0)
     scaled = ((rows - center) * scale).double()
     _, axes = torch.linalg.eigh(scaled.T @ scaled)
@@ -90,7 +90,7 @@ def _main_directions(rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def medoids(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`count` of `rows`, (N, C), that stand for all: their indices, and how many each stands for.
+    """Return the indices of `count` representative rows of `rows`, (N, C), and how many rows each represents.
 
     k-means++ (Arthur & Vassilvitskii 2007), then for each cluster the row that is closest to its mean.
     """
@@ -107,7 +107,7 @@ def medoids(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _spread_start(rows: Tensor, count: int) -> Tensor:
-    """Indices of `count` rows, each drawn with a chance that grows with its squared distance to those before it."""
+    """Return indices of `count` rows, drawn with chances that grow with the squared distance to those before."""
     chance = torch.Generator().manual_seed(0)
     index = [0]
     gaps = (rows - rows[0]).square().sum(1)
@@ -120,6 +120,6 @@ def _spread_start(rows: Tensor, count: int) -> Tensor:
 
 
 def _closest(rows: Tensor, others: Tensor) -> Tensor:
-    """The index of the one of `others`, (M, C), that is closest to each of `rows`, (N, C)."""
+    """Return the index of the one of `others`, (M, C), that is closest to each of `rows`, (N, C)."""
     size = max(1, CHUNK // len(others))
     return torch.cat([torch.cdist(part, others).argmin(1) for part in torch.split(rows, size)])

@@ -18,16 +18,16 @@ from impasto.weights.files import FOLDER
 
 BUILT_IN = FOLDER / "styles"
 CARD = ".safetensors"
-"""What the file of a style card ends in."""
+"""Suffix of style cards."""
 
 COARSE = "half."
 NAMED = "name"
 """The kind of a style of which only the name is known."""
 
 MOST_KINDS, LONGEST_KIND = 64, 1000
-"""What a card may hold."""
+"""Largest size of a card's content."""
 MAPS, NETWORK, PLACES = "maps/", "network/", "places/"
-"""What the kinds of styles begin with in which no method is linear: feature maps, whole networks, single places."""
+"""Prefixes of kinds in which no method is linear: feature maps, whole networks, single places."""
 
 
 class Style(dict[str, Tensor]):
@@ -58,10 +58,10 @@ class Style(dict[str, Tensor]):
         self.others = tuple(others)
         self.convert = convert
         self.foreign = False
-        """Whether it came from a file that may hold anything."""
+        """Whether it came from a file, which may hold anything."""
 
     def __repr__(self) -> str:
-        """What it is, without its numbers."""
+        """Return its description without the numbers."""
         about = ", ".join(str(self.info[key]) for key in ("title", "artist") if self.info.get(key))
         about = about or str(self.info.get(NAMED, "")) or ("a mixture" if "mixed" in self.info else "")
         more = f", {len(self.others)} other kinds" if self.others else ""
@@ -74,7 +74,7 @@ class Style(dict[str, Tensor]):
 
 
 def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Style:
-    """The weighted sum of `styles`, in every kind that all of them have.
+    """Return the weighted sum of `styles`, in every kind that all of them have.
 
     weights are divided by their sum (all equal if None). A style that a model has encoded mixes with every style that
     this model can paint in, such as the built-in ones. Raises OptionError.
@@ -99,7 +99,7 @@ def mix(styles: Sequence[Style], weights: Sequence[float] | None = None) -> Styl
 
 
 def _mix_kinds(styles: Sequence[Style], shares: Sequence[float]) -> list[Style]:
-    """The mixture in every kind that all have, with the same names."""
+    """Return the mixture in every kind that all have, with the same names."""
     info = {"mixed": [style.info for style in styles], "weights": list(shares)}
     mixed = []
     for kind, one in styles[0].kinds.items():
@@ -120,9 +120,9 @@ def _keep_side_by_side(styles: Sequence[Style], shares: Sequence[float]) -> dict
 
 
 def parts(style: Style) -> list[tuple[float, Style]]:
-    """The styles of feature maps, or networks, that were mixed into `style`, each with its share; or `style` itself.
+    """Return the styles of feature maps, or networks, in the mixture `style`, with their shares; or `style` itself.
 
-    What a method makes of these is not linear in them, so that they are mixed after its work, not before.
+    A method's results are not linear in these, so that its results are mixed, not the styles.
     """
     if "0.share" not in style:
         return [(1.0, style)]
@@ -134,7 +134,7 @@ def parts(style: Style) -> list[tuple[float, Style]]:
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
-    """`weights` divided by their sum, one for each of `count` styles; raises OptionError."""
+    """Return `weights` divided by their sum, one for each of `count` styles; raises OptionError."""
     if count == 0:
         raise OptionError("there is no style: give at least one painting or style card")
     if weights is None:
@@ -148,18 +148,18 @@ def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, .
 
 
 def sum_weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The sum of tensors times weights."""
+    """Return the sum of tensors times weights."""
     return torch.stack([tensor * weight for tensor, weight in zip(tensors, weights, strict=True)]).sum(0)
 
 
 def pack(matrix: Tensor) -> Tensor:
-    """The upper triangle of a symmetric matrix, (C, C), as a vector of C (C + 1) / 2."""
+    """Return the upper triangle of a symmetric matrix, (C, C), as a vector of C (C + 1) / 2."""
     rows, columns = torch.triu_indices(*matrix.shape)
     return matrix[rows, columns]
 
 
 def unpack(vector: Tensor, size: int) -> Tensor:
-    """The symmetric matrix, (size, size), of which `vector` is the upper triangle; raises OptionError if it is not."""
+    """Return the symmetric matrix, (size, size), with the upper triangle `vector`; raises OptionError."""
     if vector.numel() != size * (size + 1) // 2:
         raise OptionError(f"{vector.numel()} numbers are no triangle of a matrix with {size} rows")
     rows, columns = torch.triu_indices(size, size)
@@ -170,13 +170,13 @@ def unpack(vector: Tensor, size: int) -> Tensor:
 
 
 def moments_kind(backbone: nn.Module) -> str:
-    """The kind of a style that is made of moments of `backbone`'s features."""
+    """Return the kind of a style that is made of moments of `backbone`'s features."""
     pooling = "/average" if any(isinstance(module, nn.AvgPool2d) for module in backbone.modules()) else ""
     return f"moments/{backbone.name}/{str(backbone.digest)[:12]}{pooling}"
 
 
 def maps_kind(backbone: nn.Module) -> str:
-    """The kind of a style that is made of `backbone`'s feature maps."""
+    """Return the kind of a style that is made of `backbone`'s feature maps."""
     return MAPS + moments_kind(backbone).split("/", 1)[1]
 
 
@@ -189,10 +189,10 @@ def measure(
     coarse: bool = True,
     look: Callable[[Tensor, tuple[str, ...]], Mapping[str, Moments]] | None = None,
 ) -> Style:
-    """The moments of `image`, (1, 3, H, W), at `layers`: ``LAYER.mean`` (C,) and ``LAYER.second`` (C (C + 1) / 2,).
+    """Return the moments of `image`, (1, 3, H, W), at `layers`: ``LAYER.mean`` (C,), ``LAYER.second`` (C (C + 1) / 2,).
 
-    coarse: also at half the size, as ``half.LAYER.mean`` ..., for the coarse stages of an optimisation. look: what
-    gives the moments of a picture at layers, if not the whole picture at once.
+    coarse: also at half the size, as ``half.LAYER.mean`` ..., for the coarse stages of an optimisation. look: a
+    function for the moments of a picture at layers; default: the whole picture at once.
     """
     layers = tuple(layers)
     look = look or (lambda image, layers: {name: moments(found) for name, found in backbone(image, layers).items()})
@@ -208,12 +208,12 @@ def measure(
 
 
 def note(found: Moments, name: str) -> dict[str, Tensor]:
-    """One layer's moments as a style holds them."""
+    """Return one layer's moments in the form of a style."""
     return {f"{name}.mean": found.mean[0].contiguous(), f"{name}.second": pack(found.second[0])}
 
 
 def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> Moments:
-    """The moments of `layer` that `style` holds, as of one position; raises OptionError if it lacks them."""
+    """Return the moments of `layer` in `style`, as of one position; raises OptionError if it lacks them."""
     prefix = COARSE if coarse and f"{COARSE}{layer}.mean" in style else ""
     try:
         mean, second = style[f"{prefix}{layer}.mean"], style[f"{prefix}{layer}.second"]
@@ -224,10 +224,10 @@ def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> 
 
 
 def compact(style: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`style` as it survives fp16: instead of a layer's second moments, ``LAYER.root``, of the same size.
+    """Return `style` in a form that survives fp16: ``LAYER.root`` instead of second moments, of the same size.
 
-    The root is the upper triangular R with R^T R the covariance: its values span half the orders of magnitude, and
-    whatever rounding does to it, R^T R is a covariance. `expand` turns it back.
+    The root is the upper triangular R with R^T R the covariance: its values span half the orders of magnitude, and R^T
+    R stays a covariance after any rounding. `expand` is the inverse.
     """
     values = dict(style)
     for name in [name for name in style if name.endswith(".second")]:
@@ -243,7 +243,7 @@ def compact(style: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def expand(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The style, in float32, of which `compact` made `values`; others stay as they are."""
+    """Return the style, in float32, from the `values` of `compact`; others stay unchanged."""
     style = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
     for name in [name for name in style if name.endswith(".root")]:
         layer = name.removesuffix(".root")
@@ -254,7 +254,7 @@ def expand(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_style(style: Style, path: str | Path, *, half: bool = False) -> None:
-    """Write `style` with its others as a style card, a small safetensors file; atomically. Raises WeightsError.
+    """Write `style` and its other kinds as a style card, a small safetensors file; atomically. Raises WeightsError.
 
     half: in fp16, as `compact` gives it. Pictures in its info, such as the painting of ``--start style``, are left out.
     """
@@ -269,7 +269,7 @@ def save_style(style: Style, path: str | Path, *, half: bool = False) -> None:
 
 
 def _prefix(number: int) -> str:
-    """What the names of a card's tensors begin with: nothing for the style itself, ``1:`` ... for its others."""
+    """Return the prefix of a card's tensors: empty for the style itself, ``1:`` ... for its other kinds."""
     return f"{number}:" if number else ""
 
 
@@ -305,7 +305,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _part(file: Weights, number: int) -> dict[str, Tensor]:
-    """The tensors of a card's style of that number, by their own names."""
+    """Return the tensors of a card's style of that number, by their own names."""
     prefix = _prefix(number)
     names = [name for name in file.tensors if (name.startswith(prefix) if prefix else ":" not in name)]
     if not names:
@@ -314,16 +314,16 @@ def _part(file: Weights, number: int) -> dict[str, Tensor]:
 
 
 def built_in_styles() -> dict[str, Path]:
-    """The cards of the styles that come with impasto, by name."""
+    """Return the cards of the styles that come with impasto, by name."""
     return {path.stem: path for path in sorted(BUILT_IN.glob("*.safetensors"))}
 
 
 def find_card(name: str | Path) -> Path:
-    """The file `name`, or, where there is none, the card of the built-in style of that name if there is one."""
+    """Return the file `name`, or, if there is none, the card of the built-in style of that name."""
     path = Path(name)
     return path if path.is_file() else built_in_styles().get(str(name), path)
 
 
 def named_style(name: str) -> Style:
-    """A style of which only the name is known; a method that has learned it finds what it stands for."""
+    """Return a style of which only the name is known; a method that has learned it looks it up."""
     return Style({}, NAMED, {NAMED: name})

@@ -1,4 +1,4 @@
-"""What keeps the frames of a video alike: moments smoothed over frames, and the last result moved along the flow."""
+"""Keeps the frames of a video alike: moments smoothed over frames, and the last result moved along the flow."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from impasto.optimize.losses import TemporalLoss, Term
 from impasto.stylizers.base import Stylizer
 
 GLANCE = 8
-"""Frames are compared at this many px a side, where movements change little."""
+"""Longer side at which frames are compared; movements change little there."""
 CUT, CUT_RATIO = 0.08, 4.0
-"""A cut: frames that differ by this much on average, and by so many times what is usual."""
+"""A cut: the mean difference of frames exceeds this, and this many times the usual difference."""
 USUAL, USUAL_MEMORY = 0.03, 0.8
-"""What is usual before anything was seen, and how much each frame counts less than the next one."""
+"""The usual difference at the start, and the decay of earlier frames."""
 FLAT = 6 / 255
-"""A frame whose pixels differ by no more than this in every channel shows nothing."""
+"""A frame whose pixels differ by no more than this in every channel is flat."""
 
 
 def is_flat(frame: Tensor) -> bool:
-    """Whether `frame`, (1, 3, H, W), shows nothing: a black frame, say, whose moments would spoil the next shot's."""
+    """Return whether `frame`, (1, 3, H, W), is flat, such as a black one, whose moments would spoil the next shot's."""
     least, most = torch.aminmax(frame.flatten(2), dim=2)
     return bool((most - least <= FLAT).all())
 
@@ -34,7 +34,7 @@ def is_flat(frame: Tensor) -> bool:
 class SmoothedMoments:
     """A running mean of the content's moments over frames, for `Stylizer.moments_of`.
 
-    memory: how much each frame counts less than the next one; 0: each frame by itself. Call `begin` before each frame.
+    memory: decay of earlier frames; 0: each frame by itself. Call `begin` before each frame.
     """
 
     def __init__(self, memory: float) -> None:
@@ -43,15 +43,15 @@ class SmoothedMoments:
         self._asked: Counter[str] = Counter()
 
     def begin(self) -> None:
-        """A frame begins: its first question of a layer goes on with the first one of the frame before."""
+        """Start a new frame: reset the per-layer counters."""
         self._asked.clear()
 
     def forget(self) -> None:
-        """What comes has nothing to do with what was."""
+        """Reset at a scene cut."""
         self.known.clear()
 
     def __call__(self, layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
-        """As `MomentsSource`. Several regions of one frame each have their own mean."""
+        """Return moments as a `MomentsSource`. Several regions of one frame have separate means."""
         name = f"{layer}#{self._asked[layer]}"
         self._asked[layer] += 1
         found = live_moments(layer, features, mask, full=full)
@@ -63,10 +63,10 @@ class SmoothedMoments:
 class Coherence:
     """Paints frames one after the other so that they don't flicker.
 
-    memory: that of `SmoothedMoments`. carried: the share of the last result, moved along the flow, where the flow can
-    be trusted; a method that optimises starts from it as well. held: the weight of `TemporalLoss`, by which such a
-    method stays near it (both by Ruder et al. 2016, sec. 4). Where both are 0, no flow is measured. All starts over at
-    cuts and after flat frames. estimate: what measures the flow.
+    memory: that of `SmoothedMoments`. carried: share of the last result, moved along the flow, where the flow is
+    reliable; an optimisation also starts from it. held: the weight of `TemporalLoss`, which keeps an optimisation near
+    it (both by Ruder et al. 2016, sec. 4). If both are 0, no flow is measured. Everything starts over at cuts and after
+    flat frames. estimate: measures the flow.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Coherence:
         self.cuts = 0
 
     def paint(self, frame: Tensor, paint: Callable[[], Tensor]) -> Tensor:
-        """The result for `frame`, (1, 3, H, W); `paint` makes it of the frame alone. Rounded as 8 bits would be."""
+        """Return the result for `frame`, (1, 3, H, W); `paint` paints it alone. Rounded to 8 bits."""
         if self.last is not None and self._is_cut(self.last[0], frame):
             self.cuts += 1
             self._start_over()
@@ -111,14 +111,14 @@ class Coherence:
         return result
 
     def _start_over(self) -> None:
-        """Forget all frames. After a flat one, nothing is usual either: its shot had no movement to compare with."""
+        """Forget all frames; after a flat one, also the usual difference, because its shot had no movement."""
         if self.last is not None and is_flat(self.last[0]):
             self.usual = USUAL
         self.moments.forget()
         self.last = None
 
     def _moved(self, frame: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The last result moved to where things are now, and where that can be trusted."""
+        """Return the last result moved to the present, and where that is reliable."""
         if self.last is None:
             return None
         earlier, result = self.last
@@ -132,7 +132,7 @@ class Coherence:
         return cut
 
     def state(self) -> dict[str, Tensor]:
-        """What the next frames depend on besides the last frame and its result."""
+        """Return what the next frames depend on, besides the last frame and its result."""
         tensors = {"usual": torch.tensor([self.usual], dtype=torch.float64), "cuts": torch.tensor([self.cuts])}
         for name, known in self.moments.known.items():
             tensors[f"{name}.count"] = torch.tensor([known.count], dtype=torch.float64)
@@ -140,7 +140,7 @@ class Coherence:
         return tensors
 
     def restore(self, state: Mapping[str, Tensor], frame: Tensor, result: Tensor) -> None:
-        """Go on after `frame` and its `result` with what `state` gave then."""
+        """Continue after `frame` and its `result` with what `state` returned then."""
         self.usual = float(state["usual"][0])
         self.cuts = int(state["cuts"][0])
         names = [name.removesuffix(".count") for name in state if name.endswith(".count")]

@@ -1,8 +1,8 @@
 """Texture networks: textures without end from noise, in one pass (Ulyanov et al. 2016, 2017; Li et al. 2017).
 
-Noise at several sizes, coarse to fine, goes through a few convolutions each and is joined with what came from the
-coarser one. Beyond an edge the network sees the opposite one, so its pictures tile the plane. One generator holds
-several textures, each by its own normalisation and colours; mixing these mixes the textures.
+Noise at several sizes, coarse to fine, goes through a few convolutions each and is joined with the coarser sizes.
+Beyond an edge the network sees the opposite one, so its pictures tile the plane. One generator holds several textures,
+each with its own normalisation and colours; mixing these mixes the textures.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class SelectedNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(textures, channels))
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        """(B, C, H, W) and shares (B, S) to (B, C, H, W)."""
+        """Map (B, C, H, W) and shares (B, S) to (B, C, H, W)."""
         return adaptive_instance_norm(x, _select(shares, self.shift), _select(shares, self.scale))
 
 
 def _select(shares: Tensor, values: Tensor) -> Tensor:
-    """The sum of each texture's values, (S, ...), times its share, (B, S): (B, ...)."""
+    """Return the sum of each texture's values, (S, ...), times its share, (B, S): (B, ...)."""
     weights = shares.view(*shares.shape, *(1,) * (values.dim() - 1))
     return (weights * values).sum(1)
 
@@ -55,7 +55,7 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(SelectedNorm(textures, width) for _ in shapes)
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, width, H, W)."""
+        """Map (B, inputs, H, W) to (B, width, H, W)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = norm(conv(x), shares).relu_()
         return x
@@ -70,7 +70,7 @@ class Join(nn.Module):
         self.block = Block(textures, coarse + fine, width)
 
     def forward(self, x: Tensor, branch: Tensor, shares: Tensor) -> Tensor:
-        """(B, coarse, H / 2, W / 2) and (B, fine, H, W) to (B, width, H, W)."""
+        """Map (B, coarse, H / 2, W / 2) and (B, fine, H, W) to (B, width, H, W)."""
         coarse = double(self.coarse(x, shares))  # repeated values have the same moments
         y: Tensor = self.block(torch.cat([coarse, self.fine(branch, shares)], 1), shares)
         return y
@@ -86,9 +86,9 @@ class Colours(nn.Module):
         self.bias = nn.Parameter(torch.full((textures, 3), 0.5))
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        """(B, inputs, H, W) to pictures, (B, 3, H, W)."""
+        """Map (B, inputs, H, W) to pictures, (B, 3, H, W)."""
         weight, bias = _select(shares, self.weight), _select(shares, self.bias)
-        with torch.autocast(x.device.type, enabled=False):  # colours in half precision would show steps
+        with torch.autocast(x.device.type, enabled=False):  # in half precision, colours would show steps
             x = x.to(weight.dtype)
             picture = torch.einsum("bchw,bdc->bdhw", x, weight) + bias[:, :, None, None]
         return picture.contiguous(memory_format=torch.channels_last)
@@ -97,14 +97,14 @@ class Colours(nn.Module):
 class PyramidGenerator(nn.Module):
     """The multi-scale generator (Ulyanov et al. 2016, sec. 3.2) with instance normalisation (2017) and selection.
 
-    levels: how many sizes of noise, each twice the next coarser; branch: channels of each size's own path; widths: of
-    the joined path, coarse to fine; default: the paper's, which grow by `branch` from level to level (with five levels
-    and one texture about 65 000 weights in convolutions); noise: channels of noise.
+    levels: number of noise sizes, each twice the next coarser; branch: channels of each size's path; widths: of the
+    joined path, coarse to fine; default: the paper's, which grow by `branch` from level to level (with five levels and
+    one texture about 65 000 weights in convolutions); noise: channels of noise.
 
     Departs from the papers: a texture is chosen by its normalisation's scales and shifts and by its last convolution
-    (as Dumoulin et al. 2017 choose styles), not by a second stream of maps (Li et al. 2017): what is the same at all
-    positions has no effect before an instance normalisation. Shares other than 0 and 1 mix textures. The photo's
-    branch for stylization is not there: a painting's texture on a photo is what the methods are for.
+    (as Dumoulin et al. 2017 choose styles), not by a second stream of maps (Li et al. 2017), because an instance
+    normalisation removes everything that is the same at all positions. Shares other than 0 and 1 mix textures. There is
+    no branch for a photo: methods put a painting's texture on a photo.
     """
 
     def __init__(
@@ -138,17 +138,17 @@ class PyramidGenerator(nn.Module):
 
     @property
     def stride(self) -> int:
-        """What the sides of its pictures are multiples of."""
+        """The sides of its pictures are multiples of this."""
         return 1 << (self.levels - 1)
 
     def draw(self, count: int, height: int, width: int, generator: torch.Generator | None = None) -> list[Tensor]:
-        """Noise for `count` pictures, uniform in [0, 1], coarse to fine; height and width: multiples of `stride`."""
+        """Return noise for `count` pictures, uniform in [0, 1], coarse to fine; sides are multiples of `stride`."""
         ratios = [2**level for level in reversed(range(self.levels))]
         shapes = [(count, self.noise, height // ratio, width // ratio) for ratio in ratios]
         return [torch.rand(shape, generator=generator) for shape in shapes]
 
     def forward(self, noises: Sequence[Tensor], shares: Tensor) -> Tensor:
-        """Pictures, (B, 3, H, W), not clamped, from the noise of `draw` and shares of the textures, (B, S)."""
+        """Return pictures, (B, 3, H, W), not clamped, from the noise of `draw` and shares of the textures, (B, S)."""
         first, *others = (branch(noise, shares) for branch, noise in zip(self.branches, noises, strict=True))
         x: Tensor = first
         for join, other in zip(self.joins, others, strict=True):
@@ -157,7 +157,7 @@ class PyramidGenerator(nn.Module):
         return y
 
     def config(self) -> dict[str, Any]:
-        """Its shape, for a file's header."""
+        """Return its shape, for a file's header."""
         return {"levels": self.levels, "branch": self.branch, "widths": list(self.widths), "noise": self.noise}
 
 
@@ -175,7 +175,7 @@ class TextureGenerator:
 
     @classmethod
     def load(cls, weights: str | Path | None = None, device: str | torch.device = "cpu") -> TextureGenerator:
-        """The generator that comes with impasto, or that of a file; raises WeightsError."""
+        """Return the generator that comes with impasto, or that of a file; raises WeightsError."""
         file = load_weights(weights or resolve(NAME))
         try:
             config = {name: file.config[name] for name in ("levels", "branch", "widths", "noise")}
@@ -188,11 +188,11 @@ class TextureGenerator:
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """Device of the network."""
         return self.network.colours.bias.device
 
     def shares(self, texture: int | str | Sequence[float]) -> Tensor:
-        """The shares, (S,), of a texture by number or name, or of a mixture; raises OptionError."""
+        """Return the shares, (S,), of a texture by number or name, or of a mixture; raises OptionError."""
         count = len(self.names)
         if isinstance(texture, str):
             if texture not in self.names:
@@ -217,9 +217,9 @@ class TextureGenerator:
     ) -> Tensor:
         """Draw `count` pictures, (count, 3, height, width) in [0, 1].
 
-        texture: number, name, or a share for each texture. Where both sides are multiples of the network's stride,
-        opposite borders join; other sizes are cut out of the next larger such one. precision: as `layers.inference`
-        reads it. Raises OptionError.
+        texture: number, name, or a share for each texture. If both sides are multiples of the network's stride,
+        opposite borders join; other sizes are cut out of the next larger such one. precision: see `layers.inference`.
+        Raises OptionError.
         """
         if min(height, width, count) < 1:
             raise OptionError(f"a texture is at least 1 px a side, not {width}x{height}")

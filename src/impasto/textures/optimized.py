@@ -1,8 +1,8 @@
 """Texture synthesis by optimisation (Gatys, Ecker & Bethge 2015): a picture of any size with a painting's statistics.
 
-From noise, an image is optimised until means and covariances of its features are the painting's, from coarse to fine.
-Where things are is forgotten, what they look like is kept. With features of a network that sees the opposite edge
-beyond every edge, the picture joins itself on all sides.
+From noise, an image is optimised, from coarse to fine, until means and covariances of its features are the painting's.
+It keeps the look of things, not their places. With features of a network that sees the opposite edge beyond every edge,
+the picture joins itself on all sides.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ from impasto.optimize.tiled_objective import TiledObjective, choose_tile
 from impasto.options import Options
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.styles import check_weights
+from impasto.weights.checkpoints import Checkpoint
 
 LARGE = 4_000_000
 
 
 class TextureOptions(Options):
-    """How a texture is made."""
+    """Options of a texture."""
 
     steps: int = Field(60, ge=1, le=100_000, description="steps at the final size")
     coarse_steps: int = Field(100, ge=0, le=100_000, description="steps at each coarser size")
@@ -83,13 +84,13 @@ class _Look:
 
 
 def _variation_around(image: Tensor) -> Tensor:
-    """Total variation as ``l2-mean``, in which opposite borders are neighbours."""
+    """Return total variation as ``l2-mean``, in which opposite borders are neighbours."""
     steps = [image - image.roll(1, axis) for axis in (2, 3)]
     return torch.stack(steps).square().sum() / image.numel()
 
 
 def resize_around(image: Tensor, height: int, width: int) -> Tensor:
-    """`image`, (B, C, H, W), resized as `image.resize` does, but seeing the opposite edge beyond every edge."""
+    """Resize `image`, (B, C, H, W), like `resize`, but with the opposite edge beyond every edge."""
     if image.shape[-2:] == (height, width):
         return image
     larger = resize(image.repeat(1, 1, 3, 3), 3 * height, 3 * width)
@@ -107,11 +108,12 @@ def synthesize(
     tileable: bool = False,
     seed: int = 0,
     on_step: OnStep = ignore,
+    checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Make a texture, (1, 3, height, width), of `paintings`, (1, 3, H, W) each, which may be smaller than it.
 
-    weights: one a painting, whose moments are mixed. tileable: opposite borders join; both sides must then be multiples
-    of the network's stride. Raises OptionError.
+    weights: one per painting, whose moments are mixed. tileable: opposite borders join; both sides must then be
+    multiples of the network's stride. checkpoint: where the state is kept, for resuming. Raises OptionError.
 
     Departs from the paper: the backbone is vgg19-slim by default; means and centred covariances instead of Gram
     matrices, each in units of the painting's own; from coarse to fine, the painting being made coarser, too.
@@ -138,19 +140,21 @@ def synthesize(
 
     start = noise_like(paintings[0].new_empty(1, 3, scales[0].height, scales[0].width), options.noise, seed)
     enlarge = resize_around if tileable else resize
-    result = coarse_to_fine(scales, start, objective_at, Pixels, enlarge=enlarge, on_step=on_step)
+    result = coarse_to_fine(
+        scales, start, objective_at, Pixels, enlarge=enlarge, on_step=on_step, checkpoint=checkpoint
+    )
     if not result.interrupted:
         warn_of_losses(result.losses, scales[-1].settings.steps, {"texture": sum(shares.values())})
     return result
 
 
 def stride_of(network: Backbone, layers: Sequence[str]) -> int:
-    """How many pixels a position of the deepest of `layers` stands for."""
+    """Return how many pixels a position of the deepest of `layers` covers."""
     return max(stride_after(network.path(layer)) for layer in layers)
 
 
 def check_size(network: Backbone, layers: Sequence[str], height: int, width: int) -> int:
-    """The stride of `layers` if both sides are multiples of it; raises OptionError otherwise."""
+    """Return the stride of `layers` if both sides are multiples of it; raises OptionError otherwise."""
     stride = stride_of(network, layers)
     check_tileable(height, width, stride, network.name)
     return stride
@@ -185,7 +189,7 @@ def _settings(options: TextureOptions, steps: int, pixels: int) -> Settings:
 
 
 def _falling(count: int) -> tuple[float, ...]:
-    """Weights that fall with depth: of five 0.3, 0.25, 0.2, 0.15, 0.1."""
+    """Return weights that fall with depth: of five 0.3, 0.25, 0.2, 0.15, 0.1."""
     steps = [count + 1 - i for i in range(count)]
     return tuple(step / sum(steps) for step in steps)
 
@@ -199,7 +203,7 @@ def _look(
     factor: int,
     least: int,
 ) -> _Look:
-    """The moments of the paintings' mixture, each made smaller by `factor`."""
+    """Return the moments of the paintings' mixture, each shrunk by `factor`."""
     found: dict[str, Moments] = {}
     for painting, share in zip(paintings, mixture, strict=True):
         height, width = (max(1, round(side / factor)) for side in painting.shape[-2:])

@@ -1,4 +1,4 @@
-"""Training of one-pass methods: the options that they share, and the loss that judges what they paint."""
+"""Training of one-pass methods: common options, and the loss."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from impasto.weights import load_weights
 
 DEEPEST_STEPS = len(SLIM_WIDTHS)
 SURVEYED = 64
-"""So many batches of artworks are looked at before a hyper network begins to learn."""
+"""Number of batches of artworks that are measured before a hypernetwork begins to learn."""
 
 
 class MethodOptions(TrainOptions):
-    """What the training of a one-pass method can be told."""
+    """Options of the training of a one-pass method."""
 
     learning_rate: float = Field(8e-4, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     teacher: str = Field(
@@ -48,13 +48,13 @@ class MethodOptions(TrainOptions):
 
 
 def judging_network(teacher: str) -> nn.Module:
-    """The network of the folder `teacher`; of an empty name vgg19-slim with its heads."""
+    """Return the network of the folder `teacher`; for an empty name vgg19-slim with its heads."""
     network: nn.Module = NormalisedVGG.from_folder(teacher) if teacher else load_backbone(SLIM + HEADS)
     return network.to(memory_format=torch.channels_last)
 
 
 def judge(options: MethodOptions, network: nn.Module | None = None) -> PerceptualLoss:
-    """The loss by which pictures are judged; network: what sees them, instead of the one that `options` name."""
+    """Return the loss for stylized pictures; network: instead of the one in `options`."""
     return PerceptualLoss(
         judging_network(options.teacher) if network is None else network,
         content_weight=options.content_weight,
@@ -76,13 +76,13 @@ def as_task(name: str, learner: nn.Module) -> Task:
 
 
 def survey(backbone: nn.Module, options: TrainOptions, styles: Pictures) -> Tensor:
-    """What a hyper network reads of many artworks, (N, moments)."""
+    """Return the hypernetwork's inputs for many artworks, (N, moments)."""
     crops = (styles.batch((options.seed, 0, 0, 4 + i), 8, options.crop) for i in range(SURVEYED))
     return torch.cat([read_moments(backbone, crop) for crop in crops])
 
 
 def start_decoder(decoder: StepDecoder, path: str) -> None:
-    """Fill `decoder` from a file of its own, or from WCT's, which has a step more."""
+    """Fill `decoder` from its own file, or from WCT's, which has one more step."""
     file = load_weights(path)
     deeper = tuple(f"steps.{level}." for level in range(len(decoder.steps), DEEPEST_STEPS))
     file.fill(decoder, ignore=deeper)

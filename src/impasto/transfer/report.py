@@ -1,8 +1,8 @@
-"""How good a classifier is on pictures that it has never seen: accuracy, confusion matrix, the errors themselves."""
+"""Quality of a classifier on unseen pictures: accuracy, confusion matrix, the errors themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from impasto.errors import ImageError, ImpastoError
 from impasto.images.contact_sheet import contact_sheet
 from impasto.images.files import read_image
 from impasto.networks.classifiers import Classifier
+from impasto.progress import OnPart, ignore_part
 from impasto.transfer.class_folders import Sample
 
 MOST_ROWS, MOST_COLUMNS = 24, 8
@@ -20,7 +21,7 @@ MOST_ROWS, MOST_COLUMNS = 24, 8
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the classifier said of one picture: the class, and how sure it was."""
+    """The classifier's answer for one picture: the class, and its probability."""
 
     sample: Sample
     said: int
@@ -28,15 +29,15 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All verdicts on a test set. confusion: (true, said) counts."""
+class FitReport:
+    """All verdicts on a test set. confusion: counts by (true, predicted)."""
 
     classes: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
 
     @property
     def confusion(self) -> Tensor:
-        """Counts, (classes, classes): rows are the truth, columns what was said."""
+        """Counts, (classes, classes): rows are the truth, columns the predictions."""
         table = torch.zeros(len(self.classes), len(self.classes), dtype=torch.long)
         for verdict in self.verdicts:
             table[verdict.sample.label, verdict.said] += 1
@@ -44,12 +45,12 @@ class Report:
 
     @property
     def accuracy(self) -> float:
-        """The share that was said right."""
+        """The share of correct predictions."""
         return float(self.confusion.trace()) / len(self.verdicts)
 
     @property
     def recalls(self) -> dict[str, float]:
-        """Each class's own accuracy."""
+        """Each class' accuracy."""
         table = self.confusion
         shares = table.diagonal() / table.sum(1).clamp_min(1)
         return dict(zip(self.classes, shares.tolist(), strict=True))
@@ -61,12 +62,12 @@ class Report:
 
     @property
     def errors(self) -> list[Verdict]:
-        """What was said wrong, the surest first."""
+        """The wrong predictions, the surest first."""
         wrong = [verdict for verdict in self.verdicts if verdict.said != verdict.sample.label]
         return sorted(wrong, key=lambda verdict: -verdict.probability)
 
     def to_json(self) -> dict[str, Any]:
-        """All numbers, and the errors by file."""
+        """Return all numbers, and the errors by file."""
         return {
             "accuracy": self.accuracy,
             "balanced_accuracy": self.balanced_accuracy,
@@ -86,7 +87,7 @@ class Report:
         }
 
     def to_markdown(self) -> str:
-        """The accuracy and the confusion matrix."""
+        """Return the accuracy and the confusion matrix."""
         lines = [
             f"Accuracy {self.accuracy:.1%} on {len(self.verdicts)} pictures ({self.balanced_accuracy:.1%} as the mean "
             "of the classes). Rows are the truth, columns what was said.",
@@ -99,7 +100,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def error_sheet(self, classifier: Classifier, cell: int = 128) -> Tensor | None:
-        """The errors as a picture, (1, 3, H, W): a row for each mistaken pair of classes; None if there are none."""
+        """Return the errors as a picture, (1, 3, H, W), one row per confused pair of classes; None without errors."""
         pairs: dict[str, list[Verdict]] = {}
         for verdict in self.errors:
             pairs.setdefault(f"{self.classes[verdict.sample.label]} as {self.classes[verdict.said]}", []).append(
@@ -113,10 +114,8 @@ class Report:
         return contact_sheet(rows, row_labels=labels, cell=cell)
 
 
-def judge(
-    classifier: Classifier, samples: Sequence[Sample], on_item: Callable[[int, int], None] = lambda done, total: None
-) -> Report:
-    """Let `classifier` judge `samples`, leaving out what can't be read. Raises ImpastoError if nothing can."""
+def judge(classifier: Classifier, samples: Sequence[Sample], on_item: OnPart = ignore_part) -> FitReport:
+    """Let `classifier` judge `samples`, without unreadable ones. Raises ImpastoError if none can be read."""
     verdicts = []
     for done, sample in enumerate(samples, start=1):
         try:
@@ -128,4 +127,4 @@ def judge(
         on_item(done, len(samples))
     if not verdicts:
         raise ImpastoError("none of the test's pictures can be read")
-    return Report(classifier.classes, tuple(verdicts))
+    return FitReport(classifier.classes, tuple(verdicts))

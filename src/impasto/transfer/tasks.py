@@ -22,7 +22,7 @@ LEAST_DEVIATION = 1e-2
 
 
 class FitOptions(TrainOptions):
-    """What `impasto transfer fit` can be told."""
+    """Options of `impasto transfer fit`."""
 
     backbone: str = Field(SLIM, description="network whose features are reused")
     backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
@@ -50,7 +50,7 @@ class FitOptions(TrainOptions):
 
 
 class _Classification(Task):
-    """What all share: cross entropy with the labels, the header."""
+    """Common parts: cross entropy with the labels, the header."""
 
     name = NAME
 
@@ -59,12 +59,12 @@ class _Classification(Task):
         self.header = header
 
     def config(self) -> dict[str, Any]:
-        """The file's header."""
+        """Return the file's header."""
         return self.header.model_dump(mode="json", exclude={"steps"})
 
 
 class LinearTask(_Classification):
-    """A linear layer on frozen features, which it learns standardised; the file holds it for features as they are.
+    """A linear layer on frozen features, trained on standardised ones; the file holds it for the original features.
 
     features: all training features, (N, C, g, g).
     """
@@ -83,34 +83,34 @@ class LinearTask(_Classification):
         self.weight_decay = weight_decay
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """contents: features, (B, C, g, g); styles: labels, (B, 1, 1, 1)."""
+        """contents: features, (B, C, g, g); styles: labels, (B, 1, 1, 1). Returns the cross entropy."""
         logits = self.linear((contents.flatten(1) - self.mean) / self.deviation)
         return {"cross-entropy": F.cross_entropy(logits, styles.flatten().long())}
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """AdamW."""
+        """Return AdamW."""
         return [torch.optim.AdamW(self.linear.parameters(), lr=learning_rate, weight_decay=self.weight_decay)]
 
     def learned(self) -> nn.Module:
-        """The linear layer."""
+        """Return the linear layer."""
         return self.linear
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """The weights, a row a class."""
+        """Return the weights as a picture, a row for each class."""
         return heat_map(self.linear.weight.detach())
 
     def shippable(self) -> dict[str, Tensor]:
-        """The head's tensors, with the standardisation folded in."""
+        """Return the head's tensors, with the standardisation folded in."""
         weight = self.linear.weight.detach() / self.deviation
         bias = self.linear.bias.detach() - weight @ self.mean
         return {f"{HEAD}linear.weight": weight, f"{HEAD}linear.bias": bias}
 
 
 class FinetuneTask(_Classification):
-    """A network with a new head, end to end: first the head alone, then, slower, the backbone with it.
+    """A network with a new head, end to end: first the head alone, then, more slowly, the backbone with it.
 
-    A head that has learned nothing would spoil the backbone's weights, hence the order. Batch norms stay as they are.
-    With LoRA the backbone's own weights never change and adapters learn in their place, from the start.
+    An untrained head would spoil the backbone's weights, hence the order. Batch norms stay frozen. With LoRA the
+    backbone's weights never change; adapters learn in their place, from the start.
     """
 
     def __init__(self, header: Header, network: Backbone, options: FitOptions) -> None:
@@ -132,14 +132,14 @@ class FinetuneTask(_Classification):
         return self.network.get_submodule(HEAD.rstrip("."))
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """contents: pictures, (B, 3, S, S); styles: labels, (B, 1, 1, 1)."""
+        """contents: pictures, (B, 3, S, S); styles: labels, (B, 1, 1, 1). Returns the cross entropy."""
         layer = self.header.layer
         with torch.set_grad_enabled(torch.is_grad_enabled() and progress >= self.frozen_until):
             features = self.network(contents, {layer})[layer]
         return {"cross-entropy": F.cross_entropy(self.head(features).float(), styles.flatten().long())}
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """AdamW with one rate for the head and a lower one for the backbone or its adapters."""
+        """Return AdamW with one rate for the head and a lower one for the backbone or its adapters."""
         head = list(self.head.parameters())
         own = {id(parameter) for parameter in head}
         rest = [p for p in self.network.parameters() if p.requires_grad and id(p) not in own]
@@ -151,15 +151,15 @@ class FinetuneTask(_Classification):
         return [torch.optim.AdamW([group for group in groups if group["params"]])]
 
     def learned(self) -> nn.Module:
-        """The network."""
+        """Return the network."""
         return self.network
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """The head's weights, a row a class."""
+        """Return the head's weights as a picture, a row for each class."""
         return heat_map(self.head.get_parameter("linear.weight").detach())
 
     def shippable(self) -> dict[str, Tensor]:
-        """The whole network, or the head and the adapters."""
+        """Return the tensors of the whole network, or of the head and the adapters."""
         if not self.adapted:
             return dict(self.network.state_dict())
         head = {name: value for name, value in self.network.state_dict().items() if name.startswith(HEAD)}
@@ -167,7 +167,7 @@ class FinetuneTask(_Classification):
 
 
 def make_header(options: FitOptions, backbone: Backbone, layer: str, classes: tuple[str, ...]) -> Header:
-    """What the file of a classifier says of itself."""
+    """Return the header of a classifier's file."""
     return Header(
         kind="classifier",
         backbone=backbone.name,

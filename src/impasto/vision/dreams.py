@@ -1,8 +1,8 @@
-"""The picture that a class, a channel or a unit answers to most (Simonyan et al. 2014; Olah et al. 2017).
+"""The picture to which a class, a channel or a unit responds most (Simonyan et al. 2014; Olah et al. 2017).
 
-An image from noise is changed until a classifier is sure of it. In plain pixels that gives noise that only the network
-understands; total variation smooths it; Fourier coefficients and an image that trembles while it is optimised give
-shapes that a person recognises, too.
+An image from noise is changed until a classifier is sure of it. In plain pixels this gives noise that only the network
+understands; total variation smooths it; Fourier coefficients and random shifts and turns of the image give shapes that
+people recognise, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from impasto.progress import OnStep, ignore
 
 
 class DreamOptions(Options):
-    """What the recipes of class visualisation differ in."""
+    """Options in which the recipes of class visualisation differ."""
 
     parameterization: Literal["fourier", "pixels"] = Field("fourier", description="what is optimised")
     steps: int = Field(128, ge=1, description="optimiser steps")
@@ -69,46 +69,46 @@ PRESETS["beginners"] = {
     "tv_weight": 0.005,
     "tv_form": "l1-sum",
 }
-"""``noise``, and ``beginners`` with its second pass, are the lesson's of "AI for Beginners": plain pixels in the
+"""``noise``, and ``beginners`` with its second pass, follow the lesson of "AI for Beginners": plain pixels in the
 network's own normalisation from N(0, 1), gradient descent at rate 1; then ten times the class and some variation."""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is to be dreamed of: a channel of a layer (of ``logits``: a class), or one unit, (row, column), of it."""
+class Target:
+    """The target of a dream: a channel of a layer (of ``logits``: a class), or one unit, (row, column), of it."""
 
     layer: str
     channel: int
     position: tuple[int, int] | None = None
 
     def term(self, weight: float, goal: str) -> Term:
-        """The loss to minimise."""
+        """Return the loss to minimise."""
         if self.layer == LOGITS and goal == "cross-entropy":
             return Term("class", LOGITS, ClassLoss(self.channel), weight)
         return Term("channel", self.layer, ActivationLoss(self.channel, self.position), weight)
 
 
 def dream(
-    network: Backbone, wish: Wish, options: DreamOptions, *, size: int, seed: int = 0, on_step: OnStep = ignore
+    network: Backbone, target: Target, options: DreamOptions, *, size: int, seed: int = 0, on_step: OnStep = ignore
 ) -> Result:
-    """The ideal picture of `wish`, (1, 3, size, size) in [0, 1], from noise.
+    """Return the ideal picture of a target, (1, 3, size, size) in [0, 1], from noise.
 
-    network: any backbone with the layer that is wished for. Raises OptionError if it has no such layer or channel.
+    network: any backbone with the target's layer. Raises OptionError if it has no such layer or channel.
 
     Departs from the papers: jitter, zoom and turn are drawn from the seed; the penalty is total variation, not L2.
     """
-    network.check_layers([wish.layer])
+    network.check_layers([target.layer])
     if size < network.least_side:
         raise OptionError(f"{network.name} needs pictures of at least {network.least_side} px a side, not {size}")
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, 3, size, size, generator=generator).to(network.mean)
     parameter = _parameter(network, noise, options)
-    augment = trembling(options, generator)
+    augment = random_view(options, generator)
     total = options.first_steps + options.steps
     result = Result(parameter().detach())
     for first, steps in ((True, options.first_steps), (False, options.steps)):
         if steps and not result.interrupted:
-            terms = [wish.term(1.0 if first else options.weight, options.goal)]
+            terms = [target.term(1.0 if first else options.weight, options.goal)]
             if not first:
                 terms.append(Term("tv", "image", TotalVariation(options.tv_form), options.tv_weight))
             settings = Settings(steps, options.optimizer, options.learning_rate)
@@ -130,12 +130,12 @@ def _parameter(network: Backbone, noise: Tensor, options: DreamOptions) -> Image
     return Pixels(image, mean=network.mean, std=network.std, clamp=False)
 
 
-def trembling(options: DreamOptions, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:
-    """What shifts, scales and turns the image a little, differently at every call; None if nothing does."""
+def random_view(options: DreamOptions, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:
+    """Return a function that shifts, scales and turns the image a little, differently at every call; None if unused."""
     if not options.jitter and not options.zoom and not options.turn:
         return None
 
-    def tremble(image: Tensor) -> Tensor:
+    def view(image: Tensor) -> Tensor:
         draw = (2 * torch.rand(4, generator=generator) - 1).tolist()
         side = image.shape[-1]
         angle = torch.tensor(draw[2] * options.turn).deg2rad()
@@ -146,4 +146,4 @@ def trembling(options: DreamOptions, generator: torch.Generator) -> Callable[[Te
         grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
         return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
 
-    return tremble
+    return view

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import threading
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,17 +16,17 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from impasto.atomic import write_atomically
 from impasto.errors import WeightsError
 from impasto.weights.reading import read_config, read_tensors
-from impasto.weights.sketch import ImpossibleError, first_misfit, sketch
 from impasto.weights.unfilled import Unfilled
 
 FOLDER = Path(__file__).parent
 HEADER_KEY = "impasto"
 NAMED = "name"
-"""What the name of a style is called in what a file tells of it."""
+"""Key of a style's name in a file's header."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -38,9 +40,9 @@ class Weights:
     digest: str
 
     def fill(self, module: nn.Module, *, ignore: tuple[str, ...] = ()) -> None:
-        """Copy the tensors into `module`, in its own precision; every name and shape must fit.
+        """Copy the tensors into `module`, in its precision; every name and shape must fit.
 
-        ignore: prefixes of names in the file that the module may do without. Raises WeightsError.
+        ignore: prefixes of names that need not be in the module. Raises WeightsError.
         """
         own = module.state_dict()
         given = {k: v for k, v in self.tensors.items() if k in own or not k.startswith(ignore or ("\0",))}
@@ -53,14 +55,14 @@ class Weights:
             raise WeightsError(f"{self.path} does not hold this network: {misfit}")
 
     def build(self, make: Callable[[dict[str, Any]], Network], maker: str) -> Network:
-        """The network that `make` makes of the configuration, filled.
+        """Return the network that `make` makes of the configuration, filled.
 
-        maker: whose training writes such files, as `impasto train` knows it. Raises WeightsError if this is none.
+        maker: the training that writes such files, a name for `impasto train`. Raises WeightsError for other files.
         """
         method = self.config.get("method", maker)
         if method != maker:
             raise WeightsError(f"{self.path} was made by `impasto train {str(method)[:40]}`, not {maker}")
-        if self.digest not in _shipped():  # these need no proof, and torch takes a second to get ready for sketches
+        if self.digest not in _shipped():  # these need no check, and a sketch makes torch load for a second
             try:
                 drawn = sketch(make, self.config, 4 * len(self.tensors) + 256)
             except ImpossibleError:
@@ -72,7 +74,7 @@ class Weights:
         return network
 
     def infos(self, key: str) -> list[dict[str, Any]]:
-        """What the configuration tells of each style, by ``name`` at least; raises WeightsError if it tells nothing."""
+        """Return the configuration's info on each style, ``name`` at least; raises WeightsError if there is none."""
         found = self.config.get(key)
         named = isinstance(found, list) and all(isinstance(info, dict) for info in found)
         names = [info.get(NAMED) for info in found] if named and found is not None else []
@@ -83,19 +85,19 @@ class Weights:
 
 @functools.cache
 def manifest() -> dict[str, dict[str, Any]]:
-    """The shipped files' entries by name: file, sha256, bytes, licence, data, command, quality."""
+    """Return the shipped files' entries by name: file, sha256, bytes, licence, data, command, quality."""
     with (FOLDER / "manifest.toml").open("rb") as file:
         return tomllib.load(file)
 
 
 @functools.cache
 def _shipped() -> frozenset[str]:
-    """The digests of the files that come with impasto."""
+    """Return the digests of the files that come with impasto."""
     return frozenset(str(entry["sha256"]) for entry in manifest().values())
 
 
 def resolve(name: str) -> Path:
-    """The file of the shipped weights called `name`; raises WeightsError if the package has none."""
+    """Return the file of the shipped weights called `name`; raises WeightsError if the package has none."""
     entry = manifest().get(name)
     if entry is None:
         raise WeightsError(
@@ -118,7 +120,7 @@ def load_weights(path: str | Path) -> Weights:
 
 
 def digest_numbers(modules: Iterable[nn.Module]) -> str:
-    """SHA-256 of all that `modules` have learned, as it is kept in files: in half precision."""
+    """Return the SHA-256 of the parameters of `modules`, in half precision as in files."""
     found = hashlib.sha256()
     for module in modules:
         for tensor in module.state_dict().values():
@@ -138,8 +140,7 @@ def save_weights(
 ) -> None:
     """Write tensors and configuration as one safetensors file, atomically; floating point as fp16 if `half`.
 
-    Raises WeightsError if a tensor is not finite, or no longer in fp16, or if the file can't be written; nothing is
-    left behind then.
+    Raises WeightsError, and leaves nothing behind, if a tensor is not finite (in fp16) or the file can't be written.
     """
     path = Path(path)
     out: dict[str, Tensor] = {}
@@ -151,3 +152,69 @@ def save_weights(
             raise WeightsError(f"{name} is not finite{' in fp16' if half else ''}: {path.name} was not written")
         out[name] = value.clone(memory_format=torch.contiguous_format)  # the format has no shared memory
     write_atomically(path, save(out, {HEADER_KEY: json.dumps(dict(config))}))
+
+
+LARGEST = 1 << 16
+"""Largest number in a network's configuration; sizes and counts are smaller."""
+NOTES = frozenset({"steps", "seed", "styles", "networks", "info", "textures", "seconds", "loss"})
+"""Keys of a configuration that are not sizes of the network."""
+
+
+class ImpossibleError(Exception):
+    """A configuration that no network of the file can have."""
+
+
+def sketch(make: Callable[[dict[str, Any]], Network], config: dict[str, Any], parameters: int) -> Network:
+    """Return the network that `make` makes of a configuration, without parameters.
+
+    Raises ImpossibleError if it can't be made, or has more parameters than `parameters`.
+    """
+    if not _is_sane({key: value for key, value in config.items() if key not in NOTES}):
+        raise ImpossibleError
+    try:
+        with torch.device("meta"), _at_most(parameters):
+            return make(config)
+    except Exception:  # any configuration may come from a stranger
+        raise ImpossibleError from None
+
+
+def _is_sane(value: Any) -> bool:
+    """Return whether all numbers are small enough to be sizes."""
+    if isinstance(value, Mapping):
+        return all(_is_sane(part) for key, part in value.items() if key not in NOTES)
+    if isinstance(value, list):
+        return all(map(_is_sane, value))
+    return not isinstance(value, int | float) or abs(value) <= LARGEST
+
+
+@contextmanager
+def _at_most(parameters: int) -> Iterator[None]:
+    """Limit the number of parameters of modules that this thread makes."""
+    here, count = threading.get_ident(), 0
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal count
+        if threading.get_ident() == here:
+            count += 1
+            if count > parameters:
+                raise ImpossibleError
+
+    handle = register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def first_misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """Return how a file's tensors differ from the network's, in words; None if they fit."""
+    odd = sorted(set(own) ^ set(given))
+    if odd:
+        return f"{odd[0]} is {'missing' if odd[0] in own else 'left over'}"
+    for name, tensor in own.items():
+        if tensor.shape != given[name].shape:
+            shapes = ("x".join(map(str, one.shape)) or "a number" for one in (given[name], tensor))
+            return "{} is {} instead of {}".format(name, *shapes)
+        if tensor.is_floating_point() != given[name].is_floating_point():
+            return f"{name} holds numbers of another kind"
+    return None

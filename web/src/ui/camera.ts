@@ -75,8 +75,8 @@ export class Camera {
   private govern(spent: number): void {
     this.spent = 0.7 * this.spent + 0.3 * spent;
     const ratio = Math.sqrt(TARGET / this.spent);
-    if (ratio > 0.85 && ratio < 1.2) return;
-    const side = Math.round((this.longer * Math.min(1.25, Math.max(0.6, ratio))) / 32) * 32;
+    if (ratio > 0.93 && ratio < 1.2) return; // below, it would be less than ten pictures a second
+    const side = Math.floor((this.longer * Math.min(1.4, Math.max(0.6, ratio))) / 32) * 32;
     this.longer = Math.min(MOST, Math.max(LEAST, side));
     this.spent = TARGET;
   }
