@@ -47,11 +47,13 @@ class AdaptOptions(PaintingOptions):
     crop: int = Field(192, ge=32, le=2048, description="side of the square crops, px")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     preview_every: int = Field(25, ge=1, description="steps between previews")
-    content_layers: tuple[str, ...] = Field(("relu4_1",), min_length=1, description="where the content is compared")
+    content_layers: tuple[str, ...] = Field(
+        ("relu4_1",), min_length=1, description="layers at which the content is compared"
+    )
     from_: str = Field("", description="initial parameters instead of the shipped ones, or any network of styles")
-    norm_rate: float = Field(20.0, gt=0, le=1000, description="learning rate of the norms, in units of all else's")
-    only_norms: bool = Field(False, description="learn the norms' scales and shifts alone, 0.4 % of the network")
-    patience: int = Field(50, ge=0, description="stop if the loss of so many steps is no lower than before; 0: never")
+    norm_rate: float = Field(20.0, gt=0, le=1000, description="learning rate of the norms, relative to the others")
+    only_norms: bool = Field(False, description="learn only the norms' scales and shifts, 0.4 % of the network")
+    patience: int = Field(50, ge=0, description="stop if the loss of this many steps is no lower than before; 0: never")
 
 
 @dataclass(frozen=True)

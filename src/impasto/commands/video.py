@@ -203,7 +203,7 @@ def _survey(source: Path, *, salvage: bool, quiet: bool) -> Survey:
     """Decode the whole video once, so that problems show before hours of work."""
     frames = probe_video(source).frames
     with count(f"looking through {source.name}", frames, quiet, pause=PAUSE) as shown:
-        return survey_video(source, salvage=salvage, on_frame=lambda: shown.advance("frames looked at"))
+        return survey_video(source, salvage=salvage, on_frame=lambda: shown.advance("frames checked"))
 
 
 def _check_room(target: Path, frames: int, size: tuple[int, int]) -> None:
