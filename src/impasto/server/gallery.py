@@ -1,4 +1,4 @@
-"""Small pictures of the built-in styles: each is painted when first asked for, by a worker of its own."""
+"""Small pictures of the built-in styles, each painted at its first request by a separate worker."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from impasto.server.runner import Runner, Start
 from impasto.stylizers.styles import built_in_styles
 
 IDLE_SECONDS = 20.0
-"""After so long without a question its worker ends."""
+"""Seconds without a request after which the worker ends."""
 
 PAINT_SECONDS = 60.0
 
 
 class Gallery:
-    """One landscape in every built-in style; made on the CPU, each once, whatever the other workers are doing."""
+    """One landscape in every built-in style, each painted once, on the CPU, independent of the other workers."""
 
     def __init__(self, limits: Limits, start: Start) -> None:
         self._limits, self._start = limits, start
@@ -27,13 +27,13 @@ class Gallery:
         self._closed = False
 
     def find(self, name: str) -> bytes | None:
-        """Return the landscape in the built-in style of that name if it is there already; raises Missing."""
+        """Return the landscape in the built-in style of that name, None if it is not painted yet; raises Missing."""
         if name not in built_in_styles():
             raise Missing("there is no such style: see GET /v1/styles")
         return self._pictures.get(name)
 
     def picture(self, name: str) -> bytes:
-        """Return the landscape in that style, a JPEG, painted if need be."""
+        """Return the landscape in that style, a JPEG; paint it if necessary."""
         with self._lock:
             if name not in self._pictures:
                 self._pictures[name] = self._paint(name)
@@ -54,7 +54,7 @@ class Gallery:
         return job.outcome().data
 
     def _rest(self) -> None:
-        """End the worker: it is started again if there is a need."""
+        """End the worker; it is started again when needed."""
         with self._lock:
             if self._runner is not None:
                 self._runner.close()
