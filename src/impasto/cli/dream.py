@@ -1,4 +1,4 @@
-"""`impasto dream`: the picture that a class, a channel or a unit answers to most."""
+"""`impasto dream`: the picture to which a class, a channel or a unit responds most."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _target(
     unit: str | None,
     device: str,
 ) -> tuple[Any, Any, Any, str]:
-    """Return the network, its classifier if it is one, what is wished for, a name for it; raises OptionError."""
+    """Return the network, its classifier if it is one, the target, a name for it; raises OptionError."""
     from impasto.commands.network_command import open_backbone
     from impasto.errors import OptionError
     from impasto.networks.classifiers import CLASSIFIER, LOGITS, load_classifier
@@ -100,7 +100,7 @@ def _target(
     from impasto.vision.dreams import Target
 
     if (class_name is None) == (layer is None) or (layer is None) != (channel is None):
-        raise OptionError("say what to dream of: --class NAME, or --layer NAME --channel N")
+        raise OptionError("name a target: --class NAME, or --layer NAME --channel N")
     if class_name is not None and (backbone is not None or unit is not None):
         raise OptionError("--backbone and --unit go with --layer and --channel; a class needs --classifier")
     if backbone is not None and classifier is not None:

@@ -154,19 +154,20 @@ class TextureTrainOptions(TrainOptions):
     learning_rate: float = Field(4e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     teacher: str = Field(
         "",
-        description="what judges: a folder with a normalised VGG-19, vgg19-slim for its thin features (the quickest), "
-        "or nothing for vgg19-slim with its heads",
+        description="network of the loss: a folder with a normalised VGG-19, vgg19-slim for its thin features (the "
+        "quickest), or nothing for vgg19-slim with its heads",
     )
     from_: str = Field(
-        "", description="generator of the same shape to go on from; textures that it lacks begin as the mean of its own"
+        "",
+        description="generator of the same shape to continue from; textures that it lacks begin as the mean of its own",
     )
     layers: tuple[str, ...] = Field(STYLE_LAYERS, min_length=1, description="layers at which textures are compared")
-    diversity_weight: float = Field(0.05, ge=0, description="weight of the samples' being different from each other")
+    diversity_weight: float = Field(0.05, ge=0, description="weight of the differences between samples")
     diversity_form: Literal["derangement", "julesz"] = Field(
         "derangement", description="Li's distance of features to another sample's, or Ulyanov's entropy of pixels"
     )
     introduction: float = Field(
-        0.3, ge=0, le=1, description="part of the training over which textures come in one after the other"
+        0.3, ge=0, le=1, description="part of the training over which textures are added one by one"
     )
     group: int = Field(
         GROUP, ge=1, description="samples of one texture in a batch; --batch is a multiple of it; 1: without diversity"

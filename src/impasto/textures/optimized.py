@@ -49,7 +49,7 @@ class TextureOptions(Options):
 
     steps: int = Field(60, ge=1, le=100_000, description="steps at the final size")
     coarse_steps: int = Field(100, ge=0, le=100_000, description="steps at each coarser size")
-    octaves: int = Field(3, ge=0, le=6, description="how many coarser sizes, each half the next, come first")
+    octaves: int = Field(3, ge=0, le=6, description="number of coarser sizes, each half the next, that come first")
     least_side: int = Field(
         32, ge=16, le=4096, description="no coarser size has a shorter side, or painting, below this"
     )
@@ -57,7 +57,7 @@ class TextureOptions(Options):
     layer_weights: tuple[float, ...] = Field((), description="their weights; none: falling with depth, in sum 1")
     tv_weight: float = Field(0.05, ge=0, description="weight of total variation, against noise")
     optimizer: OptimizerName = Field("lbfgs", description="lbfgs, adam or gd (plain gradient descent)")
-    learning_rate: float = Field(1.0, gt=0, description="step size; adam wants about 0.05")
+    learning_rate: float = Field(1.0, gt=0, description="step size; adam needs about 0.05")
     noise: float = Field(0.2, gt=0, le=1, description="deviation of the noise at the start")
 
     @model_validator(mode="after")

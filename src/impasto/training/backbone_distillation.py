@@ -260,7 +260,7 @@ class BackboneOptions(TrainOptions):
         "vgg19", description="a folder with a normalised VGG-19 as safetensors, or torchvision's vgg19"
     )
     teacher_weights: str = Field("", description="local file for --teacher vgg19 instead of a download")
-    from_: str = Field("", description="weights file of a trained vgg19-slim to go on from")
+    from_: str = Field("", description="weights file of a trained vgg19-slim to continue from")
     layer_weights: tuple[float, ...] = Field(
         (1.0,) * 5, min_length=5, max_length=5, description="weights of relu1_1 to relu5_1"
     )

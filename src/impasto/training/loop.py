@@ -37,7 +37,7 @@ CHECKPOINT = "checkpoint.safetensors"
 class TrainOptions(Options):
     """Options of every training."""
 
-    steps: int = Field(20_000, ge=1, description="optimiser steps; with --minutes the most there may be")
+    steps: int = Field(20_000, ge=1, description="optimiser steps; with --minutes the largest number")
     minutes: float | None = Field(None, gt=0, description="wall-clock limit; the learning rate anneals to its end")
     batch: int = Field(4, ge=1, le=1024, description="pictures of each kind a step and process")
     crop: int = Field(144, ge=32, le=2048, description="side of the square crops, px")

@@ -26,10 +26,10 @@ class MethodOptions(TrainOptions):
 
     learning_rate: float = Field(8e-4, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     teacher: str = Field(
-        "", description="folder with a normalised VGG-19 to judge by; empty: vgg19-slim with its heads"
+        "", description="folder with a normalised VGG-19 for the loss; empty: vgg19-slim with its heads"
     )
     from_: str = Field(
-        "", description="weights file to go on from; for adain also wct's, for sanet also theirs, whose decoders fit"
+        "", description="weights file to continue from; for adain also wct's, for sanet also theirs, whose decoders fit"
     )
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(4.0, ge=0, description="weight of the style; 0 for wct: only learn to rebuild")
@@ -39,7 +39,7 @@ class MethodOptions(TrainOptions):
     window_weight: float = Field(0.0, ge=0, description="weight of covariances in every quarter of the picture")
     neighbor_weight: float = Field(0.0, ge=0, description="weight of the distance to the painting's nearest places")
     similarity_weight: float = Field(
-        0.0, ge=0, description="weight of self-similarity, which holds the photo's objects"
+        0.0, ge=0, description="weight of self-similarity, which keeps the photo's objects"
     )
     structure_weight: float = Field(0.0, ge=0, description="weight of structural similarity to the photo (SSIM)")
     content_layers: tuple[str, ...] = Field(

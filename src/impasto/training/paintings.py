@@ -26,7 +26,7 @@ class PaintingOptions(MethodOptions):
     style_weight: float = Field(8.0, ge=0, description="weight of the style")
     gram_weight: float = Field(0.5, ge=0, description="weight of Gram matrices beside means and deviations")
     tv_weight: float = Field(1.0, ge=0, description="weight of total variation")
-    style_side: int = Field(448, ge=32, le=4096, description="shorter side at which the paintings are looked at, px")
+    style_side: int = Field(448, ge=32, le=4096, description="shorter side to which paintings are shrunk, px")
 
     @property
     def art_side(self) -> int:
@@ -39,7 +39,7 @@ class StylesOptions(PaintingOptions):
 
     width: int = Field(16, ge=2, le=256, description="channels at full size; the paper's network has 32")
     residuals: int = Field(5, ge=0, le=32, description="residual blocks")
-    from_: str = Field("", description="weights file to go on from; for johnson also conditional_norm's")
+    from_: str = Field("", description="weights file to continue from; for johnson also conditional_norm's")
 
 
 class ManyStylesOptions(StylesOptions):
@@ -106,7 +106,7 @@ def shape_of(file: Weights) -> Mapping[str, Any]:
 
 def _find(infos: Sequence[Mapping[str, Any]], name: str | None) -> tuple[int, Mapping[str, Any]]:
     if not infos:
-        raise WeightsError("the file to go on from names no styles")
+        raise WeightsError("the file of --from names no styles")
     return next(((number, info) for number, info in enumerate(infos) if info[NAMED] == name), (0, infos[0]))
 
 

@@ -26,15 +26,15 @@ class FitOptions(TrainOptions):
 
     backbone: str = Field(SLIM, description="network whose features are reused")
     backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
-    layer: str = Field("", description="layer that the head looks at; empty: the backbone's last")
+    layer: str = Field("", description="layer that the head reads; empty: the backbone's last")
     grid: int = Field(3, ge=1, le=16, description="features are averaged in this many cells a side")
     mode: Mode = Field(
         "features", description="features: a linear layer on frozen features; full: end to end; lora: adapters"
     )
     test_share: float = Field(0.25, gt=0, lt=1, description="share of each class that is kept for the test")
-    steps: int = Field(1500, ge=1, description="optimiser steps; with --minutes the most there may be")
+    steps: int = Field(1500, ge=1, description="optimiser steps; with --minutes the largest number")
     batch: int = Field(64, ge=1, le=4096, description="pictures a step")
-    crop: int = Field(224, ge=16, le=2048, description="side of the pictures that the classifier looks at, px")
+    crop: int = Field(224, ge=16, le=2048, description="side of the classifier's pictures, px")
     side: int = Field(256, ge=16, le=4096, description="end to end: shorter side of pictures that are cropped, px")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     weight_decay: float = Field(0.3, ge=0, description="AdamW's decay of the head's weights")

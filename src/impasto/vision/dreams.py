@@ -34,7 +34,7 @@ class DreamOptions(Options):
     optimizer: OptimizerName = Field("adam", description="adam, gd (plain gradient descent) or lbfgs")
     learning_rate: float = Field(0.05, gt=0, description="the optimiser's learning rate")
     goal: Literal["cross-entropy", "activation"] = Field(
-        "activation", description="of a class: its cross entropy, or its logit alone, which never has enough"
+        "activation", description="of a class: its cross entropy, or its logit alone, which grows without limit"
     )
     weight: float = Field(1.0, gt=0, description="weight of the class or channel")
     tv_weight: float = Field(30.0, ge=0, description="weight of total variation")
@@ -42,9 +42,9 @@ class DreamOptions(Options):
     first_steps: int = Field(0, ge=0, description="steps without total variation and with weight 1, before the others")
     spread: float = Field(0.2, gt=0, description="deviation of the noise at the start")
     decay: float = Field(1.5, ge=0, description="fourier: coefficients are scaled by frequency to minus this power")
-    jitter: int = Field(16, ge=0, description="the image is shifted by up to so many px at every step")
+    jitter: int = Field(16, ge=0, description="the image is shifted by up to this many px at every step")
     zoom: float = Field(0.1, ge=0, lt=1, description="the image is enlarged or shrunk by up to this share")
-    turn: float = Field(8.0, ge=0, le=180, description="the image is turned by up to so many degrees")
+    turn: float = Field(8.0, ge=0, le=180, description="the image is turned by up to this many degrees")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

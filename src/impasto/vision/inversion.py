@@ -27,7 +27,7 @@ class InversionOptions(Options):
 
     steps: int = Field(250, ge=1, description="evaluations of the loss")
     optimizer: OptimizerName = Field("adam", description="adam, lbfgs or gd (plain gradient descent)")
-    learning_rate: float = Field(0.05, gt=0, description="the optimiser's; lbfgs wants 1")
+    learning_rate: float = Field(0.05, gt=0, description="the optimiser's learning rate; lbfgs needs 1")
     decay: float = Field(0.7, gt=0, le=1, description="the learning rate is multiplied by it every 50 steps")
     tv_weight: float = Field(2.0, ge=0, description="content: weight of total variation, against noise")
     noise: float = Field(0.2, gt=0, le=1, description="deviation of the grey noise at the start")
