@@ -11,7 +11,7 @@ from impasto.networks.backbones import load_backbone
 from impasto.networks.classifiers import load_classifier
 from impasto.optimize.losses import ActivationLoss, ClassLoss, TotalVariation
 from impasto.optimize.parameterizations import Fourier
-from impasto.vision.dreams import PRESETS, DreamOptions, Wish, dream, trembling
+from impasto.vision.dreams import PRESETS, DreamOptions, Target, dream, random_view
 from recipe_support import digest_of, random_classifier
 from tiny import narrow_slim, random_vgg
 
@@ -23,10 +23,10 @@ def options(preset: str = "default", **changes: object) -> DreamOptions:
 def test_plain_pixels_convince_the_network_and_total_variation_smooths_them() -> None:
     model = load_classifier()
     before = digest_of(model.backbone)
-    wish = Wish("logits", model.find("giraffe"))
-    noisy = dream(model.backbone, wish, options("noise", steps=40), size=32).image
-    smooth = dream(model.backbone, wish, options("beginners", first_steps=40, steps=450), size=32).image
-    chances = [float(model.probabilities(image)[0, wish.channel]) for image in (noisy, smooth)]
+    target = Target("logits", model.find("giraffe"))
+    noisy = dream(model.backbone, target, options("noise", steps=40), size=32).image
+    smooth = dream(model.backbone, target, options("beginners", first_steps=40, steps=450), size=32).image
+    chances = [float(model.probabilities(image)[0, target.channel]) for image in (noisy, smooth)]
     assert chances[0] > 0.99
     assert chances[1] > 0.9
     variation = TotalVariation("l1-sum")
@@ -36,11 +36,11 @@ def test_plain_pixels_convince_the_network_and_total_variation_smooths_them() ->
 
 def test_the_default_is_sure_of_the_class_and_no_noise() -> None:
     model = load_classifier()
-    wish = Wish("logits", model.find("flower"))
-    image = dream(model.backbone, wish, options(steps=40), size=96).image
-    assert float(model.probabilities(image)[0, wish.channel]) > 0.99
+    target = Target("logits", model.find("flower"))
+    image = dream(model.backbone, target, options(steps=40), size=96).image
+    assert float(model.probabilities(image)[0, target.channel]) > 0.99
     assert correlation_of_neighbours(image) > 0.8
-    noise = dream(model.backbone, wish, options("noise", steps=40), size=96).image
+    noise = dream(model.backbone, target, options("noise", steps=40), size=96).image
     assert correlation_of_neighbours(noise) < 0.4
 
 
@@ -53,8 +53,8 @@ def correlation_of_neighbours(image: Tensor) -> float:
 @pytest.mark.parametrize("position", [None, (1, 2)])
 def test_a_channel_and_a_unit(position: tuple[int, int] | None) -> None:
     network = narrow_slim()
-    wish = Wish("relu3_1", 5, position)
-    found = dream(network, wish, options(steps=8, jitter=0, zoom=0, turn=0), size=48)
+    target = Target("relu3_1", 5, position)
+    found = dream(network, target, options(steps=8, jitter=0, zoom=0, turn=0), size=48)
     assert found.losses[-1]["channel"] < found.losses[0]["channel"]
 
 
@@ -62,7 +62,7 @@ def test_a_channel_and_a_unit(position: tuple[int, int] | None) -> None:
 def test_any_backbone(name: str) -> None:
     network = random_vgg(name) if name.startswith("vgg") else load_backbone(name, pretrained=False)
     layer = network.layers[-1]
-    found = dream(network, Wish(layer, 3), options(steps=3, goal="cross-entropy"), size=40)
+    found = dream(network, Target(layer, 3), options(steps=3, goal="cross-entropy"), size=40)
     assert found.image.shape == (1, 3, 40, 40)
     assert torch.isfinite(found.image).all()
 
@@ -71,24 +71,24 @@ def test_the_same_seed_gives_the_same_bits_and_steps_are_counted_through() -> No
     network = random_classifier().backbone
     seen: list[tuple[int, int]] = []
     few = options("beginners", first_steps=2, steps=3)
-    one = dream(network, Wish("logits", 1), few, size=32, seed=4, on_step=lambda s: seen.append((s.index, s.total)))
+    one = dream(network, Target("logits", 1), few, size=32, seed=4, on_step=lambda s: seen.append((s.index, s.total)))
     assert seen == [(i, 5) for i in range(1, 6)]
     assert [set(terms) for terms in one.losses] == [{"class"}] * 2 + [{"class", "tv"}] * 3
-    assert torch.equal(one.image, dream(network, Wish("logits", 1), few, size=32, seed=4).image)
-    assert not torch.equal(one.image, dream(network, Wish("logits", 1), few, size=32, seed=5).image)
+    assert torch.equal(one.image, dream(network, Target("logits", 1), few, size=32, seed=4).image)
+    assert not torch.equal(one.image, dream(network, Target("logits", 1), few, size=32, seed=5).image)
 
 
 def test_what_is_not_there() -> None:
     network = random_classifier().backbone
-    for wish, complaint in (
-        (Wish("relu9_9", 0), "no layer"),
-        (Wish("relu3_1", 99), "no channel 99: the layer has 24"),
-        (Wish("relu3_1", 0, (50, 0)), "no unit 50,0: the layer has 8 rows and 8 columns"),
+    for target, complaint in (
+        (Target("relu9_9", 0), "no layer"),
+        (Target("relu3_1", 99), "no channel 99: the layer has 24"),
+        (Target("relu3_1", 0, (50, 0)), "no unit 50,0: the layer has 8 rows and 8 columns"),
     ):
         with pytest.raises(OptionError, match=complaint):
-            dream(network, wish, options(steps=1), size=32)
+            dream(network, target, options(steps=1), size=32)
     with pytest.raises(OptionError, match="at least 16 px"):
-        dream(network, Wish("logits", 0), options(steps=1), size=8)
+        dream(network, Target("logits", 0), options(steps=1), size=8)
 
 
 # --- parts
@@ -119,8 +119,8 @@ def test_every_fourier_coefficient_is_felt() -> None:
 
 def test_trembling_is_small_and_off_if_nothing_trembles(picture: Tensor) -> None:
     square = picture[..., :48]
-    assert trembling(options(jitter=0, zoom=0, turn=0), torch.Generator()) is None
-    moved = trembling(options(jitter=2, zoom=0, turn=0), torch.Generator().manual_seed(1))
+    assert random_view(options(jitter=0, zoom=0, turn=0), torch.Generator()) is None
+    moved = random_view(options(jitter=2, zoom=0, turn=0), torch.Generator().manual_seed(1))
     assert moved is not None
     first, second = moved(square), moved(square)
     assert not torch.equal(first, second)

@@ -1,4 +1,4 @@
-"""The engine of `impasto batch` in one process: one painter, or two side by side where one leaves cores waiting."""
+"""The engine of `impasto batch` in one process: one painter, or two side by side if one leaves cores idle."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from impasto.progress import Step
 from impasto.stylizers.one_pass import OnePass
 
 SIDE_BY_SIDE = 2
-"""Painters on a CPU: threads of one painter wait for each other at every layer, and while it reads and writes."""
+"""Painters on a CPU: a painter's threads wait for each other at every layer, and while it reads and writes.
+"""
 
 
 class LocalEngine:
-    """The engine of one process. Raises ImpastoError if weights or masks can't be had."""
+    """The engine of one process. Raises ImpastoError if weights or masks are not available."""
 
     def __init__(self, plan: BatchPlan, device: str, runtime: str) -> None:
         self.record, self.run = plan.record, new_run()
@@ -34,7 +35,7 @@ class LocalEngine:
         self._large = threading.Lock()
 
     def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
-        """Make all of `items`."""
+        """Paint all of `items`."""
         left, in_turn = deque(by_photo(items)), _InTurn(outcomes)
         while len(self.painters) < min(self.most, len(left)):
             self.painters.append(self.painters[0].twin())
@@ -50,7 +51,7 @@ class LocalEngine:
             try:
                 for share in [pool.submit(self._share, work, left) for work in pipelines]:
                     share.result()
-            except BaseException:  # Ctrl-C, which reaches the main thread alone
+            except BaseException:  # Ctrl-C, which reaches only the main thread
                 for work in pipelines:
                     work.halted = True
                 raise
@@ -58,9 +59,9 @@ class LocalEngine:
                 torch.set_num_threads(self.threads)
 
     def _share(self, work: Pipeline, left: deque[list[Item]]) -> None:
-        """Paint as many of the photos that are `left` as this painter comes to.
+        """Paint the photos that are `left`, as many as this painter gets to.
 
-        By as many threads if it is the only one, for with another number the last bits differ.
+        A single painter uses all threads, because the last bits depend on their number.
         """
         torch.set_num_threads(self.threads // self.most)
         with work:
@@ -68,7 +69,7 @@ class LocalEngine:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold the turn of a picture that fills the memory and keeps all cores at work by itself."""
+        """Wait until a picture that fills the memory can have all cores for itself."""
         with self._large:
             torch.set_num_threads(self.threads)
             try:
@@ -85,7 +86,7 @@ def _take(left: deque[list[Item]]) -> Iterator[list[Item]]:
 
 
 class _InTurn:
-    """Outcomes that several threads tell of."""
+    """Outcomes that several threads report to."""
 
     def __init__(self, outcomes: Outcomes) -> None:
         self.outcomes, self.lock = outcomes, threading.Lock()

@@ -1,4 +1,4 @@
-"""One model for many pictures: loaded once, its styles encoded once for every size at which they are looked at."""
+"""One model for many pictures: loaded once, each style encoded once for every size."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ MOST_STYLE_BYTES = 500_000_000
 
 
 class Painter:
-    """A recipe's model with its masks and styles. Raises ImpastoError if weights or masks can't be had.
+    """A recipe's model with its masks and styles. Raises ImpastoError if weights or masks are not available.
 
-    sent: the bytes of files that may not be on this machine, by the paths that the recipes name.
+    sent: the bytes of files that may not exist on this machine, by the paths in the recipes.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Painter:
         self._way = device, runtime
         self.model = self._load()
         self.digests: dict[Path, str] = {}
-        """The SHA-256 of styles and masks that have been looked at."""
+        """The SHA-256 of the styles and masks that were read."""
         self._sent = sent or {}
         self._copies: Path | None = None
         self.masks = read_masks(recipe.model_copy(update={"masks": tuple(map(self._at_hand, recipe.masks))}))
@@ -64,18 +64,18 @@ class Painter:
         return model
 
     def twin(self) -> Painter:
-        """A painter to work beside this one, on another thread: it has a model and styles of its own, and is quiet."""
+        """Return a painter for another thread, with its own model and styles; it logs nothing."""
         twin = copy.copy(self)
         twin.model, twin.digests, twin._copies, twin._styles = self._load(), {**self.digests}, None, OrderedDict()
         twin._noted = True
         return twin
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size, (height, width), at which a photo of height x width is worked on; raises ImageError."""
+        """Return the working size, (height, width), of a photo of height x width; raises ImageError."""
         return find_working_size(self.model, height, width, self.recipe.size)
 
     def fit(self, photo: Picture) -> Picture:
-        """Return the photo at its working size; tells once if that may surprise."""
+        """Return the photo at its working size; logs once if that may surprise."""
         own = photo.size
         size = self.working_size(*own)
         if not self._noted:
@@ -86,9 +86,9 @@ class Painter:
         return photo.resized(*size)
 
     def job(self, recipe: Recipe, photo: Picture, styles: Sequence[Path]) -> PaintJob:
-        """Return a run over a photo as `fit` gave it; reads and encodes the styles if need be. Raises ImpastoError."""
+        """Return a run over a photo from `fit`; reads and encodes the styles if needed. Raises ImpastoError."""
         longer = recipe.style_size or max(photo.size)
-        matching = recipe.keep_color in MATCHING_MODES  # the painting takes on the photo's colours, each time anew
+        matching = recipe.keep_color in MATCHING_MODES  # the painting takes on each photo's colours
         found = tuple(self._read(path) if matching else self._encoded(path, longer) for path in styles)
         return PaintJob(recipe, self.model, photo.size, Inputs(photo, found, self.masks))
 
@@ -110,7 +110,7 @@ class Painter:
             raise ImpastoError(str(error).replace(str(copy), url_of(path))) from None
 
     def _at_hand(self, path: Path) -> Path:
-        """Return where a style or a mask can be read, whose digest is known from then on; raises ImpastoError."""
+        """Return a local path of a style or a mask, and remember its digest; raises ImpastoError."""
         if is_bare(path):
             return path
         copy = path
@@ -122,7 +122,7 @@ class Painter:
         return copy
 
     def _folder(self) -> Path:
-        """Return where copies lie for as long as this painter is there."""
+        """Return the folder of copies, which exists as long as this painter."""
         if self._copies is None:
             self._copies = Path(tempfile.mkdtemp(prefix="impasto-"))
             weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)

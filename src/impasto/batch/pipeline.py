@@ -1,4 +1,4 @@
-"""Pictures by one painter: photos are read and results written beside the painting; what fails is told of."""
+"""Pictures by one painter: other threads read photos and write results meanwhile; failures are reported."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from impasto.runs.record import digest, digest_of, make_record, sidecar, write_r
 from impasto.runs.remote_files import is_remote, put_remote, read_remote, url_of
 
 AHEAD = 1
-"""Photos read before they are needed, and results that may wait to be written."""
+"""Photos that are read ahead, and results that may wait to be written."""
 
 Photo = tuple[Picture, str]
 """A photo at its working size, and the SHA-256 of its file."""
 
 
 class Outcomes(Protocol):
-    """Who is told how pictures went."""
+    """Receives the results of pictures."""
 
     def succeed(self, item: Item, report: dict[str, Any]) -> None:
-        """It has been written; report: its record and how the run went."""
+        """Report a written picture; report: its record and how the run went."""
 
     def fail(self, item: Item, reason: str) -> None:
-        """It could not be made."""
+        """Report a picture that could not be made."""
 
     def within(self, step: Step) -> None:
-        """A step of the one that is being painted."""
+        """Report a step of the picture that is being painted."""
 
 
 class Pipeline:
-    """A thread reads, this one paints, another writes. Use it as a context, which ends once all is written.
+    """A thread reads, this one paints, another writes. A context that ends once everything is written.
 
-    record: whether pictures keep how they were made; run: as of `put_remote`; alone: what is held while a large picture
-    is painted. Once `halted` is set it begins no more pictures.
+    record: whether pictures keep how they were made; run: see `put_remote`; alone: a context that is held while a large
+    picture is painted. Once `halted` is set, it begins no more pictures.
     """
 
     def __init__(
@@ -70,20 +70,20 @@ class Pipeline:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Wait for what is being written; what was only read is dropped."""
+        """Wait until everything is written; photos that were only read are dropped."""
         self.reader.shutdown(wait=False, cancel_futures=True)
         self._settle(0)
         self.writer.shutdown()
 
     def paint_all(self, groups: Iterable[list[Item]]) -> None:
-        """Paint all `groups`, as of `by_photo`."""
+        """Paint all `groups`, made by `by_photo`."""
         for photo, group in self._read_ahead(groups):
             for item in group:
                 if self.halted:
                     return
                 try:
                     self._paint(item, *photo.result())
-                except Exception as error:  # whatever one picture fails of, the others are made
+                except Exception as error:  # any failure of one picture: the others are made
                     self.outcomes.fail(item, explain(error))
         self._settle(0)
 
@@ -112,7 +112,7 @@ class Pipeline:
         with self.alone() if job.large else nullcontext():
             image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
         if job.model.interrupted:
-            raise KeyboardInterrupt  # a picture that is half done has no place among the results
+            raise KeyboardInterrupt  # no half-painted picture among the results
         self._settle(AHEAD)
         known = {**self.painter.digests, item.content: sha256}
         made = make_record(item.recipe, job.model, job.size, item.target.parent, known)
@@ -128,7 +128,7 @@ class Pipeline:
         return report
 
     def _put(self, item: Item, write: Callable[[Path], None]) -> None:
-        """Let `write` write here, then send what it wrote; the record last, by which a picture is known to be whole."""
+        """Let `write` write locally, then upload; the record last, which shows that a picture is complete."""
         with tempfile.TemporaryDirectory(prefix="impasto-") as folder:
             path = Path(folder, item.target.name)
             write(path)
@@ -137,7 +137,7 @@ class Pipeline:
                     put_remote(file.read_bytes(), item.target.with_name(file.name), self.run)
 
     def _settle(self, most: int) -> None:
-        """Wait until no more than `most` results are to be written."""
+        """Wait until at most `most` results are unwritten."""
         while len(self.writing) > most:
             item, future = self.writing[0]
             try:
@@ -150,17 +150,17 @@ class Pipeline:
 
 
 def by_photo(items: Iterable[Item]) -> list[list[Item]]:
-    """Pictures of the same photo together, if they stand in a row."""
+    """Return pictures of the same photo in groups, if they follow each other."""
     return [list(group) for _, group in groupby(items, lambda item: item.content)]
 
 
 def new_run() -> str:
-    """Return what tells the files of one run from those of another, as of `put_remote`."""
+    """Return a random mark for the files of one run, see `put_remote`."""
     return secrets.token_hex(4)
 
 
 def explain(error: Exception) -> str:
-    """Return what is told of a picture that failed."""
+    """Return the message for a picture that failed."""
     if isinstance(error, ImpastoError):
         return str(error)
     if is_out_of_memory(error):

@@ -1,4 +1,4 @@
-"""What `impasto batch` is to make: photos and styles from files, folders and patterns, and what results are called."""
+"""The plan of `impasto batch`: photos and styles from files, folders and patterns, and the names of results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from impasto.stylizers.styles import CARD, built_in_styles
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".avif", ".heic", ".heif")
 
 StyleSet = tuple[Path, ...]
-"""What one picture is painted in: one style, or the mixture of a recorded run."""
+"""The styles of one picture: one style, or the mixture of a recorded run."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to make: its recipe and where it goes."""
+    """One picture to paint: its recipe and the file to write."""
 
     recipe: Recipe
     target: Path
@@ -34,14 +34,14 @@ class Item:
         return self.recipe.content
 
     def is_in(self, names: Collection[str], record: bool) -> bool:
-        """Return whether the picture is among `names`, with its record if it is to have one."""
+        """Return whether the picture is among `names`, and its record if it should have one."""
         beside = sidecar(self.target)
         return self.target.name in names and (not record or beside is None or beside.name in names)
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """All that is to be made. words: where photos are looked for, each time anew."""
+    """All pictures to paint. words: where photos are searched, again for each round."""
 
     base: Recipe
     words: tuple[str, ...]
@@ -53,7 +53,7 @@ class BatchPlan:
     force: bool
 
     def items(self) -> list[Item]:
-        """Return the pictures to make of the photos that are there now, photo by photo; raises ImpastoError."""
+        """Return the pictures to paint from the photos that exist now, photo by photo; raises ImpastoError."""
         contents = self.contents()
         if self.pairs and len(contents) != len(self.styles):
             raise ImpastoError(f"--pairs needs as many styles as photos, not {len(self.styles)} for {len(contents)}")
@@ -74,7 +74,7 @@ class BatchPlan:
         return replace(self, base=choose_method(self.base, styles, options=self.base.options, runtime=runtime))
 
     def contents(self) -> list[Path]:
-        """Return the photos that are there now; results are none."""
+        """Return the photos that exist now, without results."""
         found = [path for word in self.words for path in find_files(word, PICTURES)]
         home = self.output.resolve()
         return _once(path for path in found if path.resolve().parent != home)
@@ -94,8 +94,8 @@ def make_plan(
 ) -> BatchPlan:
     """Check what can be checked before anything is painted; raises ImpastoError.
 
-    base: what holds for all pictures, with the styles of a recorded run; words: photos, and styles in the last one if
-    nothing else says which; named: the values of ``--style``.
+    base: common settings, with the styles of a recorded run; words: photos, and styles in the last one if nothing else
+    names them; named: the values of ``--style``.
     """
     if output is None:
         raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
@@ -128,7 +128,7 @@ def make_plan(
 
 
 def _why_none(words: Sequence[str], output: Path) -> str:
-    """Why there is nothing to paint, and what to do."""
+    """Return why there is nothing to paint, and what to do."""
     there = [path for word in words for path in find_files(word, PICTURES)]
     if there:
         return f"{there[0]} lies in {output}, where results go and are not painted again; name another folder with -o"
@@ -137,7 +137,7 @@ def _why_none(words: Sequence[str], output: Path) -> str:
 
 
 def count_left_out(words: Sequence[str], output: Path) -> dict[str, int]:
-    """Return how many files of the named folders are not painted, by why: their ending, or where they lie."""
+    """Return how many files of the named folders are not painted, by reason: their ending, or where they are."""
     found: Counter[str] = Counter()
     home = None if is_remote(output) else output.resolve()
     for word in words:
@@ -169,7 +169,7 @@ def tell_left_out(words: Sequence[str], output: Path) -> str:
 
 
 def find_files(word: str, suffixes: Sequence[str]) -> list[Path]:
-    """The files that a word stands for: itself, those in a folder, those that fit a pattern. Raises ImpastoError."""
+    """Return the files that a word names: itself, those in a folder, those of a pattern. Raises ImpastoError."""
     path = to_path(word)
     if is_remote(path):
         return find_remote(path, suffixes)
@@ -184,7 +184,7 @@ def find_files(word: str, suffixes: Sequence[str]) -> list[Path]:
 
 
 def find_styles(word: str) -> list[Path]:
-    """The paintings and cards that a word stands for, or the built-in style of that name; raises ImpastoError."""
+    """Return the paintings and cards that a word names, or the built-in style of that name; raises ImpastoError."""
     cards, path = built_in_styles(), to_path(word)
     if word in cards and not path.exists():
         return [cards[word]]
@@ -201,7 +201,7 @@ def _is_wanted(path: Path, suffixes: Sequence[str]) -> bool:
 
 
 def _once(paths: Iterator[Path]) -> list[Path]:
-    """Return each file once, as it was named first."""
+    """Return each file once, under its first name."""
     first: dict[Path, Path] = {}
     for path in paths:
         first.setdefault(path.resolve(), path)
@@ -209,7 +209,7 @@ def _once(paths: Iterator[Path]) -> list[Path]:
 
 
 def short_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each file contributes to the names of results: its stem, or as much more as tells it from the others."""
+    """Return each file's part of the results' names: its stem, or as much more as makes it unique."""
     forms: list[Callable[[Path], str]] = [
         lambda path: path.stem,
         lambda path: path.name.replace(".", "_"),
@@ -226,7 +226,7 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _own_parts(path: Path) -> Sequence[str]:
-    """Return the folders and the name by which a file is known on its machine or anywhere."""
+    """Return the folders and the name of a file, on its machine or anywhere."""
     return [part.rstrip(":") for part in path.parts] if is_remote(path) else path.resolve().parts[1:]
 
 

@@ -1,7 +1,7 @@
-"""`impasto batch --engine ray`: the photos as a data set of Ray's, painted by workers that load the model once.
+"""`impasto batch --engine ray`: the photos as a Ray data set, painted by workers that load the model once.
 
-A worker takes a few photos at a time and does with them what a run without Ray does. If it dies, another one takes
-them: what had been written by then is left as it is, for nothing is ever half-written.
+A worker takes a few photos at a time and paints them as a run without Ray does. If it crashes, another worker takes
+them and skips those that were written, because nothing is ever half-written.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from impasto.runs.remote_files import is_remote, names_in
 from impasto.stylizers.styles import built_in_styles
 
 CORES = 4
-"""Of a worker without a GPU, unless it is said how many workers there are."""
+"""Cores of a worker without a GPU, if the number of workers is not given."""
 MOST_PHOTOS = 8
-"""That a worker takes at a time."""
+"""Photos that a worker takes at a time."""
 ROUNDS = 4
-"""How often each worker takes some, at least: so they end at about the same time."""
+"""Least number of tasks per worker, so that all end at about the same time."""
 MOST_TRIES = 4
-"""Of a task whose workers die; Ray itself would try for ever."""
+"""Tries of a task whose workers crash; Ray itself would try forever."""
 BUILT_IN = "built-in "
 WRITTEN_BEFORE: dict[str, Any] = {"record": None, "seconds": 0.0, "losses": {}, "interrupted": False}
 DIED = "every worker that tried it died, most likely for lack of memory: try fewer --workers or a smaller --size"
@@ -44,10 +44,10 @@ DIED = "every worker that tried it died, most likely for lack of memory: try few
 
 @dataclass(frozen=True)
 class Order:
-    """What every worker has to know.
+    """What every worker needs to know.
 
-    folder: the current one, where it is there; sent: styles and masks, as bytes; begin: is told of a task that is begun
-    and says how often it has been.
+    folder: the current one, if it exists there; sent: styles and masks, as bytes; begin: called for a task that begins;
+    returns how often it has begun.
     """
 
     recipe: Recipe
@@ -63,11 +63,11 @@ class Order:
 
 
 class Cluster:
-    """The engine of many processes. Raises ImpastoError if what is asked for can't be done anywhere."""
+    """The engine of many processes. Raises ImpastoError if the plan can't be run anywhere."""
 
     def __init__(self, plan: BatchPlan, device: str, runtime: str, workers: int | None) -> None:
         self.run = new_run()
-        named = Painter(plan.base, "cpu", runtime).model.name  # what is wrong with it is told before anything starts
+        named = Painter(plan.base, "cpu", runtime).model.name  # reports mistakes before anything starts
         self.ray = _connect()
         self.workers, self.share = _share_out(self.ray.nodes(), workers, device, runtime)
         self.title = f"with {named} by {self.workers} of Ray's workers"
@@ -87,7 +87,7 @@ class Cluster:
         )
 
     def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
-        """Make all of `items`."""
+        """Paint all of `items`."""
         left = dict(enumerate(items))
         try:
             with contextlib.redirect_stdout(cast(TextIO, _Parted())):
@@ -97,15 +97,15 @@ class Cluster:
             for item in left.values():
                 outcomes.fail(item, DIED)
         finally:
-            with contextlib.redirect_stdout(sys.stderr):  # the last of its news
+            with contextlib.redirect_stdout(sys.stderr):  # Ray's last messages
                 self.ray.shutdown()
 
     def _painted(self, tasks: list[str]) -> Any:
-        """Ray's data set of what became of `tasks`."""
+        """Return Ray's data set of the results of `tasks`."""
         data = self.ray.data
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
-        context.max_errored_blocks = -1  # what can't be made is told of, and all else is made
+        context.max_errored_blocks = -1  # failures are reported, and everything else is made
         return data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks)).map_batches(
             Worker,
             fn_constructor_args=(self.order,),
@@ -116,7 +116,7 @@ class Cluster:
 
 
 class Worker:
-    """One of Ray's workers: what it is called with are tasks, as of `pack_all`; it returns JSON lists of reports."""
+    """One of Ray's workers: called with tasks, made by `pack_all`; returns JSON lists of reports."""
 
     def __init__(self, order: Order) -> None:
         with contextlib.suppress(OSError):
@@ -126,11 +126,11 @@ class Worker:
         self.broken = ""
         try:
             self.painter = Painter(order.recipe, order.device, order.runtime, order.sent)
-        except Exception as error:  # Ray would try for ever
+        except Exception as error:  # otherwise Ray would try forever
             self.broken = f"{self.name}: {explain(error)}"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Paint what the tasks name."""
+        """Paint the pictures of the tasks."""
         return {"reports": [json.dumps(self._paint(str(task))) for task in batch["task"]]}
 
     def _paint(self, task: str) -> list[tuple[int, dict[str, Any]]]:
@@ -141,7 +141,7 @@ class Worker:
         todo = []
         for item in items.values():
             if item.is_in(there, self.order.record):
-                reports.succeed(item, WRITTEN_BEFORE)  # by a worker that died before it could tell
+                reports.succeed(item, WRITTEN_BEFORE)  # written by a worker that crashed before its report
             elif broken:
                 reports.fail(item, broken)
             else:
@@ -159,13 +159,13 @@ class Tries:
         self.tasks: Counter[str] = Counter()
 
     def begin(self, task: str) -> int:
-        """Return how often `task` has been begun, this time included."""
+        """Return how often `task` has begun, including this time."""
         self.tasks[task] += 1
         return self.tasks[task]
 
 
 class _Parted:
-    """Standard output while Ray runs, which tells its own news there, from a thread of its own: they go to stderr."""
+    """Standard output while Ray runs: the messages of its own thread go to stderr."""
 
     def __init__(self) -> None:
         self.out, self.main = sys.stdout, threading.current_thread()
@@ -178,7 +178,7 @@ class _Parted:
 
 
 class _Reports:
-    """Collects how pictures went, by their numbers."""
+    """Collects the results of pictures, by their numbers."""
 
     def __init__(self, worker: str, numbers: dict[Path, int]) -> None:
         self.worker, self.numbers = worker, numbers
@@ -195,12 +195,12 @@ class _Reports:
 
 
 def open_cluster(plan: BatchPlan, device: str, runtime: str, *, workers: int | None) -> Cluster:
-    """Return the engine by Ray. Raises ImpastoError."""
+    """Return the engine that uses Ray. Raises ImpastoError."""
     return Cluster(plan, device, runtime, workers)
 
 
 def pack_all(items: Sequence[Item], workers: int) -> list[str]:
-    """`items`, numbered, as tasks for Ray: JSON, the pictures of so many photos each that all workers have enough."""
+    """Return `items`, numbered, as tasks for Ray: JSON, with so many photos each that all workers have enough."""
     groups = [list(group) for _, group in groupby(enumerate(items), lambda pair: pair[1].content)]
     most = max(1, min(MOST_PHOTOS, len(groups) // (workers * ROUNDS)))
     tasks = []
@@ -215,21 +215,21 @@ def _pack_item(item: Item) -> tuple[str, list[str], str]:
 
 
 def unpack_all(task: str, recipe: Recipe) -> Iterator[tuple[int, Item]]:
-    """Yield the numbered pictures of a task; recipe: what holds for all of them."""
+    """Yield the numbered pictures of a task; recipe: their common settings."""
     for number, content, styles, target in json.loads(task):
         named = {"content": unpack(content), "styles": tuple(map(unpack, styles))}
         yield number, Item(recipe.model_copy(update=named), unpack(target))
 
 
 def pack(path: Path) -> str:
-    """Return a path as it is understood on other machines, too, where there are the same folders."""
+    """Return a path as text that works on other machines with the same folders."""
     if built_in_styles().get(path.stem) == path:
         return f"{BUILT_IN}{path.stem}"
     return path.as_posix() if is_bare(path) or is_remote(path) else path.absolute().as_posix()
 
 
 def unpack(text: str) -> Path:
-    """Return the path that `pack` packed."""
+    """Return the path of a text from `pack`."""
     return built_in_styles()[text.removeprefix(BUILT_IN)] if text.startswith(BUILT_IN) else Path(text)
 
 
@@ -241,7 +241,7 @@ def _pass_on(item: Item, report: dict[str, Any], outcomes: Outcomes) -> None:
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, bytes]]:
-    """Yield the files that workers may not have, under the names that they know; one that can't be read fails there."""
+    """Yield files that workers may lack, under their known names; unreadable ones fail on the worker."""
     for path in paths:
         packed = pack(path)
         if not (packed.startswith(BUILT_IN) or is_bare(path) or is_remote(path)):
@@ -250,7 +250,7 @@ def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, bytes]]:
 
 
 def _connect() -> Any:
-    """Ray, connected to the cluster that RAY_ADDRESS or `ray start` says, or to one started for this run."""
+    """Return Ray, connected to the cluster of RAY_ADDRESS or `ray start`, or to a new one for this run."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -262,14 +262,14 @@ def _connect() -> Any:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-    except Exception as error:  # what it raises has no common base
+    except Exception as error:  # its exceptions have no common base
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImpastoError(f"Ray's cluster can't be reached: {reason}") from None
     return ray
 
 
 def _count_tries(ray: Any) -> Callable[[str], int]:
-    """`Tries.begin` of one that all workers share."""
+    """Return a `Tries.begin` that all workers share."""
     shared = ray.remote(num_cpus=0, max_restarts=-1)(Tries).remote()
 
     def begin(task: str) -> int:
@@ -283,7 +283,7 @@ def _count_tries(ray: Any) -> Callable[[str], int]:
 def _share_out(
     nodes: Sequence[dict[str, Any]], workers: int | None, device: str, runtime: str
 ) -> tuple[int, dict[str, int]]:
-    """How many workers there are, and what of the cluster each takes; raises ImpastoError if there is nothing."""
+    """Return the number of workers, and what each takes of the cluster; raises ImpastoError if there is nothing."""
     there = [node["Resources"] for node in nodes if node["Alive"]]
     gpus, cores = (int(sum(node.get(kind, 0) for node in there)) for kind in ("GPU", "CPU"))
     if gpus and runtime == "torch" and device in ("auto", "cuda"):

@@ -1,4 +1,4 @@
-"""`impasto adapt`: a fast network for a painting of one's own, by MetaStyle."""
+"""`impasto adapt`: a fast network for your own painting, by MetaStyle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ PhotosFlag = Annotated[
     typer.Option("--content", metavar="PATH", help="Photographs to learn on, a folder or a file; repeatable."),
 ]
 PreviewFlag = Annotated[
-    Path | None, typer.Option("--preview", metavar="FILE", help="Picture that shows, anew now and then, how far it is.")
+    Path | None,
+    typer.Option("--preview", metavar="FILE", help="Picture that shows the progress; updated now and then."),
 ]
 
 
@@ -35,11 +36,11 @@ def adapt(
     quiet: flags.QuietFlag = False,
     dry_run: flags.DryRunFlag = False,
 ) -> None:
-    """Make a fast network for a painting, a style card for -m metastyle, in a minute; Ctrl-C keeps what is there.
+    """Make a fast network for a painting, a style card for -m metastyle, in a minute; Ctrl-C keeps the result so far.
 
     [bold]impasto adapt painting.jpg -o card.safetensors[/bold], then [bold]impasto stylize photo.jpg card.safetensors
-    -m metastyle[/bold]. Without --content it learns on pictures of overlapping shapes; --list-options lists all that
-    can be said.
+    -m metastyle[/bold]. Without --content it learns on pictures of overlapping shapes; --list-options lists all
+    options.
     """
     terminal.be_quiet(quiet)
     if not list_options:

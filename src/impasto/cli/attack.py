@@ -14,7 +14,7 @@ from impasto.commands import arguments, terminal
 
 PhotoWord = Annotated[str | None, typer.Argument(metavar="PHOTO", help="The picture.")]
 TargetFlag = Annotated[
-    str | None, typer.Option(metavar="NAME|N", help="The class that the classifier shall see, by name or number.")
+    str | None, typer.Option(metavar="NAME|N", help="The class that the classifier should see, by name or number.")
 ]
 AlsoFlag = Annotated[
     list[str] | None,
@@ -34,7 +34,7 @@ def attack(
     output: flags.OutputFlag = None,
     run: NetworkFlags,
 ) -> None:
-    """Change a photo a little until a classifier takes it for something else, and say how it went.
+    """Change a photo a little until a classifier takes it for something else, and report the result.
 
     [bold]impasto attack elephant.jpg --target giraffe[/bold]; --epsilon 0 sets no limit to the changes.
     """
@@ -54,7 +54,7 @@ def attack(
     words, options = network_command.read_options(ctx, words, adversarial.AttackOptions, "attack")
     path = network_command.one_picture(words, "impasto attack PHOTO --target CLASS")
     if target is None:
-        raise OptionError("say what the classifier shall see: --target CLASS")
+        raise OptionError("name the class that the classifier should see: --target CLASS")
     where = pick_device(run.device)
     model = load_classifier(classifier or CLASSIFIER, weights=backbone_weights, device=where)
     others = [load_classifier(name, device=where) for name in also or []]
@@ -85,7 +85,7 @@ def _name(path: str, target: str) -> str:
 
 
 def _judge_other(found: Any, other: Any, source: str, target: str) -> dict[str, Any]:
-    """What another classifier makes of it; if it lacks one of the classes, only what it says before and after."""
+    """Return another classifier's answers; if it lacks one of the classes, only its answers before and after."""
     from impasto.errors import OptionError
 
     try:

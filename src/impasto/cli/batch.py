@@ -23,13 +23,13 @@ FilesWord = Annotated[
 ]
 StylesWord = Annotated[
     list[str] | None,
-    typer.Argument(metavar="STYLES", help="The last word, unless --style or --recipe says which: paintings, cards."),
+    typer.Argument(metavar="STYLES", help="Paintings or cards: the last word, unless --style or --recipe names them."),
 ]
 FolderFlag = Annotated[
-    str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the results; made if it is not there.")
+    str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the results; made if it does not exist.")
 ]
 FormatFlag = Annotated[str, typer.Option("--format", metavar="NAME", help="png, jpg, webp, tif or bmp.")]
-ForceFlag = Annotated[bool, typer.Option("--force", help="Make again what is there already.")]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Make existing results again.")]
 PairsFlag = Annotated[
     bool, typer.Option("--pairs", help="The first photo by the first style, the second by the second.")
 ]
@@ -63,8 +63,8 @@ def batch(
 ) -> None:
     """Repaint many photos, each in every style: [bold]impasto batch photos/ paintings/ -o results[/bold].
 
-    What is there already is skipped, so that the same command goes on after an interruption. A picture that fails is
-    reported, and the run goes on; it then ends with exit code 1. The method's options are flags, too.
+    Existing results are skipped, so that the same command continues after an interruption. Failures are reported, and
+    the other pictures are still painted; the exit code is then 1. The method's options are flags, too.
     """
     if stylization.style_weights is not None:
         raise ImpastoError("batch paints in one style at a time: --style-weights is for impasto stylize")
@@ -99,7 +99,7 @@ def batch(
 
 
 def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[BatchPlan, str, str], Engine]:
-    """Return what opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
+    """Return a function that opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
     from impasto.batch.local_engine import LocalEngine
     from impasto.errors import OptionError, nearest
 

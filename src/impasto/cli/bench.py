@@ -1,4 +1,4 @@
-"""`impasto bench` and `impasto doctor`: how fast it is here, and what it finds here."""
+"""`impasto bench` and `impasto doctor`: the speed here, and what is installed here."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ManyMethods = Annotated[
 SizesFlag = Annotated[str, typer.Option(metavar="N1,N2,...", help="Sides of the squares.")]
 PrecisionsFlag = Annotated[str, typer.Option(metavar="P1,P2,...", help="fp32, bf16, auto.")]
 RuntimesFlag = Annotated[str, typer.Option(metavar="R1,R2,...", help="torch, onnxruntime, openvino, auto.")]
-RoundsFlag = Annotated[int, typer.Option(metavar="N", min=1, help="Medians are over so many rounds.")]
-ThreadsFlag = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of torch; default: as it likes.")]
+RoundsFlag = Annotated[int, typer.Option(metavar="N", min=1, help="Number of rounds of which medians are taken.")]
+ThreadsFlag = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of torch; default: its own choice.")]
 MarkdownFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table there, too.")]
 
 
@@ -46,7 +46,7 @@ def bench(
 
     names = methods.split(",") if methods else [name for name in list_methods() if find_method(name).one_pass]
     if not all(size.isdigit() and 16 <= int(size) <= 20_000 for size in sizes.split(",")):
-        raise OptionError(f"--sizes are whole numbers from 16 to 20000, parted by commas, not {sizes}")
+        raise OptionError(f"--sizes are whole numbers from 16 to 20000, separated by commas, not {sizes}")
     if markdown is not None:
         arguments.check_target(markdown, force)
     benching.surroundings(threads)
@@ -70,7 +70,7 @@ def bench(
 
 
 def doctor(json: flags.JsonFlag = False) -> None:
-    """Tell what this machine has, what of it is used, what is missing and how to get it."""
+    """Show what this machine has, what is used, what is missing and how to get it."""
     from impasto.commands.doctor import examine
 
     findings = examine()

@@ -1,4 +1,4 @@
-"""`impasto dream`: the picture that a class, a channel or a unit answers to most."""
+"""`impasto dream`: the picture to which a class, a channel or a unit responds most."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def dream(
     if words:
         raise OptionError(f"{words[0]!r} is too much: impasto dream --class NAME")
     asked = (class_name, classifier, backbone, backbone_weights, layer, channel, unit)
-    network, model, wish, name = _wish(*asked, device=run.device)
+    network, model, target, name = _target(*asked, device=run.device)
     out = network_command.Output.choose(output, f"dream-{name}.png", record=run.record, force=run.force)
     side = size or (model.size if model else 224)
     with progress(f"dreaming of {name} with {network.name}", run.quiet) as (watch, on_step):
-        result = dreams.dream(network, wish, options, size=side, seed=seed, on_step=on_step)
-    facts: dict[str, Any] = {"wish": {"layer": wish.layer, "channel": wish.channel, "unit": wish.position}}
+        result = dreams.dream(network, target, options, size=side, seed=seed, on_step=on_step)
+    facts: dict[str, Any] = {"target": {"layer": target.layer, "channel": target.channel, "unit": target.position}}
     if model is not None and class_name is not None:
-        facts |= {"class": model.classes[wish.channel], "classifier": model.name}
-        facts["probability"] = float(model.probabilities(result.image)[0, wish.channel])
+        facts |= {"class": model.classes[target.channel], "classifier": model.name}
+        facts["probability"] = float(model.probabilities(result.image)[0, target.channel])
     facts |= {"size": side, "seed": seed, "preset": preset or "default"}
     made = network_command.make_record("dream", options, network, **facts)
     out.write(result.image, made)
@@ -82,7 +82,7 @@ def dream(
     network_command.tell_interrupted(result.interrupted)
 
 
-def _wish(
+def _target(
     class_name: str | None,
     classifier: str | None,
     backbone: str | None,
@@ -92,15 +92,15 @@ def _wish(
     unit: str | None,
     device: str,
 ) -> tuple[Any, Any, Any, str]:
-    """Return the network, its classifier if it is one, what is wished for, a name for it; raises OptionError."""
+    """Return the network, its classifier if it is one, the target, a name for it; raises OptionError."""
     from impasto.commands.network_command import open_backbone
     from impasto.errors import OptionError
     from impasto.networks.classifiers import CLASSIFIER, LOGITS, load_classifier
     from impasto.runs.painting import pick_device
-    from impasto.vision.dreams import Wish
+    from impasto.vision.dreams import Target
 
     if (class_name is None) == (layer is None) or (layer is None) != (channel is None):
-        raise OptionError("say what to dream of: --class NAME, or --layer NAME --channel N")
+        raise OptionError("name a target: --class NAME, or --layer NAME --channel N")
     if class_name is not None and (backbone is not None or unit is not None):
         raise OptionError("--backbone and --unit go with --layer and --channel; a class needs --classifier")
     if backbone is not None and classifier is not None:
@@ -114,12 +114,12 @@ def _wish(
     if class_name is not None:
         assert model is not None
         index = model.find(class_name)
-        return network, model, Wish(LOGITS, index), model.classes[index].replace("/", "-")
+        return network, model, Target(LOGITS, index), model.classes[index].replace("/", "-")
     assert layer is not None
     assert channel is not None
     position = _position(unit)
     ending = f"-{position[0]}-{position[1]}" if position else ""
-    return network, model, Wish(layer, channel, position), f"{layer}-{channel}{ending}"
+    return network, model, Target(layer, channel, position), f"{layer}-{channel}{ending}"
 
 
 def _position(unit: str | None) -> tuple[int, int] | None:

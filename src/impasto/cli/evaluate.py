@@ -1,4 +1,4 @@
-"""`impasto evaluate`: how good stylized pictures are, in numbers."""
+"""`impasto evaluate`: the quality of stylized pictures, in numbers."""
 
 from __future__ import annotations
 
@@ -28,33 +28,34 @@ NetworkFlag = Annotated[
     str,
     typer.Option(
         metavar="NAME|DIR",
-        help="What losses are measured with: vgg19-slim+heads, vgg19 (torchvision's), or a folder with a normalised "
+        help="Network of the losses: vgg19-slim+heads, vgg19 (torchvision's), or a folder with a normalised "
         "VGG-19. Numbers of different networks can't be compared.",
     ),
 ]
 SizeFlag = Annotated[
-    str, typer.Option(metavar="WxH|N", help="Size at which all is measured, without regard to proportions, or with N.")
+    str,
+    typer.Option(metavar="WxH|N", help="Size at which everything is measured: WxH ignores proportions, N keeps them."),
 ]
 WeightsFlag = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where the weights of LPIPS, CFSD and FID are; default: torch's own cache."),
+    typer.Option(metavar="DIR", help="Folder with the weights of LPIPS, CFSD and FID; default: torch's own cache."),
 ]
 VGG16Flag = Annotated[
     Path | None,
     typer.Option(
         "--vgg16",
         metavar="FILE",
-        help="VGG-16, by which coverage and precision are measured; default: torchvision's, from --metric-weights.",
+        help="VGG-16 for coverage and precision; default: torchvision's, from --metric-weights.",
     ),
 ]
 SkipFlag = Annotated[
     list[str] | None,
     typer.Option("--skip", metavar="NAME", help="Leave out painted, lpips, cfsd or artfid; repeatable."),
 ]
-MarkdownFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table, every picture in it.")]
+MarkdownFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table with every picture.")]
 MakeFlag = Annotated[
     Path | None,
-    typer.Option("--make", metavar="DIR", help="First make the pictures in DIR; those that are there stay."),
+    typer.Option("--make", metavar="DIR", help="First make the pictures in DIR; existing ones are kept."),
 ]
 CountFlag = Annotated[
     int | None, typer.Option("--pairs", metavar="N", help="With --make: only the first N pairs; default: all.")
@@ -87,9 +88,9 @@ def evaluate(
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,
 ) -> None:
-    """Measure stylized pictures: style loss, content loss, SSIM; others if their weights are there.
+    """Measure stylized pictures: style loss, content loss, SSIM; others if their weights are available.
 
-    By VGG-16: coverage and precision, which agree best with what people choose. Also LPIPS, CFSD and ArtFID-like.
+    By VGG-16: coverage and precision, which agree best with people's choices. Also LPIPS, CFSD and ArtFID-like.
 
     With --make, [bold]impasto evaluate PHOTOS PAINTINGS --make DIR -m gatys --steps 50[/bold], they are made first.
     """
@@ -108,7 +109,7 @@ def evaluate(
 
 
 class _Run:
-    """The flags that say how pictures are measured, checked before any picture is made."""
+    """The flags of the measurement, checked before any picture is made."""
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class _Run:
 
 
 def _torch_cache() -> Path:
-    """Return where torch keeps the weights that it has downloaded."""
+    """Return the folder of torch's downloaded weights."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     return Path(os.environ.get("TORCH_HOME", cache / "torch")) / "hub" / "checkpoints"
 

@@ -59,7 +59,7 @@ def export(
 
 
 def check_folder(path: Path, force: bool) -> Path:
-    """Return `path` if files may be written into that folder; raise ImpastoError otherwise, before any work is done."""
+    """Return `path` if files may be written into that folder; raises ImpastoError otherwise, before any work."""
     from impasto.errors import ImpastoError
 
     path = path.absolute()

@@ -14,7 +14,7 @@ PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="Th
 NameFlag = Annotated[str | None, typer.Option("--style", metavar="NAME|CARD", help="A built-in style, or a card.")]
 LongerFlag = Annotated[
     int | None,
-    typer.Option(metavar="N", min=16, max=100_000, help="Longer side at which the painting is looked at; default 512."),
+    typer.Option(metavar="N", min=16, max=100_000, help="Longer side to which the painting is shrunk; default 512."),
 ]
 USUAL_SIZE = 512
 MAKER = "metanet"

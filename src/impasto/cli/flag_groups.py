@@ -18,7 +18,7 @@ BEST = "nnst"
 
 @dataclass(frozen=True)
 class StylizationFlags:
-    """How pictures are to be painted."""
+    """Stylization options."""
 
     method: flags.MethodFlag = None
     best: flags.BestFlag = False
@@ -34,13 +34,13 @@ class StylizationFlags:
 
     @property
     def chosen_method(self) -> str | None:
-        """The method that was named, or that --best stands for; raises OptionError if these differ."""
+        """The named method, or that of --best; raises OptionError if they differ."""
         if self.best and self.method not in (None, BEST):
             raise OptionError(f"--best is -m {BEST}: leave out -m {self.method}")
         return BEST if self.best else self.method
 
     def given(self, **others: Any) -> dict[str, Any]:
-        """Return those flags that were given, by the names that a recipe has for them, and of the `others`."""
+        """Return the given flags, and those of `others`, by the names of a recipe's fields."""
         values = vars(self) | others | {"method": self.chosen_method}
         values.pop("best")
         return arguments.given(masks=values.pop("mask"), **values)
@@ -60,7 +60,7 @@ class ReportingFlags:
 
 @dataclass(frozen=True)
 class NetworkFlags:
-    """How a command runs that looks into a network."""
+    """Options of the commands that look into a network."""
 
     device: flags.DeviceFlag = "auto"
     list_options: flags.ListFlag = False
@@ -72,9 +72,9 @@ class NetworkFlags:
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Return `command` as typer wants it: with the flags of a group in place of each parameter that is such a group.
+    """Return `command` in the form for typer: each parameter that is a group becomes the group's flags.
 
-    These stand behind ``*``, for they have no default.
+    Groups come after ``*``, because they have no default.
     """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, type[Any]] = {}

@@ -14,7 +14,7 @@ from impasto.commands.options_unread import constant
 from impasto.errors import OptionError, nearest
 
 LOOK, SPEED, SCRIPT = "Colours, regions, variants", "Speed", "Scripts and records"
-"""Groups of flags in the help; what stands in none is for every day."""
+"""Groups of flags in the help; everyday flags are in none."""
 
 ContentWord = Annotated[str | None, typer.Argument(metavar="CONTENT", help="The photo.")]
 StyleWords = Annotated[
@@ -24,7 +24,7 @@ OutputFlag = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE
 
 
 def _complete_method(incomplete: str) -> list[str]:
-    """Return the methods that begin so, for the shell; found without loading one."""
+    """Return the methods with this beginning, for the shell's completion, without loading one."""
     return [name for name in first_look.method_names() if name.startswith(incomplete)]
 
 
@@ -88,7 +88,7 @@ SizeFlag = Annotated[
 StyleSizeFlag = Annotated[
     int | None,
     typer.Option(
-        metavar="N", rich_help_panel=LOOK, help="Longer side at which paintings are looked at; default: the result's."
+        metavar="N", rich_help_panel=LOOK, help="Longer side to which paintings are shrunk; default: the result's."
     ),
 ]
 StrengthFlag = Annotated[
@@ -121,12 +121,12 @@ RuntimeFlag = Annotated[
     typer.Option(
         metavar="NAME",
         rich_help_panel=SPEED,
-        help="torch, onnxruntime or openvino, or auto: the quickest that `impasto doctor` has measured here.",
+        help="torch, onnxruntime or openvino, or auto: the fastest that `impasto doctor` has measured here.",
     ),
 ]
-ForceFlag = Annotated[bool, typer.Option("--force", rich_help_panel=SCRIPT, help="Overwrite what is there.")]
+ForceFlag = Annotated[bool, typer.Option("--force", rich_help_panel=SCRIPT, help="Overwrite existing files.")]
 JsonFlag = Annotated[
-    bool, typer.Option("--json", rich_help_panel=SCRIPT, help="Print one JSON object; of batch a line each.")
+    bool, typer.Option("--json", rich_help_panel=SCRIPT, help="Print one JSON object; batch prints one per line.")
 ]
 QuietFlag = Annotated[
     bool, typer.Option("--quiet", "-q", rich_help_panel=SCRIPT, help="No progress and no notes; warnings stay.")
@@ -138,7 +138,7 @@ ListFlag = Annotated[bool, typer.Option("--list-options", help="List the task's 
 RecordFlag = Annotated[
     bool,
     typer.Option(
-        "--record/--no-record", rich_help_panel=SCRIPT, help="Keep in the picture (or FILE.json) how it was made."
+        "--record/--no-record", rich_help_panel=SCRIPT, help="Record in the picture (or FILE.json) how it was made."
     ),
 ]
 
@@ -164,6 +164,6 @@ RecipeFlag = Annotated[
     typer.Option(
         metavar="FILE",
         rich_help_panel=SCRIPT,
-        help="Repeat the run that a picture or JSON file records; flags overrule it.",
+        help="Repeat the run that a picture or JSON file records; flags take precedence.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""`impasto inspect`: a network's layers, and what one of them makes of a picture."""
+"""`impasto inspect`: a network's layers, and the features of one of them for a picture."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inspect(
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,
 ) -> None:
-    """List a network's layers, or show what a layer makes of a photo: feature maps, Gram matrix, correlated channels.
+    """List a network's layers, or show a layer's features of a photo: maps, Gram matrix, correlated channels.
 
     [bold]impasto inspect --backbone vgg19[/bold]; [bold]impasto inspect photo.jpg --layer relu3_1[/bold].
     """
@@ -64,7 +64,7 @@ def inspect(
 def _look(
     network: Any, photo: str, layer: str, size: int, count: int, output: Path | None, *, force: bool, json: bool
 ) -> None:
-    """Write the feature maps and the matrices; tell of the correlated channels."""
+    """Write the feature maps and the matrices; print the correlated channels."""
     from impasto.commands.network_command import Output, read_sized
     from impasto.vision.inspection import view
 

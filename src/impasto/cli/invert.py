@@ -1,4 +1,4 @@
-"""`impasto invert`: a picture rebuilt from what one layer, or a set of layers, knows of it."""
+"""`impasto invert`: a picture rebuilt from the features of one or more layers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PaintingFlag = Annotated[
 
 @dataclass(frozen=True)
 class _Work:
-    """What all inversions of a run share."""
+    """Common settings of a run's inversions."""
 
     network: Backbone
     options: InversionOptions
@@ -119,7 +119,7 @@ def invert(
 
 
 def _sheet(work: _Work, image: Tensor, painting: Tensor) -> tuple[list[Inversion], Tensor]:
-    """Return all of the well-known figure's inversions, and the sheet; after Ctrl-C those that are done."""
+    """Return all of the well-known figure's inversions, and the sheet; after Ctrl-C the finished ones."""
     from impasto.commands.progress import Count
     from impasto.images.contact_sheet import contact_sheet
     from impasto.vision.inversion import sheet_layers
@@ -150,7 +150,7 @@ def _describe(found: Sequence[Inversion]) -> list[dict[str, Any]]:
 
 
 def choose_pooling(kind: str, backbone: str) -> str:
-    """Return the pooling called `kind`; of ``auto`` that with which `backbone` was tuned."""
+    """Return the pooling called `kind`; for ``auto`` the one for which `backbone` was tuned."""
     if kind == "auto":
         return "average" if backbone.startswith("vgg19-slim") else "max"
     return kind

@@ -14,7 +14,9 @@ SourceFlag = Annotated[
     str,
     typer.Option("--source", "-i", metavar="N|VIDEO", help="A camera's number, or a video, which is repeated."),
 ]
-FolderFlag = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the key s puts pictures.")]
+FolderFlag = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the pictures of the key s.")
+]
 SizeFlag = Annotated[
     int | None,
     typer.Option(
@@ -33,7 +35,7 @@ ColorFlag = Annotated[
 StyleSizeFlag = Annotated[
     int | None,
     typer.Option(
-        metavar="N", rich_help_panel=flags.LOOK, help="Longer side at which paintings are looked at; default: 512."
+        metavar="N", rich_help_panel=flags.LOOK, help="Longer side to which paintings are shrunk; default: 512."
     ),
 ]
 MirrorFlag = Annotated[

@@ -1,4 +1,4 @@
-"""The command line: the commands, their exit codes, and how mistakes are told.
+"""The command line: the commands, their exit codes, and their error messages.
 
 No module in this folder loads torch at import: `impasto --help` is instant.
 """
@@ -103,20 +103,20 @@ def impasto(
 
 @style.callback(invoke_without_command=True)
 def style_help(ctx: typer.Context) -> None:
-    """Make and look into style cards: small files that stand for a painting."""
+    """Make and inspect style cards: small files that hold a painting's style."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
 
 @transfer.callback(invoke_without_command=True)
 def transfer_help(ctx: typer.Context) -> None:
-    """Make a classifier of one's own on a pretrained network, and ask it what is on pictures."""
+    """Train and use your own classifier."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0, 1 for a fault of ours, 2 for a user's mistake, 130 after Ctrl-C."""
+    """Run the command line; returns 0, 1 for a fault of impasto, 2 for a user's mistake, 130 after Ctrl-C."""
     _log_to_stderr()
     KERNELS.special = os.environ.get("IMPASTO_KERNELS", "") != "torch"
     if "torch" not in sys.modules:  # OpenMP reads it once
@@ -130,19 +130,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(cast(Any, error).format_message())
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # who reads the output has enough of it
+    except BrokenPipeError:  # the reader has closed the pipe
         _leave_stdout()
         return UNREAD
-    except OSError as error:  # a disk that is full, a folder that is gone: nobody's program can mend that
-        return _fail(_explain_system(error)) if error.errno is not None else _confess(error)
+    except OSError as error:  # a full disk, a missing folder: the user can fix it
+        return _fail(_explain_system(error)) if error.errno is not None else _report_fault(error)
     except Exception as error:
         if is_out_of_memory(error):
             return _fail("not enough memory for this: try a smaller --size")
-        return _confess(error)
+        return _report_fault(error)
 
 
 def _leave_stdout() -> None:
-    """Keep Python from writing what is left to a pipe that nobody reads."""
+    """Keep Python from writing the rest to a closed pipe."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):
@@ -150,7 +150,7 @@ def _leave_stdout() -> None:
 
 
 def _explain_system(error: OSError) -> str:
-    """One line on what the system refused."""
+    """Return one line on what the system refused."""
     name = error.filename if isinstance(error.filename, str | os.PathLike) else "a file or device"
     return f"{os.fspath(name)} can't be read or written: {error.strerror or error}; check the disk and its permissions"
 
@@ -164,8 +164,8 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _confess(error: Exception) -> int:
-    """Tell of a fault of ours in a line or two; the traceback only with IMPASTO_DEBUG=1."""
+def _report_fault(error: Exception) -> int:
+    """Report a fault of impasto in two lines; the traceback only with IMPASTO_DEBUG=1."""
     if os.environ.get("IMPASTO_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error, file=sys.stderr)
     say(f"error: this should not have happened: {one_line(f'{type(error).__name__}: {error}')}", err=True)
@@ -173,7 +173,7 @@ def _confess(error: Exception) -> int:
 
 
 class _Notes(logging.Handler):
-    """Notes and warnings, a line each, to stderr as it is when they come."""
+    """Writes notes and warnings, a line each, to the current stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""

@@ -1,4 +1,4 @@
-"""`impasto methods`: what methods there are, and every option of one."""
+"""`impasto methods`: the methods, and the options of each."""
 
 from __future__ import annotations
 

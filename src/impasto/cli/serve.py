@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_TOKEN = 1000
 ENDED: list[bool] = []
-"""Whether a server has ended as it should."""
+"""Whether a server has ended properly."""
 
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ TokenFlag = Annotated[str | None, typer.Option("--token", hidden=True)]
 TokenFileFlag = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Where the token is that clients need; else IMPASTO_TOKEN, or made up if one is needed."
+        metavar="FILE", help="File with the token for clients; default: IMPASTO_TOKEN, or a random one if needed."
     ),
 ]
 AccessFlag = Annotated[
@@ -47,15 +47,15 @@ AccessFlag = Annotated[
 ]
 ProxyFlag = Annotated[
     list[str] | None,
-    typer.Option("--proxy", metavar="ADDRESS", help="A proxy whose X-Forwarded-For is believed; repeatable."),
+    typer.Option("--proxy", metavar="ADDRESS", help="A trusted proxy, whose X-Forwarded-For is used; repeatable."),
 ]
 DevicesFlag = Annotated[
     list[str] | None,
-    typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, mps; repeatable: a worker each."),
+    typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, mps; repeatable: one worker each."),
 ]
 BrowserFlag = Annotated[
     bool | None,
-    typer.Option("--browser/--no-browser", help="Open the page in the browser; by default if a screen is there."),
+    typer.Option("--browser/--no-browser", help="Open the page in the browser; default: if there is a screen."),
 ]
 PageFlag = Annotated[bool, typer.Option("--page/--no-page", help="The page for people beside the interface.")]
 
@@ -81,7 +81,7 @@ def serve(
     terminal.be_quiet(quiet)
     words = list(ctx.args)
     _check_extras()
-    atexit.register(_leave)  # before multiprocessing's own, so that it comes after it
+    atexit.register(_leave)  # before multiprocessing's own handler, so that it runs after it
     from impasto.server.wire import process_context
 
     if words != ["--limits"]:
@@ -111,7 +111,7 @@ def serve(
 
 @contextmanager
 def _ending_well() -> Iterator[None]:
-    """SIGTERM ends the program as Ctrl-C does: nothing of users stays on disk."""
+    """Let SIGTERM end the program like Ctrl-C, so that no files of users stay on disk."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         yield
@@ -120,7 +120,7 @@ def _ending_well() -> Iterator[None]:
 
 
 def _log_faults() -> None:
-    """Let what goes wrong in the server reach stderr with its traceback, as its answers promise."""
+    """Log the server's faults to stderr with their traceback, as its answers promise."""
     from impasto.server.worker import SafeFormatter
 
     handler = logging.StreamHandler()
@@ -130,7 +130,7 @@ def _log_faults() -> None:
 
 
 def _log_access(path: Path | None) -> None:
-    """Write the access log to a file, opened again when it was renamed, or to stderr; raises ImpastoError."""
+    """Write the access log to a file, reopened if it is renamed, or to stderr; raises ImpastoError."""
     from impasto.errors import ImpastoError
 
     if path is None:
@@ -161,14 +161,14 @@ def _list_limits(limits: type[Limits], json: bool) -> None:
 
 
 def _choose_token(host: str, word: str | None, file: Path | None) -> str:
-    """Return the token that clients need, empty: none; raises ImpastoError if it is too short to be one."""
+    """Return the token for clients, empty for none; raises ImpastoError if it is too short."""
     import secrets
 
     from impasto.errors import ImpastoError
 
     if word is not None:
         raise ImpastoError("a token on the command line can be read by everybody: give --token-file or IMPASTO_TOKEN")
-    token = os.environ.pop("IMPASTO_TOKEN", None)  # so that the workers' environment does not hold it
+    token = os.environ.pop("IMPASTO_TOKEN", None)  # workers must not inherit it
     if file is not None:
         try:
             with file.open("rb") as opened:
@@ -183,7 +183,7 @@ def _choose_token(host: str, word: str | None, file: Path | None) -> str:
 
 
 def _has_screen() -> bool:
-    """Return whether somebody sits at this machine, in front of a desktop."""
+    """Return whether this machine has a desktop with a user."""
     shown = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
     return shown and sys.stdout.isatty()
 
@@ -231,7 +231,7 @@ def _run(
 
 
 def _leave() -> None:
-    """End the process now if it served well: taking torch apart would take Python seconds on a busy machine."""
+    """End the process at once after serving: Python would need seconds to unload torch on a busy machine."""
     if ENDED:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -14,7 +14,7 @@ PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="Th
 CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card, or a built-in style by its name.")]
 LongerFlag = Annotated[
     int | None,
-    typer.Option(metavar="N", min=16, max=100_000, help="Longer side at which the painting is looked at."),
+    typer.Option(metavar="N", min=16, max=100_000, help="Longer side to which the painting is shrunk."),
 ]
 
 
@@ -33,7 +33,7 @@ def extract(
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,
 ) -> None:
-    """Keep all that a method needs to know of a painting in a small file, a style card.
+    """Write a style card: a small file with everything that a method needs of a painting.
 
     The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
     """
@@ -67,7 +67,7 @@ def extract(
 
 
 def show(card: CardWord, json: flags.JsonFlag = False) -> None:
-    """Tell what is in a style card."""
+    """Show the contents of a style card."""
     first_look.check_painting(str(card), None)
     about = describe_card(card)
     if json:
@@ -82,7 +82,7 @@ def show(card: CardWord, json: flags.JsonFlag = False) -> None:
 
 
 def describe_card(card: Path) -> dict[str, Any]:
-    """Return a card's kind, layers, sizes and what people noted; raises WeightsError if it is none."""
+    """Return a card's kind, layers, sizes and notes; raises WeightsError if it is none."""
     from impasto.stylizers.styles import find_card, load_style
 
     card = find_card(card)
@@ -100,7 +100,7 @@ def describe_card(card: Path) -> dict[str, Any]:
 
 
 def styles(method: flags.MethodFlag = None, json: flags.JsonFlag = False) -> None:
-    """List the styles that need no file: all built-in ones, or those that a method has learned.
+    """List the styles that need no file: the built-in ones, or those that a method has learned.
 
     [bold]impasto stylize photo.jpg --style starry-night[/bold] paints in one of them.
     """
@@ -117,7 +117,7 @@ def styles(method: flags.MethodFlag = None, json: flags.JsonFlag = False) -> Non
 
 
 def _known_styles(method: str | None) -> list[dict[str, Any]]:
-    """Name and description of the built-in styles, or, of a method that knows no others, of those."""
+    """Return name and description of the built-in styles, or of those that the method has learned."""
     first_look.check_method(method)
     if method is not None:
         from impasto.methods import find_method, load

@@ -31,17 +31,18 @@ def stylize(
         typer.Option(
             metavar="FILE",
             rich_help_panel=LONG,
-            help="Keep an optimisation's state there, and go on from it: same command again.",
+            help="Keep an optimisation's state in FILE; the same command resumes from it.",
         ),
     ] = None,
     preview: Annotated[
-        Path | None, typer.Option(metavar="FILE", rich_help_panel=LONG, help="Show the picture while it is made.")
+        Path | None,
+        typer.Option(metavar="FILE", rich_help_panel=LONG, help="Write the picture so far while it is made."),
     ] = None,
     preview_every: Annotated[
         int, typer.Option(metavar="N", min=1, rich_help_panel=LONG, help="Steps between two previews.")
     ] = 10,
 ) -> None:
-    """Repaint a photo in a painting's style, and print where the picture is.
+    """Repaint a photo in a painting's style, and print the name of the file.
 
     Every option of the method is a flag, too, such as --steps 100: [bold]impasto methods gatys[/bold] lists them.
     """

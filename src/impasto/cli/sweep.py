@@ -15,8 +15,8 @@ VaryFlag = Annotated[
     typer.Option(
         "--vary",
         metavar="OPTION=V1,V2,...",
-        help="What differs between columns and, given again, between rows: an option of the method, strength, preset, "
-        "keep-color, seed, size or style-size. Lists are parted by semicolons: 'content-layers=relu3_1;relu4_1'.",
+        help="What varies between columns and, given again, between rows: an option of the method, strength, preset, "
+        "keep-color, seed, size or style-size. Separate lists by semicolons: 'content-layers=relu3_1;relu4_1'.",
     ),
 ]
 

@@ -34,21 +34,21 @@ SharesFlag = Annotated[
 ]
 PaintingSizeFlag = Annotated[
     int | None,
-    typer.Option(metavar="N", min=32, max=4096, help=f"Longer side at which paintings are looked at; {PAINTING_SIDE}."),
+    typer.Option(metavar="N", min=32, max=4096, help=f"Longer side to which paintings are shrunk; {PAINTING_SIDE}."),
 ]
 GeneratorFlag = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="A generator of `impasto train texture`.")
 ]
 CheckpointFlag = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Keep an optimisation's state there, and go on from it: same command again."),
+    typer.Option(metavar="FILE", help="Keep an optimisation's state in FILE; the same command resumes from it."),
 ]
 ListTexturesFlag = Annotated[bool, typer.Option("--list", help="List the generator's textures.")]
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked for, whichever way the texture is made."""
+    """The settings of a texture, by a generator or by optimisation."""
 
     words: tuple[str, ...]
     size: tuple[int, int]
@@ -61,12 +61,12 @@ class _Asked:
 
     @property
     def resumes(self) -> bool:
-        """Whether a run that was cut short goes on."""
+        """Whether an interrupted run continues."""
         return self.checkpoint is not None and self.checkpoint.exists()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What goes into the record."""
+        """Facts for the record."""
         height, width = self.size
         weights = {} if self.shares is None else {"style_weights": self.shares}
         return {"size": f"{width}x{height}", "tileable": self.tileable, "seed": self.seed, **weights}
@@ -74,7 +74,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Made:
-    """The picture, its record, and whether Ctrl-C came before the end; image None: a rehearsal."""
+    """The picture, its record, and whether Ctrl-C came before the end; image None: a dry run."""
 
     image: Tensor | None
     record: dict[str, Any]
@@ -108,8 +108,8 @@ def texture(
 ) -> None:
     """Make a texture of any size: [bold]impasto texture NAME -o out.png --size 1024x768 --tileable[/bold].
 
-    NAME is one that --list lists, drawn in one pass. [bold]impasto texture painting.jpg[/bold] makes one of a
-    painting's own, by optimisation, with the options of --list-options. Several are mixed.
+    NAME, one of --list, is drawn in one pass. [bold]impasto texture painting.jpg[/bold] makes a texture of a painting
+    by optimisation, with the options of --list-options. Several names or paintings are mixed.
     """
     terminal.be_quiet(quiet)
     from impasto.commands import methods_table, network_command
@@ -153,7 +153,7 @@ def _finish(out: Output, made: _Made, json: bool) -> None:
 
 
 def _list(weights: Path | None, json: bool) -> None:
-    """Print the textures' names, with the works behind those that come with impasto."""
+    """Print the textures' names, with the works of those that come with impasto."""
     from impasto.textures.generator import NAME, TextureGenerator
     from impasto.weights.files import manifest
 
@@ -168,7 +168,7 @@ def _list(weights: Path | None, json: bool) -> None:
 
 
 def _are_pictures(words: list[str], weights: Path | None) -> bool:
-    """Return whether `words` are pictures, not textures of a generator; raises ImpastoError if neither or both."""
+    """Return whether `words` are pictures, or else textures of a generator; raises ImpastoError for a mixture."""
     from impasto.errors import ImpastoError
     from impasto.textures.generator import TextureGenerator
 
@@ -190,7 +190,7 @@ def _are_pictures(words: list[str], weights: Path | None) -> bool:
 
 
 def _size(text: str | None) -> tuple[int, int]:
-    """(height, width); raises ImageError."""
+    """Return (height, width); raises ImageError."""
     from impasto.images.tensors import parse_size
 
     size = parse_size(text or str(SIDE))
@@ -257,7 +257,7 @@ def _optimise(
 
 
 def _state(path: Path | None, record: dict[str, Any]) -> Checkpoint | None:
-    """Return where the optimisation keeps its state, and goes on; raises ImpastoError if that can't be written."""
+    """Return where the optimisation keeps its state and resumes; raises ImpastoError if it can't be written."""
     from impasto.weights.checkpoints import Checkpoint
 
     if path is None:

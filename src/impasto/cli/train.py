@@ -1,4 +1,4 @@
-"""`impasto train`: what impasto's own weights are made with."""
+"""`impasto train`: the trainings of impasto's own weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StyleFlag = Annotated[list[Path] | None, typer.Option(metavar="PATH", help="Artw
 RunFlag = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="RUNDIR", help="Folder for weights, checkpoint, previews.")
 ]
-ResumeFlag = Annotated[bool, typer.Option("--resume", help="Go on from RUNDIR's checkpoint, with the same bits.")]
+ResumeFlag = Annotated[bool, typer.Option("--resume", help="Resume from RUNDIR's checkpoint, with the same bits.")]
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
     quiet: flags.QuietFlag = False,
     dry_run: flags.DryRunFlag = False,
 ) -> None:
-    """Train weights on folders of pictures, and print where they are. Ctrl-C keeps a checkpoint for --resume.
+    """Train weights on folders of pictures, and print their file. Ctrl-C keeps a checkpoint for --resume.
 
     [bold]impasto train backbone --content PHOTOS --style ARTWORKS --teacher vgg19 -o RUN --steps 20000[/bold];
     [bold]impasto train NAME --list-options[/bold] lists the options.

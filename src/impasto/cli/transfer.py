@@ -1,4 +1,4 @@
-"""`impasto transfer`: a classifier of one's own on a pretrained backbone, and what a classifier says of pictures."""
+"""`impasto transfer`: your own classifier on a pretrained backbone, and its predictions."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def fit(
     quiet: flags.QuietFlag = False,
     dry_run: flags.DryRunFlag = False,
 ) -> None:
-    """Train a classifier on pictures in class folders, test it on others, and print where it is.
+    """Train a classifier on pictures in class folders, test it on others, and print its file.
 
-    [bold]impasto transfer fit FOLDER --backbone vgg19-slim -o RUN[/bold]; --list-options lists all that can be said.
+    [bold]impasto transfer fit FOLDER --backbone vgg19-slim -o RUN[/bold]; --list-options lists all options.
     """
     terminal.be_quiet(quiet)
     if not list_options:
@@ -74,7 +74,7 @@ def predict(
     json: flags.JsonFlag = False,
     quiet: flags.QuietFlag = False,
 ) -> None:
-    """Say what is on pictures, with probabilities."""
+    """Name what pictures show, with probabilities."""
     terminal.be_quiet(quiet)
     from impasto.errors import ImpastoError
     from impasto.images.files import read_image

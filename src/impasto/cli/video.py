@@ -31,7 +31,7 @@ FlowFlag = Annotated[
         metavar="0...1",
         parser=flags.read_share,
         rich_help_panel=CALM,
-        help="Share of the last result moved along the optical flow; default: 0.22 with OpenCV.",
+        help="Share of the last result, warped along the optical flow; default: 0.22 with OpenCV.",
     ),
 ]
 FlowByFlag = Annotated[
@@ -39,7 +39,7 @@ FlowByFlag = Annotated[
     typer.Option(
         metavar="NAME",
         rich_help_panel=CALM,
-        help="dis, by OpenCV, or raft, by torchvision: slower, nearer to what moves.",
+        help="dis, by OpenCV, or raft, by torchvision: slower, more accurate.",
     ),
 ]
 FlowWeightsFlag = Annotated[
@@ -47,7 +47,7 @@ FlowWeightsFlag = Annotated[
     typer.Option(
         metavar="FILE",
         rich_help_panel=CALM,
-        help="RAFT's weights; default: torchvision's, where torch's cache has them.",
+        help="RAFT's weights; default: torchvision's, if they are in torch's cache.",
     ),
 ]
 TemporalWeightFlag = Annotated[
@@ -55,7 +55,7 @@ TemporalWeightFlag = Annotated[
     typer.Option(
         metavar="W",
         rich_help_panel=CALM,
-        help="Weight of the difference from the last result moved along the flow, for gatys; default: 40, but 0 in its "
+        help="Weight of the difference from the warped last result, for gatys; default: 40, but 0 in its "
         "other presets and without flow.",
     ),
 ]
@@ -77,7 +77,7 @@ MemoryFlag = Annotated[
         metavar="GB",
         min=0.1,
         rich_help_panel=flags.SPEED,
-        help="Take no more memory than this; frames are made smaller if need be.",
+        help="Use no more memory than this; frames are made smaller if necessary.",
     ),
 ]
 SalvageFlag = Annotated[bool, typer.Option("--salvage", help="Paint what can be read of a damaged video.")]
@@ -110,8 +110,8 @@ def video(
 ) -> None:
     """Repaint a video with its sound: [bold]impasto video clip.mp4 painting.jpg -o painted.mp4 -m wct[/bold].
 
-    Finished frames lie in a hidden folder beside the result until it is written, so that the same command goes on after
-    an interruption. The method's options are flags, too.
+    Finished frames are kept in a hidden folder beside the result until it is written, so that the same command
+    continues after an interruption. The method's options are flags, too.
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)

@@ -40,23 +40,25 @@ log = logging.getLogger(__name__)
 
 
 class AdaptOptions(PaintingOptions):
-    """What the adaptation to a painting can be told."""
+    """Options of the adaptation to a painting."""
 
     steps: int = Field(200, ge=1, description="optimiser steps")
     batch: int = Field(2, ge=1, le=1024, description="pictures a step")
     crop: int = Field(192, ge=32, le=2048, description="side of the square crops, px")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     preview_every: int = Field(25, ge=1, description="steps between previews")
-    content_layers: tuple[str, ...] = Field(("relu4_1",), min_length=1, description="where the content is compared")
+    content_layers: tuple[str, ...] = Field(
+        ("relu4_1",), min_length=1, description="layers at which the content is compared"
+    )
     from_: str = Field("", description="initial parameters instead of the shipped ones, or any network of styles")
-    norm_rate: float = Field(20.0, gt=0, le=1000, description="learning rate of the norms, in units of all else's")
-    only_norms: bool = Field(False, description="learn the norms' scales and shifts alone, 0.4 % of the network")
-    patience: int = Field(50, ge=0, description="stop if the loss of so many steps is no lower than before; 0: never")
+    norm_rate: float = Field(20.0, gt=0, le=1000, description="learning rate of the norms, relative to the others")
+    only_norms: bool = Field(False, description="learn only the norms' scales and shifts, 0.4 % of the network")
+    patience: int = Field(50, ge=0, description="stop if the loss of this many steps is no lower than before; 0: never")
 
 
 @dataclass(frozen=True)
 class AdaptPlan:
-    """All that is checked before the work."""
+    """A checked adaptation, ready to start."""
 
     options: AdaptOptions
     contents: Pictures
@@ -68,7 +70,7 @@ class AdaptPlan:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What --json says of it."""
+        """Facts for --json."""
         return {
             "output": str(self.card),
             "options": self.options.model_dump(mode="json"),
@@ -109,7 +111,7 @@ def plan(
 
 
 def learn_card(options: AdaptOptions, name: str, style: Style) -> Task:
-    """As `build`, of a style card's moments over vgg19-slim; raises ImpastoError if it holds none."""
+    """Return the training from a style card's moments over vgg19-slim; raises ImpastoError if it holds none."""
     lacking = [weight for weight in ("teacher", "neighbor_weight") if getattr(options, weight)]
     if lacking:
         raise ImpastoError(f"--{lacking[0].replace('_', '-')} needs the painting itself, not its card")
@@ -123,14 +125,14 @@ def learn_card(options: AdaptOptions, name: str, style: Style) -> Task:
 
 
 def make_up(options: AdaptOptions) -> Pictures:
-    """Pictures of overlapping shapes to learn on."""
+    """Return pictures of overlapping shapes to learn on."""
     side = max(options.side, options.crop)
     shapes = [dead_leaves(options.seed + number, side, side) for number in range(MADE_UP)]
     return Pictures([(shape * 255).round().to(torch.uint8) for shape in shapes])
 
 
 def build(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """Return the painting's network, as it is before it learns."""
+    """Return the training of the painting's network."""
     options = cast(AdaptOptions, options)
     painting, info = paintings_of(styles)[0]
     return _learn(options, judge(options), painting, info[NAMED])
@@ -147,14 +149,14 @@ def _learn(options: AdaptOptions, loss: PerceptualLoss, painting: Tensor | Paint
 
 
 class _Adaptation(MethodTask):
-    """The training of one painting's network; its norms, which set a style apart most, have a rate of their own."""
+    """The training of one painting's network; its norms, which hold most of a style, have a higher rate."""
 
     def __init__(self, learner: PaintingTraining, norm_rate: float) -> None:
         super().__init__("johnson", learner)
         self.norm_rate = norm_rate
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Return the norms and, unless they alone learn, all else."""
+        """Return the norms and, unless only they learn, everything else."""
         network = cast(TransformationNetwork, cast(PaintingTraining, self.learner).painter)
         norms = [*network.scales, *network.shifts]
         others = [parameter for parameter in network.layers.parameters() if parameter.requires_grad]
@@ -163,7 +165,7 @@ class _Adaptation(MethodTask):
 
 
 def dry_run(plan: AdaptPlan) -> dict[str, Any]:
-    """Return what --dry-run does: everything is checked by now, and told."""
+    """Report a checked run, for --dry-run; returns what --json prints."""
     terminal.say(f"dry run: {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
@@ -171,7 +173,7 @@ def dry_run(plan: AdaptPlan) -> dict[str, Any]:
 def run(plan: AdaptPlan) -> dict[str, Any]:
     """Adapt and write the card; returns what --json prints. Ctrl-C, too, leaves a card. Raises ImpastoError."""
     watch, options = _Watch(plan), plan.options
-    unseen = {"preview_every": options.steps + 1, "checkpoint_every": options.steps + 1}  # a card is all that is left
+    unseen = {"preview_every": options.steps + 1, "checkpoint_every": options.steps + 1}  # no previews, no checkpoints
     with tempfile.TemporaryDirectory() as folder:
         try:
             loop = options.model_copy(update=unseen)
@@ -198,7 +200,7 @@ def _write(plan: AdaptPlan, watch: _Watch) -> None:
 
 @dataclass
 class _Watch:
-    """What is seen of the adaptation: the losses, now and then a preview; it says when it is enough."""
+    """Follows the adaptation: keeps the losses, writes previews, and ends it when the loss no longer falls."""
 
     plan: AdaptPlan
     losses: list[float] = field(default_factory=list)
@@ -206,7 +208,7 @@ class _Watch:
     ended: str = DONE
 
     def see(self, report: StepReport) -> None:
-        """Take note of a step; raises Enough if the loss no longer falls."""
+        """Note a step; raises Enough if the loss no longer falls."""
         self.last = report
         self.losses.append(sum(report.terms.values()))
         if report.step % self.plan.options.preview_every == 0:
@@ -216,7 +218,7 @@ class _Watch:
             raise Enough
 
     def show(self) -> None:
-        """Write the preview, if one is wanted."""
+        """Write the preview, if there is a file for it."""
         if self.plan.preview is not None:
             options, task = self.plan.options, self.plan.task
             photos = self.plan.contents.batch((options.seed, 0), 4, options.crop)

@@ -19,7 +19,7 @@ from impasto.errors import ImpastoError, OptionError, nearest
 if TYPE_CHECKING:
     from impasto.options import Options
 PLAIN = "impasto.plain"
-"""Where a context keeps how many words stand after `--`: those are never flags."""
+"""Key of a context for the number of words after `--`, which are never flags."""
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:
@@ -47,13 +47,13 @@ class Group(TyperGroup):
 
 
 class OpenCommand(Command):
-    """A command that leaves flags which it does not declare to `take_flags`, and tells of Ctrl-C."""
+    """A command that leaves undeclared flags to `take_flags` and reports Ctrl-C."""
 
     allow_extra_args = True
     ignore_unknown_options = True
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the declared flags, and remember what stands after `--`."""
+        """Read the declared flags, and remember the words after `--`."""
         if "--" in args:
             ctx.meta[PLAIN] = len(args) - args.index("--") - 1
         return super().parse_args(ctx, args)
@@ -70,9 +70,9 @@ class OpenCommand(Command):
 def take_flags(
     ctx: typer.Context, words: list[str], options: type[Options], owner: str, listing: str
 ) -> tuple[list[str], dict[str, Any]]:
-    """Part `words` into plain ones and values of `options`, given as --name VALUE, --name=VALUE, --flag or --no-flag.
+    """Split `words` into plain ones and values of `options`: --name VALUE, --name=VALUE, --flag or --no-flag.
 
-    owner: whose options they are; listing: the command that lists them. Raises OptionError for a flag that is none.
+    owner: what has the options; listing: the command that lists them. Raises OptionError for an unknown flag.
     """
     plain = words[len(words) - ctx.meta.get(PLAIN, 0) :]
     left = deque(words[: len(words) - len(plain)])
@@ -118,7 +118,7 @@ def flag_of(name: str) -> str:
 
 
 def _find_field(flag: str, options: type[Options]) -> tuple[str | None, bool | None]:
-    """Return the option that `flag` stands for, and for a yes-or-no option what the bare flag says."""
+    """Return the option that `flag` names, and for a yes-or-no option the value of the bare flag."""
     name = flag.removeprefix("--").replace("-", "_")
     fields = options.model_fields
     name = f"{name}_" if f"{name}_" in fields else name  # a field can't be called from
@@ -157,7 +157,7 @@ def given(**values: Any) -> dict[str, Any]:
 
 
 def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Path:
-    """Return `path` if a file may and can be written there; raises ImpastoError otherwise, before any work is done."""
+    """Return `path` if a file may and can be written there; raises ImpastoError otherwise, before any work."""
     if suffixes and path.suffix.lower() not in suffixes:
         raise ImpastoError(f"{path}: the name must end in one of {', '.join(suffixes)}")
     try:
@@ -175,9 +175,9 @@ def name_target(
     suffixes: tuple[str, ...] = (),
     beside: Callable[[Path], Path | None] = lambda path: None,
 ) -> Path:
-    """Return `output`, or `default` with the first number with which it is free; raises ImpastoError as `check_target`.
+    """Return `output`, or `default` with the first free number; raises ImpastoError as `check_target` does.
 
-    beside: what is written beside a file, which must be free, too.
+    beside: returns the file that is written beside a file, which must be free, too.
     """
     target = output or default
     number = 1
@@ -217,6 +217,6 @@ def _prove_writable(path: Path, force: bool) -> None:
         raise ImpastoError(f"{path}: the folder {path.parent} does not exist; make it first")
     with tempfile.TemporaryFile(dir=path.resolve().parent):
         pass
-    if not there and not path.is_symlink():  # some names can't be had where others can: too long, or with a colon
+    if not there and not path.is_symlink():  # a name may be impossible: too long, or with a colon
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         path.unlink()

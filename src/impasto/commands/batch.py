@@ -1,4 +1,4 @@
-"""The run of `impasto batch`: what is to be made, by which engine, and how it went."""
+"""The run of `impasto batch`: paints what is missing by an engine, and reports."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """Who paints. title: by what and on what; run: as of `put_remote`."""
+    """Paints pictures. title: its method and device; run: see `put_remote`."""
 
     title: str
     run: str
 
     def paint(self, items: Sequence[Item], outcomes: Outcomes) -> None:
-        """Make all of `items`, those of the same photo in a row, and tell of each."""
+        """Paint all of `items`, grouped by photo, and report each."""
 
 
 def dry_run(plan: BatchPlan, *, json: bool) -> int:
-    """Return what --dry-run does: tell which pictures would be made."""
+    """Report which pictures would be made, for --dry-run; returns the exit code."""
     items, there = plan.items(), names_in(plan.output)
     todo = [item for item in items if plan.force or not item.is_in(there, plan.record)]
     for item in todo:
@@ -50,7 +50,7 @@ def dry_run(plan: BatchPlan, *, json: bool) -> int:
 
 
 def run(plan: BatchPlan, open_engine: Callable[[], Engine], *, watch: bool, quiet: bool, json: bool) -> int:
-    """Make what is not there yet, and with `watch` go on with new photos until Ctrl-C. Returns the exit code."""
+    """Paint what is missing, and with `watch` continue with new photos until Ctrl-C. Returns the exit code."""
     engine = open_engine()
     make_folder(plan.output)
     session = _Session(plan, engine, quiet, json)
@@ -66,7 +66,7 @@ def run(plan: BatchPlan, open_engine: Callable[[], Engine], *, watch: bool, quie
 
 
 def _tell(json: bool, status: str, item: Item, **more: Any) -> None:
-    """A line on stdout: of a picture that is there or will be its name alone, unless JSON is asked for."""
+    """Print a picture's line on stdout: JSON, or the name of a finished or planned file."""
     if json:
         styles = [url_of(path) for path in item.recipe.styles]
         line = {"status": status, "output": url_of(item.target), "content": url_of(item.content), "styles": styles}
@@ -77,9 +77,9 @@ def _tell(json: bool, status: str, item: Item, **more: Any) -> None:
 
 @contextmanager
 def _claimed(plan: BatchPlan, run: str) -> Iterator[None]:
-    """Hold the folder of the results; whoever holds it alone clears away what a killed run left half-written.
+    """Lock the folder of the results; a run that holds it alone removes half-written files of killed runs.
 
-    In a folder elsewhere it is only what this `run` left there, as others can't be seen.
+    In a remote folder it removes only those of this `run`, because other runs are unknown.
     """
     if is_remote(plan.output):
         yield
@@ -87,7 +87,7 @@ def _claimed(plan: BatchPlan, run: str) -> Iterator[None]:
         return
     try:
         import fcntl
-    except ImportError:  # Windows: such files stay; they are hidden and never taken for results
+    except ImportError:  # Windows: such files stay; they are never taken for results
         yield
         return
 
@@ -96,14 +96,14 @@ def _claimed(plan: BatchPlan, run: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _clear(plan)
             fcntl.flock(handle, fcntl.LOCK_SH)
-        except OSError as error:  # another run is at work here, or the file system has no locks
+        except OSError as error:  # another run is active here, or the file system has no locks
             log.debug("%s is not held alone: %s", plan.output, error)
 
     handle = os.open(plan.output, os.O_RDONLY)
     try:
         clear()
         yield
-        clear()  # what a worker left that was killed meanwhile
+        clear()  # files of workers that were killed meanwhile
     finally:
         os.close(handle)
 
@@ -116,7 +116,7 @@ def _clear(plan: BatchPlan) -> None:
 
 @dataclass
 class _Session:
-    """Rounds over the photos that are there, and how all pictures went."""
+    """Rounds over the existing photos, and the results of all pictures."""
 
     plan: BatchPlan
     engine: Engine
@@ -129,14 +129,14 @@ class _Session:
     idle: bool = False
     started: float = field(default_factory=time.monotonic)
     refused: dict[Path, Signature] = field(default_factory=dict)
-    """The pictures that failed, by where they would go, and the photos as they were then."""
+    """Failed pictures by their target, and the state of their photos then."""
     seen: dict[Path, Signature] = field(default_factory=dict)
-    """The photos as they were when they were last looked for."""
+    """The state of the photos in the last round."""
     shown: Count = field(default_factory=lambda: Count(0))
     """The progress of a round."""
 
     def first_round(self) -> None:
-        """Make all that is not there."""
+        """Paint everything that is missing."""
         left_out = tell_left_out(self.plan.words, self.plan.output)
         if left_out:
             log.info("%s", left_out)
@@ -152,11 +152,11 @@ class _Session:
         self._paint(todo)
 
     def next_round(self) -> None:
-        """Make what new photos ask for, once nobody writes to them any more."""
+        """Paint new photos that are no longer being written."""
         try:
             items = self.plan.items()
         except ImpastoError as error:
-            log.debug("%s", error)  # a folder that is gone for a while
+            log.debug("%s", error)  # a folder may be missing for a while
             return
         now, there = {item.content: _sign(item.content) for item in items}, names_in(self.plan.output)
         todo = [
@@ -177,13 +177,13 @@ class _Session:
         self.idle = True
 
     def succeed(self, item: Item, report: dict[str, Any]) -> None:
-        """Tell of a picture that has been written."""
+        """Report a written picture."""
         self.done += 1
         _tell(self.json, "done", item, **report)
         self.shown.advance(f"{item.target.name}: {report['seconds']:.1f} s")
 
     def fail(self, item: Item, reason: str) -> None:
-        """Tell of a picture that could not be made."""
+        """Report a failed picture."""
         self.failed += 1
         self.refused[item.target] = _sign(item.content)
         log.warning("%s: %s", item.target.name, reason)
@@ -191,11 +191,11 @@ class _Session:
         self.shown.advance(f"{item.target.name}: failed")
 
     def within(self, step: Step) -> None:
-        """Show how far a picture is."""
+        """Show the progress of a picture."""
         self.shown.within(step)
 
     def close(self) -> int:
-        """Tell how it all went; returns the exit code."""
+        """Report the totals; returns the exit code."""
         seconds = round(time.monotonic() - self.started, 3)
         counts = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
         if self.json:
@@ -209,7 +209,7 @@ class _Session:
 
 
 def _sign(path: Path) -> Signature:
-    """By what a file that has changed is known."""
+    """Return what shows that a file has changed: its time and size."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""What `impasto doctor` finds."""
+"""The checks of `impasto doctor`."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ EXTRAS = {
     "peft": ("peft", "impasto transfer fit --mode lora", "transfer"),
     "torchinfo": ("torchinfo", "the table of impasto inspect", "inspect"),
 }
-"""By module: what it is called where it is installed from, what it is for, the extra that brings it."""
+"""By module: name of its package, what uses it, the extra that installs it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: is it well, what is meant, what was found, how to get what is missing."""
+    """One line: whether it is fine, its subject, what was found, how to get what is missing."""
 
     well: bool
     what: str
@@ -58,12 +58,12 @@ class Finding:
 
     @property
     def mark(self) -> str:
-        """How the line begins."""
+        """Start of the line."""
         return "ok" if self.well else "--"
 
 
 def examine() -> list[Finding]:
-    """Everything that counts for how well impasto works here."""
+    """Return all findings on this machine."""
     return [*_software(), *_processor(), *_graphics(), *_memory(), *_weights(), *_extras(), *_runtimes()]
 
 
@@ -127,7 +127,7 @@ def _extras() -> list[Finding]:
 
 
 def _version(module: str, package: str) -> str | None:
-    """Return the version of a library, whatever package it came with; None if it is not there."""
+    """Return the version of a library from any package; None if it is not installed."""
     if module == WINDOWS:
         return _windows()
     if importlib.util.find_spec(module) is None:
@@ -151,7 +151,7 @@ def _windows() -> str | None:
 
 
 def _runtimes() -> list[Finding]:
-    """Return which runtime is quickest with a slim encoder and decoder; kept for ``--runtime auto``."""
+    """Return the times of the runtimes with a slim encoder and decoder, and store them for ``--runtime auto``."""
     try:
         seconds = runtime_choice.measure()
     except ImpastoError as error:

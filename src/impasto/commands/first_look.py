@@ -1,4 +1,4 @@
-"""A look at the words of a command before torch is loaded: mistakes are answered at once."""
+"""Checks the words of a command before torch is loaded, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def style_names() -> list[str]:
 
 
 def built_in_styles() -> list[dict[str, Any]]:
-    """Return name and description of the built-in styles: the headers of their cards, nothing else."""
+    """Return name and description of the built-in styles, from the headers of their cards."""
     return [{"name": name, **_describe(CARDS / f"{name}.safetensors")} for name in style_names()]
 
 
@@ -56,7 +56,7 @@ def look_at(
 ) -> None:
     """Check the photo, paintings and method that a command names; raises ImpastoError for the first mistake.
 
-    styles: the words after CONTENT, with flags among them that are not known yet: what follows one is not looked at.
+    styles: the words after CONTENT, which may include unknown flags: words after one are not checked.
     named: the values of --style; video: the command is `impasto video`.
     """
     check_method(method)
@@ -70,12 +70,12 @@ def look_at(
 
 
 def before_flags(words: Sequence[str]) -> list[str]:
-    """Return the words before the first flag that is not known yet: what follows one may be its value."""
+    """Return the words before the first unknown flag, whose value may follow."""
     return list(itertools.takewhile(lambda word: not word.startswith("-") or word == "-", words))
 
 
 def need(module: str, extra: str, purpose: str) -> None:
-    """Raise ImpastoError if a library is not installed that `purpose` needs; it comes with an extra."""
+    """Raise ImpastoError if a library of an extra is not installed that `purpose` needs."""
     if importlib.util.find_spec(module) is None:
         raise ImpastoError(f"{purpose} needs {module}: pip install 'impasto[{extra}]'")
 
@@ -123,7 +123,7 @@ def is_video(head: bytes) -> bool:
 
 
 def _head(word: str, kind: str) -> bytes | None:
-    """Return a file's first bytes; None for what is no file of this machine. Raises ImageError if it is not there."""
+    """Return a file's first bytes; None if it is no regular local file. Raises ImageError if it does not exist."""
     if word == "-":
         return None
     if URL in word and not Path(word).exists():

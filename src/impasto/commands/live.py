@@ -1,4 +1,4 @@
-"""The work of `impasto live`: frames of a camera or a video, painted as they come, in a window."""
+"""The work of `impasto live`: paints frames of a camera or a video in a window."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from impasto.stylizers.styles import Style, built_in_styles
 from impasto.stylizers.video_coherence import Coherence
 
 MEMORY = 0.8
-"""How much each frame's moments count less than the next one's."""
+"""Decay of earlier frames' moments."""
 STYLE_SIDE = 512
 TARGET = 1 / 12
 """Seconds for a frame: a little more than ten frames a second."""
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class Screen(Protocol):
-    """What frames are shown on."""
+    """Shows frames."""
 
     def show(self, pixels: Pixels, title: str) -> str:
         """Show a picture; returns the key that was pressed, "" for none."""
@@ -56,14 +56,15 @@ class Screen(Protocol):
 class Governor:
     """Chooses the longer side of the frames so that each takes TARGET seconds.
 
-    Time grows with the square of the side. The side changes only if it is clearly wrong, since every change is visible.
+    Time grows with the square of the side. The side changes only if it is clearly wrong, because every change is
+    visible.
     """
 
     longer: int = FIRST
     spent: float = TARGET
 
     def learn(self, seconds: float, most: int) -> None:
-        """Take note of the time that a frame took; most: the longer side beyond which nothing is gained."""
+        """Note the time of a frame; most: the largest useful longer side."""
         self.spent = CALM * self.spent + (1 - CALM) * seconds
         ratio = math.sqrt(TARGET / max(self.spent, 1e-4))
         if TOO_SLOW < ratio < 1.2:
@@ -74,7 +75,7 @@ class Governor:
 
 @dataclass
 class Painting:
-    """What is painted: the model, the styles by turns, and what the keys change."""
+    """The model, the styles, and the settings that keys change."""
 
     model: Stylizer
     recipe: Recipe
@@ -90,17 +91,17 @@ class Painting:
 
     @property
     def name(self) -> str:
-        """The name of the present style."""
+        """The name of the current style."""
         return self.styles[self.number].stem
 
     @property
     def title(self) -> str:
-        """What is shown."""
+        """The window's title."""
         return "original" if self.original else f"{self.name} {self.strength:.0%}"
 
     @property
     def style(self) -> Style:
-        """The present style, encoded the first time that it is needed; raises ImpastoError."""
+        """The current style, encoded at its first use; raises ImpastoError."""
         path = self.styles[self.number]
         if path not in self._known:
             self._known[path] = self.model.encode_styles([read_style(path)], self._style_size)[0]
@@ -111,7 +112,7 @@ class Painting:
         return self.recipe.style_size or STYLE_SIDE
 
     def choose(self, by: int) -> None:
-        """Go on by so many styles, and forget the moments of the frames so far: those of another style differ."""
+        """Step through the styles, and forget the moments of earlier frames, which differ between styles."""
         self.number = (self.number + by) % len(self.styles)
         self.coherence = Coherence(self.model, memory=MEMORY)
 
@@ -127,7 +128,7 @@ class Painting:
         ).cpu()
 
     def press(self, key: str) -> None:
-        """Do what a key says that changes the picture."""
+        """Handle a key that changes the picture."""
         if key in ("n", "p"):
             self.choose(1 if key == "n" else -1)
         elif key in ("+", "=", "-", "_"):
@@ -161,7 +162,7 @@ def as_photo(pixels: Pixels, longer: int | None = None) -> Tensor:
 
 
 def as_pixels(image: Tensor, height: int, width: int) -> Pixels:
-    """Return a result as bytes, as large as a frame of height x width is shown."""
+    """Return a result as bytes, at the size at which a frame of height x width is shown."""
     result = image.mul(255).round().clamp(0, 255).byte()
     size = [max(1, side) for side in fit(height, width, min(VIEW, max(height, width)))]
     if max(result.shape[-2:]) < max(size):
@@ -178,7 +179,7 @@ def run(
     longer: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> int:
-    """Paint the newest of `frames` again and again until q is pressed or they end; returns how many were painted.
+    """Paint the newest of `frames` until q is pressed or they end; returns how many were painted.
 
     longer: the side of the frames; None: chosen by the time that they take. s writes into `folder`.
     """
@@ -235,7 +236,7 @@ def make_painting(recipe: Recipe, words: Sequence[str], device: str, runtime: st
     names = list(words) or list(model.style_names if learned else built_in_styles())
     paths = [find_painting(word, learned=learned) for word in names]
     painting = Painting(model, recipe, paths, recipe.strength, mirrored)
-    for path in paths if words else paths[:1]:  # a mistake is answered before the window opens
+    for path in paths if words else paths[:1]:  # mistakes are reported before the window opens
         painting.number = paths.index(path)
         assert painting.style
     painting.number = 0
@@ -243,7 +244,7 @@ def make_painting(recipe: Recipe, words: Sequence[str], device: str, runtime: st
 
 
 def play(path: Path) -> Iterator[Pixels]:
-    """The frames of a video at its own speed, over and over; raises ImpastoError."""
+    """Yield the frames of a video at its own speed, in a loop; raises ImpastoError."""
     while True:
         yield from in_time(_decode(path))
 

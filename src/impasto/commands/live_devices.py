@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 
 INSTALL = "pip install 'impasto[live]'"
 PATIENCE = 15.0
-"""Seconds without a frame after which a camera counts as dead."""
+"""Seconds without a frame after which a camera counts as lost."""
 PROBE = "import cv2; cv2.namedWindow('impasto'); cv2.waitKey(1)"
 VIEW = 960
 
@@ -42,7 +42,7 @@ def load_opencv() -> Any:
 
 
 def _check_display() -> None:
-    """Raise ImpastoError if no window can be opened. In another process: some toolkits end theirs without a display."""
+    """Raise ImpastoError if no window can be opened. Tried in another process, which some toolkits end."""
     if not sys.platform.startswith("linux"):
         return
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -76,7 +76,7 @@ class Camera:
             )
 
     def __iter__(self) -> Iterator[Pixels]:
-        """Frames as they come; raises ImpastoError when the camera is gone."""
+        """Yield frames; raises ImpastoError when the camera is lost."""
         while True:
             there, pixels = self._capture.read()
             if not there:
@@ -84,13 +84,13 @@ class Camera:
             yield np.ascontiguousarray(pixels[..., ::-1])
 
     def close(self) -> None:
-        """Let others use it."""
+        """Release the camera."""
         self._capture.release()
 
 
 @contextlib.contextmanager
 def opened_camera(cv2: Any, number: int | None) -> Iterator[Camera | None]:
-    """Open a camera for as long as it is needed; None: none is wanted. Raises ImpastoError."""
+    """Open a camera until the end of the block; None: no camera. Raises ImpastoError."""
     camera = None if number is None else Camera(cv2, number)
     try:
         yield camera
@@ -100,7 +100,7 @@ def opened_camera(cv2: Any, number: int | None) -> Iterator[Camera | None]:
 
 
 class LatestFrame:
-    """The newest of `frames`, which a thread of its own reads: what nobody takes in time is dropped."""
+    """The newest of `frames`, which another thread reads; older frames are dropped."""
 
     def __init__(self, frames: Iterable[Pixels]) -> None:
         self._frames = frames
@@ -112,7 +112,7 @@ class LatestFrame:
         self._thread.start()
 
     def take(self, patience: float = PATIENCE) -> Pixels | None:
-        """Wait for a frame that was not taken yet; None at the end. Raises what the reading thread met."""
+        """Wait for a new frame; None at the end. Raises the reading thread's exceptions."""
         with self._news:
             if not self._news.wait_for(lambda: self._newest is not None or self._ended, patience):
                 raise ImpastoError(f"no frame came for {patience:g} seconds: check the camera")
@@ -144,7 +144,7 @@ class LatestFrame:
 
 
 def in_time(frames: Iterable[tuple[float, Pixels]]) -> Iterator[Pixels]:
-    """Frames when their times, in seconds, have come: a video at its own speed."""
+    """Yield frames at their times, in seconds: a video at its own speed."""
     begin: float | None = None
     for due, pixels in frames:
         begin = time.monotonic() - due if begin is None else begin
@@ -153,7 +153,7 @@ def in_time(frames: Iterable[tuple[float, Pixels]]) -> Iterator[Pixels]:
 
 
 class Window:
-    """A window; `show` a picture and get the key that was pressed."""
+    """A window that shows pictures and returns pressed keys."""
 
     NAME = "impasto live"
 
@@ -181,5 +181,5 @@ class Window:
         self._opened = True
 
     def close(self) -> None:
-        """Close it."""
+        """Close the window."""
         self._cv2.destroyAllWindows()

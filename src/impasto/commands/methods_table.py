@@ -17,7 +17,7 @@ LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_
 
 
 def summarize(method: type[Stylizer]) -> dict[str, Any]:
-    """Return a method in a line: name, summary, kind, presets."""
+    """Return a method's name, summary, kind and presets."""
     summary = (method.__doc__ or "").strip().split("\n")[0]
     kind = "one-pass" if method.one_pass else "optimisation"
     return {"name": method.name, "summary": summary, "kind": kind, "presets": list(method.presets)}

@@ -1,4 +1,4 @@
-"""What the commands share that look into a network: their options as flags, the picture, the record, the files."""
+"""Common parts of the commands that look into a network: options as flags, the picture, the record, the files."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ T = TypeVar("T", bound=Options)
 
 
 class Network(Protocol):
-    """What answered: a network that says what it is called and which weights it has."""
+    """A network with a name and a digest, for the record."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
 
     @property
     def digest(self) -> str:
@@ -41,7 +41,7 @@ class Network(Protocol):
 def read_options(
     ctx: typer.Context, words: list[str], options: type[T], owner: str, changes: Mapping[str, Any] | None = None
 ) -> tuple[list[str], T]:
-    """Return the plain words and the recipe's options, over `changes`, which a preset makes. Raises ImpastoError."""
+    """Return the plain words and the recipe's options, over the `changes` of a preset. Raises ImpastoError."""
     found, values = take_flags(ctx, words, options, owner, f"impasto {owner} --list-options")
     return found, options.parse({**(changes or {}), **values}, owner)
 
@@ -53,7 +53,7 @@ def open_backbone(name: str, weights: Path | None, device: str, pooling: str = "
 
 
 def read_sized(path: str, longer: int, network: Backbone) -> Tensor:
-    """Return a picture, (1, 3, H, W), its longer side at most `longer`, where `network` is. Raises ImpastoError."""
+    """Return a picture, (1, 3, H, W), of at most that longer side, on the network's device. Raises ImpastoError."""
     image = read_image(path)
     height, width = fit(image.shape[-2], image.shape[-1], longer)
     least = network.least_side
@@ -62,7 +62,7 @@ def read_sized(path: str, longer: int, network: Backbone) -> Tensor:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command's picture goes, and what is recorded of how it was made."""
+    """The file of a command's picture, and whether it has a record."""
 
     target: Path
     record: bool
@@ -79,10 +79,10 @@ class Output:
         second: str | None = None,
         resume: bool = False,
     ) -> Output:
-        """Check that the picture and what goes beside it can be written; raises ImpastoError.
+        """Check that the picture and the files beside it can be written; raises ImpastoError.
 
-        second: the ending of a second picture beside a first that is a PNG, or that has no record. resume: a run goes
-        on, and replaces the picture that it has left.
+        second: the ending of a second picture beside the first. resume: a run continues, and replaces its earlier
+        picture.
         """
         if resume:
             output, force = output or interrupted_picture(Path(default)), True
@@ -109,7 +109,7 @@ def _second(first: Path, ending: str) -> Path:
 
 
 def make_record(command: str, options: Options, network: Network, **facts: Any) -> dict[str, Any]:
-    """Return what was asked for and what answered: command, options, weights, versions, further facts."""
+    """Return a record: command, options, weights, versions, further facts."""
     weights = {network.name: network.digest}
     versions = {"impasto": __version__, "torch": torch.__version__}
     common = {"options": options.model_dump(mode="json"), "weights": weights, "versions": versions}
@@ -129,7 +129,7 @@ def one_picture(words: list[str], usage: str) -> str:
 
 
 def tell_interrupted(interrupted: bool) -> None:
-    """Say that Ctrl-C came before the last step, and end with exit code 130."""
+    """If Ctrl-C came before the last step, say so and end with exit code 130."""
     if interrupted:
         terminal.say("interrupted: what was written is the best so far", err=True)
         raise typer.Exit(130)

@@ -18,9 +18,9 @@ MOST_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Piped:
-    """What stands for a command's pipes while it runs: its words and its output as files.
+    """A command's words and output, with files in place of its pipes.
 
-    to_stdout: the result, a file, goes to standard output, and its name is not printed.
+    to_stdout: the result goes to standard output, and its name is not printed.
     """
 
     words: list[str]
@@ -28,7 +28,7 @@ class Piped:
     to_stdout: bool
 
     def deliver(self, tell: Callable[[], None]) -> None:
-        """Send the result through the pipe, or `tell` where it is."""
+        """Send the result through the pipe, or call `tell`."""
         if not self.to_stdout:
             tell()
         elif self.output is not None and self.output.exists():  # a dry run writes nothing
@@ -37,9 +37,9 @@ class Piped:
 
 @contextmanager
 def piped(words: Sequence[str], output: Path | None, *, json: bool = False, dry_run: bool = False) -> Iterator[Piped]:
-    """Put files in the place of `-`, which are gone afterwards. A piped photo's result goes to standard output, too.
+    """Put temporary files in the place of `-`. A piped photo's result goes to standard output, too.
 
-    Raises ImpastoError if a pipe can't be what it is to be.
+    Raises ImpastoError if pipes are combined in an impossible way.
     """
     plain = list(words)
     wanted = plain.count(PIPE)
@@ -60,7 +60,7 @@ def piped(words: Sequence[str], output: Path | None, *, json: bool = False, dry_
 
 
 def _receive(folder: Path) -> Path:
-    """Keep what comes on standard input as a file there."""
+    """Store standard input as a file in `folder`."""
     if sys.stdin is None or sys.stdin.isatty():
         raise ImpastoError("- is a picture on standard input, and nothing is piped into it: < FILE, or name the file")
     path = folder / "stdin"

@@ -25,9 +25,9 @@ WORTH_SAYING = 5.0
 def progress(
     title: str, quiet: bool, also: OnStep = ignore, expected: float | None = None
 ) -> Iterator[tuple[Watch, OnStep]]:
-    """Give a watch and the `on_step` that shows how far the work is.
+    """Give a watch and the `on_step` that shows the progress.
 
-    also: called after every step, too; expected: seconds that the work will take, if that is known.
+    also: called after every step, too; expected: seconds that the work will take, if known.
     """
     watch = Watch()
     if expected is not None and expected >= WORTH_SAYING:
@@ -53,7 +53,7 @@ def progress(
 
 
 class Count:
-    """Counts what is done of `total` by lines, each with the time that is left.
+    """Counts finished items by lines, each with the time that is left.
 
     done: how many were ready before; pause: least number of seconds between two lines.
     """
@@ -63,7 +63,7 @@ class Count:
         self.started = self.reported = time.monotonic()
 
     def advance(self, what: str) -> None:
-        """Count one more; what: its name and how it went."""
+        """Count one more; what: its name and result."""
         self.reach(self.done + 1, self.total, what)
 
     def reach(self, done: int, total: int, what: str = "pictures") -> None:
@@ -154,13 +154,13 @@ class Line:
 
 @contextmanager
 def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
-    """Give a bar of rich's and how text is escaped for it."""
+    """Give a progress bar of rich and its function for escaping text."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
     class Left(ProgressColumn):
-        """What is left: by the steps that are done, or by what was expected of work without steps."""
+        """The time that is left: by the finished steps, or by the expected time of work without steps."""
 
         known = TimeRemainingColumn()
 
@@ -180,7 +180,7 @@ def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
 
 
 def escape_left(task: Any) -> str:
-    """Return what is left of work whose steps are not counted; nothing if no time was expected, or it is over."""
+    """Return the time that is left of work without steps; empty if no time was expected, or it is over."""
     expected, elapsed = task.fields.get("expected"), task.elapsed or 0.0
     return f"{duration(expected - elapsed)} left" if expected and elapsed < expected else ""
 

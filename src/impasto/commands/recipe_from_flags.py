@@ -1,4 +1,4 @@
-"""What the commands that paint share: the recipe from flags, the files that it names, the model, the picture."""
+"""Makes a recipe of a painting command's flags, a recorded run and the defaults."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def make_recipe(
 def merge_flags(
     ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]
 ) -> tuple[Recipe, list[str]]:
-    """Return a recipe as `make_recipe` does, and unread the words that are no flags."""
+    """Return a recipe as `make_recipe` does, and the words that are not flags, unread."""
     base = Recipe.parse({}, "impasto") if recipe is None else read_recipe(recipe)
     method = find_method(flags.get("method", base.method))
     changed = method.name != base.method or flags.get("preset", base.preset) != base.preset

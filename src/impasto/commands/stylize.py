@@ -1,4 +1,4 @@
-"""One run of the method, from the checked flags to the written picture."""
+"""The run of `impasto stylize`, from the recipe to the written picture."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from impasto.weights.checkpoints import Checkpoint
 log = logging.getLogger(__name__)
 
 PASSING = ("versions", "device", "runtime", "statistics", "tile")
-"""What a run record says of the machine, not of what was asked for."""
+"""Keys of a run record that describe the machine, not the settings."""
 
 
 def choose_target(
     recipe: Recipe, output: Path | None, *, force: bool, record: bool, ending: str = "", resume: bool = False
 ) -> Path:
-    """Return where the picture goes, by default CONTENT-STYLE.png here, with a number if that is taken.
+    """Return the file of the picture, by default CONTENT-STYLE.png here, with a number if that exists.
 
-    resume: a run goes on, and replaces the picture that it has left. Raises ImpastoError if it can't be written there.
+    resume: a run continues, and replaces its earlier picture. Raises ImpastoError if it can't be written there.
     """
     if recipe.content is None:
         raise ImpastoError("a recipe without a photo makes no picture")
@@ -54,13 +54,13 @@ def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> PaintJob:
 
 
 def note_seed(job: PaintJob) -> None:
-    """Say if a seed that was given changes nothing."""
+    """Log that the given seed has no effect, if so."""
     if not job.model.uses_seed:
         log.info("%s paints without chance: --seed changes nothing", job.model.name)
 
 
 def keep_state(job: PaintJob, target: Path, path: Path | None) -> None:
-    """Let an optimisation keep its state in `path`, and go on from there; raises ImpastoError."""
+    """Let an optimisation keep its state in `path`, and resume from there; raises ImpastoError."""
     if path is None:
         return
     if job.model.one_pass:
@@ -74,7 +74,7 @@ def keep_state(job: PaintJob, target: Path, path: Path | None) -> None:
 
 
 def previewer(job: PaintJob, target: Path, path: Path | None, every: int, *, force: bool) -> OnStep:
-    """Return the `on_step` that writes the picture as it is now to `path` every so many steps."""
+    """Return the `on_step` that writes the current picture to `path` after every `every` steps."""
     if path is None:
         return ignore
     if path.resolve() == target.resolve():
@@ -89,14 +89,14 @@ def previewer(job: PaintJob, target: Path, path: Path | None, every: int, *, for
 
 
 def title(job: PaintJob) -> str:
-    """Return what a run does, for the progress."""
+    """Return a run's description, for the progress."""
     height, width = job.size
     preset = "" if job.model.preset == "default" else f", {job.model.preset}"
     return f"painting {width}x{height} with {job.model.name}{preset}"
 
 
 def dry_run(job: PaintJob, target: Path, **ignored: Any) -> dict[str, Any]:
-    """Return what --dry-run does: everything is checked by now, and told."""
+    """Report a checked run, for --dry-run; returns what --json prints."""
     found = forecast(job)
     estimate = f"; {tell(found)}" if found else ""
     by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"
@@ -108,7 +108,7 @@ def dry_run(job: PaintJob, target: Path, **ignored: Any) -> dict[str, Any]:
 def paint_file(
     job: PaintJob, target: Path, *, quiet: bool, record: bool, force: bool, also: OnStep = ignore
 ) -> dict[str, Any]:
-    """Do the work and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
+    """Paint and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
     with progress(title(job), quiet, also, expected_seconds(job)) as (watch, on_step):
         image = job.paint_bytes(on_step) if job.by_windows else job.paint(on_step)
     written = write(job, image, target, watch, record=record, force=force)
@@ -118,7 +118,7 @@ def paint_file(
 
 
 def write(job: PaintJob, image: Tensor, target: Path, watch: Watch, *, record: bool, force: bool) -> dict[str, Any]:
-    """Write the picture with its record, which is returned together with the path."""
+    """Write the picture with its record; returns the record and the path."""
     made = make_record(job.recipe, job.model, job.size, target.parent)
     if job.model.interrupted:
         made["interrupted"] = watch.steps

@@ -36,7 +36,7 @@ def add_axes(recipe: Recipe, texts: Sequence[str]) -> Recipe:
 
 
 def own_options(texts: Sequence[str]) -> list[str]:
-    """Return the names that ``--vary`` gives of what belongs to a method: its options, its presets."""
+    """Return the names in ``--vary`` that belong to a method: its options, its presets."""
     names = [_name_of(text.partition("=")[0]) for text in texts]
     return [name for name in names if name not in COMMON or name == "preset"]
 
@@ -46,7 +46,7 @@ def _name_of(flag: str) -> str:
 
 
 def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tuple[str, ...]]:
-    """``style-weight=1,10`` as ("style_weight", ("1", "10")); lists are parted by semicolons."""
+    """Parse ``style-weight=1,10`` to ("style_weight", ("1", "10")); lists are separated by semicolons."""
     flag, _, values = text.partition("=")
     name = _name_of(flag)
     if name not in COMMON and name not in options.model_fields:
@@ -61,7 +61,7 @@ def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tup
 
 @dataclass(frozen=True)
 class SheetPlan:
-    """A sheet to be made: the recipe, what was read, each row's and column's values, the device."""
+    """A checked sheet: the recipe, its files, each row's and column's values, the device."""
 
     recipe: Recipe
     inputs: Inputs
@@ -78,7 +78,7 @@ class SheetPlan:
 
     @property
     def cells(self) -> list[Values]:
-        """What differs in each cell, row by row."""
+        """The varied values of each cell, row by row."""
         return [{**row, **column} for row in self.rows for column in self.columns]
 
 
@@ -97,14 +97,14 @@ def plan_sheet(recipe: Recipe, device: str) -> SheetPlan:
 
 
 def dry_run_sheet(plan: SheetPlan, target: Path, **ignored: Any) -> dict[str, Any]:
-    """Return what --dry-run does: everything is checked by now, and told."""
+    """Report a checked run, for --dry-run; returns what --json prints."""
     terminal.say(f"dry run: {len(plan.cells)} times {title(plan.job(plan.cells[0]))}; nothing was written", err=True)
     return {"output": str(target), "cells": [_named(values) for values in plan.cells], "dry_run": True}
 
 
 @dataclass
 class _Sheet:
-    """The cells so far, in order, and how each went."""
+    """The cells so far, in order, and their results."""
 
     pictures: list[Tensor | None] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
@@ -112,7 +112,7 @@ class _Sheet:
 
 
 def paint_sheet(plan: SheetPlan, target: Path, *, cell: int, quiet: bool, record: bool, force: bool) -> dict[str, Any]:
-    """Paint all cells and write the sheet; after Ctrl-C with those that are done. Returns what --json prints."""
+    """Paint all cells and write the sheet; after Ctrl-C with the finished ones. Returns what --json prints."""
     sheet = _Sheet()
     for values in plan.cells:
         if not sheet.interrupted:
@@ -129,7 +129,7 @@ def paint_sheet(plan: SheetPlan, target: Path, *, cell: int, quiet: bool, record
 
 
 def _paint_cell(plan: SheetPlan, values: Values, sheet: _Sheet, quiet: bool) -> None:
-    """Paint one cell, unless Ctrl-C comes between: a picture that is not done has no place on the sheet."""
+    """Paint one cell; after Ctrl-C it is left out."""
     job = plan.job(values)
     heading = f"{len(sheet.reports) + 1}/{len(plan.cells)} {_label(values)}: {title(job)}"
     try:

@@ -1,4 +1,4 @@
-"""Output of commands: text and JSON on stdout and stderr, made safe to show; quiet mode."""
+"""Output of commands: text and JSON on stdout and stderr, escaped for terminals; quiet mode."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from impasto.escaping import printable, to_json
 
 
 def be_quiet(quiet: bool) -> None:
-    """Silence notes, not warnings."""
+    """If `quiet`, silence notes, but not warnings."""
     if quiet:
         logging.getLogger("impasto").setLevel(logging.WARNING)
 
 
 def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
-    """Print a text; what a terminal could take for a command is escaped. Raises ImpastoError if stdout is full."""
+    """Print a text, with control characters escaped. Raises ImpastoError if stdout is full."""
     try:
         typer.echo(printable(text, keep="\n\t"), err=err, nl=nl)
     except UnicodeEncodeError:  # a stream in a narrow encoding
@@ -34,7 +34,7 @@ def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
 
 
 def say_path(path: object) -> None:
-    """Print the name of a file: its bytes if a program reads them, escaped if a terminal shows them."""
+    """Print the name of a file: as bytes to a program, escaped to a terminal."""
     text = str(path)
     buffer = getattr(sys.stdout, "buffer", None)
     if sys.stdout.isatty() or buffer is None or text == printable(text):

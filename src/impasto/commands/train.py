@@ -1,4 +1,4 @@
-"""The work of `impasto train`, for whatever is trained."""
+"""The work of `impasto train`, for all trainings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from impasto.training.pictures import Pictures
 
 log = logging.getLogger(__name__)
 OTHERS = {"backbone": "impasto.training.backbone_distillation", "texture": "impasto.textures.generator_training"}
-"""What can be trained besides methods, and the module whose TRAINING it is."""
+"""Trainings besides those of methods, and the modules with their TRAINING."""
 
 OFTEN, SELDOM = 2.0, 10.0
 NAMED = 5
@@ -35,7 +35,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the pictures lie: folders, or single files."""
+    """Folders or files of pictures."""
 
     contents: list[Path]
     styles: list[Path]
@@ -53,7 +53,7 @@ class Folders:
         return contents, styles
 
     def read_styles(self, options: TrainOptions) -> tuple[Pictures, Pictures]:
-        """No photographs, and each --style decoded, a folder or a picture; raises ImpastoError."""
+        """Decode the pictures of --style, for a training without photographs; raises ImpastoError."""
         if self.contents or not self.styles:
             raise ImpastoError("name pictures to learn from, and no photographs: --style PICTURE --style PICTURE ...")
         for place in self.styles:
@@ -65,7 +65,7 @@ class Folders:
 
 
 def list_trainings() -> list[str]:
-    """Return the names of what can be trained: methods, and the networks in OTHERS."""
+    """Return the names of all trainings: of methods, and those in OTHERS."""
     return [*OTHERS, *(name for name in list_methods() if find_training(name))]
 
 
@@ -96,7 +96,7 @@ def find_any_training(name: str) -> Training | None:
 
 
 def show_options(training: Training, json: bool) -> None:
-    """List all options of what is trained."""
+    """List all options of a training."""
     if json:
         print_json(methods_table.describe_options(training.options))
     else:
@@ -104,7 +104,7 @@ def show_options(training: Training, json: bool) -> None:
 
 
 def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
-    """Return `folder` if a training can start or go on there; raises ImpastoError otherwise."""
+    """Return `folder` if a training can start or continue there; raises ImpastoError otherwise."""
     if folder is None:
         raise ImpastoError("name a folder for the weights: -o RUNDIR")
     there = (folder / CHECKPOINT).is_file()
@@ -129,7 +129,7 @@ def build(training: Training, options: TrainOptions, pictures: tuple[Pictures, P
 def dry_run(
     task: Task, pictures: tuple[Pictures, Pictures], options: TrainOptions, folder: Path, **ignored: Any
 ) -> dict[str, Any]:
-    """Return what --dry-run does: everything is checked by now, and told."""
+    """Report a checked run, for --dry-run; returns what --json prints."""
     limit = "" if options.minutes is None else f", at most {options.minutes:g} minutes"
     terminal.say(f"dry run: {task.name}, {options.steps} steps{limit}; nothing was written", err=True)
     _tell_skipped(pictures)
@@ -166,9 +166,9 @@ def learn(
     log: bool = False,
     also: Callable[[StepReport], None] = lambda report: None,
 ) -> dict[str, Any]:
-    """Train with the line of numbers, and return the last of them; also: called after every step.
+    """Train, show the numbers, and return the last ones; also: called after every step.
 
-    Raises KeyboardInterrupt if Ctrl-C was pressed, between two steps, and ImpastoError.
+    Raises KeyboardInterrupt after Ctrl-C, between two steps, and ImpastoError.
     """
     line = _Line(options)
     try:
@@ -207,7 +207,7 @@ def _tell_skipped(pictures: tuple[Pictures, Pictures]) -> None:
 
 @contextmanager
 def _stop_between_steps() -> Iterator[Callable[[], None]]:
-    """Give a function that raises KeyboardInterrupt if Ctrl-C was pressed; pressed twice, it acts at once.
+    """Give a function that raises KeyboardInterrupt after Ctrl-C; a second Ctrl-C acts at once.
 
     So a checkpoint never holds half a step, and a resumed training gives the same bits.
     """
@@ -224,7 +224,7 @@ def _stop_between_steps() -> Iterator[Callable[[], None]]:
 
     try:
         before = signal.signal(signal.SIGINT, press)
-    except ValueError:  # not in the main thread, where no signal arrives
+    except ValueError:  # signals arrive only in the main thread
         yield stop
         return
     try:
@@ -261,7 +261,7 @@ class _Line:
         )
 
     def _left(self, report: StepReport) -> str:
-        """Return how long it will take by the speed since this run began."""
+        """Return the time that is left, by the speed since this run began."""
         assert self.first is not None
         done, seconds = report.progress - self.first.progress, report.seconds - self.first.seconds
         if done <= 0 or report.progress >= 1:

@@ -33,7 +33,7 @@ REPORT, TABLE, ERRORS = "report.json", "report.md", "errors.png"
 
 @dataclass(frozen=True)
 class FitPlan:
-    """All that is checked before the work: pictures, network, layer, where results go."""
+    """A checked training: pictures, network, layer, the folder of the results."""
 
     options: FitOptions
     folders: ClassFolders
@@ -46,7 +46,7 @@ class FitPlan:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What --json says of it."""
+        """Facts for --json."""
         classes = self.folders.classes
         return {
             "output": str(self.folder / "classifier.safetensors"),
@@ -73,13 +73,13 @@ def plan(source: Path, options: FitOptions, output: Path | None, device: str, *,
 
 
 def dry_run(plan: FitPlan) -> dict[str, Any]:
-    """Return what --dry-run does: everything is checked by now, and told."""
+    """Report a checked run, for --dry-run; returns what --json prints."""
     terminal.say(f"dry run: {plan.options.mode}, {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
 
 def run(plan: FitPlan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any]:
-    """Learn, test and write the report; returns what --json prints. Ctrl-C keeps what is done. Raises ImpastoError."""
+    """Train, test and write the report; returns what --json prints. Ctrl-C keeps finished work. Raises ImpastoError."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     try:
         examples = _read(plan, quiet)

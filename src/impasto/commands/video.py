@@ -1,4 +1,4 @@
-"""The work of `impasto video`: frame by frame into a folder, from which the video is put together at the end."""
+"""The work of `impasto video`: paints frames into a folder, then encodes the video from them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 SMOOTH, FLOW, TEMPORAL = 0.9, 0.22, 40.0
 STATE, IDENTITY = "state.safetensors", "run.json"
 MOST_BYTES_A_PIXEL = 2.5
-"""What a frame needs on disk while it waits: a PNG of much texture."""
+"""Bytes per pixel of a stored frame: a PNG with much texture."""
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,9 @@ def fill_defaults(made: Recipe) -> Recipe:
 
 
 def _temporal_weight(recipe: Recipe, flow: float) -> float | None:
-    """How strongly an optimisation is held near the last result; None for a method of one pass. Raises OptionError.
+    """Return the weight that keeps an optimisation near the last result; None for one pass. Raises OptionError.
 
-    Other presets weigh content and style by other forms, so that the default of ``default`` means nothing there.
+    Other presets use other forms of content and style losses, for which this default does not fit.
     """
     given = recipe.temporal_weight
     if find_method(recipe.method).one_pass:
@@ -91,7 +91,7 @@ def _temporal_weight(recipe: Recipe, flow: float) -> float | None:
 
 @dataclass(frozen=True)
 class VideoRun:
-    """A video to be made: where everything goes, what the source is, the model, the working size."""
+    """A checked run: files, source, model, working size."""
 
     recipe: Recipe
     target: Path
@@ -106,17 +106,17 @@ class VideoRun:
 
     @property
     def source(self) -> Path:
-        """The video that is painted."""
+        """The source video."""
         assert self.recipe.content is not None
         return self.recipe.content
 
     @property
     def folder(self) -> Path:
-        """Where finished frames wait."""
+        """Folder of finished frames."""
         return _folder(self.target)
 
     def frame_path(self, index: int) -> Path:
-        """Return where a finished frame waits."""
+        """Return the file of a finished frame."""
         return self.folder / f"{index:08}.png"
 
     def make_record(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _folder(target: Path) -> Path:
 
 @dataclass(frozen=True)
 class Places:
-    """The files of a run besides those of its recipe, as they were named; salvage: damage to the video is no error."""
+    """The files of a run besides those of its recipe; salvage: damage to the video is no error."""
 
     output: Path | None
     strip: Path | None
@@ -200,10 +200,10 @@ def _check_names(target: Path, source: Path, force: bool) -> None:
 
 
 def _survey(source: Path, *, salvage: bool, quiet: bool) -> Survey:
-    """Look through the whole video, so that nothing about it comes as a surprise after hours."""
+    """Decode the whole video once, so that problems show before hours of work."""
     frames = probe_video(source).frames
     with count(f"looking through {source.name}", frames, quiet, pause=PAUSE) as shown:
-        return survey_video(source, salvage=salvage, on_frame=lambda: shown.advance("frames looked at"))
+        return survey_video(source, salvage=salvage, on_frame=lambda: shown.advance("frames checked"))
 
 
 def _check_room(target: Path, frames: int, size: tuple[int, int]) -> None:
@@ -217,7 +217,7 @@ def _needs_flow(recipe: Recipe) -> bool:
 
 
 def _open_raft(recipe: Recipe, weights: Path | None, device: str) -> Raft | None:
-    """Return what measures the flow, if it is not OpenCV; raises ImpastoError."""
+    """Return RAFT, if it estimates the flow; raises ImpastoError."""
     if recipe.flow_by != "raft":
         if weights is not None:
             raise OptionError("--flow-weights goes with --flow-by raft")
@@ -230,7 +230,7 @@ def _open_raft(recipe: Recipe, weights: Path | None, device: str) -> Raft | None
 
 
 def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
-    """Paint a frame at `size`, (height, width), of an optimisation the first step."""
+    """Paint a frame at `size`, (height, width); of an optimisation only the first step."""
     photo = Picture(resize(frame, *size), None)
 
     def stop(step: Step) -> None:
@@ -244,13 +244,13 @@ def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
 
 
 def dry_run(work: VideoRun) -> dict[str, Any]:
-    """Return what --dry-run does: everything is checked by now, and told."""
+    """Report a checked run, for --dry-run; returns what --json prints."""
     terminal.say(f"dry run: {_title(work)}; nothing was written", err=True)
     return {"output": str(work.target), **work.make_record(), "frames": work.survey.frames, "dry_run": True}
 
 
 def paint_video(work: VideoRun, *, quiet: bool) -> dict[str, Any]:
-    """Paint what frames are left, put the video together, measure it. Returns what --json prints."""
+    """Paint the remaining frames, encode the video, measure it. Returns what --json prints."""
     begun = time.monotonic()
     record = work.make_record()
     done = _claim(work, record)
@@ -288,7 +288,7 @@ def _title(work: VideoRun) -> str:
 
 
 def _claim(work: VideoRun, record: Mapping[str, Any]) -> int:
-    """Make the folder of finished frames, or find it; returns how many are done. Raises ImpastoError."""
+    """Create or find the folder of finished frames; returns how many are done. Raises ImpastoError."""
     identity = _as_json({**record, "versions": None})
     known = work.folder / IDENTITY
     if work.folder.exists() and work.force:
@@ -343,18 +343,18 @@ def _paint(work: VideoRun, coherence: Coherence, photo: Picture, shown: Count) -
     job = work.painter.job(work.recipe, photo, work.recipe.styles)
     result = coherence.paint(photo.color, lambda: job.paint(shown.within))
     if job.model.interrupted:
-        raise KeyboardInterrupt  # a frame that is half done is none
+        raise KeyboardInterrupt  # an unfinished frame is dropped
     return result
 
 
 def _keep(work: VideoRun, index: int, result: Picture, state: Mapping[str, Tensor]) -> None:
-    """Write a frame, then what the next one depends on: a kill in between costs one frame."""
+    """Write a frame, then the state for the next one; a kill in between costs one frame."""
     write_image(result.color, work.frame_path(index), alpha=result.alpha)
     save_weights(state, work.folder / STATE, {"done": index + 1}, half=False)
 
 
 def _ahead(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Yield `frames`, one of them decoded beside the work on the one before."""
+    """Yield `frames`, decoding the next one in another thread."""
     iterator = iter(frames)
     with ThreadPoolExecutor(1, "read") as reader:
         coming = reader.submit(next, iterator, None)

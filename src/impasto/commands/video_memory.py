@@ -1,4 +1,4 @@
-"""A bound on the memory of a run, and the largest working size that keeps to it."""
+"""Limits the memory of a run, and finds the largest working size within it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def limit_memory(gigabytes: float, device: torch.device) -> None:
-    """Let this process take no more than `gigabytes` on `device`: what needs more fails as if there was no more.
+    """Limit this process to `gigabytes` on `device`: larger requests fail as if memory ran out.
 
-    Raises OptionError where that can't be done.
+    Raises OptionError if the system can't do this.
     """
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
@@ -32,7 +32,7 @@ def limit_memory(gigabytes: float, device: torch.device) -> None:
 
 
 def find_fitting(size: tuple[int, int], attempt: Callable[[tuple[int, int]], object]) -> tuple[int, int]:
-    """Return the largest size, (height, width), from `size` down at which `attempt` does not run out of memory.
+    """Return the largest size, (height, width), up to `size`, at which `attempt` does not run out of memory.
 
     Raises ImpastoError if even the smallest one is too large.
     """

@@ -1,4 +1,4 @@
-"""What `impasto video` tells of a video: a strip of frames; flicker and style, with and without smoothing."""
+"""Reports of `impasto video`: a strip of frames; flicker and style, with and without smoothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS, CELL = 6, 256
 
 
 def paint_strip(source: Path, survey: Survey, result: Callable[[int], Path]) -> Tensor:
-    """Frames from beginning to end above their results, (1, 3, H, W)."""
+    """Return frames from beginning to end above their results, (1, 3, H, W)."""
     total = survey.frames
     number = min(COLUMNS, total)
     wanted = [round(i * (total - 1) / max(number - 1, 1)) for i in range(number)]
@@ -36,7 +36,7 @@ def paint_strip(source: Path, survey: Survey, result: Callable[[int], Path]) -> 
 def measure(
     painter: Painter, recipe: Recipe, source: Path, survey: Survey, results: Iterable[Tensor], quiet: bool
 ) -> dict[str, Any]:
-    """Warping error and style loss of `results`, and of every frame painted by itself.
+    """Return warping error and style loss of `results`, and of frames painted separately.
 
     The style loss is measured with vgg19-slim, against the first style that is a painting.
     """
@@ -69,7 +69,7 @@ def _start(
 
 
 def _compare(smoothed: dict[str, Any], alone: dict[str, Any], *_: Any) -> dict[str, float]:
-    """Return how much less flicker and how much more style loss smoothing brought."""
+    """Return how much smoothing reduced flicker and raised style loss."""
     ratios = {}
     if smoothed["warping_error"] is not None and alone["warping_error"]:
         ratios["less_flicker"] = 1 - smoothed["warping_error"] / alone["warping_error"]

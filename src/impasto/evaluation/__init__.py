@@ -1,4 +1,4 @@
-"""How good stylized pictures are: losses, similarities, and the protocol that makes numbers comparable."""
+"""Quality of stylized pictures: losses, similarities, and the protocol that makes numbers comparable."""
 
 from impasto.evaluation.lpips_fid import Extras
 from impasto.evaluation.measure import evaluate, load_loss_network

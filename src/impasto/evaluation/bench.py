@@ -1,4 +1,4 @@
-"""How fast methods are, at which sizes, in which precision, by which runtime: in ratio to one pass of VGG-19."""
+"""Speed of methods by size, precision and runtime, relative to one pass of VGG-19."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from impasto.stylizers.base import Stylizer
 YARDSTICK = "yardstick"
 YARDSTICK_SIDE = 512
 ALLOWANCE = 16 << 20
-"""Bytes by which a peak counted anew may lie above what is held at that moment."""
+"""Tolerance, in bytes, for a reset peak above the memory in use."""
 
 
 def make_picture(height: int, width: int, seed: int = 0) -> Tensor:
-    """A random picture, (1, 3, height, width), smooth and with detail; no method's time depends on what it shows."""
+    """Return a random picture, (1, 3, height, width), smooth and with detail; times don't depend on what it shows."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, 9, 12, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
@@ -36,7 +36,7 @@ def make_picture(height: int, width: int, seed: int = 0) -> Tensor:
 def yardstick(
     layer: str, side: int, *, backward: bool = False, device: str | torch.device = "cpu"
 ) -> Callable[[], None]:
-    """One pass of torchvision's VGG-19 (random weights) to `layer` in fp32 over a square picture, or there and back."""
+    """Return a function: one pass of VGG-19 (random weights) to `layer` over a square picture, or both ways."""
     network = load_backbone("vgg19", pretrained=False).to(device)
     picture = make_picture(side, side).to(device).requires_grad_(backward)
 
@@ -52,13 +52,13 @@ def yardstick(
 
 
 def wait(device: torch.device) -> None:
-    """Until `device` has done what it was told."""
+    """Wait until `device` has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def surroundings(threads: int | None = None) -> dict[str, Any]:
-    """Return what the times depend on; sets torch's threads first, if `threads` says how many."""
+    """Return what the times depend on; first sets torch's threads, if `threads` is given."""
     if threads is not None:
         torch.set_num_threads(threads)
     return {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
@@ -87,7 +87,7 @@ def bench(
     rounds: int = 5,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Time `stylize`, the painting's encoding included, over squares; what can't be had is told under ``missing``.
+    """Time `stylize`, including the painting's encoding, over squares; what is not available is listed as ``missing``.
 
     Every round times the yardstick (VGG-19 to relu4_1, fp32, 512x512) and then each case.
     """
@@ -105,7 +105,7 @@ def bench(
 def _load(
     methods: Sequence[str], precisions: Sequence[str], runtimes: Sequence[str], device: str, options: Mapping[str, Any]
 ) -> tuple[dict[tuple[str, str, str], Stylizer], dict[str, str]]:
-    """Return the models by method, precision and runtime; what can't be had by name, with the reason."""
+    """Return the models by method, precision and runtime, and the reasons for those that are not available."""
     models: dict[tuple[str, str, str], Stylizer] = {}
     missing: dict[str, str] = {}
     for name in methods:
@@ -132,7 +132,7 @@ def _stylizing(model: Stylizer, side: int) -> Callable[[], object]:
 
 
 def _row(case: Case, seconds: list[float], yardsticks: list[float], peak: int | None) -> dict[str, Any]:
-    """Return the spread is that of the ratios, round by round."""
+    """Return a row; its spread is that of the ratios, round by round."""
     median = summarize(seconds)["median"]
     ratios = [own / other for own, other in zip(seconds, yardsticks, strict=True)]
     return {
@@ -150,26 +150,26 @@ def _row(case: Case, seconds: list[float], yardsticks: list[float], peak: int | 
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes at the most while `work` runs: of the whole process, or of the tensors on a GPU; None if nobody knows."""
+    """Return the peak of memory while `work` runs: of the process, or of the GPU's tensors; None if unknown."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return torch.cuda.max_memory_allocated(device)
-    give_back_freed_memory()  # else the work would find there what it needs
+    give_back_freed_memory()  # otherwise the work would reuse it
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: count the peak anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: reset the peak
     except OSError:
         work()
         return None
     held, before = _resident_memory()
     work()
     _, peak = _resident_memory()
-    counted_anew = 0 < before <= held + ALLOWANCE  # some kernels take the request and do nothing
+    counted_anew = 0 < before <= held + ALLOWANCE  # some kernels accept the request and do nothing
     return peak if counted_anew or peak > before else None
 
 
 def _resident_memory() -> tuple[int, int]:
-    """Return bytes that the process has in memory now, and at its peak; zeros where the kernel does not say."""
+    """Return the bytes that the process has in memory now, and at its peak; zeros if the kernel does not say."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     words = {words[0]: words[1] for words in (line.split() for line in lines) if len(words) > 1}
     return int(words.get("VmRSS:", 0)) * 1024, int(words.get("VmHWM:", 0)) * 1024

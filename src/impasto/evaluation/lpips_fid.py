@@ -1,4 +1,4 @@
-"""Measures that need weights which impasto does not ship, and why one of them can't be had."""
+"""Measures whose weights are not shipped, and why one of them is not available."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VGG16, VGG19, ALEXNET, LINEAR, INCEPTION = (
     "alex.pth",
     "weights-inception-2015-12-05-6726825d.pth",
 )
-"""The files, by the names that torchvision, LPIPS' authors and torch-fidelity gave them."""
+"""File names as torchvision, LPIPS' authors and torch-fidelity gave them."""
 
 NO_ARTFID = (
     "it needs an Inception trained on paintings, which impasto can't read: artfid_like, with ImageNet's, stands in"
@@ -53,7 +53,7 @@ class LPIPS(nn.Module):
 
     @classmethod
     def from_files(cls, alexnet: Path, linear: Path) -> LPIPS:
-        """With torchvision's AlexNet and the authors' linear layers; raises WeightsError."""
+        """Return LPIPS with torchvision's AlexNet and the authors' linear layers; raises WeightsError."""
         part = cls()
         given = read_state_dict(alexnet).tensors
         tensors = {
@@ -88,7 +88,7 @@ class Frechet(Protocol):
     """torchmetrics' Frechet Inception distance, as far as it is used."""
 
     def update(self, images: Tensor, real: bool) -> None:
-        """Take in pictures, (B, 3, H, W) in [0, 1]."""
+        """Add pictures, (B, 3, H, W) in [0, 1]."""
 
     def compute(self) -> Tensor:
         """Return the distance of all pictures from all real ones."""
@@ -98,11 +98,10 @@ class Frechet(Protocol):
 
 
 class Extras:
-    """The measures for which weights are at hand, and for each of the others why it is missing.
+    """The measures whose weights are available, and for each of the others why it is missing.
 
-    folder: where weights files are looked for, None for nowhere; network: the loss network, which serves for CFSD if it
-    is torchvision's VGG-19; skip: measures not wanted; vgg16: a file with VGG-16, for `PaintedScore`, instead of
-    torchvision's in `folder`.
+    folder: of weights files, or None; network: the loss network, also used for CFSD if it is torchvision's VGG-19;
+    skip: measures to leave out; vgg16: a file with VGG-16, for `PaintedScore`, instead of torchvision's in `folder`.
     """
 
     def __init__(
@@ -131,7 +130,7 @@ class Extras:
         self.missing.setdefault("artfid", NO_ARTFID)
 
     def _have(self, measure: str, load: Callable[[], Any]) -> Any:
-        """Return what `load` gives, or None and a reason."""
+        """Return the result of `load`, or None and note the reason."""
         if measure in self.missing:
             return None
         try:
@@ -186,18 +185,18 @@ class Extras:
         return frechet
 
     def begin(self) -> None:
-        """Forget the pictures collected before."""
+        """Forget earlier pictures."""
         if self.frechet is not None:
             self.frechet.reset()
 
     def collect(self, found: Tensor, style: Tensor) -> None:
-        """Let the Frechet distance take note of a stylized picture and of its painting."""
+        """Add a stylized picture and its painting to the Frechet distance."""
         if self.frechet is not None:
             self.frechet.update(style, real=True)
             self.frechet.update(found, real=False)
 
     def compare(self, found: Tensor, content: Tensor) -> tuple[float | None, float | None]:
-        """LPIPS and CFSD of a stylized picture and its photo, (1, 3, H, W) each; None where missing."""
+        """Return LPIPS and CFSD of a stylized picture and its photo, (1, 3, H, W) each; None if missing."""
         lpips = None if self.lpips is None else float(self.lpips(found, content))
         if self.structure is None:
             return lpips, None
@@ -205,7 +204,7 @@ class Extras:
         return lpips, structure_distance(x, y)
 
     def sum_up(self, lpips: Sequence[float | None]) -> tuple[float | None, float | None]:
-        """FID, and (1 + LPIPS) (1 + FID), over the pictures collected; None where missing."""
+        """Return FID, and (1 + LPIPS) (1 + FID), over the collected pictures; None if missing."""
         known = [value for value in lpips if value is not None]
         if self.frechet is None or not known:
             return None, None

@@ -1,4 +1,4 @@
-"""The measures of folders of stylized pictures."""
+"""Measures folders of stylized pictures."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ DEFAULT_SIZE = (512, 512)
 
 
 def load_loss_network(name: str = DEFAULT_NETWORK, device: str | torch.device = "cpu") -> LossNetwork:
-    """What losses are measured with: ``vgg19-slim+heads``, torchvision's ``vgg19``, or a folder of a normalised VGG-19.
+    """Return a loss network: ``vgg19-slim+heads``, torchvision's ``vgg19``, or a folder of a normalised VGG-19.
 
-    Their numbers are not comparable with each other's. Raises OptionError for another name, WeightsError.
+    Numbers of different networks are not comparable. Raises OptionError for another name, WeightsError.
     """
     if name in NETWORKS:
         return load_backbone(name).to(device)
@@ -47,7 +47,7 @@ def load_loss_network(name: str = DEFAULT_NETWORK, device: str | torch.device = 
 
 
 class _Gauge:
-    """One loss network's view of a run: the photo at hand, and the style of every painting seen so far."""
+    """The state of a run: the current photo, and the style of every painting seen so far."""
 
     def __init__(self, network: LossNetwork, extras: Extras, size: Size, device: torch.device) -> None:
         self.network, self.extras, self.size, self.device = network, extras, size, device
@@ -56,7 +56,7 @@ class _Gauge:
         self.resized = 0
 
     def measure(self, pair: Pair) -> Row:
-        """Return the measures of one pair; quickest if pairs of the same photo follow each other."""
+        """Return the measures of one pair; fastest if pairs of the same photo follow each other."""
         self._look_at(pair.content)
         image = read_image(pair.stylized)
         if image.shape != self.content.shape:
@@ -110,7 +110,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure the stylized pictures of `pairs` against their photos and paintings, all read at `size`.
 
-    network: None for `load_loss_network()`; extras: LPIPS and its like, None for none. Photos and paintings are scaled
+    network: None for `load_loss_network()`; extras: LPIPS and the like, None for none. Photos and paintings are scaled
     to (height, width) without regard to proportions, or in proportion to a longer side; stylized pictures to the
     photo's size. The order of `pairs` does not matter. Raises ImpastoError.
     """

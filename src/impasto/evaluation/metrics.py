@@ -19,13 +19,13 @@ CONTENT_LAYER = "relu4_1"
 STRUCTURE_LAYER = "relu3_1"
 EPS = 1e-5
 LUMA = (19595, 38470, 7471)
-"""ITU-R 601's weights of red, green and blue in units of 1 / 65536, as JPEG and Pillow take them."""
+"""ITU-R 601's weights of red, green and blue in units of 1 / 65536, as in JPEG and Pillow."""
 
 Statistics = Mapping[str, tuple[Tensor, Tensor]]
 
 
 class LossNetwork(Protocol):
-    """What the losses are measured with: any frozen network with named layers that can say which one it is."""
+    """Any frozen network with named layers, a name and a digest."""
 
     @property
     def name(self) -> str:
@@ -40,12 +40,12 @@ class LossNetwork(Protocol):
 
 
 def describe_style(features: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each channel's mean and unbiased deviation, (B, C, 1, 1) each, at each of `STYLE_LAYERS`. Raises ImageError."""
+    """Return each channel's mean and unbiased deviation, (B, C, 1, 1) each, at each of `STYLE_LAYERS`."""
     return {layer: _mean_and_deviation(features[layer]) for layer in STYLE_LAYERS}
 
 
 def style_loss(found: Statistics, wanted: Statistics) -> float:
-    """MSE of the means plus MSE of the deviations, averaged over the layers (Huang & Belongie 2017)."""
+    """Return the MSE of means plus that of deviations, averaged over the layers (Huang & Belongie 2017)."""
     gaps = [
         F.mse_loss(mean, wanted[layer][0]) + F.mse_loss(deviation, wanted[layer][1])
         for layer, (mean, deviation) in found.items()
@@ -54,15 +54,15 @@ def style_loss(found: Statistics, wanted: Statistics) -> float:
 
 
 def content_loss(found: Tensor, wanted: Tensor) -> float:
-    """MSE of features, (B, C, H, W), each channel with its own mean and deviation removed."""
+    """Return the MSE of features, (B, C, H, W), each channel normalised to mean 0 and deviation 1."""
     return float(F.mse_loss(_normalized(found), _normalized(wanted)))
 
 
 def ssim(found: Tensor, wanted: Tensor) -> float:
-    """Structural similarity (Wang et al. 2004) of two pictures, (1, 3, H, W) in [0, 1], seen in 8-bit grey.
+    """Return the structural similarity (Wang et al. 2004) of two pictures, (1, 3, H, W) in [0, 1], in 8-bit grey.
 
-    Every 7x7 window counts alike, with the sample's covariance, as in scikit-image's defaults. Raises ImageError if the
-    sizes differ or a side is shorter than the window.
+    Every 7x7 window has the same weight, with the sample's covariance, as in scikit-image's defaults. Raises ImageError
+    if the sizes differ or a side is shorter than the window.
     """
     if found.shape != wanted.shape or min(found.shape[-2:]) < SIMILARITY_WINDOW:
         raise ImageError(f"SSIM needs two pictures of the same size, at least {SIMILARITY_WINDOW} px a side")
@@ -71,14 +71,14 @@ def ssim(found: Tensor, wanted: Tensor) -> float:
 
 
 def grey(image: Tensor) -> Tensor:
-    """8-bit grey levels, (B, 1, H, W) in float64, of a picture (B, 3, H, W) in [0, 1]; rounded like Pillow's mode L."""
+    """Return 8-bit grey levels, (B, 1, H, W) in float64, of (B, 3, H, W) in [0, 1]; rounded like Pillow's mode L."""
     levels = image.cpu().clamp(0, 1).mul(255).round().long()
     red, green, blue = (weight * levels[:, i : i + 1] for i, weight in enumerate(LUMA))
     return ((red + green + blue + 2**15) >> 16).double()
 
 
 def structure_distance(found: Tensor, wanted: Tensor, rows: int = 512) -> float:
-    """CFSD, the content feature structural distance (Chung et al. 2024, "Style injection in diffusion").
+    """Return CFSD, the content feature structural distance (Chung et al. 2024, "Style injection in diffusion").
 
     found, wanted: the stylized picture's and the photo's features, (1, C, H, W), published with torchvision's VGG-19 at
     relu3_1. Each position's similarities to all positions become a distribution; the divergences of the photo's from
@@ -95,10 +95,10 @@ def structure_distance(found: Tensor, wanted: Tensor, rows: int = 512) -> float:
 
 
 def _divergence(p: Tensor, q: Tensor) -> float:
-    """Return the Kullback-Leibler divergence of each row's softmax of `q` from that of `p`, logits (R, N), added up.
+    """Return the Kullback-Leibler divergence of the softmax of `q` from that of `p`, logits (R, N), summed over rows.
 
-    With p - q, whose sum is 0, taken off every term, all terms are at least 0: rows that are nearly flat and nearly the
-    same, as pictures' are, would else be lost in rounding.
+    Subtracting p - q, whose sum is 0, from every term makes all terms at least 0: otherwise rounding would lose rows
+    that are nearly flat and nearly equal, as those of pictures are.
     """
     norm_p, norm_q = (torch.logsumexp(logits, dim=1, keepdim=True) for logits in (p, q))
     gap = p - q - (norm_p - norm_q)  # log p / q

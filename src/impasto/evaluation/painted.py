@@ -1,8 +1,8 @@
-"""Does a picture look painted? Its places against the painting's, one by one, by VGG-16.
+"""Does a picture look painted? Compares its places with the painting's, by VGG-16.
 
-Of all measures here these agree best with what people choose. Eyes like pictures that have the painting's own motifs,
-all of them, and that let go of the photo's texture; a structural similarity to the photo (SSIM) ranks them the other
-way round, since any stroke in a sky counts there as much as a lost object.
+Of all measures here these agree best with people's choices. People prefer pictures that have all of the painting's
+motifs and drop the photo's texture; structural similarity to the photo (SSIM) ranks them the other way round, because a
+stroke in a sky lowers it as much as a lost object.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from impasto.optimize.nearest import directions, rows_of
 
 LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 PLACES = {"3": "relu3_3", "4": "relu4_3"}
-"""The layers at which places are compared one by one, by the number in the measure's name."""
+"""The layers at which places are compared, by the number in the measure's name."""
 
 CONTENT_LAYER = "relu4_3"
 SIDE = 64
-"""At most about so many rows and columns of a map are compared place by place."""
+"""Approximate limit of rows and columns of a map that are compared."""
 
 KEPT = 16
-"""Paintings whose traits are kept."""
+"""Number of paintings whose traits are kept."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What pictures are compared by: at `PLACES` the places as directions, (N, C); at `LAYERS` the moments."""
+    """What is compared: at `PLACES` the places as directions, (N, C); at `LAYERS` the moments."""
 
     places: dict[str, Tensor]
     sums: dict[str, Moments]
 
 
 class PaintedScore:
-    """The measures of `report.PAINTED`, by a network with VGG-16's layers; less is better in all of them.
+    """The measures of `report.PAINTED`, by a network with VGG-16's layers; lower is better in all of them.
 
     coverage3, coverage4: mean over the painting's places of the cosine distance to the picture's most similar place, at
-    relu3_3 and relu4_3, each side less its mean: is all of the painting there? precision3, precision4: the same from
-    the picture's places to the painting's: is anything foreign there? moments: squared differences of the channels'
-    means and deviations, in units of the painting's variance; gram: relative distance of Gram matrices; both averaged
-    over four layers. similarity_gap: how much the places' similarities to each other differ from the photo's (Kolkin et
-    al. 2019): it does not mind texture, but lost objects.
+    relu3_3 and relu4_3, after subtracting each side's mean: is all of the painting there? precision3, precision4: the
+    same from the picture's places to the painting's: is anything foreign there? moments: squared differences of the
+    channels' means and deviations, in units of the painting's variance; gram: relative distance of Gram matrices; both
+    averaged over four layers. similarity_gap: difference of the places' similarities to each other from the photo's
+    (Kolkin et al. 2019), which ignores texture but not lost objects.
     """
 
     def __init__(self, network: LossNetwork) -> None:
@@ -58,7 +58,7 @@ class PaintedScore:
     def compare(self, image: Tensor, painting: Tensor, photo: Tensor, name: str) -> dict[str, float]:
         """Return the measures of `image`, (1, 3, H, W), by name.
 
-        name: the painting's, by which its traits are kept. Raises ImageError if a picture is too small.
+        name: key under which the painting's traits are kept. Raises ImageError if a picture is too small.
         """
         features = self.network(image, LAYERS)
         own, wanted = traits(features), self._traits(name, painting)
@@ -101,7 +101,7 @@ def _spread_places(features: Tensor) -> Tensor:
 
 
 def moment_gap(found: Moments, wanted: Moments) -> float:
-    """Mean squared difference of means, plus that of unbiased deviations, in units of the wanted mean variance."""
+    """Return the mean squared difference of means plus that of unbiased deviations, over the wanted mean variance."""
     (mean, spread), (other, goal) = ((one.mean, _unbiased(one)) for one in (found, wanted))
     gap = (mean - other).square().mean() + (spread.sqrt() - goal.sqrt()).square().mean()
     return float(gap / goal.mean().clamp_min(torch.finfo(torch.float32).tiny))

@@ -1,4 +1,4 @@
-"""Which picture belongs to which photo and painting, and the pictures of the protocol made."""
+"""Finds the photo and painting of each picture, and makes the protocol's pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Size = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo, a painting, and the file of the picture made of the two."""
+    """A photo, a painting, and the file of the picture made from them."""
 
     content: Path
     style: Path
@@ -51,9 +51,9 @@ def list_pictures(folder: str | Path) -> dict[str, Path]:
 
 
 def find_pairs(contents: str | Path, styles: str | Path, stylized: str | Path) -> list[Pair]:
-    """Return the pairs that the files of `stylized`, CONTENT__STYLE.png or CONTENT-STYLE.png, are named after, sorted.
+    """Return the pairs that the files of `stylized`, CONTENT__STYLE.png or CONTENT-STYLE.png, name, sorted.
 
-    Raises ImpastoError for a file whose photo or painting is not there, or that has none in its name.
+    Raises ImpastoError for a file whose name has no photo or painting, or an unknown one.
     """
     photos, paintings = list_pictures(contents), list_pictures(styles)
     pairs: dict[tuple[str, str], Pair] = {}
@@ -81,7 +81,7 @@ def _part(stem: str, path: Path, photos: dict[str, Path], paintings: dict[str, P
 
 
 def _splits(stem: str, separator: str) -> Iterator[tuple[str, str]]:
-    """Yield all ways to part `stem` at `separator` into two names, the longest first name last."""
+    """Yield all ways to split `stem` at `separator` into two names, the longest first name last."""
     at = stem.find(separator)
     while at != -1:
         before, after = stem[:at], stem[at + len(separator) :]
@@ -93,10 +93,10 @@ def _splits(stem: str, separator: str) -> Iterator[tuple[str, str]]:
 def pair_up(
     contents: str | Path, styles: str | Path, *, offsets: Sequence[int] = OFFSETS, count: int | None = None
 ) -> list[tuple[Path, Path]]:
-    """The protocol's photos and paintings: photo number i, sorted and from 0, with the paintings i + each of `offsets`.
+    """Return the protocol's pairs: photo number i, sorted and from 0, with the paintings i + each of `offsets`.
 
-    The paintings' numbers start over at their end. count: only the first so many pairs, all photos with their first
-    painting before any with its second. Raises ImpastoError if there are not so many.
+    The paintings' numbers wrap around. count: only the first pairs, all photos with their first painting before any
+    with its second. Raises ImpastoError if there are not so many.
     """
     photos, paintings = list(list_pictures(contents).values()), list(list_pictures(styles).values())
     chosen = [(photo, paintings[(i + offset) % len(paintings)]) for offset in offsets for i, photo in enumerate(photos)]
@@ -107,7 +107,7 @@ def pair_up(
 
 
 def read_sized(path: Path, size: Size) -> Tensor:
-    """Return a picture, (1, 3, H, W): of exactly (height, width), or with that longer side in its own proportions."""
+    """Return a picture, (1, 3, H, W): of exactly (height, width), or with this longer side in its own proportions."""
     image = read_image(path)
     height, width = fit(image.shape[-2], image.shape[-1], size, enlarge=True) if isinstance(size, int) else size
     return resize_lanczos(image, height, width)
@@ -125,8 +125,8 @@ def stylize_pairs(
 ) -> list[Pair]:
     """Paint each photo of `pairs` in its painting's style into `folder`, as CONTENT__STYLE.png; both read at `size`.
 
-    Files that are there stay as they are, so that an interrupted run goes on; each is written whole or not at all.
-    Raises ImpastoError if one was made in another way.
+    Existing files are kept, so that an interrupted run continues; each is written whole or not at all. Raises
+    ImpastoError if one was made in another way.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def stylize_pairs(
 
 
 def _how(stylizer: Stylizer, size: Size, strength: float, seed: int) -> dict[str, Any]:
-    """Return all that a picture of a pair depends on but the pair."""
+    """Return everything that a picture depends on besides its pair."""
     return {
         "method": stylizer.name,
         "options": stylizer.options.model_dump(mode="json"),
@@ -163,7 +163,7 @@ def show_size(size: Size) -> str:
 
 
 def _check_record(path: Path, record: str) -> None:
-    """Refuse a picture that says it was made in another way; one that says nothing counts as what was asked for."""
+    """Raise ImpastoError for a picture whose record says that it was made in another way."""
     before = read_metadata(path).get(RECORD)
     if before is None or before == record:
         return

@@ -1,4 +1,4 @@
-"""What an evaluation found: rows, means and medians, as JSON and as Markdown."""
+"""Results of an evaluation: rows, means and medians, as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Row:
     """One picture: the names of its photo and painting, and its measures.
 
     photo_style_loss: the unstylized photo's style loss for the same painting; coverage3 to similarity_gap: see
-    `PaintedScore`. None: the weights are not at hand.
+    `PaintedScore`. None: the weights are not available.
     """
 
     content: str
@@ -50,10 +50,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measures of many pictures, and what they were measured with.
+    """The measures of many pictures, and how they were measured.
 
-    resized: how many pictures were not at `size` and were scaled to it; missing: why a measure is None; painted_by: the
-    digest of the VGG-16 by which coverage and its like were measured.
+    resized: number of pictures that were scaled to `size`; missing: why a measure is None; painted_by: the digest of
+    the VGG-16 for coverage and the like.
     """
 
     loss_network: str
@@ -78,7 +78,7 @@ class Evaluation:
 
     @property
     def style_share(self) -> float:
-        """How much of the photos' own style loss is left: the ratio of the means."""
+        """The share of the photos' own style loss that is left: the ratio of the means."""
         found, photo = (statistics.fmean(getattr(row, name) for row in self.rows) for name in MEASURED[:2])
         return found / photo if photo else 0.0
 
@@ -90,7 +90,7 @@ class Evaluation:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """Return everything, ready for JSON."""
         return {
             "loss_network": {"name": self.loss_network, "sha256": self.loss_network_digest},
             "size": self.size,
@@ -108,7 +108,7 @@ class Evaluation:
         }
 
     def to_markdown(self, *, rows: bool = True) -> str:
-        """A table of means and medians and, if `rows`, of every picture; beneath it with what, and what is missing."""
+        """Return a table of means and medians and, if `rows`, of every picture; below it notes on networks and gaps."""
         names = [name for name in MEASURED if self.means[name] is not None]
         lines = [["photo", "painting", *(TITLES.get(name, name) for name in names)]]
         lines.append(["---", "---", *("---:" for _ in names)])
@@ -143,5 +143,5 @@ def _shown(values: dict[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """Return a name that can't break the table."""
+    """Return a name escaped for the table."""
     return text.replace("\\", "\\\\").replace("|", "\\|")

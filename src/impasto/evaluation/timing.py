@@ -1,4 +1,4 @@
-"""Times that can be compared: interleaved rounds, medians and spread, a table. Without torch."""
+"""Comparable times: interleaved rounds, medians and spread, a table. Without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Clock = Callable[[], float]
 
 
 def time_once(work: Work, clock: Clock = time.perf_counter) -> float:
-    """Seconds that one call takes by `clock`."""
+    """Return the seconds of one call by `clock`."""
     start = clock()
     work()
     return clock() - start
@@ -21,9 +21,9 @@ def time_once(work: Work, clock: Clock = time.perf_counter) -> float:
 def time_interleaved(
     works: Mapping[str, Work], rounds: int, warm_up: int = 1, clock: Clock = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each of `works`, round after round: what slows the machine for a while slows them all.
+    """Return the seconds of each of `works`, round after round, so that a slow moment affects all of them.
 
-    clock: ``time.process_time`` where others work on the same cores: it stands still while they have their turn.
+    clock: ``time.process_time`` if others use the same cores: it does not count their time.
     """
     for _ in range(warm_up):
         for work in works.values():
@@ -36,7 +36,7 @@ def time_interleaved(
 
 
 def summarize(seconds: Sequence[float]) -> dict[str, float]:
-    """Median, fastest and slowest."""
+    """Return median, fastest and slowest."""
     return {"median": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds)}
 
 

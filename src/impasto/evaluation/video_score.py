@@ -1,4 +1,4 @@
-"""How much a painted video flickers, and how well it holds the style."""
+"""Flicker and style of a painted video."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from impasto.images.flow import estimate_flow, warping_error
 
 
 class VideoScore:
-    """Means over the frames that are added, in their order: the warping error (Lai et al. 2018) and the style loss.
+    """Means over the added frames, in their order: the warping error (Lai et al. 2018) and the style loss.
 
-    network: what the style loss is measured with; style: the painting, (1, 3, H, W), or None: no style loss. The flow
-    is measured on the source's frames by OpenCV's DIS.
+    network: for the style loss; style: the painting, (1, 3, H, W), or None: no style loss. The flow is measured on the
+    source's frames by OpenCV's DIS.
 
     Departs from the protocol: DIS instead of FlowNet 2.0, at the frames' own size.
     """
@@ -29,7 +29,7 @@ class VideoScore:
 
     @torch.no_grad()
     def add(self, frame: Tensor, result: Tensor) -> None:
-        """Take in a frame and its result, (1, 3, H, W) in [0, 1] of the same size."""
+        """Add a frame and its result, (1, 3, H, W) in [0, 1] of the same size."""
         if self.wanted is not None:
             self.losses.append(style_loss(self._describe(result.to(frame)), self.wanted))
         if self.last is not None:
@@ -40,7 +40,7 @@ class VideoScore:
         self.last = frame, result
 
     def result(self) -> dict[str, Any]:
-        """``warping_error`` and ``style_loss``; None where nothing could be measured."""
+        """Return ``warping_error`` and ``style_loss``; None if nothing was measured."""
         means = [sum(values) / len(values) if values else None for values in (self.errors, self.losses)]
         return dict(zip(("warping_error", "style_loss"), means, strict=True))
 

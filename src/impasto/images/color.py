@@ -55,7 +55,9 @@ def keep_color(stylized: Tensor, content: Tensor, mode: str) -> Tensor:
         return stylized
     content = resize(content, *stylized.shape[-2:])
     if mode == "luminance":
-        return (content + luma(stylized) - luma(content)).clamp(0, 1)  # the same Cb and Cr: every channel moves alike
+        return (content + luma(stylized) - luma(content)).clamp(
+            0, 1
+        )  # the same Cb and Cr: every channel changes equally
     chroma = rgb_to_lab(content)[:, 1:].expand(len(stylized), -1, -1, -1)
     return lab_to_rgb(torch.cat([rgb_to_lab(stylized)[:, :1], chroma], dim=1)).clamp(0, 1)
 
@@ -74,7 +76,7 @@ def match_color(style: Tensor, content: Tensor, mode: str) -> Tensor:
 
 
 def luma(image: Tensor) -> Tensor:
-    """Rec. 601 luma, (B, 3, H, W) to (B, 1, H, W)."""
+    """Return the Rec. 601 luma of (B, 3, H, W), (B, 1, H, W)."""
     return _mix(image, image.new_tensor([_LUMA]))
 
 
@@ -102,7 +104,7 @@ def match_covariance(style: Tensor, content: Tensor) -> Tensor:
     """Map the style's colours linearly to the content's mean and covariance (Gatys et al. 2017, sec. 5.2).
 
     style: (1 or B, 3, H, W); content: (1 or B, 3, H', W'). Returns (B, 3, H, W) like the style, not clipped. Computed
-    in float64 on the CPU, with 1e-5 added to each variance, so that a grey picture is no special case.
+    in float64 on the CPU, with 1e-5 added to each variance for the sake of grey pictures.
 
     Departs from the paper: of all such maps this is the one that moves the colours least, not the Cholesky or PCA map.
     """
@@ -138,7 +140,7 @@ def match_low_frequencies(image: Tensor, content: Tensor, colors: Tensor) -> Ten
 
 
 LARGE_AREA = 16
-"""Pixels a side over which colours are averaged before they are moved."""
+"""Side, in pixels, of the cells over which colours are averaged before they are mapped."""
 
 
 def match_histogram(style: Tensor, content: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ def match_histogram(style: Tensor, content: Tensor) -> Tensor:
 
 
 def _match_values(values: Tensor, wanted: Tensor) -> Tensor:
-    """One channel of match_histogram: (H, W) and (H', W') to (H, W) float64."""
+    """Match one channel: (H, W) and (H', W') to (H, W) float64."""
     _, index, counts = torch.unique(values, return_inverse=True, return_counts=True)
     quantiles = wanted.flatten().sort().values
     integral = torch.cat([quantiles.new_zeros(1), quantiles.cumsum(0)])

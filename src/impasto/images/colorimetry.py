@@ -1,4 +1,4 @@
-"""What colours mean: profiles that are embedded, made of a file's other fields, and applied to deep pictures."""
+"""Colour profiles: embedded ones, those made from a file's other fields, and applying them to deep pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRIMARIES = {
     11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
     12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
-"""By their numbers in ITU-T H.273."""
+"""Primaries by their numbers in ITU-T H.273."""
 ADOBE_XY = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 HDR = {16: "PQ", 18: "HLG"}
@@ -36,7 +36,7 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 
 
 def implied_profile(image: Image.Image, head: bytes, name: str) -> bytes | None:
-    """Return the profile that a file's other fields stand for if it embeds none; None if they say sRGB or nothing.
+    """Return the profile that a file's other fields describe, if none is embedded; None for sRGB or no such field.
 
     They are PNG's cICP, gAMA and cHRM, AVIF's nclx and EXIF's Adobe RGB. Raises ImageError for HDR.
     """
@@ -77,7 +77,7 @@ def _is_adobe(image: Image.Image) -> bool:
         exif = image.getexif()
         detail, more = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.Interop)
         return detail.get(ExifTags.Base.ColorSpace) in (2, 0xFFFF) and str(more.get(1, "")).startswith("R03")
-    except Exception:  # the parser raises whatever it meets, but the pixels are intact
+    except Exception:  # the parser may raise anything, but the pixels are intact
         return False
 
 
@@ -146,7 +146,7 @@ def _pack(tags: dict[bytes, bytes]) -> bytes:
 def apply_deep(transform: ImageCms.ImageCmsTransform, values: Floats) -> Floats:
     """Apply a transform from RGB to RGB to (H, W, 3) floats in [0, 1], keeping their precision.
 
-    Pillow transforms bytes only: what it makes of the levels around each value is interpolated.
+    Pillow transforms bytes only, so the results for the levels around each value are interpolated.
     """
     found = np.empty_like(values)
     step = max(1, (1 << 20) // values.shape[1])

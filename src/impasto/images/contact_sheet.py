@@ -20,7 +20,7 @@ _MARK = "\N{HORIZONTAL ELLIPSIS}"
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the cells lie, in pixels: the corner of the first one, their size, the gap after each."""
+    """Positions of the cells, in pixels: the corner of the first one, their size, the gap after each."""
 
     top: int
     left: int
@@ -73,7 +73,7 @@ def contact_sheet(
 
 
 def _place(sheet: Tensor, picture: Tensor, corner: tuple[int, int], cell: int) -> None:
-    """Fit a picture into the cell at a corner of the sheet, which is changed."""
+    """Fit a picture into the cell at a corner of the sheet, in place."""
     image = picture.detach().to("cpu", torch.float32)
     image = image[None] if image.dim() == 3 else image
     if image.dim() != 4 or image.shape[:2] != (1, 3) or image.numel() == 0:
@@ -90,7 +90,7 @@ def _draw_labels(
     heads: list[list[str]],
     font: ImageFont.FreeTypeFont,
 ) -> Tensor:
-    """Return a white sheet of a size (height, width) with nothing but its labels, (1, 3, height, width)."""
+    """Return a white sheet of a size (height, width) with its labels, (1, 3, height, width)."""
     canvas = Image.new("L", size[::-1], 255)
     draw = ImageDraw.Draw(canvas)
     step = _line_height(font)
@@ -113,7 +113,7 @@ def _line_height(font: ImageFont.FreeTypeFont) -> int:
 
 
 def _wrap(label: str, font: ImageFont.FreeTypeFont, width: int, count: int) -> list[str]:
-    """Break a label between words into at most `count` lines of at most `width` pixels; what is too long is cut."""
+    """Break a label between words into at most `count` lines of at most `width` pixels; the rest is cut."""
     words, lines = label.split(), list[str]()
     while words and len(lines) < count:
         taken = 1
@@ -134,7 +134,7 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 HEAT = ((0.02, 0.02, 0.12), (0.35, 0.06, 0.45), (0.80, 0.22, 0.33), (0.98, 0.62, 0.20), (1.0, 0.98, 0.80))
-"""The colours of a heat map from its smallest to its largest value: as light rises, so does the value."""
+"""The colours of a heat map from its smallest to its largest value, from dark to light."""
 
 HEAT_SIDE = 512
 

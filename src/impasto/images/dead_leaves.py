@@ -1,4 +1,4 @@
-"""Pictures that need no file: made of overlapping shapes, with edges and textures at all sizes as photographs have."""
+"""Random pictures of overlapping shapes, with edges and textures at all sizes, like photographs."""
 
 from __future__ import annotations
 

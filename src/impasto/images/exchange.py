@@ -135,7 +135,7 @@ def to_pillow(image: Tensor, alpha: Tensor | None) -> Image:
 
 
 FAINTEST = 8 / 255
-"""A mask that is nowhere brighter selects nothing."""
+"""A mask whose brightest value is below this selects nothing."""
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from impasto.images.tensors import MAX_PIXELS, check_sides, is_finite, resize
 from impasto.images.transparency import fill_hidden, resize_covered, visible_part
 
 TRUSTED = ("JPEG", "PNG", "WEBP")
-"""What is decoded if a stranger sent it."""
+"""Formats that are decoded if a client sent them."""
 
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -43,8 +43,7 @@ class Picture:
     """A picture as read from a file.
 
     stored: (H, W, 3) uint8, or (1, 3, H, W) float32 in [0, 1] if the file has more than 8 bits; sRGB, not
-    premultiplied, and nothing of what the file holds under full transparency. alpha: (1, 1, H, W) in [0, 1], or None
-    if opaque.
+    premultiplied, without the file's colours under full transparency. alpha: (1, 1, H, W) in [0, 1], or None if opaque.
     """
 
     stored: Tensor
@@ -58,13 +57,13 @@ class Picture:
 
     @property
     def color(self) -> Tensor:
-        """(1, 3, H, W) float32 in [0, 1], made anew every time."""
+        """(1, 3, H, W) float32 in [0, 1], a new tensor at each access."""
         if self.stored.dtype != torch.uint8:
             return self.stored
         return self.stored.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
     def resized(self, height: int, width: int) -> Picture:
-        """Return the picture at another size; colours count as far as they can be seen. Itself if it has that size."""
+        """Return the picture at another size, colours weighted by their alpha; itself if it has this size."""
         if self.size == (height, width):
             return self
         if self.alpha is None:
@@ -73,7 +72,7 @@ class Picture:
         return Picture(*resize_covered(self.color, self.alpha, height, width))
 
     def painting(self, name: str) -> Tensor:
-        """What a method is to see of a painting, (1, 3, H, W): the part that is visible. Raises ImageError if none."""
+        """Return the visible part of a painting, (1, 3, H, W), for a method. Raises ImageError if there is none."""
         return visible_part(self.color, self.alpha, name)
 
 
@@ -90,7 +89,7 @@ def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, n
 
 
 def decode_picture(data: bytes, name: str, *, max_pixels: int, max_side: int) -> Picture:
-    """As `open_picture`, of the bytes of a JPEG, PNG or WebP that a stranger sent; name: what errors call it.
+    """Read the bytes of a JPEG, PNG or WebP that a client sent, like `open_picture`; name: for errors.
 
     Raises ImageError also for another format, a longer side than max_side, an animation, or a JPEG of so many scans
     that reading them all would take minutes.
@@ -110,7 +109,7 @@ def peek_size(data: bytes, name: str, *, max_pixels: int, max_side: int) -> tupl
 
 
 def _check_foreign(name: str, max_side: int, image: Image.Image) -> None:
-    """Refuse what a stranger's picture must not be; raises ImageError."""
+    """Raise ImageError for a client's picture that is too long or an animation."""
     if max(image.size) > max_side:
         raise ImageError(f"{name} is {image.width}x{image.height}; no side may be longer than {max_side} pixels")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photo with its depth map or the like
@@ -118,7 +117,7 @@ def _check_foreign(name: str, max_side: int, image: Image.Image) -> None:
 
 
 def to_picture(color: NDArray[Any], alpha: Floats | None) -> Picture:
-    """Return what was decoded, (H, W, 3) and (H, W), as a picture."""
+    """Return decoded colours, (H, W, 3), and alpha, (H, W), as a picture."""
     if alpha is not None:
         color = fill_hidden(color, alpha)
     if color.dtype != np.uint8:
@@ -131,7 +130,7 @@ def to_picture(color: NDArray[Any], alpha: Floats | None) -> Picture:
 def read_image(path: Location, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read a picture's colours without its transparency: (1, 3, H, W) float32, sRGB in [0, 1]. As open_picture.
 
-    What can't be seen has the colours of what is visible beside it.
+    Hidden parts have the colours of visible parts beside them.
     """
     return open_picture(path, max_pixels=max_pixels).color
 
@@ -200,7 +199,7 @@ def encode_picture(image: Tensor, kind: str, *, alpha: Tensor | None = None, qua
 
 
 def _to_tensor(pixels: Floats) -> Tensor:
-    """(H, W, C) to (1, C, H, W)."""
+    """Convert (H, W, C) to (1, C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
 
 
@@ -218,7 +217,7 @@ def _to_pixels(image: Tensor, alpha: Tensor | None, bits: int, *, opaque: bool) 
         color = color * cover + (1 - cover) if opaque else torch.cat([color, cover])
     levels = color.mul(2**bits - 1).round_()
     if bits == 8:
-        return levels.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()  # bytes move sooner than floats
+        return levels.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()  # moving bytes is faster than floats
     return np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), np.uint16)
 
 
@@ -236,7 +235,7 @@ def _checked(image: Tensor, channels: int, what: str) -> Tensor:
 
 
 def _check_target(target: Path, kind: str, side: int, overwrite: bool) -> None:
-    """Refuse what can't succeed before the work of encoding."""
+    """Raise an error before encoding if writing can't succeed."""
     longest = _LONGEST_SIDE.get(kind, side)
     if side > longest:
         raise ImageError(f"{target}: {kind} holds at most {longest} pixels a side, not {side}; write .png or .tif")

@@ -1,4 +1,4 @@
-"""Optical flow: estimating it, moving pictures along it, where it can be trusted, and the warping error.
+"""Optical flow: estimating it, warping pictures, where it is reliable, and the warping error.
 
 A flow is (1, 2, H, W) in pixels, x first: how far each pixel of one picture has moved in the other one.
 """
@@ -45,9 +45,9 @@ def _opencv() -> Any:
 
 
 def warp(image: Tensor, flow: Tensor, *, sharp: bool = False) -> Tensor:
-    """Return what `image`, (1, C, H, W), has where `flow` points to; beyond the edge, the edge.
+    """Return `image`, (1, C, H, W), sampled where `flow` points to; beyond the edge, the edge.
 
-    Bilinear, or bicubic if `sharp`, which blurs less when it is done again and again, and may leave the range.
+    Bilinear, or bicubic if `sharp`, which blurs less when repeated, and may leave the range.
     """
     height, width = image.shape[-2:]
     x, y = _targets(flow)
@@ -57,10 +57,9 @@ def warp(image: Tensor, flow: Tensor, *, sharp: bool = False) -> Tensor:
 
 
 def trusted(flow: Tensor, back: Tensor) -> Tensor:
-    """Where `flow` leads to the same thing in the other picture: (1, 1, H, W), 1 or 0 (Ruder et al. 2016, sec. 4).
+    """Return where `flow` is reliable: (1, 1, H, W), 1 or 0 (Ruder et al. 2016, sec. 4).
 
-    back: the flow from the other picture. Left out is what is covered there, what has left it, and the edges of what
-    moves.
+    back: the flow from the other picture. Parts that are hidden or outside there, and edges of moving objects, are 0.
     """
     height, width = flow.shape[-2:]
     x, y = _targets(flow)
@@ -75,10 +74,10 @@ def trusted(flow: Tensor, back: Tensor) -> Tensor:
 
 
 def warping_error(before: Tensor, after: Tensor, flow: Tensor, back: Tensor) -> float | None:
-    """Return mean squared difference of two results where the same thing is seen (Lai et al. 2018, sec. 4).
+    """Return the mean squared difference of two results where both show the same object (Lai et al. 2018, sec. 4).
 
     before, after: results of two frames, (1, 3, H, W) in [0, 1]; flow, back: from the first frame to the second and
-    back, measured on the frames themselves. None if nothing is seen in both.
+    back, measured on the frames themselves. None if no object is in both.
     """
     mask = trusted(flow, back)
     count = float(mask.sum()) * before.shape[1]

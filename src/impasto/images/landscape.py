@@ -13,7 +13,7 @@ HEIGHT, WIDTH = 168, 224
 
 @functools.cache
 def landscape(height: int = HEIGHT, width: int = WIDTH) -> Tensor:
-    """A bay in the evening: sky with sun and clouds, mountains, water, a meadow and a tree; (1, 3, height, width)."""
+    """Return a bay in the evening: sky, sun, clouds, mountains, water, meadow, tree; (1, 3, height, width)."""
     y = torch.linspace(0, 1, height).view(-1, 1).expand(height, width)
     x = torch.linspace(0, width / height, width).view(1, -1).expand(height, width)
     rough = _noise(height, width)
@@ -40,7 +40,7 @@ def landscape(height: int = HEIGHT, width: int = WIDTH) -> Tensor:
 
 
 def _noise(height: int, width: int) -> Tensor:
-    """Smooth noise of several sizes, (height, width) in [0, 1]."""
+    """Return smooth noise of several sizes, (height, width) in [0, 1]."""
     generator = torch.Generator().manual_seed(3)
     total = torch.zeros(1, 1, height, width)
     for octave in range(1, 6):

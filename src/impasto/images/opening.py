@@ -1,4 +1,4 @@
-"""Picture files opened within bounds: what Pillow may read of them, and what is said if they can't be read."""
+"""Opens picture files within bounds: limits what Pillow reads, and explains failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")
 HEIF = "HEIF"
 MOST_SCANS = 100
 SLACK, BYTES_A_PIXEL = 1 << 26, 40
-"""How many bytes of a file are read at most: so many, and so many more for each pixel."""
+"""Most bytes that are read of a file: a constant, and more per pixel."""
 
 Location = str | os.PathLike[str]
 Pixels = tuple[NDArray[np.uint8] | Floats, Floats | None]
@@ -46,7 +46,7 @@ def read_pixels(
 ) -> Pixels:
     """Return upright sRGB colours (H, W, 3), bytes or floats in [0, 1], and alpha (H, W) or None. Raises ImageError.
 
-    check: may refuse what Pillow opened before it is decoded.
+    check: called with the opened image before it is decoded; may raise ImageError.
     """
     name = name or _name_of(source)
     with _explained(source, name, max_pixels, formats), _file(source) as file, _pillow_settings(max_pixels):
@@ -63,7 +63,7 @@ def read_pixels(
 def opened(
     source: Location | io.BytesIO, max_pixels: int, name: str = "", formats: tuple[str, ...] = READABLE
 ) -> Iterator[Image.Image]:
-    """Open a picture with Pillow, its size checked; whatever fails until the block ends is an ImageError."""
+    """Open a picture with Pillow, with its size checked; failures until the end of the block are ImageErrors."""
     name = name or _name_of(source)
     with _explained(source, name, max_pixels, formats), _file(source) as file, _pillow_settings(max_pixels):
         head = file.read(HEAD)
@@ -110,7 +110,7 @@ def _opened(file: BinaryIO, head: bytes, max_pixels: int, name: str, formats: tu
 
 
 def _check_scans(file: Budgeted, name: str) -> None:
-    """Refuse a JPEG of so many scans that reading them all would take minutes."""
+    """Raise ImageError for a JPEG with so many scans that reading them would take minutes."""
     before = file.tell()
     file.seek(0)
     scans = file.read().count(b"\xff\xda")
@@ -121,8 +121,8 @@ def _check_scans(file: Budgeted, name: str) -> None:
 
 @functools.cache
 def _quiet_libtiff() -> None:
-    """Keep libtiff from writing to stderr what it finds in a damaged file: that is told once, as an error."""
-    with contextlib.suppress(Exception):  # where Pillow does not show its symbols, it goes on writing
+    """Keep libtiff from writing to stderr; a damaged file is reported once, as an error."""
+    with contextlib.suppress(Exception):  # if Pillow hides its symbols, it still writes
         ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
@@ -166,7 +166,7 @@ def _add_heif(name: str) -> None:
 
 @contextmanager
 def _explained(source: Location | io.BytesIO, name: str, max_pixels: int, formats: tuple[str, ...]) -> Iterator[None]:
-    """Whatever fails becomes an ImageError: what decoders raise on damaged files has no common base."""
+    """Turn any failure into an ImageError: decoders' exceptions have no common base."""
     try:
         yield
     except ImageError:
@@ -179,12 +179,12 @@ def _explained(source: Location | io.BytesIO, name: str, max_pixels: int, format
 
 @contextmanager
 def _pillow_settings(max_pixels: int) -> Iterator[None]:
-    """Let Pillow read max_pixels, silently, and put its settings back: they are global, hence one reader at a time."""
+    """Let Pillow read max_pixels, silently, and restore its settings, which are global: one reader at a time."""
     _quiet_libtiff()
     with _pillow_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         before, level = Image.MAX_IMAGE_PIXELS, _pillow_log.level
-        _pillow_log.setLevel(logging.CRITICAL)  # what it reports of a file is told once, as an error
+        _pillow_log.setLevel(logging.CRITICAL)  # a file's problems are reported once, as an error
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # Pillow warns above it and refuses above twice it
         try:
             yield
@@ -202,7 +202,7 @@ def reason_of(error: Exception) -> str:
 def _explain(
     source: Location | io.BytesIO, name: str, error: Exception, max_pixels: int, formats: tuple[str, ...]
 ) -> str:
-    """One line on why a file can't be read and what to do."""
+    """Return a line on why a file can't be read and what to do."""
     if not isinstance(source, io.BytesIO) and os.path.isdir(source):
         return f"{name} is a folder; name a picture in it"
     if isinstance(error, UnidentifiedImageError):
@@ -218,7 +218,7 @@ def _explain(
 
 
 def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[str, ...]) -> str:
-    """Return what a file that no decoder takes seems to be."""
+    """Return what a file seems to be that no decoder reads."""
     with _file(source) as file:
         file.seek(0)
         head = file.read(256)

@@ -1,7 +1,7 @@
-"""PNG files written quickly: one filter for all rows, and ISA-L's compression instead of zlib's.
+"""Writes PNG files fast: one filter for all rows, and ISA-L's compression instead of zlib's.
 
 A stylized picture has fine strokes everywhere: zlib's search for repetitions hardly makes its file smaller, and takes
-half as long as painting it. Where ISA-L is not there, zlib looks for runs alone: as small, in three times the time.
+half as long as painting it. Without ISA-L, zlib searches for runs only: as small, in three times the time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _filter(pixels: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
-    """Bands of rows, each led by its filter's number: every byte less the mean of those to the left and above."""
+    """Yield bands of rows, each after its filter's number: every byte minus the mean of those to the left and above."""
     step = pixels.shape[2] * pixels.itemsize
     above = np.zeros((1, pixels.shape[1] * step), np.uint8)
     for start in range(0, len(pixels), BAND):

@@ -1,4 +1,4 @@
-"""What is given to methods, checked before any work: pictures and masks as tensors."""
+"""Pictures and masks as tensors: checks before any work, sizes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_PIXELS = 200_000_000
 MINIMUM_SIDE = 16
 LEAST_SIDE = 16
 LEAST_PAINTING = 32
-"""Smaller paintings are continued by their mirror images, so that deep layers see more than one position."""
+"""Smaller paintings are extended by mirroring, so that deep layers see more than one position."""
 
 
 def is_finite(image: Tensor) -> bool:
-    """Whether `image` holds neither NaN nor infinity; a finite sum, which is quicker to have, says that it does not."""
+    """Return whether `image` holds neither NaN nor infinity; a finite sum proves it faster."""
     return math.isfinite(float(image.sum())) or all(map(math.isfinite, map(float, torch.aminmax(image))))
 
 
@@ -37,7 +37,7 @@ def check_mask(mask: Tensor) -> None:
     """Raise OptionError unless `mask` is a float (1, 1, H, W) in [0, 1]."""
     if mask.dim() != 4 or mask.shape[:2] != (1, 1) or not mask.is_floating_point():
         raise OptionError(f"a mask is a float tensor (1, 1, H, W) in [0, 1], not {tuple(mask.shape)} {mask.dtype}")
-    if not -1e-3 <= float(mask.min()) <= float(mask.max()) <= 1.001:  # what rounding leaves of a grey picture passes
+    if not -1e-3 <= float(mask.min()) <= float(mask.max()) <= 1.001:  # allows for rounding
         raise OptionError("a mask holds values outside [0, 1]")
 
 
@@ -48,7 +48,7 @@ def check_sides(height: int, width: int) -> None:
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Resize (B, C, H, W) in [0, 1] to (B, C, height, width) by antialiased bicubic; if so already, as is."""
+    """Resize (B, C, H, W) in [0, 1] to (B, C, height, width) by antialiased bicubic; unchanged at the same size."""
     check_sides(height, width)
     if image.shape[-2:] == (height, width):
         return image
@@ -56,10 +56,9 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def mirror_to(image: Tensor, height: int, width: int) -> Tensor:
-    """Return `image`, (B, C, H, W), with its mirror images beside and below it until it is at least `height` x `width`.
+    """Extend `image`, (B, C, H, W), by mirror images to the right and below to at least `height` x `width`.
 
-    The picture itself is the upper left part. What it shows and how often stays about the same; what is larger stays as
-    it is.
+    The picture itself is the upper left part, and its statistics stay about the same. Larger pictures are unchanged.
     """
     for axis, least in ((2, height), (3, width)):
         side = image.shape[axis]
@@ -76,7 +75,7 @@ def median8(image: Tensor) -> Tensor:
 
 
 def fit(height: int, width: int, longer: int, *, enlarge: bool = False) -> tuple[int, int]:
-    """The (height, width) of the same proportions whose longer side is `longer`; never larger unless enlarge is set."""
+    """Return (height, width) in the same proportions with the longer side `longer`; larger only if enlarge is set."""
     if longer < 1:
         raise ImageError(f"the longer side must be at least 1, not {longer}")
     before = max(height, width)

@@ -1,8 +1,7 @@
-"""TIFF files: the first page's fields, read within bounds, and what they make of it.
+"""TIFF files: the fields of the first page, read within bounds, decide how it is decoded.
 
-Pillow reads what is common. It overlooks fields that change what samples mean (TIFF 6.0; Adobe's technical notes), so
-the fields are looked at here first: the page is left to Pillow, or its samples are read by `tiff_samples`, or it is
-refused by the name of the field.
+Pillow reads common files, but ignores fields that change the meaning of samples (TIFF 6.0; Adobe's technical notes). So
+the fields are checked here first: the page is left to Pillow, or read by `tiff_samples`, or refused, naming the field.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ KEPT = {
 }
 MOST_ENTRIES, MOST_FIELD, MOST_NUMBERS, MOST_SAMPLES = 4096, 1 << 26, 1 << 21, 16
 FEW_CHUNKS, PIXELS_A_CHUNK, SMALL_TILE = 1 << 13, 64, 1 << 22
-"""How many strips or tiles a page may have whatever its size, pixels for each further one, and pixels of a tile."""
+"""Number of strips or tiles that any page may have, pixels for each further one, and pixels of a tile."""
 CHUNK_SLACK = 1 << 16
 
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I"}
@@ -142,7 +141,7 @@ def _values(order: str, code: str, number: int, data: bytes) -> tuple[Any, ...]:
 
 
 def check_page(page: Page, name: str) -> None:
-    """Raise ImageError, by name, for a field that is damaged or that says what can't be read."""
+    """Raise ImageError, naming the field, for one that is damaged or describes an unreadable page."""
     height, width = page.size
     color, codec = page.one(PHOTOMETRIC, -1), page.one(COMPRESSION, 1)
     if min(height, width, page.samples) < 1 or not _has_chunks(page):
@@ -182,7 +181,7 @@ def _has_chunks(page: Page) -> bool:
 
 
 def _has_sane_chunks(page: Page) -> bool:
-    """Return whether a page's strips or tiles are not far more, and not far larger, than its size asks for."""
+    """Return whether a page's strips or tiles are not far more, and not far larger, than its size needs."""
     height, width = page.size
     if TILES in page.fields and page.one(TILE_HEIGHT) * page.one(TILE_WIDTH) > max(SMALL_TILE, 4 * height * width):
         return False
@@ -206,7 +205,7 @@ def is_common(page: Page) -> bool:
 
 
 def check_codec(page: Page, name: str) -> None:
-    """Raise ImageError for what a picture's codec, left to Pillow, does not say right."""
+    """Raise ImageError for pages with a picture codec that Pillow would decode wrongly."""
     codec, bits = page.one(COMPRESSION, 1), page.bits[0]
     if codec in _PICTURE_CODECS and (bits not in (1, 8) or page.formats[0] not in (1, 4)):
         kind = f"{_PICTURE_CODECS[codec]} with {bits} bits"

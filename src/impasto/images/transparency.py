@@ -1,7 +1,7 @@
-"""Transparency: what can't be seen never counts, in a picture's colours and when it is resized.
+"""Transparency: hidden parts never affect a picture's colours, also when it is resized.
 
-A file keeps colours under full transparency, too: black, white, or whatever an editor left there. They are replaced by
-the mirror image of what is visible, so that two files that look the same are the same picture to every method.
+A file has colours under full transparency, too: black, white, or what an editor left there. They are replaced by the
+mirror image of visible parts, so that files that look the same are the same picture to every method.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Indices = NDArray[np.intp]
 MOST_CELLS = 1 << 18
 FAR = 1 << 14
 FAINT = 0.25
-"""Paintings: alpha below which a colour counts less."""
+"""Paintings: colours below this alpha have less weight."""
 UNSURE = 0.05
-"""Resized alpha below which its quotient with the premultiplied colour is no longer precise."""
+"""Below this resized alpha, its quotient with the premultiplied colour is not precise."""
 
 
 def fill_hidden(color: NDArray[Any], alpha: Floats) -> NDArray[Any]:
@@ -126,17 +126,17 @@ def resize_covered(color: Tensor, alpha: Tensor, height: int, width: int) -> tup
     def scaled(image: Tensor) -> Tensor:
         return functional.interpolate(image, (height, width), mode="bicubic", antialias=True)
 
-    cover = scaled(alpha)  # not clamped yet: what overshoots does so in the product, too
+    cover = scaled(alpha)  # not clamped yet, because the product overshoots, too
     quotient = scaled(color * alpha) / cover.clamp_min(1e-3)
     sure = (cover / UNSURE).clamp(0, 1)
     return torch.lerp(scaled(color), quotient, sure).clamp(0, 1), cover.clamp(0, 1)
 
 
 def visible_part(color: Tensor, alpha: Tensor | None, name: str) -> Tensor:
-    """Return the colours of the part of a painting that can be seen, without what is transparent around it.
+    """Return the colours of a painting's visible part, cropped to it.
 
-    color: (1, 3, H, W); alpha: (1, 1, H, W) or None; what is transparent within it has the mirrored visible colours,
-    and what is faint leans towards them. Raises ImageError if nothing is visible.
+    color: (1, 3, H, W); alpha: (1, 1, H, W) or None; transparent parts within it take the mirrored visible colours,
+    faint ones partly. Raises ImageError if nothing is visible.
     """
     if alpha is None:
         return color

@@ -1,4 +1,4 @@
-"""Videos on disk: upright frames as image tensors with their times, and results with all that the source holds.
+"""Videos on disk: reads upright frames with their times, writes results with all tracks of the source.
 
 Needs the extra ``video`` (PyAV, which brings FFmpeg). The same frames make the same bytes.
 """
@@ -43,7 +43,7 @@ QUALITY = {
 }
 PIXELS = {("libx264", False): "yuv420p", ("libvpx-vp9", False): "yuv420p", ("libvpx-vp9", True): "yuva420p"}
 THREADS = 4
-"""What an encoder makes may depend on how many work, hence always as many."""
+"""Threads of an encoder: a fixed number, because the result may depend on it."""
 LIMITED = 1
 LONGEST_SIDE = 16384
 
@@ -51,7 +51,7 @@ LONGEST_SIDE = 16384
 def read_frames(path: Path, survey: Survey | None = None) -> Iterator[Frame]:
     """Read all frames in their order, as `survey` found them; raises ImpastoError if there is no video.
 
-    What can't be decoded is passed over: `survey_video` is there to notice.
+    Undecodable frames are skipped; `survey_video` reports them.
     """
     survey = survey or survey_video(path)
     with opened(path) as source:
@@ -126,7 +126,7 @@ def _assemble(
     *,
     whole: bool = True,
 ) -> list[str]:
-    """Encode and copy side by side, so that neither waits in memory for the other; returns what the format can't hold.
+    """Encode and copy at the same time, so that nothing piles up in memory; returns what the format can't hold.
 
     whole: copy all of the tracks, not only what begins before the last frame.
     """

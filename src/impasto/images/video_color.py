@@ -1,7 +1,7 @@
-"""What the samples of a video mean, by the codes of ITU-T H.273, and the same colours in sRGB.
+"""The meaning of a video's samples by the codes of ITU-T H.273, and conversion to sRGB.
 
-Ordinary transfer curves and primaries near sRGB's pass as they are and are written as they were; wide gamuts and high
-dynamic range become BT.709.
+Ordinary transfer curves and primaries near sRGB's are kept, also in the result; wide gamuts and high dynamic range
+become BT.709.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WIDE_PRIMARIES = {
 SRGB_PRIMARIES = ((0.64, 0.33), (0.3, 0.6), (0.15, 0.06))
 
 WHITE, PEAK, KNEE = 203.0, 1000.0, 0.6
-"""Nits of diffuse white (ITU-R BT.2408) and of the brightest highlight; the share of white from which on they bend."""
+"""Nits of diffuse white (ITU-R BT.2408) and of the brightest highlight; the share of white where compression begins."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Colors:
         return self.transfer in HDR
 
     def check(self, name: str) -> list[str]:
-        """Return what changes when the colours become sRGB; raise ImageError if they can't."""
+        """Return what changes in the conversion to sRGB; raises ImageError if it is impossible."""
         problem = REFUSED_MATRICES.get(self.matrix) or REFUSED_TRANSFERS.get(self.transfer)
         if self.primaries == 10:
             problem = "XYZ samples"
@@ -75,7 +75,7 @@ class Colors:
         return []
 
     def read_matrix(self, height: int, width: int) -> int:
-        """Return the matrix by which to read frames of height x width; untagged ones as players do."""
+        """Return the matrix for reading frames of height x width; for untagged ones, that of players."""
         return MATRICES.get(self.matrix) or guess_matrix(height, width)
 
     def written(self, height: int, width: int) -> Colors:
@@ -129,7 +129,7 @@ def _encode(linear: Tensor) -> Tensor:
 
 
 def _compress(linear: Tensor) -> Tensor:
-    """Roll highlights off by each pixel's largest channel, so that hues stay; what is darker than KNEE is kept."""
+    """Compress highlights by each pixel's largest channel, so that hues stay; values below KNEE are kept."""
     linear = linear.clamp(min=0)
     largest = linear.amax(1, keepdim=True)
     over = (largest - KNEE).clamp(min=0)

@@ -1,4 +1,4 @@
-"""How many bytes a video file should have by its own account: MP4, Matroska and AVI say so."""
+"""The length of a video file by its own header, in MP4, Matroska and AVI."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 
 def missing_bytes(file: BinaryIO) -> int:
-    """Return how many bytes an MP4, Matroska or AVI file lacks by its own account."""
+    """Return how many bytes an MP4, Matroska or AVI file lacks according to its header."""
     size = file.seek(0, 2)
     file.seek(0)
     head = file.read(64)
@@ -38,7 +38,7 @@ def _riff_size(head: bytes) -> int:
 
 
 def _matroska_end(head: bytes, file: BinaryIO) -> int:
-    """Return where the segment ends, by the size behind its name; 0 if that is not known."""
+    """Return where the segment ends, by the size behind its name; 0 if unknown."""
 
     def number(at: int, data: bytes) -> tuple[int, int]:
         length = 9 - data[at].bit_length() if data[at] else 9

@@ -1,6 +1,6 @@
-"""A video file that is open for reading: its packets on one clock, its frames upright, of square pixels and in sRGB.
+"""An open video file: its packets on one clock, its frames upright, with square pixels, in sRGB.
 
-What players honour is honoured: sample aspect, display matrix, colour tags, transparency, interlacing, start time.
+Respects what players respect: sample aspect, display matrix, colour tags, transparency, interlacing, start time.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from impasto.images.video_lengths import missing_bytes
 
 MOST_STRETCH = 20
 ATTACHED = 0x400
-"""FFmpeg's flag for a picture that only decorates, as an album's cover."""
+"""FFmpeg's flag for an attached picture, such as an album's cover."""
 JUMP = 10
-"""Seconds between packets from which a recording with unreliable clocks has jumped."""
+"""Gap between packets, in seconds, that means a jump of an unreliable clock."""
 EXACT = "BICUBIC", "FULL_CHR_H_INT", "FULL_CHR_H_INP", "ACCURATE_RND", "BITEXACT"
-"""How swscale converts: the same bits on all processors, and colour that is stored at half the size stays in place."""
+"""swscale's flags: the same bits on all processors, and half-size chroma in its exact place."""
 
 OnDamage = Callable[[str, Any], None]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame, upright, (1, 3, H, W) in [0, 1], and when it is shown: start and duration in units of time_base.
+    """One frame, upright, (1, 3, H, W) in [0, 1], with start and duration in units of time_base.
 
     alpha: (1, 1, H, W) in [0, 1], or None if the video is opaque.
     """
@@ -62,7 +62,8 @@ def load_av() -> Any:
 class Source:
     """An open file and its video.
 
-    aspect: width of a pixel by its height, as stored; jumps: where the file's own times were unreliable, in seconds.
+    aspect: width of a pixel by its height, as stored; jumps: times, in seconds, at which the file's clock was
+    unreliable.
     """
 
     path: Path
@@ -78,12 +79,12 @@ class Source:
 
     @property
     def shift(self) -> Fraction:
-        """Seconds at which the file begins: what is written begins at 0."""
+        """Start of the file, in seconds; results begin at 0."""
         return Fraction(max(self.container.start_time or 0, 0), 1_000_000)
 
     @property
     def unreliable(self) -> bool:
-        """Whether it is a recording of a broadcast, whose clocks jump and whose marks of damage mean little."""
+        """Whether it is a recorded broadcast, whose clocks jump and whose damage marks are often wrong."""
         return bool(int(self.container.format.flags) & 512)  # AVFMT_TS_DISCONT
 
     def packets(self, *streams: Any) -> Iterator[Any]:
@@ -105,7 +106,7 @@ class Source:
             yield packet
 
     def decoded(self, on_damage: OnDamage) -> Iterator[Any]:
-        """Yield all frames as FFmpeg gives them; what can't be decoded goes to `on_damage` with its packet or frame."""
+        """Yield all frames as FFmpeg gives them; undecodable packets or frames go to `on_damage`."""
         errors = load_av().error
         decoder = _decoder(self.stream)
         try:
@@ -157,7 +158,7 @@ class Source:
 def opened(path: Path) -> Iterator[Source]:
     """Open the file and find its video; errors of FFmpeg until the block ends become one line.
 
-    The file is opened here and handed over, so that a name is never read as an address.
+    The file is opened here, so that FFmpeg never takes its name for an address.
     """
     av = load_av()
     with _open_file(path) as file:
@@ -174,7 +175,7 @@ def opened(path: Path) -> Iterator[Source]:
 
 
 class _File:
-    """A file as FFmpeg asks for it: a damaged one may ask for places that no file has."""
+    """A file for FFmpeg, which may seek to impossible places if it is damaged."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file, self.name, self.tell = path, file, path.name, file.tell
@@ -187,7 +188,7 @@ class _File:
             raise ImageError(f"{self.path} can't be read: {error.strerror}") from None
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place and return it, or a negative number if there is none."""
+        """Seek to a position and return it, or a negative number if it is impossible."""
         try:
             return self.file.seek(offset, whence)
         except (OSError, ValueError, OverflowError):
@@ -226,7 +227,7 @@ def _open_stream(path: Path, container: Any, stream: Any) -> Source:
 
 
 def _check_size(path: Path, stream: Any) -> Fraction:
-    """Return the sample aspect; raises ImageError if frames are too large or nobody can mean it."""
+    """Return the sample aspect; raises ImageError if it is absurd or frames are too large."""
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     if not Fraction(1, MOST_STRETCH) <= aspect <= MOST_STRETCH:
         raise ImageError(f"{path}: its pixels are said to be {aspect.numerator}:{aspect.denominator}; convert it first")
@@ -248,7 +249,7 @@ def square(height: int, width: int, aspect: Fraction) -> tuple[int, int]:
 
 
 def matrix_of(frame: Any) -> tuple[int, ...]:
-    """The upper left of a frame's display matrix: where its right and its down point, (right x, y, down x, y)."""
+    """Return the upper left of a frame's display matrix: directions of right and down, (right x, y, down x, y)."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
@@ -257,12 +258,12 @@ def matrix_of(frame: Any) -> tuple[int, ...]:
 
 
 def side_data_of(frame: Any) -> set[str]:
-    """Return the names of what a frame carries besides its samples."""
+    """Return the names of a frame's side data."""
     return {data.type.name for data in frame.side_data}
 
 
 def is_oblique(matrix: tuple[int, ...]) -> bool:
-    """Return whether a display matrix turns by something else than quarters of a circle."""
+    """Return whether a display matrix turns by anything but quarters of a circle."""
     a, b, c, d = map(abs, matrix)
     return 10 * min(a + d, b + c) > max(a + d, b + c)
 
@@ -278,7 +279,7 @@ def turn(image: Tensor, matrix: tuple[int, ...]) -> Tensor:
 
 
 def colors_of(frame: Any) -> Colors:
-    """Return the colour codes of a frame; a matrix that its kind of samples can't have counts as none."""
+    """Return the colour codes of a frame; a matrix that does not fit its samples counts as none."""
     matrix = int(frame.colorspace)
     if frame.format.is_rgb:
         matrix = RGB
@@ -288,12 +289,12 @@ def colors_of(frame: Any) -> Colors:
 
 
 def has_alpha(frame: Any) -> bool:
-    """Return whether a frame's samples tell of transparency."""
+    """Return whether a frame's samples include transparency."""
     return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
 
 
 def read_pixels(frame: Any) -> Tensor:
-    """A frame's samples as RGB, or RGB and alpha, (1, C, H, W) in [0, 1]; raises ImageError if they can't be read."""
+    """Return a frame's samples as RGB or RGBA, (1, C, H, W) in [0, 1]; raises ImageError if unreadable."""
     av = load_av()
     deep = any(component.bits > 8 for component in frame.format.components)
     kind = ("rgba" if has_alpha(frame) else "rgb") + {(0, 0): "24", (0, 1): "", (1, 0): "48le", (1, 1): "64le"}[
@@ -321,7 +322,7 @@ def _resized(image: Tensor, alpha: Tensor | None, height: int, width: int) -> tu
 
 
 def _decoder(stream: Any) -> Any:
-    """Return the stream's decoder, or the one that sees the transparency of VP8 and VP9."""
+    """Return the stream's decoder, or the one that decodes the transparency of VP8 and VP9."""
     name = stream.codec_context.name
     if stream.metadata.get("alpha_mode") != "1" or name not in ("vp8", "vp9"):
         return stream.codec_context
@@ -335,7 +336,7 @@ def _decoder(stream: Any) -> Any:
 
 
 def _deinterlaced(frames: Iterator[Any], stream: Any) -> Iterator[Any]:
-    """Frames whose two halves are of different times, made whole by FFmpeg's bwdif; others as they are."""
+    """Yield frames, deinterlaced by FFmpeg's bwdif if needed."""
     av = load_av()
     graph: Any = None
     shape: tuple[Any, ...] = ()

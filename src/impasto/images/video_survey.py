@@ -1,4 +1,4 @@
-"""A look through a whole video before it is painted: what it is, what a result can't keep, whether it is all there."""
+"""Checks a whole video before it is painted: its properties, what a result can't keep, damage."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SPECIAL = {
     "STEREO3D": "it is stereoscopic: the result is not marked as such",
 }
 SHORT = 1.0
-"""Seconds that may lack at the end: tracks seldom end together."""
+"""Seconds that may be missing at the end: tracks seldom end together."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says of its video: frames, which may be a guess, frames a second, whether there is sound."""
+    """A video's properties by its header: frames, which may be a guess, frames a second, whether there is sound."""
 
     frames: int
     rate: Fraction
@@ -44,10 +44,10 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Survey:
-    """A video that has been looked through.
+    """Properties of a video that was decoded once.
 
-    frames: how many can be read; size: (height, width) of all, upright and with square pixels; notes: what changes or
-    is lost, a line each.
+    frames: number of readable frames; size: (height, width) of all, upright and with square pixels; notes: what changes
+    or is lost, a line each.
     """
 
     frames: int
@@ -60,7 +60,7 @@ class Survey:
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Read what the header says of a video; raises ImpastoError if it is none."""
+    """Read a video's header; raises ImpastoError if it is no video."""
     with opened(path) as source:
         stream, container = source.stream, source.container
         frames = stream.frames
@@ -84,7 +84,7 @@ def survey_video(path: Path, *, salvage: bool = False, on_frame: Callable[[], No
 
 
 class _Look:
-    """What is found while frames go by."""
+    """Collects the properties of a video, frame by frame."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -98,14 +98,14 @@ class _Look:
         self.notes: dict[str, None] = {}
 
     def note_damage(self, kind: str, found: Any) -> None:
-        """Remember a packet that can't be decoded, or that the file broke off; broadcasts may begin with scraps."""
+        """Remember an undecodable packet, or that the file is cut off; broadcasts may begin with incomplete frames."""
         if kind == "file":
             self.cut = True
         elif self.frames:
             self.damaged.append(float(self.end if found.pts is None else found.pts * found.time_base))
 
     def add(self, frame: Any) -> None:
-        """Look at a frame."""
+        """Add a frame."""
         stored = frame.height, frame.width
         if not self.frames:
             self._begin(frame)
@@ -140,7 +140,7 @@ class _Look:
         self.size = (width, height) if sideways else (height, width)
 
     def problem(self) -> str:
-        """Return what is wrong with the file, in words, or nothing."""
+        """Return what is wrong with the file, in words; empty if nothing is."""
         path = self.source.path
         with path.open("rb") as file:
             lacking = missing_bytes(file)
@@ -155,7 +155,7 @@ class _Look:
         return ""
 
     def result(self, problem: str) -> Survey:
-        """Everything in one."""
+        """Return the survey."""
         if not self.frames:
             raise ImageError(f"{self.source.path} holds no frame that can be read")
         notes = [*([f"{problem}: what can be read is painted"] if problem else []), *self.notes]
@@ -176,7 +176,7 @@ def clock(seconds: Fraction | float) -> str:
 
 
 def length_of(source: Source) -> Fraction:
-    """Seconds of video that the header promises; 0 if it says nothing reliable."""
+    """Return the seconds of video according to the header; 0 if unreliable."""
     stream = source.stream
     tag = stream.metadata.get("DURATION", "")
     try:

@@ -1,6 +1,6 @@
-"""What a video holds besides its frames: sound, subtitles, fonts and covers, chapters, titles; taken along as it is.
+"""Copies a video's other tracks: sound, subtitles, fonts and covers, chapters, titles.
 
-Text subtitles become the kind that the result's format holds. Places and devices are left out, as for photos.
+Text subtitles are converted to the kind of the result's format. Places and devices are left out, as for photos.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KEPT = frozenset(
     | {"comment", "description", "synopsis", "copyright", "license", "genre", "show", "episode_id", "season_number"}
     | {"network", "publisher", "subject", "keywords", "grouping", "track", "disc"}
 )
-"""Titles and dates that a result keeps; nothing that says where or with what a video was taken."""
+"""Titles and dates that a result keeps; no places, no devices."""
 KEPT_OF_TRACKS = frozenset({"title", "language", "filename", "mimetype", "comment"})
 QUICKTIME_WORDS = {"deu": "ger", "nld": "dut", "swe": "sve", "zho": "chi", "isl": "ice", "fas": "per", "ell": "gre"}
 """Languages that QuickTime files call by older codes."""
@@ -41,7 +41,7 @@ def about_track(metadata: dict[str, str], form: str) -> dict[str, str]:
 
 
 def chapters_of(source: Source) -> list[dict[str, Any]]:
-    """Return the chapters, counted from where the video begins."""
+    """Return the chapters, with times from the beginning of the video."""
     found = []
     for chapter in source.container.chapters():
         base = chapter["time_base"] or Fraction(1, 1000)
@@ -54,7 +54,7 @@ def chapters_of(source: Source) -> list[dict[str, Any]]:
 class Tracks:
     """The tracks of `source` in `output`, and their packets, copied in time with the frames.
 
-    Make it after the video has been added to `output`, and before the first packet. Raises ImpastoError if the format
+    Create it after the video has been added to `output` and before the first packet. Raises ImpastoError if the format
     can't hold the sound.
     """
 
@@ -95,7 +95,7 @@ class Tracks:
         self._streams[stream.index] = made
 
     def _copy(self, stream: Any) -> Any | None:
-        """Return a track for the packets of `stream` as they are, or None if the format can't hold them."""
+        """Return a track for unchanged packets of `stream`, or None if the format can't hold them."""
         if stream.type == "attachment" and self._format != "matroska":
             return None
         try:
@@ -116,7 +116,7 @@ class Tracks:
         return made
 
     def copy_until(self, seconds: Fraction | None) -> None:
-        """Copy what begins before `seconds`; None: all that is left."""
+        """Copy everything that begins before `seconds`; None: the rest."""
         while True:
             packet = self._next or next(self._packets, None)
             self._next = packet

@@ -1,4 +1,4 @@
-"""Pictures in memory that are read and written window by window, with one byte a channel or as tensors."""
+"""Pictures in memory that are read and written window by window, as bytes or as floats."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Window:
         return self.right - self.left
 
     def grown(self, by: int, align: int, height: int, width: int) -> Window:
-        """With at least `by` more pixels on all sides, within height x width.
+        """Return the window with at least `by` more pixels on all sides, within height x width.
 
-        Top and left stay multiples of `align`; so do bottom and right where the picture goes on, as even maps are
-        quicker.
+        Top and left stay multiples of `align`; so do bottom and right, except at the picture's edge, because maps with
+        even sides are faster.
         """
         top, left = (side // align * align for side in (self.top - by, self.left - by))
         bottom, right = (-(-side // align) * align for side in (self.bottom + by, self.right + by))
         return Window(max(0, top), max(0, left), min(height, bottom), min(width, right))
 
     def at(self, stride: int, height: int, width: int) -> tuple[slice, slice]:
-        """Return where it lies in a map with this stride of a picture of height x width."""
+        """Return its rows and columns in a map with this stride, in a picture of height x width."""
         bottom = height // stride if self.bottom == height else self.bottom // stride
         right = width // stride if self.right == width else self.right // stride
         return slice(self.top // stride, bottom), slice(self.left // stride, right)
@@ -52,7 +52,7 @@ class Window:
 
 
 def windows(height: int, width: int, tile: int, align: int) -> Iterator[Window]:
-    """Windows of about equal size, at most `tile` (rounded up to `align`) a side, that cover height x width."""
+    """Yield windows of about equal size, at most `tile` (rounded up to `align`) a side, that cover height x width."""
 
     def edges(side: int) -> list[int]:
         most = max(align, -(-tile // align) * align)
@@ -67,7 +67,7 @@ def windows(height: int, width: int, tile: int, align: int) -> Iterator[Window]:
 
 
 class Canvas(Protocol):
-    """What is painted from and what is painted on."""
+    """A picture that is read and written by windows."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,7 +77,7 @@ class Canvas(Protocol):
         """Return (1, 3, h, w) float32 in [0, 1]."""
 
     def write(self, window: Window, image: Tensor) -> None:
-        """Put (1, 3, h, w) there."""
+        """Write (1, 3, h, w)."""
 
 
 class Floats:
@@ -103,7 +103,7 @@ class Floats:
 class NewFloats(Floats):
     """A new tensor, shaped like another one, as a canvas; it is allocated when the first part is written.
 
-    A picture that is written at once is taken as it is, without a copy.
+    A picture that is written at once is kept without a copy.
     """
 
     def __init__(self, like: Tensor, device: torch.device) -> None:
@@ -116,7 +116,7 @@ class NewFloats(Floats):
         return self.shape[-2], self.shape[-1]
 
     def write(self, window: Window, image: Tensor) -> None:
-        """Copy a part, or take all of it."""
+        """Copy a part; keep a whole picture without a copy."""
         if (window.height, window.width) == self.size:
             self.image = image
             return
@@ -128,7 +128,7 @@ class NewFloats(Floats):
 class Bytes:
     """A picture with one byte a channel, (H, W, 3) uint8: a quarter of a tensor's memory.
 
-    finish: applied to what is written, together with the window, before it is rounded.
+    finish: called with each written part and its window, before rounding.
     """
 
     def __init__(self, pixels: Tensor, finish: Callable[[Tensor, Window], Tensor] | None = None) -> None:
@@ -141,7 +141,7 @@ class Bytes:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def read(self, window: Window) -> Tensor:
-        """As float32 in [0, 1]."""
+        """Return the window as float32 in [0, 1]."""
         part = self.pixels[window.top : window.bottom, window.left : window.right]
         return part.permute(2, 0, 1)[None].to(torch.float32).div_(255)
 

@@ -80,15 +80,13 @@ class GatysOptions(OptimizedOptions):
     average: float = Field(0.0, ge=0, lt=1, description="decay of a running mean of the pictures; 0: the last picture")
     steps: int = Field(60, ge=1, le=100_000, description="steps at the working size")
     coarse_steps: int = Field(100, ge=0, le=100_000, description="steps at each coarser size")
-    octaves: int = Field(2, ge=0, le=6, description="how many coarser sizes, each half the next, come first")
+    octaves: int = Field(2, ge=0, le=6, description="number of coarser sizes, each half the next, that come first")
     least_side: int = Field(96, ge=16, le=4096, description="no coarser size has a shorter side below this")
     start: str = Field("content", description="content, noise (uniform), gaussian, style, blurred-noise, or a file")
     start_noise: float = Field(0.0, ge=0, le=1, description="deviation of noise added to the start")
     start_shift: float = Field(0.0, ge=-1, le=1, description="mean of the noise added to the start")
-    style_scale: float = Field(
-        1.0, gt=0, le=4, description="size at which the painting is looked at, times the photo's"
-    )
-    size: str = Field("", description="the recipe's working size, longer side or WIDTHxHEIGHT; --size overrules it")
+    style_scale: float = Field(1.0, gt=0, le=4, description="size of the painting relative to the photo's")
+    size: str = Field("", description="the recipe's working size, longer side or WIDTHxHEIGHT; --size takes precedence")
 
     @field_validator("size")
     @classmethod

@@ -60,12 +60,12 @@ class MetaNetTrainOptions(MethodOptions):
     style_weight: float = Field(8.0, ge=0, description="weight of the style")
     gram_weight: float = Field(0.5, ge=0, description="weight of Gram matrices beside means and deviations")
     tv_weight: float = Field(1.0, ge=0, description="weight of total variation")
-    from_: str = Field("", description="weights file to go on from")
-    style_every: int = Field(1, ge=1, description="steps for which the same artworks stay; the paper's 20")
+    from_: str = Field("", description="weights file to continue from")
+    style_every: int = Field(1, ge=1, description="steps for which the same artworks are used; the paper has 20")
     hidden: int = Field(30, ge=1, le=1024, description="hidden numbers a generated convolution; the paper has 128")
     width: int = Field(8, ge=2, le=64, description="channels at full size; the paper has 32, its fast network 8")
     residual: bool = Field(True, description="residual blocks instead of ten convolutions in a row")
-    affine: bool = Field(True, description="generate the scales and shifts of the norms, too, which the paper has not")
+    affine: bool = Field(True, description="also generate the norms' scales and shifts, which the paper does not")
     sigmoid: bool = Field(True, description="a sigmoid behind the last convolution; the paper's output is linear")
 
     @property

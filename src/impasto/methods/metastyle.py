@@ -199,7 +199,7 @@ class MetaStyleTrainOptions(StylesOptions):
         0.0, ge=0, description="weight of Gram matrices beside means and deviations; flat artworks have huge ones"
     )
     style_side: int = Field(288, ge=32, le=4096, description="shorter side to which artworks are shrunk when read, px")
-    from_: str = Field("", description="weights file to go on from: its own, conditional_norm's or johnson's")
+    from_: str = Field("", description="weights file to continue from: its own, conditional_norm's or johnson's")
     inner_steps: int = Field(1, ge=0, le=5, description="steps of the norms that training looks ahead")
     inner_rate: float = Field(0.03, ge=0, le=100, description="learning rate of these steps")
     inner_clip: float = Field(10.0, gt=0, description="largest norm of a style's gradient in these steps")

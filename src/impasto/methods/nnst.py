@@ -63,9 +63,9 @@ class NNSTOptions(OptimizedOptions):
     layers: tuple[str, ...] = Field((), description="layers of the hypercolumns; empty: the backbone's")
     last_layers: tuple[str, ...] = Field((), description="layers of the last pass; empty: the backbone's")
     layer_balance: Literal["deviation", "channels"] = Field(
-        "deviation", description="what a layer of the hypercolumns is divided by"
+        "deviation", description="divisor of each layer of the hypercolumns"
     )
-    octaves: int = Field(3, ge=0, le=7, description="how many coarser sizes, each half the next, come first")
+    octaves: int = Field(3, ge=0, le=7, description="number of coarser sizes, each half the next, that come first")
     least_side: int = Field(32, ge=16, le=4096, description="no coarser size has a shorter side below this")
     coarse_steps: int = Field(75, ge=1, le=100_000, description="steps at each coarser size")
     steps: int = Field(20, ge=0, le=100_000, description="steps at the working size")
@@ -74,13 +74,13 @@ class NNSTOptions(OptimizedOptions):
     learning_rate: float = Field(0.01, gt=0, description="step size")
     alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
     candidates: int = Field(4096, ge=16, le=65_536, description="places of the painting to choose from, at each size")
-    rotations: int = Field(0, ge=0, le=3, description="quarter turns of the painting whose places are candidates, too")
-    spread: float = Field(0.1, ge=0, le=2, description="how much it costs to take the same place again and again")
+    rotations: int = Field(0, ge=0, le=3, description="quarter turns of the painting that add candidates")
+    spread: float = Field(0.1, ge=0, le=2, description="cost of taking the same place repeatedly")
     match_form: MatchForm = Field("cosine", description="distance from matched features: cosine, relative (squared)")
     match_weight: float = Field(1.0, ge=0, description="weight of the matched hypercolumns")
     last_weight: float = Field(1.0, ge=0, description="weight of the last pass")
     color_weight: float = Field(0.2, ge=0, description="weight of the matched places' colours")
-    style_weight: float = Field(0.1, ge=0, description="weight of means and covariances, which hold back extremes")
+    style_weight: float = Field(0.1, ge=0, description="weight of means and covariances, against extremes")
     content_weight: float = Field(
         0.5, ge=0, description="weight, at coarser sizes, of the photo's self-similarity, which keeps objects"
     )

@@ -43,7 +43,7 @@ class SANetOptions(OnePassOptions):
     """Options of sanet."""
 
     positions: int = Field(
-        4096, ge=16, le=1 << 20, description="most positions of the painting that are looked at; more are thinned out"
+        4096, ge=16, le=1 << 20, description="most positions of the painting that are used; more are thinned out"
     )
 
 

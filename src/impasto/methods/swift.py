@@ -63,7 +63,7 @@ class SwiftTrainOptions(MethodOptions):
     content_layers: tuple[str, ...] = Field(
         ("relu4_1",), min_length=1, description="layers at which the content is compared"
     )
-    from_: str = Field("", description="weights file to go on from: its own, or metanet's of the same width")
+    from_: str = Field("", description="weights file to continue from: its own, or metanet's of the same width")
     hidden: int = Field(15, ge=1, le=1024, description="hidden numbers a generated convolution")
     width: int = Field(8, ge=2, le=64, description="channels at full size")
 

@@ -50,7 +50,7 @@ class TextureNetworkOptions(OnePassOptions):
     """Options of texture_network."""
 
     weights: str = Field("", description="local file of one or more trained networks; none is shipped")
-    noise_seed: int = Field(0, ge=0, lt=1 << 31, description="which noise the network is given beside the photo")
+    noise_seed: int = Field(0, ge=0, lt=1 << 31, description="seed of the noise beside the photo")
 
 
 class PyramidNetwork(StagedNetwork):
@@ -212,7 +212,7 @@ class TextureNetworkTrainOptions(PaintingOptions):
     levels: int = Field(LEVELS, ge=1, le=5, description="sizes of the photo, each half of the next")
     branch: int = Field(BRANCH, ge=1, le=256, description="channels of each size's own path")
     noise: int = Field(NOISE, ge=0, le=64, description="channels of noise beside the photo")
-    from_: str = Field("", description="weights file of the same shape to go on from")
+    from_: str = Field("", description="weights file of the same shape to continue from")
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:

@@ -1,4 +1,4 @@
-"""What --dry-run foretells: memory, tiles, time."""
+"""The estimates of --dry-run: memory, tiles, time."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from impasto.stylizers.styles import Style
 PROBE = 256
 STEPS_PROBE, STEPS_TIMED = 192, 4
 LARGE_PASS, MANY_STEPS = 4_000_000, 20_000_000
-"""Pixels of one pass, and pixels times steps of an optimisation, from which on an estimate pays."""
+"""Pixels of one pass, and pixels times steps of an optimisation, above which a time estimate is made."""
 PROCESS = 450_000_000
-"""Bytes that the process takes before it works."""
+"""Bytes of the process before it works."""
 
 BYTES_HELD, FLOATS_HELD = 12, 40
-"""For each pixel, at the most: reading, holding and writing a picture as bytes, or as floats."""
+"""Bytes per pixel, at most, for reading, holding and writing a picture as bytes, or as floats."""
 
 
 def forecast(job: PaintJob) -> dict[str, Any]:
-    """Bytes at the peak and those that are free, the tile (None: in one piece), seconds; {} if nothing is known."""
+    """Return the peak in bytes, the free bytes, the tile (None: in one piece), seconds; {} if nothing is known."""
     model = job.model
     if not isinstance(model, OnePass):
         return _forecast_optimisation(job)
@@ -72,7 +72,7 @@ def _forecast_optimisation(job: PaintJob) -> dict[str, Any]:
 
 
 def seconds_of_steps(job: PaintJob) -> float:
-    """Seconds that an optimisation will take, from a few steps at its first size of a small picture."""
+    """Return the seconds of an optimisation, from a few steps at its first size on a small picture."""
     model, given = job.model, job.inputs.styles[0]
     photo = torch.rand(1, 3, STEPS_PROBE, STEPS_PROBE)
     (style,) = model.encode_styles([photo if isinstance(given, Tensor) else given], STEPS_PROBE)
@@ -81,7 +81,7 @@ def seconds_of_steps(job: PaintJob) -> float:
     def note(step: Step) -> None:
         times.append(time.perf_counter())
         if len(times) == STEPS_TIMED:
-            raise KeyboardInterrupt  # it ends an optimisation
+            raise KeyboardInterrupt  # ends the optimisation
 
     before, model.checkpoint = (model.checkpoint, model.start_from, model.more_terms), None
     model.start_from, model.more_terms = None, ()
@@ -97,7 +97,7 @@ def seconds_of_steps(job: PaintJob) -> float:
 
 
 def expected_seconds(job: PaintJob) -> float | None:
-    """Seconds that a run will take; None if it is too small for an estimate to pay."""
+    """Return the seconds of a run; None if it is too small for an estimate."""
     model, pixels = job.model, math.prod(job.size)
     if isinstance(model, OnePass):
         return _seconds_a_pixel(model, job.inputs.styles[0]) * pixels if pixels >= LARGE_PASS else None
@@ -106,7 +106,7 @@ def expected_seconds(job: PaintJob) -> float | None:
 
 
 def _seconds_a_pixel(model: Stylizer, given: Tensor | Style) -> float:
-    """Measured on a small picture, after a first one that warms up."""
+    """Return the seconds per pixel, measured on a small picture after a warm-up."""
     photo = torch.rand(1, 3, PROBE, PROBE)
     (style,) = model.encode_styles([photo if isinstance(given, Tensor) else given], PROBE)
     taken = []
@@ -118,7 +118,7 @@ def _seconds_a_pixel(model: Stylizer, given: Tensor | Style) -> float:
 
 
 def tell(found: dict[str, Any]) -> str:
-    """One line for people; empty if nothing is known."""
+    """Return a line for people; empty if nothing is known."""
     if not found:
         return ""
     cut = "in one piece" if found["tile"] is None else f"in tiles of {found['tile']} px"

@@ -33,14 +33,14 @@ def stylize(
 ) -> Tensor | NDArray[Any] | Image:
     """Repaint a photo in the style of a painting: ``stylize("photo.jpg", "painting.jpg").save("out.png")``.
 
-    Takes and returns pictures as `Stylizer.stylize` does, in whatever form they are. For many photos load a model once.
+    Takes and returns pictures in the forms of `Stylizer.stylize`. For many photos load a model once.
 
     Args:
         content: the photo.
         styles: paintings, style cards, or names of built-in styles.
         method: one of `list_methods`; None: johnson for built-in styles that it has a network for, else swift.
         preset, runtime: as for `load`.
-        device: "auto" is the fastest there is.
+        device: "auto" is the fastest one available.
         options: the keyword arguments of `Stylizer.stylize`, such as size or strength, and options of the method.
             Without a size, methods that optimise paint at 512 pixels on a CPU and 1024 on a GPU.
 

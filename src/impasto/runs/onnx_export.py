@@ -1,4 +1,4 @@
-"""One-pass methods as ONNX files: photo and painting of any size go in, the picture comes out."""
+"""One-pass methods as ONNX files: photo and painting, of any size, to picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST, TRACED = 16, (96, 112)
 
 
 class _Graph(nn.Module):
-    """What is exported: two pictures to one."""
+    """The exported module: two pictures to one."""
 
     def __init__(self, model: OnePass) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def export_onnx(model: OnePass, path: Path) -> None:
     content, style = torch.rand(1, 3, *TRACED), torch.rand(1, 3, TRACED[1], TRACED[0])
     graph = _Graph(model).eval().cpu()
     with torch.no_grad():
-        model.forward_for_export(content, style)  # a method that has no plain way says so here
+        model.forward_for_export(content, style)  # a method that can't be exported says so here
     program = _translate(graph, content, style)
     program.model.metadata_props["impasto"] = json.dumps({"method": model.name, "weights": model.digests})
     write_atomically(path, program.model_proto.SerializeToString())

@@ -1,4 +1,4 @@
-"""One picture to paint: a recipe, what it names as tensors, its model, the size; and the device it runs on."""
+"""One picture to paint: a recipe, its files as tensors, its model, size and device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Inputs:
 
 
 def pick_device(name: str, runtime: str = "torch") -> str:
-    """The device called `name`; ``auto`` is the fastest there is for `runtime`. Raises OptionError if there is none."""
+    """Return the device called `name`; ``auto``: the fastest one for `runtime`. Raises OptionError if there is none."""
     if name == "auto" and runtime != "torch":
         return "cpu"
     there = ["cpu"]
@@ -61,7 +61,7 @@ def pick_device(name: str, runtime: str = "torch") -> str:
 
 @dataclass(frozen=True)
 class PaintJob:
-    """A recipe ready to run: its model, the working size, (height, width), what was read."""
+    """A recipe ready to run: its model, its working size, (height, width), and its files."""
 
     recipe: Recipe
     model: Stylizer
@@ -84,7 +84,7 @@ class PaintJob:
 
     @property
     def by_windows(self) -> bool:
-        """Whether the photo is so large that it is worked on without ever being held as floats."""
+        """Whether the photo is painted window by window, because it is too large to be held as floats."""
         stored = self.inputs.content
         as_is = stored.size == self.size and stored.stored.dtype == torch.uint8 and not self.inputs.masks
         return as_is and isinstance(self.model, OnePass) and self.large
@@ -100,11 +100,11 @@ class PaintJob:
         return None if self.inputs.content.alpha is None else self._sized.alpha
 
     def finish(self, image: Tensor) -> Tensor:
-        """Return a picture as the method made it, with the photo's colours if they are to be kept."""
+        """Return the method's result, with the photo's colours if they are kept."""
         return restore_color(image.detach().cpu(), self.content, self.recipe.keep_color)
 
     def paint(self, on_step: OnStep = ignore) -> Tensor:
-        """Do the work; returns (1, 3, H, W)."""
+        """Paint; returns (1, 3, H, W)."""
         keep_freed_memory()
         recipe = self.recipe
         styles = self._styles()
@@ -121,7 +121,7 @@ class PaintJob:
         return self.finish(image)
 
     def paint_bytes(self, on_step: OnStep = ignore) -> Tensor:
-        """As `paint`, window by window; returns (H, W, 3) uint8."""
+        """Paint like `paint`, window by window; returns (H, W, 3) uint8."""
         keep_freed_memory()
         recipe, content = self.recipe, Bytes(self.inputs.content.stored)
 
@@ -157,7 +157,7 @@ def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch")
 
 
 def working_size(model: Stylizer, height: int, width: int, size: str | None) -> tuple[int, int]:
-    """The size (height, width) at which a photo of height x width is worked on; raises ImageError if too large."""
+    """Return the working size, (height, width), of a photo of height x width; raises ImageError if too large."""
     found = model.working_size(height, width, None if size is None else parse_size(size))
     if math.prod(found) > MOST_PIXELS:
         most = f"{MOST_PIXELS // 1_000_000} megapixels"
@@ -166,7 +166,7 @@ def working_size(model: Stylizer, height: int, width: int, size: str | None) -> 
 
 
 def fit_painting(model: Stylizer, image: Tensor, longer: int | None) -> Tensor:
-    """The painting at the size at which `model` looks at one by itself, or with that longer side; never enlarged."""
+    """Return the painting at the method's default size for paintings, or with this longer side; never enlarged."""
     height, width = image.shape[-2:]
     if longer is None:
         longer = max(height, width) if model.one_pass else model.default_longer_side
@@ -182,7 +182,7 @@ def read_inputs(recipe: Recipe) -> Inputs:
 
 
 def read_style(path: Path) -> Tensor | Style:
-    """A painting, (1, 3, H, W), or a style card, or a style of which the method knows the name; raises ImpastoError."""
+    """Return a painting, (1, 3, H, W), a style card, or a named style that the method knows; raises ImpastoError."""
     if is_bare(path):
         return named_style(path.name)
     return load_style(path) if path.suffix.lower() == CARD else read_painting(path)
@@ -203,7 +203,7 @@ def note_weights(recipe: Recipe, model: Stylizer) -> None:
 
 
 def note_size(recipe: Recipe, model: Stylizer, photo: tuple[int, int], work: tuple[int, int]) -> None:
-    """Tell of a working size, (height, width), that may surprise, and of how to get another one."""
+    """Log a working size, (height, width), that may surprise, and how to get another one."""
     (height, width), longer, done = photo, max(photo), max(work)
     wanted = None if recipe.size is None else parse_size(recipe.size)
     if wanted is None and not model.one_pass and done < longer:
@@ -215,7 +215,7 @@ def note_size(recipe: Recipe, model: Stylizer, photo: tuple[int, int], work: tup
 
 
 def outcome(job: PaintJob, watch: Watch) -> dict[str, Any]:
-    """Return how a run went."""
+    """Return the results of a run."""
     return {
         "seconds": round(watch.seconds, 3),
         "losses": job.model.losses,

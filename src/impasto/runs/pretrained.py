@@ -25,8 +25,7 @@ WEIGHTS_OPTIONS = ("weights", "backbone_weights")
 def save_pretrained(model: Stylizer, folder: str | Path) -> Path:
     """Write `model` into `folder`: config.json, its weights files, a model card. Returns the folder.
 
-    The embedded backbone stays where it is, in the package. Raises WeightsError if weights came from no file or can't
-    be written.
+    The embedded backbone is not copied. Raises WeightsError if weights came from no file or can't be written.
     """
     folder = Path(folder)
     if "random" in model.digests.values():
@@ -74,7 +73,7 @@ def push_to_hub(model: Stylizer, repository: str, *, private: bool = False) -> s
 
 
 def model_card(model: Stylizer) -> str:
-    """Return a model card, made of what the method says of itself and what the manifest says of its weights."""
+    """Return a model card, from the method's docstring and the manifest's entries for its weights."""
     shipped = [(name, entry) for name, entry in manifest().items() if entry["sha256"] in model.digests.values()]
     licences = sorted({str(entry["licence"]) for _, entry in shipped}) if len(shipped) == len(model.digests) else []
     head = ["---", "library_name: impasto", "pipeline_tag: image-to-image", "tags: [style-transfer, image-stylization]"]
@@ -92,7 +91,7 @@ def model_card(model: Stylizer) -> str:
 
 
 def _file_of(model: Stylizer, option: str, options: Mapping[str, Any]) -> Path | None:
-    """The weights file behind an option; None if there is no such option, or if the package holds the file anyway."""
+    """Return the weights file of an option; None if there is no such option, or if the package holds the file."""
     if options.get(option):
         return Path(options[option])
     return resolve(model.name) if option == "weights" and option in options else None

@@ -1,7 +1,7 @@
-"""The run record: what was asked for and what answered, so that a written picture can be made again.
+"""The run record: settings and versions of a run, from which its picture can be made again.
 
-A record is a JSON object. It lies in a PNG's text under ``impasto``, beside other pictures as ``PICTURE.json``. Files
-are named without their folders; on request relative to the record's own folder, with their SHA-256.
+A record is a JSON object: in a PNG's text under ``impasto``, beside other pictures as ``PICTURE.json``. Files are
+recorded by name only; on request relative to the record's own folder, with their SHA-256.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from impasto.stylizers.fixed_styles import LearnedStyles
 from impasto.stylizers.styles import CARD, built_in_styles, check_weights, find_card
 
 LONGEST_STEM = 200
-"""Bytes; file systems take names of 255, and endings come on top."""
+"""Bytes; file systems allow names of 255, and endings are added."""
 
 KEY = "impasto"
 FILES = ("content", "styles", "masks")
@@ -47,11 +47,11 @@ log = logging.getLogger(__name__)
 
 
 class Recipe(Options):
-    """What a run is asked for.
+    """The settings of a run.
 
-    size: as `parse_size` reads it; None: what the method works at by itself. weights: the digests of the weights that a
-    recorded run used; vary: the axes of a contact sheet; smooth, flow, flow_by,
-    temporal_weight: a video's, as of `Coherence`, whose `held` is the last one, and what measures the flow.
+    size: see `parse_size`; None: the method's default. weights: digests of the weights of a recorded run; vary: the
+    axes of a contact sheet; smooth, flow, flow_by, temporal_weight: for a video, see `Coherence`: memory, carried
+    share, estimator of the flow, weight of the difference from the last result.
     """
 
     method: str = DEFAULT_METHOD
@@ -90,12 +90,12 @@ class Recipe(Options):
 
 
 def sidecar(path: Path) -> Path | None:
-    """Return where the record of a picture lies that can't hold it itself."""
+    """Return the file for the record of a picture that can't hold it itself."""
     return None if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.json")
 
 
 def file_stem(*parts: str) -> str:
-    """Join parts to the name of a result, at most LONGEST_STEM bytes; what is cut is told apart by a digest."""
+    """Join parts to the name of a result, at most LONGEST_STEM bytes; a digest keeps cut names unique."""
     whole = "-".join(parts)
     data = os.fsencode(whole)
     if len(data) <= LONGEST_STEM:
@@ -108,9 +108,9 @@ def file_stem(*parts: str) -> str:
 
 
 def find_style(name: str, *, learned: bool = False) -> Path:
-    """Return the style card or painting called `name`: a file, or a style that comes with impasto; raises ImpastoError.
+    """Return the style card or painting called `name`: a file or a built-in style; raises ImpastoError.
 
-    learned: it may also be a style that only the method itself knows, whose bare name is no file.
+    learned: also accept the bare name of a style that only the method knows.
     """
     path = find_card(name)
     if path.is_file() or (learned and is_bare(path)):
@@ -121,7 +121,7 @@ def find_style(name: str, *, learned: bool = False) -> Path:
 def find_painting(word: str, *, learned: bool = False) -> Path:
     """Return the painting or card that `word` names: a file, a URL, or a style by its name; raises ImpastoError.
 
-    learned: as `find_style` has it.
+    learned: see `find_style`.
     """
     path = Path(word)
     is_name = not path.suffix and path == Path(path.name) and not path.exists()
@@ -129,7 +129,7 @@ def find_painting(word: str, *, learned: bool = False) -> Path:
 
 
 def is_bare(path: Path) -> bool:
-    """Return whether `path` is no more than a name."""
+    """Return whether `path` is only a name, without a suffix or a file."""
     return not path.suffix and path == Path(path.name) and not path.exists()
 
 
@@ -138,7 +138,7 @@ def make_record(
 ) -> dict[str, Any]:
     """Return the record of a run of `recipe` by `model` at `size`, (height, width), for a picture in `folder`.
 
-    known: digests of files that need not be read for it once more, or can't be read here.
+    known: digests of files that need not be read again, or can't be read here.
     """
     known = known or {}
     record = recipe.model_dump(mode="json", exclude={*FILES, *RARE, "weights"})
@@ -163,7 +163,7 @@ def make_record(
 
 
 def _implied_size(model: Stylizer, size: tuple[int, int]) -> str | None:
-    """Return what --size must be for the same size on any device; None where the method or its recipe fixes it."""
+    """Return the --size that gives the same size on any device; None if the method or its recipe fixes it."""
     own = getattr(model.options, "size", "")
     return None if model.one_pass or own else str(max(size))
 
@@ -187,15 +187,15 @@ _paths_kept = False
 
 
 def keep_paths(wanted: bool) -> None:
-    """Keep folders and digests of the user's files in the records that are written from now on, or only their names."""
+    """Keep folders and digests of the user's files in records from now on, or only their names."""
     global _paths_kept
     _paths_kept = wanted
 
 
 def shareable(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as it is written: files by their names alone, unless `keep_paths` says otherwise.
+    """Return a record as it is written: files by name only, unless `keep_paths` allows more.
 
-    Folders tell who made a picture, and a digest of the photo which one it was.
+    Folders can reveal who made a picture, and a digest which photo was used.
     """
     return dict(record) if _paths_kept else {key: _without_places(value, key) for key, value in record.items()}
 
@@ -255,7 +255,7 @@ def interrupted_picture(default: Path) -> Path | None:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a picture, beside it, or in a JSON file. Raises ImpastoError, warns of files that have changed."""
+    """Return the recipe in a picture, beside it, or in a JSON file. Raises ImpastoError; warns of changed files."""
     record = _read_record(path)
     given: dict[str, Any] = {name: record[name] for name in Recipe.model_fields if record.get(name) is not None}
     for name in FILES:
@@ -298,18 +298,23 @@ def _read_text(path: Path) -> str:
 
 
 def _has_learned(record: Mapping[str, Any]) -> bool:
-    """Return whether the recorded method has styles of its own."""
+    """Return whether the recorded method has its own styles."""
     name = record.get("method")
     return name in list_methods() and issubclass(find_method(name), LearnedStyles)
 
 
 def _find(source: Any, record: Path, *, learned: bool) -> Path:
-    """The file that a record names: beside the record or here. A file that is gone is told of when it is read."""
+    """Return the file that a record names: beside the record or here. A missing file is reported when it is read."""
     source = {"file": source} if isinstance(source, str) else source
     if not isinstance(source, dict) or not isinstance(source.get("file", source.get("style")), str):
         raise ImpastoError(f"{record}: {source!r} names no file")
     if "file" in source:
         near, here = record.parent / source["file"], Path(Path(source["file"]).name)
+        if is_remote(near):  # whoever wrote the record is not to open connections from here
+            log.warning(
+                "%s names %s: recipes open no connections; name it on the command line", record.name, url_of(near)
+            )
+            near = near.absolute()
         path = here if here.is_file() and not near.is_file() else near
     else:
         path = built_in_styles().get(source["style"]) or find_style(source["style"], learned=learned)
@@ -326,7 +331,7 @@ def choose_method(recipe: Recipe, styles: Iterable[Path], *, options: Collection
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
-    """Refuse what can be seen to be wrong before any file is read."""
+    """Raise ImpastoError for mistakes that can be found before any file is read."""
     if recipe.content is None:
         raise ImpastoError("name a photo and a painting: impasto stylize photo.jpg painting.jpg")
     if not recipe.styles:

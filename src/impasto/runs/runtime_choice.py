@@ -1,4 +1,4 @@
-"""Which runtime is the quickest here: measured and stored by `impasto doctor`, taken by ``--runtime auto``."""
+"""The fastest runtime here: measured and stored by `impasto doctor`, used by ``--runtime auto``."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CPU = torch.device("cpu")
 
 
 def cache_file() -> Path:
-    """Return where the times are kept."""
+    """Return the file of the times."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "impasto" / "runtimes.json"
 
 
 def surroundings() -> dict[str, Any]:
-    """Return all on which the times depend; times of other surroundings count for nothing."""
+    """Return everything on which the times depend; times of other surroundings are not used."""
     versions = {"impasto": __version__, "torch": torch.__version__}
     for name in EXTRAS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -45,7 +45,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Return the processor's name, as well as the system tells it."""
+    """Return the processor's name, as far as the system tells it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -54,9 +54,9 @@ def _processor() -> str:
 
 
 def measure() -> dict[str, float]:
-    """Seconds of a transfer at 512 px by every runtime that is there, as ``torch fp32``; raises ImpastoError.
+    """Return the seconds of a transfer at 512 px for every runtime, as ``torch fp32``; raises ImpastoError.
 
-    The network is adain's: vgg19-slim and its mirror, with little else.
+    The network is adain's: vgg19-slim and its mirror image, with little else.
     """
     from impasto.evaluation.bench import make_picture
 
@@ -72,7 +72,7 @@ def measure() -> dict[str, float]:
 
 
 def store(seconds: Mapping[str, float]) -> None:
-    """Keep the times for ``--runtime auto``; a cache that can't be written is no error."""
+    """Store the times for ``--runtime auto``; an unwritable cache is no error."""
     path = cache_file()
     with contextlib.suppress(OSError, ImpastoError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def store(seconds: Mapping[str, float]) -> None:
 
 
 def recall() -> dict[str, float]:
-    """Return the times that were stored here; {} if there are none, or of other surroundings."""
+    """Return the stored times of these surroundings; {} if there are none."""
     try:
         found = json.loads(cache_file().read_text(encoding="utf-8"))
         seconds = {str(name): float(taken) for name, taken in found.pop("seconds").items()}
@@ -90,9 +90,9 @@ def recall() -> dict[str, float]:
 
 
 def quickest(seconds: Mapping[str, float], precision: str = AUTO) -> str:
-    """Return the runtime that took the least of `seconds` in `precision`; torch if nothing is known.
+    """Return the fastest runtime of `seconds` in `precision`; torch if nothing is known.
 
-    ``auto`` allows bfloat16 where the processor has it, and onnxruntime, which works in float32 anyhow.
+    ``auto`` allows bfloat16 if the processor has it, and onnxruntime, which always works in float32.
     """
     allowed = {name: taken for name, taken in seconds.items() if precision in (AUTO, name.split()[-1])}
     best = min(allowed, key=lambda name: allowed[name], default="torch")
@@ -101,7 +101,7 @@ def quickest(seconds: Mapping[str, float], precision: str = AUTO) -> str:
 
 
 def use(model: Stylizer, runtime: str) -> None:
-    """Let `runtime` run `model`; ``auto``: the quickest one known, or torch where that can't. Raises OptionError."""
+    """Let `runtime` run `model`; ``auto``: the fastest known one, or torch if it does not fit. Raises OptionError."""
     if runtime != AUTO:
         model.use_runtime(runtime)
     elif model.device.type == "cpu":
@@ -110,5 +110,5 @@ def use(model: Stylizer, runtime: str) -> None:
 
 
 def named(runtime: str) -> str:
-    """Return what is known before a model is there: the runtime that was named, torch for ``auto``."""
+    """Return the runtime before a model is loaded: the named one, torch for ``auto``."""
     return "torch" if runtime == AUTO else runtime

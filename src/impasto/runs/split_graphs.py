@@ -1,8 +1,8 @@
 """Methods that generate a network, as two ONNX graphs: painting to style numbers, photo and numbers to picture.
 
-The style numbers are the hidden vector of the hyper network: some hundred floats, in which styles mix linearly. The
-page in the browser uses finer pieces: one graph writes the kernels of a style, one paints with them. All graphs work
-for every size from 16 px a side.
+The style numbers are the hidden vector of the hypernetwork: some hundred floats, in which styles mix linearly. The page
+in the browser uses smaller graphs: one writes the kernels of a style, one paints with them. All graphs work for every
+size from 16 px a side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from impasto.networks.layers import Conv
 from impasto.stylizers.generated_network import LAYERS, GeneratedNetworks
 
 EPS = 1e-5
-"""As `Moments.deviation` has it."""
+"""The epsilon of `Moments.deviation`."""
 FEW = 64
 PHOTO, PAINTING, NUMBERS, PICTURE = "photo", "painting", "numbers", "picture"
 EARLIER, SHARE, MEASURED = "earlier", "share", "measured"
@@ -54,7 +54,7 @@ def style_graph(model: GeneratedNetworks) -> bytes:
 
 
 def kernels_graph(model: GeneratedNetworks) -> bytes:
-    """Return the graph from ``numbers``, (1, N), to all weights of the network that they stand for, by name."""
+    """Return the graph from ``numbers``, (1, N), to all weights of the generated network, by name."""
     writer = Writer()
     made = write_kernels(writer, model.network)
     sizes = kernel_sizes(model.network)
@@ -64,11 +64,11 @@ def kernels_graph(model: GeneratedNetworks) -> bytes:
 
 
 def network_graph(model: GeneratedNetworks) -> bytes:
-    """Return the graph that paints with given weights: ``photo``, (1, 3, H, W), and what `kernels_graph` gives.
+    """Return the graph that paints with given weights: ``photo``, (1, 3, H, W), and the outputs of `kernels_graph`.
 
     Every norm uses ``share`` of the moments in ``earlier`` and the rest of its own: share 0 is the plain picture. The
-    output ``measured`` is what was used, so that the next frame of a video can go on from it. Both are (2, C): means
-    and mean squares of all normed channels, one layer after the other.
+    output ``measured`` holds the used moments, for the next frame of a video. Both are (2, C): means and mean squares
+    of all normed channels, one layer after the other.
     """
     writer, template = Writer(), model.network.template
     sizes = kernel_sizes(model.network)
@@ -98,7 +98,7 @@ def convolution_graph(stride: int) -> bytes:
 
 
 def describe_network(model: GeneratedNetworks) -> dict[str, Any]:
-    """Return what a program needs to run the network layer by layer: the form of each layer, the names of weights."""
+    """Return what a program needs to run the network layer by layer: the layers' forms, the names of weights."""
     template, norms, joined = model.network.template, 0, 0
     layers: list[dict[str, Any]] = []
     for number, layer in enumerate(template.row):
@@ -145,10 +145,10 @@ def kernel_sizes(network: HyperNetwork) -> dict[str, tuple[str | int, ...]]:
 
 
 class Writer(GraphWriter):
-    """A graph under way, with what several of the graphs here share."""
+    """Writes a graph, with operations that several graphs here share."""
 
     def name(self, name: str, value: str) -> None:
-        """Call `value` also `name`."""
+        """Give `value` a second name."""
         from onnx import helper
 
         self.nodes.append(helper.make_node("Identity", [value], [name]))
@@ -158,11 +158,11 @@ class Writer(GraphWriter):
         return self.constant(torch.ones(1))
 
     def axes(self, *axes: int) -> str:
-        """Return a list of numbers of axes, or of sizes."""
+        """Return a constant list of axes or of sizes."""
         return self.constant(torch.tensor(axes))
 
     def constant(self, value: Tensor) -> str:
-        """Return a constant, stored in fp16 if it is large and nothing is lost by that, as weights files store it."""
+        """Return a constant, stored in fp16 if it is large and exact in fp16, as weights files store it."""
         value = value.detach()
         small = value.half() if value.numel() > FEW and value.is_floating_point() else value
         if small is value or not torch.equal(small.to(value.dtype), value):
@@ -174,7 +174,7 @@ class Writer(GraphWriter):
         return self.node("Gemm", x, self.constant(layer.weight), self.constant(layer.bias), transB=1)
 
     def mean(self, x: str) -> str:
-        """Return the mean over height and width, (1, C): rows first, so that a GPU has enough to do at once."""
+        """Return the mean over height and width, (1, C): rows first, for more parallel work on a GPU."""
         rows = self.node("ReduceMean", x, self.axes(3), keepdims=0)
         return self.node("ReduceMean", rows, self.axes(2), keepdims=0)
 
@@ -189,11 +189,11 @@ class Writer(GraphWriter):
         return self.mean(self.node("Mul", centred, centred))
 
     def spread(self, vector: str) -> str:
-        """Return (1, C) as (1, C, 1, 1)."""
+        """Reshape (1, C) to (1, C, 1, 1)."""
         return self.node("Unsqueeze", vector, self.axes(2, 3))
 
     def convolution(self, x: str, weight: str, bias: str | None, form: tuple[int, int]) -> str:
-        """Append a convolution of mirrored edges whose weights are values of the graph; form: kernel and stride."""
+        """Append a convolution with mirrored edges whose weights are values of the graph; form: kernel and stride."""
         kernel, stride = form
         if edge := kernel // 2:
             x = self.node("Pad", x, self.axes(0, 0, edge, edge, 0, 0, edge, edge), mode="reflect")
@@ -219,7 +219,7 @@ class Writer(GraphWriter):
 
 
 def write_kernels(writer: Writer, network: HyperNetwork) -> dict[str, str]:
-    """Append what `HyperNetwork.generate` does with ``numbers``; returns the values' names by the weights' names."""
+    """Append the work of `HyperNetwork.generate` on ``numbers``; returns the values' names by the weights' names."""
     groups = len(network.sizes) + len(network.write_norms)
     hidden = [
         writer.node(
@@ -250,9 +250,9 @@ def write_kernels(writer: Writer, network: HyperNetwork) -> dict[str, str]:
 
 
 class Smoothing:
-    """The moments of a frame, mixed with those of the frames before it.
+    """The moments of a frame, mixed with those of earlier frames.
 
-    used: what each norm used, (2, C) each.
+    used: the moments that each norm used, (2, C) each.
     """
 
     def __init__(self, writer: Writer, counts: list[int]) -> None:
@@ -265,7 +265,7 @@ class Smoothing:
         ]
 
     def statistics(self, x: str) -> tuple[str, str]:
-        """Return means and deviations to be used for `x`, (1, C) each."""
+        """Return the means and deviations for `x`, (1, C) each."""
         writer = self.writer
         mean = writer.mean(x)
         square = writer.node("Add", writer.variance(x), writer.node("Mul", mean, mean))
@@ -289,18 +289,18 @@ class Sizes:
         self.known = {1: sides}
 
     def at(self, side: int) -> str:
-        """Return (2,), height and width of maps of stride `side`."""
+        """Return (2,), height and width of maps with stride `side`."""
         if side not in self.known:
             self.known[side] = self.writer.node("Div", self.known[1], self.writer.axes(side, side))
         return self.known[side]
 
     def cut(self, x: str, side: int) -> str:
-        """Cut `x` to maps of stride `side`."""
+        """Cut `x` to the size of maps with stride `side`."""
         writer = self.writer
         return writer.node("Slice", x, writer.axes(0, 0), self.at(side), writer.axes(2, 3))
 
     def extend(self, x: str, side: int) -> str:
-        """Repeat the last row and column of `x` if maps of stride `side` have one more."""
+        """Repeat the last row and column of `x` if maps with stride `side` have one more."""
         writer = self.writer
         there = writer.node("Slice", writer.node("Shape", x), writer.axes(2), writer.axes(4))
         missing = writer.node("Sub", self.at(side), there)
@@ -310,7 +310,7 @@ class Sizes:
 def write_network(
     writer: Writer, template: GeneratedNetwork, weights: Mapping[str, str], smoothing: Smoothing | None = None
 ) -> str:
-    """Append the network, as `LayerRow.run` runs it, from ``photo`` to a picture in [0, 1]; returns its name."""
+    """Append the network, as in `LayerRow.run`, from ``photo`` to a picture in [0, 1]; returns its name."""
     x = writer.node("Sub", PHOTO, writer.constant(torch.tensor([0.5])))
     sizes, kept, starts, side, norms, joined = Sizes(writer), x, shortcut_starts(template.row), 1, 0, 0
     inputs: dict[int, str] = {}

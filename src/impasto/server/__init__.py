@@ -1,1 +1,1 @@
-"""The HTTP interface and the page: requests become jobs, one worker a device paints them, limits hold by default."""
+"""The HTTP interface and the page: requests become jobs, one worker per device paints them, within limits."""

@@ -34,7 +34,7 @@ PICTURE_FILES = ("content", "paintings", "cards", "masks")
 CARD_FILES = ("painting",)
 STATUS = {Malformed: 400, Missing: 404, NotReady: 409, TooMuch: 413, Busy: 429, Closing: 503}
 RETRY = {429: "3", 503: "30"}
-"""Seconds after which a client may try again, by status."""
+"""Seconds until a client may try again, by status."""
 
 LOOK_EVERY = 0.25
 DESCRIPTION = "Neural style transfer: a photo is repainted in the style of a painting."
@@ -45,9 +45,9 @@ log = logging.getLogger(__name__)
 
 
 def create_app(studio: Studio, *, token: str = "", connections: Connections | None = None) -> FastAPI:
-    """Yield the application; the studio is closed when it ends.
+    """Return the application; the studio is closed when it ends.
 
-    token: needed from every client, if not empty. connections: those of the server, for its metrics.
+    token: required of every client, if not empty. connections: the server's, for its metrics.
     """
     metrics = Metrics()
 
@@ -73,7 +73,7 @@ def create_app(studio: Studio, *, token: str = "", connections: Connections | No
 
 
 def _problems(*statuses: int, **more: Any) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI says of an operation's refusals."""
+    """Return the OpenAPI description of an operation's refusals."""
     words = {
         400: "malformed",
         401: "the token is missing",
@@ -104,7 +104,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
         openapi_extra={"requestBody": body},
     )
     async def stylize(request: Request, wait: bool = True) -> Response:
-        """Repaint a photo; answers with the picture, or with wait=false at once with the job that makes it."""
+        """Repaint a photo; answers with the picture, or with wait=false at once with the job."""
         studio.queue.check_room()
         order = await read_order(request, PictureRequest, PICTURE_FILES, studio.limits.max_pictures)
         job = await run_in_threadpool(studio.stylize, order, client_of(request))
@@ -123,7 +123,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/v1/styles", status_code=201, responses=both, openapi_extra={"requestBody": card})
     async def make_card(request: Request) -> Response:
-        """Make a style card of a painting; its id can be used as a style, and its file can be fetched."""
+        """Make a style card of a painting; its id is a style, and its file can be fetched."""
         studio.queue.check_room()
         order = await read_order(request, CardRequest, CARD_FILES, studio.limits.max_pictures)
         job = await run_in_threadpool(studio.extract, order, client_of(request))
@@ -165,7 +165,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/jobs/{job}", responses=told)
     async def show_job(job: str) -> Response:
-        """Return how far a job is."""
+        """Return the state of a job."""
         return JSONResponse(_describe(studio, studio.queue.find(job)))
 
     events = {"description": "progress", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
@@ -178,7 +178,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/v1/jobs/{job}/cancel", responses=told)
     async def cancel_job(job: str) -> Response:
-        """End a job early: an optimisation keeps its best picture, which is the result then."""
+        """End a job early: the best picture of an optimisation becomes the result."""
         found = studio.queue.find(job)
         studio.queue.cancel(found)
         return JSONResponse(_describe(studio, found))
@@ -200,7 +200,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/jobs/{job}/preview", responses=small, response_class=Response)
     async def fetch_preview(job: str) -> Response:
-        """Return the picture of a running optimisation as it is now; asking for it makes newer ones."""
+        """Return the current picture of a running optimisation; each request keeps previews coming."""
         data = studio.queue.find(job).preview()
         if data is None:
             raise NotReady("there is no preview yet; only optimisations have one, while they run")
@@ -217,7 +217,7 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/limits", responses=refusals)
     async def show_limits() -> dict[str, float]:
-        """Return what a request may ask for here, by the names that `impasto serve --limits` explains."""
+        """Return the limits of requests, by the names in `impasto serve --limits`."""
         return studio.limits.model_dump()
 
     @app.get("/v1/styles", responses=refusals)
@@ -227,11 +227,11 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
     shown = {200: {"description": "a small picture", "content": {"image/jpeg": {}}}, **_problems(404, 503)}
 
-    one_at_a_time = anyio.CapacityLimiter(1)  # so that pictures being made take no threads from other requests
+    one_at_a_time = anyio.CapacityLimiter(1)  # so that painting takes no threads from other requests
 
     @app.get("/v1/styles/{style}/picture", responses=shown, response_class=Response)
     async def show_style(style: str) -> Response:
-        """Return a small landscape of our own in that built-in style."""
+        """Return a small landscape in that built-in style."""
         data = studio.gallery.find(style)
         if data is None:
             data = await anyio.to_thread.run_sync(studio.gallery.picture, style, limiter=one_at_a_time)
@@ -247,7 +247,7 @@ def _add_lists(app: FastAPI, studio: Studio) -> None:
 
 
 def _document(app: FastAPI) -> None:
-    """Let the OpenAPI document hold what the routes refer to, and nothing of the framework's own errors."""
+    """Add to the OpenAPI document what the routes refer to, and remove the framework's own errors."""
     build: Callable[[], dict[str, Any]] = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Connections under limits: header, idle and sending timeouts; whoever is silent makes room for others.
+"""Connections under limits: timeouts for header, idle and sending; silent clients make room for others.
 
-uvicorn counts every open connection as work and refuses all clients once there are too many. Here, when another client
-needs the place, of the same address or of all, the longest silent connection without a request is closed, or else the
-slowest one whose request trickles in; requests under way are never closed for others.
+uvicorn counts every open connection as work and refuses all clients once there are too many. Here, if a new client
+needs a place, the longest idle connection is closed, or else the slowest one whose request trickles in; complete
+requests are never closed for others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
 
 SLOW_AFTER, SLOW_RATE = 0.5, 10_000
-"""Seconds from which on a body may have to make room, and bytes a second below which it may."""
+"""A body may be dropped after this many seconds, and below this many bytes a second."""
 
 REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 3\r\nconnection: close\r\n\r\n"
@@ -29,21 +29,21 @@ REFUSAL = (
 
 
 class Connections:
-    """The open connections of a server. proxies: addresses that speak for many clients and are not counted as one."""
+    """The open connections of a server. proxies: addresses of proxies, which do not count as one client."""
 
     def __init__(self, limits: Limits, proxies: frozenset[str] = frozenset()) -> None:
         self.limits, self.proxies = limits, proxies
         self.open: dict[Connection, str] = {}
-        """Each with its client's address, the oldest first."""
+        """Connections with their client's address, the oldest first."""
         self.counts: Counter[str] = Counter()
-        """What happened: accepted, refused, evicted, and timeouts by what was waited for."""
+        """Counts: accepted, refused, evicted, and timeouts by kind."""
 
     def make(self, *args: Any, **values: Any) -> Connection:
         """Return a protocol for uvicorn."""
         return Connection(self, *args, **values)
 
     def add(self, connection: Connection, address: str) -> bool:
-        """Take a connection in, if need be in place of a silent one; returns whether there was room."""
+        """Add a connection, if necessary in place of an idle one; returns whether there was room."""
         own = [one for one, other in self.open.items() if other == address]
         crowded = len(own) >= self.limits.max_client_connections and address not in self.proxies
         if crowded and not self._evict(own):
@@ -74,7 +74,7 @@ class Connections:
 
 
 class Connection(H11Protocol):
-    """One connection: as uvicorn's, with a deadline whenever the client is to do something."""
+    """A connection like uvicorn's, with a deadline whenever it waits for the client."""
 
     def __init__(self, table: Connections, config: Config, **values: Any) -> None:
         super().__init__(config, **values)
@@ -87,7 +87,7 @@ class Connection(H11Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is under way, its header being complete."""
+        """Whether a request with a complete header is in progress."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
@@ -97,12 +97,12 @@ class Connection(H11Protocol):
 
     @property
     def trickles(self) -> bool:
-        """Whether the body of a request comes in more slowly than any picture that somebody sends."""
+        """Whether the body of a request comes in more slowly than real pictures do."""
         receiving = self.busy and self.cycle.more_body
         return receiving and time.monotonic() - self._began > SLOW_AFTER and self.rate < SLOW_RATE
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take it in or refuse it."""
+        """Add or refuse the connection."""
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         if not self._table.add(self, str(peer[0]) if isinstance(peer, tuple) else ""):
@@ -112,7 +112,7 @@ class Connection(H11Protocol):
         self._expect("header", self._table.limits.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of it."""
+        """Remove the connection."""
         self._table.open.pop(self, None)
         for timer in (self._deadline, self._writing):
             if timer is not None:
@@ -120,7 +120,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; a header that has begun has to be complete in time."""
+        """Receive data; a header that has begun must be complete in time."""
         was_busy, self.heard_at = self.busy, time.monotonic()
         self._received += len(data)
         super().data_received(data)
@@ -139,19 +139,19 @@ class Connection(H11Protocol):
             self._expect("idle", self._table.limits.idle_seconds)
 
     def pause_writing(self) -> None:
-        """The client does not read: it has to, in time."""
+        """Start a deadline: the client does not read."""
         super().pause_writing()
         self._writing = self.loop.call_later(self._table.limits.receive_seconds, self._table.end, self, "unread")
 
     def resume_writing(self) -> None:
-        """The client reads."""
+        """End the deadline: the client reads."""
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
         super().resume_writing()
 
     def _expect(self, what: str, seconds: float) -> None:
-        """Close the connection if nothing happens in so many seconds; 0: wait for ever."""
+        """Close the connection if nothing happens within `seconds`; 0: wait forever."""
         self._awaited = what
         if self._deadline is not None:
             self._deadline.cancel()

@@ -1,4 +1,4 @@
-"""What stands before every request: who may ask, from where, how many bytes, how long; and headers of every answer."""
+"""Checks before every request: token, origin, bytes, seconds; and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem
 """A refusal in the OpenAPI document."""
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("impasto-access")  # beside the others, whose lines go to the terminal
+access = logging.getLogger("impasto-access")  # separate from the loggers of the terminal
 
 
 def refuse(status: int, message: str, **headers: str) -> JSONResponse:
-    """Return an answer that says in one line why not."""
+    """Return a refusal with a reason in one line."""
     return JSONResponse({"error": message}, status, headers)
 
 
 class Guard:
-    """The outermost ASGI application around `app`. token: needed by all but health and readiness, if not empty.
+    """The outermost ASGI application around `app`. token: required except for health and readiness, if not empty.
 
-    Without a token only names of the loopback are answered, so that no web page can reach the server by a name of its
-    own; with or without, a request that changes something must not come from another site's page.
+    Without a token, only requests to the loopback's names are answered, so that no web page can reach the server under
+    its own domain. In any case, a request that changes something must not come from another site's page.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, token: str = "") -> None:
@@ -64,7 +64,7 @@ class Guard:
             if answer is None and scope["method"] not in READING:
                 body = self.reception.admit(receive)
             await (answer or self.app)(scope, body or receive, exchange.send)
-        except ClientDisconnect:  # nobody is there any more to be answered
+        except ClientDisconnect:  # the client is gone
             exchange.gone = True
         except Exception:
             log.exception("a request failed: %s", exchange.id)
@@ -110,20 +110,20 @@ class Guard:
 
 
 class Reception:
-    """The bodies that are being received. They may hold so many bytes together; beyond, the slowest is given up."""
+    """The bodies that are being received. If they hold too many bytes together, the slowest is dropped."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.bodies: set[_Body] = set()
 
     def admit(self, receive: Receive) -> _Body:
-        """Return a body that is going to be received."""
+        """Return a new body to receive."""
         body = _Body(receive, self)
         self.bodies.add(body)
         return body
 
     def make_room(self) -> None:
-        """Give bodies up until the others hold no more than they may."""
+        """Drop bodies until the others are within the limit."""
         while len(self.bodies) > 1 and sum(body.count for body in self.bodies) > self.limits.max_receiving_bytes:
             min(self.bodies, key=lambda body: body.rate).give_up()
 
@@ -170,15 +170,15 @@ class _Body:
         return message
 
     def give_up(self) -> None:
-        """Receive no more of it: its place is needed."""
+        """Stop receiving it, because its place is needed."""
         self._given_up = True
         if self._timeout is not None:
-            with contextlib.suppress(RuntimeError):  # it is not being waited for right now
+            with contextlib.suppress(RuntimeError):  # nobody waits for it now
                 self._timeout.reschedule(asyncio.get_running_loop().time())
         self.end()
 
     def end(self) -> None:
-        """No more is received: another request may be."""
+        """End it: another request may be received."""
         self.reception.bodies.discard(self)
 
 
@@ -193,7 +193,7 @@ class Exchange:
         self.gone = False
 
     async def send(self, message: Message) -> None:
-        """Send, with the headers that every answer has."""
+        """Send a message, with the common headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = {name.lower() for name, _ in message["headers"]}
@@ -203,7 +203,7 @@ class Exchange:
         await self._send(message)
 
     def finish(self, metrics: Metrics) -> None:
-        """Count and log it; the query is left out, as it may hold the token."""
+        """Count and log it, without the query, which may hold the token."""
         seconds = time.monotonic() - self.started
         route = getattr(self.scope.get("route"), "path", "") or "other"
         method = self.scope["method"] if self.scope["method"] in METHODS else "other"
@@ -227,7 +227,7 @@ class Exchange:
 
 
 class NoAddresses:
-    """An ASGI application around the page: files that its requests name are uploaded ones, never foreign addresses."""
+    """An ASGI application around the page, which refuses requests that name addresses instead of uploaded files."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app, self.limits = app, limits
@@ -266,7 +266,7 @@ def _names_foreign_file(body: bytes) -> bool:
 
 
 def _paths(value: Any) -> Iterator[Any]:
-    """Yield what stands under "path" anywhere in a JSON value."""
+    """Yield the values of "path" anywhere in a JSON value."""
     if isinstance(value, dict):
         yield from (item for name, item in value.items() if name == "path")
         value = list(value.values())
@@ -276,7 +276,7 @@ def _paths(value: Any) -> Iterator[Any]:
 
 
 def _split(address: str) -> tuple[str, str | None]:
-    """Return an address's host with its port, and without; nothing of what is none."""
+    """Return an address's host with its port, and without; empty if it is no address."""
     try:
         url = URL(address)
         return url.netloc, url.hostname

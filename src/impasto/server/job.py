@@ -1,4 +1,4 @@
-"""A job: one task for one device, and what becomes of it."""
+"""A job: one task for one device, and its result."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LONGEST_LINE = 400
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is to do: a header that names it, and files."""
+    """The work of a worker: a header that describes it, and files."""
 
     header: Mapping[str, Any]
     blobs: tuple[bytes, ...] = ()
 
 
 class Job:
-    """One task for one device, and what becomes of it."""
+    """One task for one device, and its result."""
 
     def __init__(self, task: Task, device: str, *, seconds: float = 600.0, client: str = "") -> None:
         self.id = secrets.token_urlsafe(16)
@@ -50,31 +50,31 @@ class Job:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Note that it runs from now on."""
+        """Note that it has begun."""
         self.state, self.started = "running", time.monotonic()
 
     def take_task(self) -> tuple[Mapping[str, Any], tuple[bytes, ...]]:
-        """Return what to do, once: the files are let go of."""
+        """Return the task, once: the files are released."""
         task, self._task = self._task, None
         assert task is not None
         return task.header, task.blobs
 
     @property
     def late(self) -> bool:
-        """Whether it runs for longer than it may."""
+        """Whether it has run too long."""
         return self.started is not None and time.monotonic() - self.started > self.seconds
 
     def show(self, preview: bytes) -> None:
-        """Keep the picture as it is now, a small JPEG."""
+        """Keep a preview, a small JPEG."""
         self._preview = preview
 
     def preview(self) -> bytes | None:
-        """Return the picture as it is now, a small JPEG; None if there is none yet. Asking for it keeps it fresh."""
+        """Return a preview, a small JPEG, or None; each request keeps previews coming."""
         self.looked_at = time.monotonic()
         return self._preview
 
     def outcome(self) -> Outcome:
-        """Return what it made; raises what went wrong, or NotReady."""
+        """Return its result; raises its error, or NotReady."""
         if self.error is not None:
             raise self.error
         if self._outcome is None:
@@ -97,13 +97,13 @@ class Job:
         return found | {"about": None if self._outcome is None else self._outcome.about}
 
     def _seconds_left(self, running: float | None) -> float | None:
-        """Seconds until its end, as the steps so far suggest."""
+        """Return the seconds until its end, estimated from the steps so far."""
         if self.state in ENDED or not running or not 0 < self.step <= self.total:
             return None
         return round(running / self.step * (self.total - self.step), 1)
 
     def finish(self, outcome: Outcome | None = None, error: Exception | None = None) -> None:
-        """Settle how it ended, once."""
+        """Set the result or the error, once."""
         with self._lock:
             if self.state in ENDED:
                 return
@@ -116,7 +116,7 @@ class Job:
 
 
 def tell(error: Exception) -> str:
-    """One line for a client, without control characters; nothing of the inside of a fault of ours."""
+    """Return one line for a client, without control characters, and without details of internal faults."""
     if not isinstance(error, ImpastoError):
         return "this should not have happened; the server's log says more"
     line = one_line(str(error)[: 4 * LONGEST_LINE])

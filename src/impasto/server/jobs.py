@@ -1,4 +1,4 @@
-"""The jobs of all devices: a bounded queue before each worker, cancelling, results kept for a while."""
+"""The jobs of all devices: a bounded queue for each worker, cancelling, results kept for a while."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from impasto.server.runner import Runner, Start
 MOST_JOBS = 1000
 MOST_FAILURES = 3
 PATIENCE = 1.0
-"""Seconds after which an idle worker is looked after."""
+"""Seconds between checks of an idle worker."""
 
 
 class JobQueue:
-    """The jobs of all devices; each has one worker and so many places before it. Many threads may use it."""
+    """The jobs of all devices; each device has one worker and a bounded queue. Thread-safe."""
 
     def __init__(self, devices: Sequence[str], limits: Limits, start: Start) -> None:
         self.limits = limits
         self.ended = dict.fromkeys(ENDED, 0)
-        """How many jobs ended how."""
+        """Number of ended jobs by state."""
         self._jobs: dict[str, Job] = {}
         self._waiting: dict[str, deque[Job]] = {device: deque() for device in devices}
         self._running: dict[str, Job] = {}
@@ -39,9 +39,9 @@ class JobQueue:
             thread.start()
 
     def check_room(self, client: str = "") -> str:
-        """Return the device with the shortest queue; raises Busy if that is full, too, Closing if no work is done here.
+        """Return the device with the shortest queue; raises Busy if all are full, Closing if there is no worker.
 
-        client: the address of the client, which has so many places; empty: no client.
+        client: the address of the client, whose places are limited; empty: no client.
         """
         with self._change:
             there = [device for device, runner in self._runners.items() if runner.failures < MOST_FAILURES]
@@ -95,14 +95,14 @@ class JobQueue:
                 self._settle(job)
 
     def forget(self, job: Job) -> None:
-        """End `job`, by force if it does not hear, and let go of its result."""
+        """End `job`, by force if necessary, and drop its result."""
         job.unwanted = True
         self.cancel(job)
         with self._change:
             self._jobs.pop(job.id, None)
 
     def close(self, timeout: float = 10.0) -> None:
-        """End everything now; whoever waits for a job learns that the server is ending."""
+        """End everything now; clients that wait for a job get an answer."""
         with self._change:
             self._closed = True
             for waiting in self._waiting.values():
@@ -116,11 +116,11 @@ class JobQueue:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Those that have a worker."""
+        """The devices."""
         return tuple(self._waiting)
 
     def wait_until_ready(self, seconds: float) -> bool:
-        """Wait until every device has its worker; returns whether they have."""
+        """Wait until every device has its worker; returns whether all have."""
         end = time.monotonic() + seconds
         with self._change:
             while not all(runner.ready for runner in self._runners.values()):
@@ -131,7 +131,7 @@ class JobQueue:
         return True
 
     def obstacle(self) -> str:
-        """Why a request for a picture would not be served now; empty if it would."""
+        """Return why a request for a picture would be refused now; empty if it would not."""
         try:
             device = self.check_room()
         except ImpastoError as error:
@@ -183,7 +183,7 @@ class JobQueue:
         self.ended[job.state] += 1
 
     def _forget_old(self) -> None:
-        """Let go of results that nobody fetched in time, and of the oldest beyond the bytes that are kept."""
+        """Drop results that were not fetched in time, and the oldest beyond the limit of bytes."""
         now = time.monotonic()
         ended = [job for job in self._jobs.values() if job.state in ENDED]
         total = sum(job.size for job in ended)

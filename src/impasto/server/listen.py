@@ -1,4 +1,4 @@
-"""The socket and the process: bound before anything is loaded, ended at once when it is asked to."""
+"""The server's socket and process: bound before anything is loaded, ended at once on request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLOSING_SECONDS = 2
 
 @dataclass(frozen=True)
 class Place:
-    """Where it is served: the socket, the host as it was named, the token, proxies that are believed."""
+    """The socket, the named host, the token, and the trusted proxies."""
 
     listener: socket.socket
     host: str
@@ -37,7 +37,7 @@ class Place:
 
     @property
     def url(self) -> str:
-        """What to open in a browser."""
+        """The address for a browser."""
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.listener.getsockname()[1]}/" + (f"?token={self.token}" if self.token else "")
 
@@ -69,7 +69,7 @@ def _explain(error: OSError, host: str, port: int) -> str:
 
 
 class Server(uvicorn.Server):
-    """Calls `on_start` once it listens; when it is to end, jobs end first, so that nobody waits for them."""
+    """Calls `on_start` once it listens; at the end, jobs end first, so that no client waits for them."""
 
     def __init__(self, config: uvicorn.Config, studio: Studio, on_start: Callable[[], None]) -> None:
         super().__init__(config)
@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
 def make_server(
     app: Any, studio: Studio, connections: Connections, on_start: Callable[[], None], proxies: Sequence[str] = ()
 ) -> Server:
-    """Return the server of `app`. proxies: addresses whose X-Forwarded-For is believed."""
+    """Return the server of `app`. proxies: trusted addresses, whose X-Forwarded-For is used."""
     config = uvicorn.Config(
         app,
         http=connections.make,  # type: ignore[arg-type]  # called as a class is
@@ -108,7 +108,7 @@ def make_server(
 
 @contextmanager
 def own_folder(parent: Path) -> Iterator[Path]:
-    """Give a folder in `parent` that is gone at the end; those of servers that were killed are removed, too."""
+    """Give a folder in `parent`, removed at the end; folders of killed servers are removed, too."""
     _remove_left_over(parent)
     folder = parent / f"{PREFIX}{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
@@ -121,19 +121,19 @@ def own_folder(parent: Path) -> Iterator[Path]:
 
 
 def _remove_left_over(parent: Path) -> None:
-    """Remove folders whose servers are gone: nobody holds their locks."""
+    """Remove folders of dead servers, whose locks are free."""
     for folder in parent.glob(f"{PREFIX}*"):
         try:
             with (folder / LOCK).open("r+") as lock:
                 gone = _try_lock(lock)
-        except OSError:  # it is another user's, or just being made
+        except OSError:  # another user's, or just being created
             continue
         if gone:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _try_lock(file: Any) -> bool:
-    """Return whether this process now holds the lock; always False where the system has no such locks."""
+    """Return whether this process now holds the lock; always False on systems without such locks."""
     try:
         import fcntl
     except ImportError:

@@ -1,4 +1,4 @@
-"""Numbers about a server in the text format of Prometheus."""
+"""A server's metrics in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Metrics:
         self._started = time.time()
 
     def note(self, route: str, method: str, status: int, seconds: float, received: int, sent: int) -> None:
-        """Count one request; status 0: the client went before there was an answer."""
+        """Count one request; status 0: the client left before the answer."""
         with self._lock:
             self._requests[route, method, str(status)] += 1
             counts = self._buckets.setdefault(route, [0] * (len(BUCKETS) + 1))
@@ -39,7 +39,7 @@ class Metrics:
             self._sent += sent
 
     def lines(self) -> list[str]:
-        """Return all of them as lines of text."""
+        """Return all metrics as lines of text."""
         with self._lock:
             out = family("impasto_info", "gauge", "The version.", [({"version": __version__}, 1)])
             out += family("impasto_start_time_seconds", "gauge", "When the server started.", [({}, self._started)])
@@ -70,13 +70,13 @@ class Metrics:
 
 
 def family(name: str, kind: str, description: str, samples: Iterable[tuple[Labels, float]]) -> list[str]:
-    """One metric with its samples; kind: counter or gauge."""
+    """Return the lines of one metric with its samples; kind: counter or gauge."""
     found = [sample(name, labels, value) for labels, value in samples]
     return [f"# HELP {name} {description}", f"# TYPE {name} {kind}", *found]
 
 
 def sample(name: str, labels: Labels, value: float) -> str:
-    """One line."""
+    """Return one line."""
     inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
     return f"{name}{{{inside}}} {value:.15g}" if inside else f"{name} {value:.15g}"
 

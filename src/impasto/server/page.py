@@ -1,4 +1,4 @@
-"""The page for people: a photo, a style, a few knobs, and the result beside the photo (extra: ui)."""
+"""The Gradio page: a photo, a style, a few settings, and the result beside the photo (extra: ui)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from impasto.errors import ImpastoError
 from impasto.images.color import COLOR_MODES
-from impasto.images.tensors import fit, resize
+from impasto.images.files import decode_picture
 from impasto.methods import DEFAULT_METHOD, list_methods
 from impasto.server.guard import NoAddresses
 from impasto.server.page_events import FILES, Knobs, Painter, shown
@@ -44,19 +44,19 @@ footer {display: none !important}
 
 
 def _path_only(payload: Any) -> Any:
-    """Return the path of what was uploaded; nothing but our own checks decodes it."""
+    """Return the path of an upload, which only impasto's own checks decode."""
     return None if payload is None else payload.path
 
 
 def _upload(**options: Any) -> Any:
-    """Return a place to put a picture; its value is a path."""
+    """Return a component for uploading a picture; its value is a path."""
     picture: Any = gr.Image(type="filepath", sources=["upload", "clipboard"], buttons=[], **options)
     picture.preprocess = _path_only
     return picture
 
 
 def _brush() -> Any:
-    """Return a place to brush on a picture; its value are pictures, as bytes, whose alpha is what was brushed."""
+    """Return a component for brushing on a picture; its value is pictures, as bytes, with the mask as alpha."""
     brush: Any = gr.ImageEditor(
         sources=[],
         layers=False,
@@ -82,7 +82,7 @@ def _brush() -> Any:
 
 
 class _Few(OrderedDict[str, Any]):
-    """What browsers send ahead of their requests: only so many at a time, for some are never asked for."""
+    """Data that browsers send ahead of their requests; limited, because some are never used."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(name, value)
@@ -91,7 +91,7 @@ class _Few(OrderedDict[str, Any]):
 
 
 def add_page(app: FastAPI, studio: Studio, path: str = "/") -> None:
-    """Put the page at `path` of `app`, behind all routes that are there."""
+    """Add the page to `app` at `path`, after all existing routes."""
     words = gr.I18n(**translations())
     page = build_page(studio, words)
     page.queue(max_size=MOST_EVENTS, default_concurrency_limit=MOST_EVENTS, api_open=False)
@@ -116,7 +116,7 @@ def add_page(app: FastAPI, studio: Studio, path: str = "/") -> None:
 
 
 def build_page(studio: Studio, words: Any) -> Any:
-    """Return the page's components and what they do."""
+    """Return the page with its components and events."""
     knobs = Knobs()
     with gr.Blocks(title="Impasto", analytics_enabled=False, delete_cache=(60, 900)) as page:
         gr.HTML("<h2 style='margin: 0'>Impasto</h2>", padding=False)
@@ -202,15 +202,14 @@ def _mask_background(studio: Studio, photo: str | None) -> Any:
     if photo is None:
         return None
     try:
-        color = studio.decode(Path(photo).read_bytes(), "content").color
+        small = studio.shrink(Path(photo).read_bytes(), MASK_SIDE)
     except ImpastoError:
         return None
-    height, width = fit(color.shape[-2], color.shape[-1], MASK_SIDE)
-    return resize(color, height, width)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+    return decode_picture(small, "content", max_pixels=MASK_SIDE**2, max_side=MASK_SIDE).stored.numpy()
 
 
 def _build_gallery(common: dict[str, Any], words: Any) -> None:
-    """A list of the built-in styles, and their pictures to click on, which are fetched as they come into sight."""
+    """Add a list of the built-in styles, and their pictures to click on, which are loaded lazily."""
     names = list(built_in_styles())
     chosen = gr.Dropdown(names, value=FIRST_STYLE, label=words("choose"), elem_id="built_in")
     tiles = gr.HTML("".join(map(_tile, names)), elem_id="gallery", padding=False, js_on_load=CHOOSE)
@@ -247,7 +246,7 @@ def _build_options(knobs: Knobs, method: str, words: Any) -> Any:
 
 
 def _component(option: FieldInfo, label: str, info: Any, identity: str) -> Any:
-    """Return what an option is set by, as its type and range ask for."""
+    """Return the component of an option, by its type and range."""
     value = shown(option.default)
     common: dict[str, Any] = {"label": label, "info": info, "elem_id": identity}
     limits = {key: getattr(item, key) for item in option.metadata for key in ("ge", "le") if hasattr(item, key)}

@@ -1,4 +1,4 @@
-"""What the page does: values of its components become orders, a running job is shown, files are handed over."""
+"""Events of the Gradio page: makes orders of its values, shows running jobs, offers files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ import gradio as gr
 from starlette.concurrency import run_in_threadpool
 
 from impasto.errors import ImpastoError
-from impasto.images.files import encode_picture
-from impasto.images.tensors import fit, resize
 from impasto.server.job import ENDED, Job, tell
 from impasto.server.limits import NotReady
 from impasto.server.schema import CardRequest, PictureRequest, make_order, served_options
@@ -30,18 +28,18 @@ FILES = ("picture", "record", "card")
 
 @dataclass(frozen=True)
 class Knobs:
-    """The components whose values an order is made of, by the names of its fields; options by method and name."""
+    """The components of an order, by the names of its fields; options by method and name."""
 
     common: dict[str, Any] = field(default_factory=dict)
     options: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @property
     def components(self) -> list[Any]:
-        """All of them."""
+        """Return all components."""
         return [*self.common.values(), *self.options.values()]
 
     def read(self, values: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the common values, and the chosen method's options where they are not the defaults."""
+        """Return the common values, and the chosen method's options that are not the defaults."""
         common = dict(zip(self.common, values, strict=False))
         chosen: dict[str, Any] = {}
         for (method, name), value in zip(self.options, values[len(self.common) :], strict=True):
@@ -52,18 +50,18 @@ class Knobs:
 
 
 def shown(value: Any) -> Any:
-    """Return a default as its component shows it: what holds several values, with commas."""
+    """Return a default as its component shows it, several values with commas."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 class Painter:
-    """What the buttons do."""
+    """Handles the buttons."""
 
     def __init__(self, studio: Studio, knobs: Knobs) -> None:
         self.studio, self.knobs = studio, knobs
 
     async def paint(self, request: gr.Request, *values: Any) -> AsyncIterator[Any]:
-        """Queue a job and show how far it is, its previews and its picture; if the visitor goes, so does the job."""
+        """Queue a job and show its progress, previews and picture; if the visitor leaves, the job ends."""
         words = words_for(request.headers.get("accept-language"))
         common, options = self.knobs.read(values)
         job: Job | None = None
@@ -105,16 +103,9 @@ class Painter:
             settings["styles"] = [common["built_in"]]
         else:
             files[f"{source}s"] = (Path(common[source]).read_bytes(),)
-        masks = [mask for mask in map(self._mask, common["mask"]) if mask is not None]
+        masks = [mask for mask in map(self.studio.brushed, common["mask"]) if mask is not None]
         files |= {"masks": (masks[-1],)} if masks else {}
         return self.studio.stylize(make_order(PictureRequest, settings, files)), files
-
-    def _mask(self, data: bytes) -> bytes | None:
-        """Return what was brushed as a grey picture; None if nothing was."""
-        alpha = self.studio.decode(data, "mask").alpha
-        if alpha is None or float(alpha.max()) == 0:
-            return None
-        return encode_picture(alpha.expand(1, 3, -1, -1), "PNG")
 
     async def _follow(self, job: Job, words: dict[str, str]) -> AsyncIterator[tuple[str, bytes | None]]:
         """Yield the status and the preview of a running job, whenever one changes."""
@@ -156,7 +147,7 @@ class Painter:
         return pair, status, {"picture": picture, "record": record, "card": card}
 
     def _card(self, files: dict[str, tuple[bytes, ...]], common: dict[str, Any]) -> bytes:
-        """Return the card of the style that was taken; of a painting one is made."""
+        """Return the card of the chosen style; one is made for a painting."""
         if common["source"] == "built_in":
             return self.studio.card(common["built_in"]).data
         if common["source"] == "card":
@@ -170,13 +161,11 @@ class Painter:
             self.studio.queue.forget(job)
 
     def _photo(self, kept: contextlib.ExitStack, data: bytes, size: tuple[int, int] | None) -> str:
-        """Return the photo as it is compared with the result, of that size or small."""
-        color = self.studio.decode(data, "content").color
-        height, width = size or fit(color.shape[-2], color.shape[-1], SHOWN_SIDE)
-        return self._keep(kept, encode_picture(resize(color, height, width), "JPEG", quality=88), ".jpg")
+        """Return the photo for comparison with the result, of that size or small."""
+        return self._keep(kept, self.studio.shrink(data, SHOWN_SIDE, size), ".jpg")
 
     def _keep(self, kept: contextlib.ExitStack, data: bytes, ending: str, name: str = "shown") -> str:
-        """Return a file in the studio's folder until the page has taken its copy, which is in another one."""
+        """Return a file in the studio's folder, kept until the page has copied it elsewhere."""
         folder = self.studio.folder / secrets.token_hex(8)
         folder.mkdir()
         path = folder / f"{name}{ending}"
@@ -189,7 +178,7 @@ class Painter:
     def _show(
         job: str, status: str, pair: Any = None, files: dict[str, str] | None = None, *, running: bool = False
     ) -> list[Any]:
-        """New values of job, words, slider, both buttons and the downloads."""
+        """Return new values of job, status, slider, both buttons and the downloads."""
         ready = [gr.update(value=(files or {}).get(name), interactive=bool(files)) for name in FILES]
         slider = gr.skip() if pair is None else pair
         return [job, status, slider, gr.update(interactive=running), gr.update(interactive=not running), *ready]

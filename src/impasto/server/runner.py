@@ -1,4 +1,4 @@
-"""One device's worker as the server sees it: started, given jobs, killed if a job does not end when it must."""
+"""The server's side of a device's worker: starts it, gives it jobs, kills it if a job does not end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START_SECONDS = 120.0
 SEND_SECONDS = 20.0
 TICK = 0.05
 UNWANTED_SECONDS = 0.3
-"""Seconds that a job has for ending whose result nobody wants any more."""
+"""Seconds for a job to end whose result is not needed any more."""
 
 LOOK_EVERY = 1.0
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def start_process(folder: Path, device: str, limits: Limits) -> Worker:
-    """Return a worker process for `device`, which is ready later. folder: where files may lie while they are used."""
+    """Return a worker process for `device`, which is ready later. folder: for files while they are used."""
     return ProcessWorker(run_process, make_tasks, device, limits, str(folder))
 
 
@@ -43,11 +43,11 @@ class Runner:
         self._lock = threading.Lock()
         self.ready = False
         self.failures = 0
-        """How often in a row a worker could not be started."""
+        """Number of failed starts in a row."""
         self.kills = self.deaths = 0
 
     def prepare(self) -> bool:
-        """Return whether a worker is ready; starts one if there is none, or none any more."""
+        """Return whether a worker is ready; starts one if there is none."""
         if self._worker is not None and self._worker.alive() and self.ready:
             return True
         if self._worker is not None:
@@ -59,7 +59,7 @@ class Runner:
                 if not self._closed.is_set():
                     self._worker = self._start(self.device, self.limits)
             self.ready = self._worker is not None and self._wait_until_ready(self._worker)
-        except Exception:  # whatever the reason: who waits for the worker has to learn that there is none
+        except Exception:  # any reason: clients that wait must get an answer
             log.exception("no worker for %s", self.device)
         if self.ready:
             self.failures = 0
@@ -80,7 +80,7 @@ class Runner:
         return False
 
     def do(self, job: Job) -> None:
-        """Let the worker do `job` and settle it, whatever happens; a job that must end and does not is killed."""
+        """Let the worker do `job` and always set its result or error; a job that does not end in time is killed."""
         worker = self._worker
         assert worker is not None
         job.begin()
@@ -108,7 +108,7 @@ class Runner:
             job.finish(error=self._explain_death())
 
     def _send_task(self, worker: Worker, job: Job) -> None:
-        """Send the task; a worker that does not take it is killed, which ends the waiting."""
+        """Send the task; a worker that does not receive it is killed."""
         header, blobs = job.take_task()
         watch = threading.Timer(SEND_SECONDS, worker.kill)
         watch.daemon = True
@@ -119,7 +119,7 @@ class Runner:
             watch.cancel()
 
     def _take(self, job: Job, header: dict[str, Any], blobs: list[bytes]) -> bool:
-        """Note what the worker says; returns whether the job has ended."""
+        """Handle a message of the worker; returns whether the job has ended."""
         kind = header.get("type")
         if kind == "step":
             job.step, job.total = int(header["step"]), int(header["steps"])
@@ -134,7 +134,7 @@ class Runner:
         return kind in ("done", "failed", "stopped")
 
     def _explain_death(self) -> Exception:
-        """Why there is no result of a job whose worker is gone."""
+        """Return the error of a job whose worker is gone."""
         if self._closed.is_set():
             return Closing("the server is shutting down: try again in a minute")
         code = self._note_death()
@@ -149,7 +149,7 @@ class Runner:
         return code
 
     def _drop(self) -> int | None:
-        """Kill the worker; returns its exit code if it had ended by itself."""
+        """Kill the worker; returns its exit code if it had already ended."""
         with self._lock:
             worker, self._worker, self.ready = self._worker, None, False
         if worker is None:

@@ -1,4 +1,4 @@
-"""What a request may say, made from the methods' own `Options`: the same models check requests and document them."""
+"""The schema of requests, made from the methods' `Options`: the same models check and document requests."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ FILES = {
     "masks": "where the picture is white it is repainted; one for all styles, or one a style",
     "painting": "the painting: JPEG, PNG or WebP",
 }
-"""What a request can hold beside plain values, and what it is."""
+"""The files of requests, with descriptions."""
 
 SINGLE = ("content", "painting")
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 NUMBERS = (bool, int, float)
 LONGEST_NAME, MOST_ITEMS, MOST_OPTIONS, MOST_STYLES = 64, 64, 64, 100
 MOST_VALUES = 10_000
-"""Values, nested ones included, that a request in JSON may hold."""
+"""Most values, including nested ones, of a JSON request."""
 
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 
 def is_served(name: str, field: FieldInfo) -> bool:
-    """Return whether an option may be set by a request: free text may not, for it could name a file or a download."""
+    """Return whether a request may set an option: not free text, which could name a file or a download."""
     parts = [part for part in (get_args(field.annotation) or (field.annotation,)) if part not in (Ellipsis, type(None))]
     if get_origin(field.annotation) is Literal:
         return True
@@ -65,7 +65,7 @@ def served_options(method: str) -> type[Options]:
 
 
 def _limited(field: FieldInfo) -> tuple[Any, FieldInfo]:
-    """Return an option's type and field; a list is limited in length, and so are its texts."""
+    """Return an option's type and field, with limited lengths of lists and texts."""
     if get_origin(field.annotation) is not tuple:
         return field.annotation, field
     field = copy.copy(field)
@@ -74,7 +74,7 @@ def _limited(field: FieldInfo) -> tuple[Any, FieldInfo]:
 
 
 def served_presets(method: type[Stylizer]) -> list[str]:
-    """Return the presets that set nothing but what a request may set."""
+    """Return the presets that set only options that a request may set."""
     allowed = served_options(method.name).model_fields.keys()
     return [name for name, values in method.presets.items() if values.keys() <= allowed]
 
@@ -104,7 +104,7 @@ class Choice(Options):
 
 
 class PictureRequest(Choice):
-    """What a request for a picture says beside its files."""
+    """The settings of a request for a picture."""
 
     styles: tuple[Name, ...] = Field(
         (), max_length=MOST_STYLES, description="built-in styles by name, or ids of cards from POST /v1/styles"
@@ -113,7 +113,7 @@ class PictureRequest(Choice):
         "style_weights", "shares of the styles, then paintings, then cards; none: all equal"
     )
     size: Size = _of_recipe("size", "longer side of the result, or WIDTHxHEIGHT; none: the photo's own")
-    style_size: int | None = _of_recipe("style_size", "longer side at which paintings are looked at")
+    style_size: int | None = _of_recipe("style_size", "longer side to which paintings are shrunk")
     strength: float = _of_recipe("strength", "how much of the style")
     keep_color: Name = Field(
         "off", description="how to keep the photo's colours", json_schema_extra={"enum": list(COLOR_MODES)}
@@ -123,9 +123,9 @@ class PictureRequest(Choice):
 
 
 class CardRequest(Choice):
-    """What a request for a style card says beside the painting."""
+    """The settings of a request for a style card."""
 
-    size: int | None = Field(None, ge=16, le=100_000, description="longer side at which the painting is looked at")
+    size: int | None = Field(None, ge=16, le=100_000, description="longer side to which the painting is shrunk")
     title: str = Field("", max_length=200, description="the painting's title")
     artist: str = Field("", max_length=200, description="who painted it")
     year: str = Field("", max_length=40, description="when")
@@ -133,14 +133,14 @@ class CardRequest(Choice):
 
 @dataclass(frozen=True)
 class Order:
-    """A request, read: plain values, checked, and files by the names of `FILES`."""
+    """A checked request: settings, and files by the names of `FILES`."""
 
     settings: Any
     files: Mapping[str, tuple[bytes, ...]]
 
 
 def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str, tuple[bytes, ...]]) -> Order:
-    """Check what a request says; raises OptionError or Malformed in one line."""
+    """Check a request; raises OptionError or Malformed in one line."""
     values = dict(values)
     if isinstance(values.get("options"), str):
         values["options"] = parse_json(values["options"].encode(), "options")
@@ -161,7 +161,7 @@ def _method_for(settings: Choice, files: Mapping[str, tuple[bytes, ...]]) -> str
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
-    """Return a JSON object; raises Malformed, without parsing it if it holds very many values."""
+    """Return a JSON object; raises Malformed, also, without parsing it, for very many values."""
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise Malformed(f"{what} holds more than {MOST_VALUES} values; send fewer")
     try:
@@ -174,7 +174,7 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
 
 
 def body_schema(kind: type[Choice], names: tuple[str, ...], limits: Limits) -> dict[str, Any]:
-    """Return the request body of OpenAPI: multipart, and JSON with base64; names: the files that it can hold."""
+    """Return the request body of OpenAPI: multipart, and JSON with base64; names: of its files."""
     binary, text = {"format": "binary"}, {"contentEncoding": "base64"}
     bodies = {
         media: {"type": "string", **how, "maxLength": limits.max_bytes}
@@ -214,7 +214,7 @@ def _learned(name: str) -> frozenset[str]:
 
 
 def describe_method(name: str) -> dict[str, Any]:
-    """Return a method as GET /v1/methods tells of it."""
+    """Return a method's description for GET /v1/methods."""
     method = find_method(name)
     summary = (method.__doc__ or "").strip().split("\n")[0]
     found = {"name": name, "summary": summary, "one_pass": method.one_pass, "default": name == DEFAULT_METHOD}

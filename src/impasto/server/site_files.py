@@ -1,4 +1,4 @@
-"""The built page, as the package holds it: static files for any host."""
+"""The built page in the package: static files for any host."""
 
 from __future__ import annotations
 

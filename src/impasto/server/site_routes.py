@@ -1,4 +1,4 @@
-"""Pages for people: the one that paints in the browser at the root, Gradio's at /gradio where that is installed."""
+"""The pages: the one that paints in the browser at the root, Gradio's at /gradio if it is installed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NO_PAGE = (
 
 
 class Site(StaticFiles):
-    """The built page's files. Scripts and styles, whose names change with what they hold, are kept by browsers."""
+    """The built page's files. Browsers cache scripts and styles, whose names change with their contents."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Answer with one file."""
@@ -48,7 +48,7 @@ class Site(StaticFiles):
 
 
 def add_pages(app: FastAPI, studio: Studio) -> None:
-    """Add the pages to `app`, behind all routes that it has."""
+    """Add the pages to `app`, after all existing routes."""
     classic = importlib.util.find_spec("gradio") is not None
     if classic:
         from impasto.server.page import add_page
@@ -61,7 +61,7 @@ def add_pages(app: FastAPI, studio: Studio) -> None:
 
 
 def _front(site: Path | None, classic: bool) -> Any:
-    """Return what the root answers with."""
+    """Return the answer of the root."""
     if site is None:
         return (lambda: RedirectResponse(f"{GRADIO}/", 307)) if classic else (lambda: PlainTextResponse(NO_PAGE))
     text = (site / "index.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How the server is: health, readiness, metrics."""
+"""The server's state: health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_state(app: FastAPI, studio: Studio, metrics: Metrics, connections: Conne
 
     @app.get("/ready", responses=waiting)
     async def ready() -> Response:
-        """Return whether a picture would be painted now: a worker is there and has a place for a job."""
+        """Return whether a picture would be painted now: there is a worker with a free place."""
         obstacle = studio.queue.obstacle()
         return JSONResponse({"status": "ready"}) if not obstacle else refuse(503, obstacle, **{"Retry-After": "3"})
 
@@ -37,7 +37,7 @@ def add_state(app: FastAPI, studio: Studio, metrics: Metrics, connections: Conne
         response_class=Response,
     )
     async def show_metrics() -> Response:
-        """Return numbers about requests, jobs, workers and connections."""
+        """Return metrics of requests, jobs, workers and connections."""
         lines = [*metrics.lines(), *_count_jobs(studio), *(_count_connections(connections) if connections else ())]
         return Response("\n".join(lines) + "\n", headers={"Content-Type": CONTENT_TYPE})
 

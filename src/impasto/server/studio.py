@@ -14,15 +14,15 @@ from typing import Any
 
 from impasto.errors import OptionError
 from impasto.images.color import MATCHING_MODES
-from impasto.images.files import Picture, decode_picture, peek_size
+from impasto.images.files import peek_size
 from impasto.images.tensors import LEAST_SIDE, parse_size
 from impasto.methods import list_methods
-from impasto.server.gallery import Gallery
 from impasto.server.job import Job, Task
 from impasto.server.jobs import JobQueue
 from impasto.server.limits import Closing, Limits, Malformed, Missing, TooMuch
 from impasto.server.runner import Start, start_process
 from impasto.server.schema import Order, describe_method
+from impasto.server.side_worker import Gallery, SideWorker
 from impasto.server.work import count_steps, sketch
 from impasto.server.worker import Outcome
 from impasto.stylizers.base import Stylizer
@@ -40,23 +40,24 @@ class Card:
 
 
 class Studio:
-    """All that the HTTP interface and the page can do.
+    """The operations of the HTTP interface and the page.
 
-    folder: its own, for files that are gone after each use. start: starts a worker; None: a process each.
+    folder: for temporary files. start: starts a worker; None: a process each.
     """
 
     def __init__(self, devices: Sequence[str], limits: Limits, folder: Path, start: Start | None = None) -> None:
         self.limits, self.folder = limits, folder
         start = start or functools.partial(start_process, folder)
         self.queue = JobQueue(devices, limits, start)
-        self.gallery = Gallery(limits, start)
+        self.side = SideWorker(limits, start)
+        self.gallery = Gallery(self.side)
         self._cards: OrderedDict[str, Card] = OrderedDict()
         self._lock = threading.Lock()
         self._built_in = functools.lru_cache(maxsize=None)(load_style)
 
     def close(self) -> None:
         """End all jobs and workers at once."""
-        self.gallery.close()
+        self.side.close()
         self.queue.close()
 
     def warm_up(self) -> None:
@@ -73,7 +74,7 @@ class Studio:
         return [{"name": name, **self._built_in(name).info} for name in built_in_styles()]
 
     def card(self, identifier: str) -> Card:
-        """Return a card that was made here, by its id, or a built-in style's, by name; raises Missing."""
+        """Return a card that was made here, by id, or a built-in style's, by name; raises Missing."""
         with self._lock:
             if identifier in self._cards:
                 self._cards.move_to_end(identifier)
@@ -83,9 +84,18 @@ class Studio:
             raise Missing("there is no such style: see GET /v1/styles; cards that were made here are not kept for ever")
         return Card(self._built_in(identifier).info, path.read_bytes())
 
-    def decode(self, data: bytes, name: str) -> Picture:
-        """Return a picture that a client sent; raises ImageError."""
-        return decode_picture(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
+    def shrink(self, data: bytes, longer: int, size: tuple[int, int] | None = None) -> bytes:
+        """Return a photo that a client sent as a JPEG of that longer side, or (height, width); decoded by a worker.
+
+        Raises ImageError.
+        """
+        self._peek(data, "content")
+        return self.side.do({"type": "shrink", "longer": longer, "size": size}, (data,))
+
+    def brushed(self, data: bytes) -> bytes | None:
+        """Return what was brushed on a photo, a grey PNG of a layer's alpha; None if nothing was. Raises ImageError."""
+        self._peek(data, "mask")
+        return self.side.do({"type": "brushed"}, (data,)) or None
 
     def _peek(self, data: bytes, name: str) -> tuple[int, int]:
         """Return the size (height, width) of a picture, from its header; raises ImageError."""
@@ -94,9 +104,9 @@ class Studio:
     # --- jobs
 
     def stylize(self, order: Order, client: str = "") -> Job:
-        """Check all of the order and queue it; raises ImpastoError, Busy if there is no place.
+        """Check an order and queue it; raises ImpastoError, Busy if there is no place.
 
-        client: the address that it came from; each has so many places.
+        client: its address, for the limit of places per client.
         """
         settings, files, device = order.settings, order.files, self.queue.check_room(client)
         self._check_counts(order)
@@ -120,9 +130,9 @@ class Studio:
     def _choose_size(
         self, model: Stylizer, photo: tuple[int, int], size: str | None, steps: float
     ) -> tuple[str | None, tuple[int, int], list[str]]:
-        """Return the size to ask for, the one that is painted, (height, width), and notes.
+        """Return the size for the method, the painted size, (height, width), and notes.
 
-        A photo too large for the limits is shrunk if no size was named.
+        A photo that exceeds the limits is shrunk if no size was named.
 
         Raises TooMuch for a size that was named and is too large.
         """
@@ -143,9 +153,9 @@ class Studio:
     def _choose_style_size(
         self, model: Stylizer, sizes: Sequence[tuple[int, int]], asked: int | None, usual: int
     ) -> int | None:
-        """The longer side at which paintings of these sizes are looked at; less than usual if the limits want it.
+        """Return the longer side to which paintings of these sizes are shrunk; reduced to fit the limits.
 
-        Raises TooMuch for one that was asked for and is too large.
+        Raises TooMuch for a named one that is too large.
         """
         scale, most = getattr(model.options, "style_scale", 1), self.limits.max_output
         largest = [int(0.99 * max(size) * math.sqrt(most / math.prod(size)) / scale) for size in sizes]
@@ -179,7 +189,7 @@ class Studio:
             )
 
     def extract(self, order: Order, client: str = "") -> Job:
-        """Queue the making of a style card; raises ImpastoError."""
+        """Queue a job for a style card; raises ImpastoError."""
         settings, device = order.settings, self.queue.check_room(client)
         if not order.files.get("painting"):
             raise Malformed("painting: the picture is missing")
@@ -193,7 +203,7 @@ class Studio:
         return self.queue.submit(_make_task(header, order.files), client)
 
     def keep_card(self, outcome: Outcome) -> str:
-        """Keep a card that was made, for a while; returns its id."""
+        """Keep a new card for a while; returns its id."""
         identifier = secrets.token_urlsafe(16)
         with self._lock:
             self._cards[identifier] = Card(outcome.about["info"], outcome.data)

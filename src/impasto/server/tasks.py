@@ -1,4 +1,4 @@
-"""What a worker does: a photo is repainted, a style card made, a small picture of a built-in style painted."""
+"""The tasks of a worker: repaint a photo, make a style card, paint a thumbnail of a built-in style."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ MOST_MODELS = 8
 CARD_TYPE = "application/octet-stream"
 QUALITY = 92
 PAINTED = {"method", "preset", "options", "style_weights", "size", "style_size", "strength", "keep_color", "seed"}
-"""What a request and a `Recipe` have in common."""
+"""Common fields of a request and a `Recipe`."""
 
 
 def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
     """Return the tasks of a worker on `device` by name; the default method is loaded before the first one.
 
-    folder: where files may lie while they are used.
+    folder: for files while they are used.
     """
     models, reader = Models(device), Reader(limits, folder)
     models.get(Choice(options={}))
@@ -49,6 +49,8 @@ def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
         "stylize": functools.partial(stylize, models, reader),
         "card": functools.partial(make_card, models, reader),
         "thumbnail": functools.partial(paint_thumbnail, models),
+        "shrink": functools.partial(shrink, reader),
+        "brushed": functools.partial(find_brushed, reader),
     }
 
 
@@ -66,7 +68,7 @@ class Models:
         self._known: OrderedDict[str, Stylizer] = OrderedDict()
 
     def get(self, choice: Choice) -> Stylizer:
-        """Return the model of that choice; raises ImpastoError."""
+        """Return the model for a choice; raises ImpastoError."""
         key = json.dumps([choice.method, choice.preset, choice.options], sort_keys=True, default=str)
         found = self._known.pop(key, None)
         if found is None:
@@ -89,14 +91,14 @@ class Reader:
         return decode_picture(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
 
     def painting(self, data: bytes, name: str, model: Stylizer, longer: int, whole: bool) -> Tensor:
-        """Return a painting at the size at which it is looked at, or whole if it has to be recoloured before."""
+        """Return a painting shrunk for the encoder, or whole if it must be recoloured first."""
         image = self.picture(data, name).painting(name)
         height, width = fit(image.shape[-2], image.shape[-1], longer)
         self.check_painting(model, height, width)
         return image if whole else resize(image, height, width)
 
     def check_painting(self, model: Stylizer, height: int, width: int) -> None:
-        """Raise TooMuch if a painting of that size is larger than what may be painted."""
+        """Raise TooMuch if a painting of this size exceeds the limits."""
         if height * width * getattr(model.options, "style_scale", 1) ** 2 > self.limits.max_output:
             raise TooMuch(f"a painting of {width}x{height} exceeds the size limit; give a smaller style_size")
 
@@ -119,12 +121,12 @@ class Reader:
             path.unlink(missing_ok=True)
 
     def new_file(self) -> Path:
-        """Return a name for a style card that lies on disk while it is used."""
+        """Return a name for a temporary file of a style card."""
         return Path(self.folder) / f"{secrets.token_hex(8)}.safetensors"
 
 
 def _part(header: Mapping[str, Any], blobs: Sequence[bytes]) -> dict[str, list[bytes]]:
-    """Return the files of a task by what they are."""
+    """Return the files of a task by role."""
     left = iter(blobs)
     return {name: [next(left) for _ in range(count)] for name, count in header["files"].items()}
 
@@ -180,7 +182,7 @@ def _read_styles(
 
 
 def _describe(painting: PaintJob, sources: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """Facts about a picture; its record can be replayed by the command line."""
+    """Return facts about a picture; the command line can replay its record."""
     model, (height, width) = painting.model, painting.size
     record = {**make_record(painting.recipe, model, painting.size, Path()), **sources}
     if model.interrupted:
@@ -193,7 +195,7 @@ def _describe(painting: PaintJob, sources: Mapping[str, Any], step: int) -> dict
 
 
 def _sources(styles: Sequence[str | None], files: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
-    """The files of a request as a record names them: by what they are and their digests, never by their own names."""
+    """Return the files of a request for a record: by role and digest, never by name."""
 
     def named(role: str, name: str) -> list[dict[str, str]]:
         return [
@@ -233,3 +235,18 @@ def paint_thumbnail(models: Models, header: Mapping[str, Any], blobs: Sequence[b
     """Return a small landscape in a built-in style."""
     image = models.get(Choice(options={})).stylize(landscape(), built_in(header["style"]), on_step=progress)
     return Outcome(encode_picture(image, "JPEG", quality=88), "image/jpeg")
+
+
+def shrink(reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
+    """A photo as the page shows it: of a size, or of a longer side."""
+    picture = reader.picture(blobs[0], "content")
+    height, width = header["size"] or fit(*picture.size, header["longer"])
+    return Outcome(encode_picture(resize(picture.color, height, width), "JPEG", quality=QUALITY), "image/jpeg")
+
+
+def find_brushed(reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
+    """The alpha of a layer as a grey picture; nothing if it is empty."""
+    alpha = reader.picture(blobs[0], "mask").alpha
+    if alpha is None or float(alpha.max()) == 0:
+        return Outcome(b"", "image/png")
+    return Outcome(encode_picture(alpha.expand(1, 3, -1, -1), "PNG"), "image/png")

@@ -1,4 +1,4 @@
-"""The page's words in English and Chinese; what an option does comes from the methods' `Options`."""
+"""The page's words in English and Chinese; options are described by the methods' `Options`."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ CHINESE_HELP = {
     "start_shift": "加到起始画面的噪声的均值",
     "style_scale": "查看画作的尺寸与照片尺寸之比",
 }
-"""Translations of what the methods' options say of themselves; an option that is not here is told in English."""
+"""Translations of the options' descriptions; others are shown in English."""
 
 
 def translations() -> dict[str, dict[str, str]]:

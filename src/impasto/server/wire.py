@@ -1,4 +1,4 @@
-"""Worker processes and what is said to them: messages are a JSON header and byte strings, and nothing is unpickled."""
+"""Worker processes and their messages: a JSON header and byte strings; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from typing import Any
 
 MOST_BYTES = 2**31 - 1
 MOST_BLOBS = 1000
+START_METHOD = "IMPASTO_START_METHOD"
+"""The environment variable by which tests choose how processes are started, as on systems without a fork server."""
+
 LONGEST_FOLDER = 75
-"""Bytes of the path of the folder for temporary files, beside which a fork server's socket still has a valid name."""
+"""Longest path, in bytes, of the folder for temporary files with which a fork server's socket has a valid name."""
 
 
 def process_context() -> Any:
-    """How worker processes are started: on Linux as forks of a process that has loaded all they need, in no time.
+    """Return how worker processes are started: on Linux as forks of a process that has loaded everything.
 
-    Called early, that process loads while this one does. Elsewhere, and where the path of the folder for temporary
-    files is too long for a socket in it, each starts anew.
+    If called early, that process loads in parallel with this one. On other systems, and if the path of the folder for
+    temporary files is too long for a socket, each worker is a new process.
     """
-    if sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
+    long = len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER
+    if sys.platform != "linux" or long or os.environ.get(START_METHOD) == "spawn":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["impasto.server.tasks"])
@@ -33,14 +37,14 @@ def process_context() -> Any:
 
 
 def send(connection: Connection, header: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> None:
-    """Send one message; raises OSError if nobody receives any more."""
+    """Send one message; raises OSError if the other side is gone."""
     connection.send_bytes(json.dumps({**header, "blobs": len(blobs)}).encode())
     for blob in blobs:
         connection.send_bytes(blob)
 
 
 def receive(connection: Connection) -> tuple[dict[str, Any], list[bytes]]:
-    """Wait for one message; raises EOFError or OSError if the other side is gone or talks nonsense."""
+    """Wait for one message; raises EOFError or OSError if the other side is gone or the message is invalid."""
     try:
         header = json.loads(connection.recv_bytes(MOST_BYTES))
         count = header.pop("blobs")

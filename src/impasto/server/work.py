@@ -1,4 +1,4 @@
-"""How much work a request asks for, estimated from all of it before anything is decoded or loaded."""
+"""The work of a request, estimated before anything is decoded or loaded."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from impasto.server.schema import Choice
 from impasto.stylizers.base import Stylizer
 
 USUAL_POSITIONS = 4096
-"""Places of a painting among which each place of the photo looks, in methods that match."""
+"""Places of a painting with which each place of the photo is compared, in matching methods."""
 
 COARSE = 3
-"""Steps at coarser sizes that cost as much as one at the full size: 4 + 16 + ... pixels are a third of them."""
+"""Steps at coarser sizes that cost as much as one at the full size: 1/4 + 1/16 + ... is a third."""
 
 
 def sketch(choice: Choice, device: str) -> Stylizer:
-    """Return the stylizer of a choice without its networks: it knows its options and at what size it works, no more."""
+    """Return the stylizer of a choice without its networks, for its options and working size."""
     method = find_method(choice.method)
     options = method.Options.parse({**method.presets[choice.preset], **choice.options}, method.name)
     found = object.__new__(method)
@@ -26,9 +26,9 @@ def sketch(choice: Choice, device: str) -> Stylizer:
 
 
 def count_steps(options: Options, *, styles: int, regions: int) -> float:
-    """Passes over all pixels of the result to which the work amounts.
+    """Return the work as a number of passes over all pixels of the result.
 
-    styles: how many there are, for networks that paint once for each; regions: masks, each painted by itself.
+    styles: number of styles, for networks that paint once for each; regions: number of masks, each painted separately.
     """
     steps = getattr(options, "steps", 1) + getattr(options, "last_steps", 0)
     steps = max(1, steps + getattr(options, "coarse_steps", 0) / COARSE)
@@ -39,7 +39,7 @@ def count_steps(options: Options, *, styles: int, regions: int) -> float:
 
 
 def _longest_list(options: Options) -> float:
-    """Return how many times as many layers or levels as usual are named."""
+    """Return the number of named layers or levels relative to the usual number."""
     share = 1.0
     for name, field in type(options).model_fields.items():
         value: Any = getattr(options, name)

@@ -34,7 +34,7 @@ from impasto.server.limits import TooMuch
 PREVIEW_SIDE = 512
 PREVIEW_EVERY = 0.7
 LOOKED_AT = 10.0
-"""Seconds for which previews are made after somebody looked."""
+"""Seconds for which previews are made after a request for one."""
 
 STEP_EVERY = 0.05
 UNKNOWN = 255
@@ -45,12 +45,12 @@ log = logging.getLogger(__name__)
 
 
 class Stop(KeyboardInterrupt):
-    """Ends an optimisation, which then gives its best picture."""
+    """Ends an optimisation, which then returns its best picture."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task made: a file, its media type, and facts about it."""
+    """The result of a task: a file, its media type, and facts about it."""
 
     data: bytes
     media_type: str
@@ -58,7 +58,7 @@ class Outcome:
 
 
 class Progress:
-    """The `on_step` of a task: reports steps and previews; raises Stop once the task has to end."""
+    """The `on_step` of a task: reports steps and previews; raises Stop when the task must end."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -90,11 +90,11 @@ class Worker(Protocol):
         """Return whether it still runs."""
 
     def kill(self) -> int | None:
-        """End it at once, whatever it is doing; returns its exit code if it had ended by itself."""
+        """End it at once; returns its exit code if it had already ended."""
 
 
 class ProcessWorker:
-    """A worker in a process of its own, which runs ``target(connection, *args)``."""
+    """A worker in a separate process, which runs ``target(connection, *args)``."""
 
     def __init__(self, target: Callable[..., None], *args: Any) -> None:
         context = wire.process_context()
@@ -115,11 +115,11 @@ class ProcessWorker:
         return self._process.is_alive()
 
     def kill(self) -> int | None:
-        """End it at once; returns its exit code if it had ended by itself."""
+        """End it at once; returns its exit code if it had already ended."""
         self._process.join(0.05)
         code = self._process.exitcode
         self._process.kill()
-        # if the fork server is gone, maybe by a signal to all of them, this one may still be there
+        # if the fork server is gone, maybe by a signal to all, this one may still run
         if sys.platform != "win32" and code == UNKNOWN and self.pid is not None:
             with contextlib.suppress(OSError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -128,7 +128,7 @@ class ProcessWorker:
 
 
 class SafeFormatter(logging.Formatter):
-    """Escapes what a terminal could take for a command: errors repeat names from files of strangers."""
+    """Escapes control characters: errors may repeat names from files of clients."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text."""
@@ -136,7 +136,7 @@ class SafeFormatter(logging.Formatter):
 
 
 def run_process(connection: Connection, make: Callable[..., Mapping[str, Task]], *args: Any) -> None:
-    """The life of a worker process: ends when the server is gone, never by a signal meant for the server."""
+    """Run a worker process: ends when the server is gone, and ignores signals meant for the server."""
     handler = logging.StreamHandler()
     handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -148,10 +148,10 @@ def run_process(connection: Connection, make: Callable[..., Mapping[str, Task]],
 
 
 def serve(connection: Connection, make: Callable[[], Mapping[str, Task]], on_gone: Callable[[], None]) -> None:
-    """Do the tasks that come over `connection`, one after the other, until the server is gone.
+    """Do the tasks from `connection`, one after the other, until the server is gone.
 
-    make: gives the tasks by name, warmed up. on_gone: called from another thread when the server is gone, even if a
-    task is under way.
+    make: returns the tasks by name, warmed up. on_gone: called from another thread when the server is gone, even during
+    a task.
     """
     tasks = make()
     inbox: queue.SimpleQueue[tuple[dict[str, Any], list[bytes], Progress] | None] = queue.SimpleQueue()
@@ -166,7 +166,7 @@ def serve(connection: Connection, make: Callable[[], Mapping[str, Task]], on_gon
 
 
 def _listen(connection: Connection, inbox: queue.SimpleQueue[Any], on_gone: Callable[[], None]) -> None:
-    """Read messages while tasks are under way, so that they hear of the end."""
+    """Read messages during tasks, so that these can be stopped."""
     progress = Progress(connection)
     try:
         while True:
@@ -195,7 +195,7 @@ def _do(
         outcome = tasks[header["type"]](header, blobs, progress)
     except Stop:
         wire.send(connection, {"type": "stopped"})
-    except Exception as error:  # the worker goes on; whoever sent the task is answered
+    except Exception as error:  # the worker continues and reports the error
         if is_out_of_memory(error):
             error = TooMuch("not enough memory for this: give a smaller size")
         foreseen = isinstance(error, ImpastoError)

@@ -213,7 +213,7 @@ class Stylizer(ABC):
             strength: how much of the style, 0 to 1.
             size: the result's longer side, "1024x768" or (height, width); None: the photo's own size.
             keep_color: how the photo's colours are kept; one of `impasto.images.color.COLOR_MODES`.
-            style_size: longer side at which paintings are looked at; None: the photo's, never enlarged.
+            style_size: longer side to which paintings are shrunk; None: the photo's, never enlarged.
             masks: white is repainted. One for all styles together, or one for each.
             seed: the same seed gives the same picture.
             on_step: called after each step with a `Step`; raising KeyboardInterrupt in it ends an optimisation early.

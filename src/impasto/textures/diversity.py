@@ -1,4 +1,4 @@
-"""What keeps the samples of one generator apart: without it, a generator that can learns a single picture by heart."""
+"""Losses that make a generator's samples differ: without them, it may learn a single picture."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from impasto.errors import OptionError
 
 
 def derangement(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Return a random order of 0 ... `count` - 1, (count,), in which no number stands at its own place.
+    """Return a random order of 0 ... `count` - 1, (count,), in which no number keeps its place.
 
-    Every such order is as likely as every other. Raises OptionError for fewer than two numbers, which have none.
+    All such orders are equally likely. Raises OptionError for fewer than two numbers.
     """
     if count < 2:
-        raise OptionError(f"samples are told apart by pairs: {count} of a texture are too few, take at least 2")
+        raise OptionError(f"the diversity loss compares samples: {count} of a texture are too few, use 2 or more")
     places = torch.arange(count)
     while True:
         order = torch.randperm(count, generator=generator)
@@ -24,9 +24,9 @@ def derangement(count: int, generator: torch.Generator | None = None) -> Tensor:
 
 
 def diversity_loss(features: Tensor, partners: Tensor) -> Tensor:
-    """Minus the mean squared distance of each sample to its partner (Li et al. 2017, sec. 3.3).
+    """Return minus the mean squared distance of each sample to its partner (Li et al. 2017, sec. 3.3).
 
-    features: (B, C, H, W); partners: (B,), a `derangement`. The partners are targets: no gradient runs into them.
+    features: (B, C, H, W); partners: (B,), a `derangement`. The partners are targets, without a gradient.
 
     Departs from the paper: nothing; its features are relu4_2's.
     """
@@ -34,15 +34,17 @@ def diversity_loss(features: Tensor, partners: Tensor) -> Tensor:
 
 
 def julesz_loss(samples: Tensor, eps: float = 1e-8) -> Tensor:
-    """Minus the mean logarithm of each sample's distance to its nearest one (Ulyanov et al. 2017, eq. 5).
+    """Return minus the mean logarithm of each sample's distance to its nearest one (Ulyanov et al. 2017, eq. 5).
 
-    It is, but for constants, a nearest-neighbour estimate of minus the entropy of what the generator draws. samples:
-    (B, ...), at least two; eps: added to squared distances, for samples that are the same. Raises OptionError.
+    Up to constants, this is a nearest-neighbour estimate of minus the entropy of the samples. samples: (B, ...), at
+    least two; eps: added to squared distances, for equal samples. Raises OptionError.
 
     Departs from the paper: that eps.
     """
     if len(samples) < 2:
-        raise OptionError(f"samples are told apart by pairs: {len(samples)} of a texture are too few, take at least 2")
+        raise OptionError(
+            f"the diversity loss compares samples: {len(samples)} of a texture are too few, use at least 2"
+        )
     flat = samples.flatten(1)
     squares = (flat[:, None] - flat[None]).square().sum(2)
     alone = torch.eye(len(flat), dtype=torch.bool, device=flat.device)

@@ -1,8 +1,8 @@
 """Texture networks: textures without end from noise, in one pass (Ulyanov et al. 2016, 2017; Li et al. 2017).
 
-Noise at several sizes, coarse to fine, goes through a few convolutions each and is joined with what came from the
-coarser one. Beyond an edge the network sees the opposite one, so its pictures tile the plane. One generator holds
-several textures, each by its own normalisation and colours; mixing these mixes the textures.
+Noise at several sizes, coarse to fine, goes through a few convolutions each and is joined with the coarser sizes.
+Beyond an edge the network sees the opposite one, so its pictures tile the plane. One generator holds several textures,
+each with its own normalisation and colours; mixing these mixes the textures.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Colours(nn.Module):
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to pictures, (B, 3, H, W)."""
         weight, bias = _select(shares, self.weight), _select(shares, self.bias)
-        with torch.autocast(x.device.type, enabled=False):  # colours in half precision would show steps
+        with torch.autocast(x.device.type, enabled=False):  # in half precision, colours would show steps
             x = x.to(weight.dtype)
             picture = torch.einsum("bchw,bdc->bdhw", x, weight) + bias[:, :, None, None]
         return picture.contiguous(memory_format=torch.channels_last)
@@ -97,14 +97,14 @@ class Colours(nn.Module):
 class PyramidGenerator(nn.Module):
     """The multi-scale generator (Ulyanov et al. 2016, sec. 3.2) with instance normalisation (2017) and selection.
 
-    levels: how many sizes of noise, each twice the next coarser; branch: channels of each size's own path; widths: of
-    the joined path, coarse to fine; default: the paper's, which grow by `branch` from level to level (with five levels
-    and one texture about 65 000 weights in convolutions); noise: channels of noise.
+    levels: number of noise sizes, each twice the next coarser; branch: channels of each size's path; widths: of the
+    joined path, coarse to fine; default: the paper's, which grow by `branch` from level to level (with five levels and
+    one texture about 65 000 weights in convolutions); noise: channels of noise.
 
     Departs from the papers: a texture is chosen by its normalisation's scales and shifts and by its last convolution
-    (as Dumoulin et al. 2017 choose styles), not by a second stream of maps (Li et al. 2017): what is the same at all
-    positions has no effect before an instance normalisation. Shares other than 0 and 1 mix textures. The photo's
-    branch for stylization is not there: a painting's texture on a photo is what the methods are for.
+    (as Dumoulin et al. 2017 choose styles), not by a second stream of maps (Li et al. 2017), because an instance
+    normalisation removes everything that is the same at all positions. Shares other than 0 and 1 mix textures. There is
+    no branch for a photo: methods put a painting's texture on a photo.
     """
 
     def __init__(
@@ -138,17 +138,17 @@ class PyramidGenerator(nn.Module):
 
     @property
     def stride(self) -> int:
-        """What the sides of its pictures are multiples of."""
+        """The sides of its pictures are multiples of this."""
         return 1 << (self.levels - 1)
 
     def draw(self, count: int, height: int, width: int, generator: torch.Generator | None = None) -> list[Tensor]:
-        """Noise for `count` pictures, uniform in [0, 1], coarse to fine; height and width: multiples of `stride`."""
+        """Return noise for `count` pictures, uniform in [0, 1], coarse to fine; sides are multiples of `stride`."""
         ratios = [2**level for level in reversed(range(self.levels))]
         shapes = [(count, self.noise, height // ratio, width // ratio) for ratio in ratios]
         return [torch.rand(shape, generator=generator) for shape in shapes]
 
     def forward(self, noises: Sequence[Tensor], shares: Tensor) -> Tensor:
-        """Pictures, (B, 3, H, W), not clamped, from the noise of `draw` and shares of the textures, (B, S)."""
+        """Return pictures, (B, 3, H, W), not clamped, from the noise of `draw` and shares of the textures, (B, S)."""
         first, *others = (branch(noise, shares) for branch, noise in zip(self.branches, noises, strict=True))
         x: Tensor = first
         for join, other in zip(self.joins, others, strict=True):
@@ -157,7 +157,7 @@ class PyramidGenerator(nn.Module):
         return y
 
     def config(self) -> dict[str, Any]:
-        """Its shape, for a file's header."""
+        """Return its shape, for a file's header."""
         return {"levels": self.levels, "branch": self.branch, "widths": list(self.widths), "noise": self.noise}
 
 
@@ -188,7 +188,7 @@ class TextureGenerator:
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """Device of the network."""
         return self.network.colours.bias.device
 
     def shares(self, texture: int | str | Sequence[float]) -> Tensor:
@@ -217,9 +217,9 @@ class TextureGenerator:
     ) -> Tensor:
         """Draw `count` pictures, (count, 3, height, width) in [0, 1].
 
-        texture: number, name, or a share for each texture. Where both sides are multiples of the network's stride,
-        opposite borders join; other sizes are cut out of the next larger such one. precision: as `layers.inference`
-        reads it. Raises OptionError.
+        texture: number, name, or a share for each texture. If both sides are multiples of the network's stride,
+        opposite borders join; other sizes are cut out of the next larger such one. precision: see `layers.inference`.
+        Raises OptionError.
         """
         if min(height, width, count) < 1:
             raise OptionError(f"a texture is at least 1 px a side, not {width}x{height}")

@@ -1,4 +1,4 @@
-"""How a texture generator learns: samples whose features have a painting's moments, and that differ from each other."""
+"""Training of a texture generator: samples with a painting's moments that differ from each other."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def introduced(progress: float, count: int, share: float) -> int:
 
 
 class TextureTraining(nn.Module):
-    """Texture loss and diversity of what the network draws (Li et al. 2017, sec. 3.2 to 3.4; Ulyanov et al. 2017).
+    """Texture loss and diversity of the network's samples (Li et al. 2017, sec. 3.2 to 3.4; Ulyanov et al. 2017).
 
-    judge: a frozen callable ``(image, layers) -> features``; paintings: (1, 3, H, W) each, one a texture; group:
-    samples of a texture in a batch, which the diversity term tells apart; introduction: the part of the training over
-    which the textures come in one after the other (Li's incremental training).
+    judge: a frozen callable ``(image, layers) -> features``; paintings: (1, 3, H, W) each, one per texture; group:
+    samples of a texture in a batch, which the diversity term compares; introduction: the part of the training over
+    which the textures are added one by one (Li's incremental training).
 
     Departs from the papers: means and centred covariances are compared, in units of the painting's own (Li: centred
     Gram matrices / (C N), absolute differences, gradients of norm 1); diversity is measured at relu4_1 in units of the
@@ -65,7 +65,7 @@ class TextureTraining(nn.Module):
         self.network, self.names, self.layers = network, tuple(names), tuple(layers)
         self.diversity_weight, self.diversity_form = diversity_weight, diversity_form
         self.introduction, self.group = introduction, group
-        self._frozen = judge, tuple(paintings)  # in a tuple: no part of what is saved
+        self._frozen = judge, tuple(paintings)  # in a tuple, so that it is not saved
         wanted = {*layers, DIVERSITY_LAYER}
         with torch.no_grad():
             seen = [{layer: moments(f) for layer, f in judge(painting, wanted).items()} for painting in paintings]
@@ -77,7 +77,7 @@ class TextureTraining(nn.Module):
         return {"method": "texture", "textures": list(self.names), **self.network.config()}
 
     def choose(self, batch: int, progress: float) -> list[int]:
-        """Return the textures of a batch, `group` samples each, of those introduced by now."""
+        """Return the textures of a batch, `group` samples each, of those introduced so far."""
         there = introduced(progress, len(self.names), self.introduction)
         wanted = max(1, batch // self.group)
         order = torch.cat([torch.randperm(there) for _ in range(-(-wanted // there))])
@@ -93,9 +93,9 @@ class TextureTraining(nn.Module):
         return samples
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Return the texture loss of the samples and, with a weight, their diversity.
+        """Return the texture loss of the samples and, if weighted, their diversity.
 
-        contents is not looked at, nor is what is on `styles`: only how many they are and how large.
+        `contents` is not used; of `styles` only the number and the size are.
         """
         textures = self.choose(len(styles), progress)
         samples = self.paint(textures, styles.shape[-1], self.group, styles.device)
@@ -129,7 +129,7 @@ class TextureTraining(nn.Module):
 
     @torch.no_grad()
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Paintings, cut to squares, above two samples of each, (1, 3, 3 H, S W)."""
+        """Return paintings, cut to squares, above two samples of each, (1, 3, 3 H, S W)."""
         side = -(-styles.shape[-1] // self.network.stride) * self.network.stride
         paintings = [_square(painting, side).to(styles) for painting in self._frozen[1]]
         samples = self.paint(range(len(self.names)), side, 2, styles.device).clamp(0, 1)
@@ -148,25 +148,26 @@ def _square(image: Tensor, side: int) -> Tensor:
 
 
 class TextureTrainOptions(TrainOptions):
-    """What the training of a texture generator can be told."""
+    """Options of the training of a texture generator."""
 
     crop: int = Field(160, ge=32, le=2048, description="side of the samples, px, rounded up as the network needs it")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     teacher: str = Field(
         "",
-        description="what judges: a folder with a normalised VGG-19, vgg19-slim for its thin features (the quickest), "
-        "or nothing for vgg19-slim with its heads",
+        description="network of the loss: a folder with a normalised VGG-19, vgg19-slim for its thin features (the "
+        "quickest), or nothing for vgg19-slim with its heads",
     )
     from_: str = Field(
-        "", description="generator of the same shape to go on from; textures that it lacks begin as the mean of its own"
+        "",
+        description="generator of the same shape to continue from; textures that it lacks begin as the mean of its own",
     )
     layers: tuple[str, ...] = Field(STYLE_LAYERS, min_length=1, description="layers at which textures are compared")
-    diversity_weight: float = Field(0.05, ge=0, description="weight of the samples' being different from each other")
+    diversity_weight: float = Field(0.05, ge=0, description="weight of the differences between samples")
     diversity_form: Literal["derangement", "julesz"] = Field(
         "derangement", description="Li's distance of features to another sample's, or Ulyanov's entropy of pixels"
     )
     introduction: float = Field(
-        0.3, ge=0, le=1, description="part of the training over which textures come in one after the other"
+        0.3, ge=0, le=1, description="part of the training over which textures are added one by one"
     )
     group: int = Field(
         GROUP, ge=1, description="samples of one texture in a batch; --batch is a multiple of it; 1: without diversity"
@@ -180,12 +181,12 @@ class TextureTrainOptions(TrainOptions):
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """Return a generator of one texture a picture, from random weights or from `from_`; the same for the same seed."""
+    """Return a generator with one texture per picture, from random weights or from `from_`."""
     options = cast(TextureTrainOptions, options)
     if options.batch % options.group:
         raise ImpastoError(f"--batch {options.batch} is no multiple of --group {options.group}")
     if options.group == 1 and options.diversity_weight:
-        raise ImpastoError("--group 1 leaves nothing to tell apart: it needs --diversity-weight 0")
+        raise ImpastoError("the diversity loss compares samples: it needs --group 2 or more, or --diversity-weight 0")
     if len(set(styles.names)) < len(styles.names):
         raise ImpastoError("textures are named after their files: two of them have the same name")
     torch.manual_seed(options.seed)
@@ -208,9 +209,9 @@ def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) 
 
 
 def go_on_from(network: PyramidGenerator, names: Sequence[str], file: Weights) -> None:
-    """Fill `network`, of textures called `names`, from a generator's file; raises WeightsError if it does not fit.
+    """Fill `network`, with textures called `names`, from a generator's file; raises WeightsError if it does not fit.
 
-    Each texture takes its own scales, shifts and colours over; one that the file lacks begins with the mean of all.
+    Each texture takes its scales, shifts and colours; one that the file lacks begins with the mean of all.
     """
     known = [str(name) for name in file.config.get("textures", [])]
     tensors = dict(file.tensors)

@@ -1,8 +1,8 @@
 """Texture synthesis by optimisation (Gatys, Ecker & Bethge 2015): a picture of any size with a painting's statistics.
 
-From noise, an image is optimised until means and covariances of its features are the painting's, from coarse to fine.
-Where things are is forgotten, what they look like is kept. With features of a network that sees the opposite edge
-beyond every edge, the picture joins itself on all sides.
+From noise, an image is optimised, from coarse to fine, until means and covariances of its features are the painting's.
+It keeps the look of things, not their places. With features of a network that sees the opposite edge beyond every edge,
+the picture joins itself on all sides.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ LARGE = 4_000_000
 
 
 class TextureOptions(Options):
-    """How a texture is made."""
+    """Options of a texture."""
 
     steps: int = Field(60, ge=1, le=100_000, description="steps at the final size")
     coarse_steps: int = Field(100, ge=0, le=100_000, description="steps at each coarser size")
-    octaves: int = Field(3, ge=0, le=6, description="how many coarser sizes, each half the next, come first")
+    octaves: int = Field(3, ge=0, le=6, description="number of coarser sizes, each half the next, that come first")
     least_side: int = Field(
         32, ge=16, le=4096, description="no coarser size has a shorter side, or painting, below this"
     )
@@ -57,7 +57,7 @@ class TextureOptions(Options):
     layer_weights: tuple[float, ...] = Field((), description="their weights; none: falling with depth, in sum 1")
     tv_weight: float = Field(0.05, ge=0, description="weight of total variation, against noise")
     optimizer: OptimizerName = Field("lbfgs", description="lbfgs, adam or gd (plain gradient descent)")
-    learning_rate: float = Field(1.0, gt=0, description="step size; adam wants about 0.05")
+    learning_rate: float = Field(1.0, gt=0, description="step size; adam needs about 0.05")
     noise: float = Field(0.2, gt=0, le=1, description="deviation of the noise at the start")
 
     @model_validator(mode="after")
@@ -84,13 +84,13 @@ class _Look:
 
 
 def _variation_around(image: Tensor) -> Tensor:
-    """Total variation as ``l2-mean``, in which opposite borders are neighbours."""
+    """Return total variation as ``l2-mean``, in which opposite borders are neighbours."""
     steps = [image - image.roll(1, axis) for axis in (2, 3)]
     return torch.stack(steps).square().sum() / image.numel()
 
 
 def resize_around(image: Tensor, height: int, width: int) -> Tensor:
-    """Return `image`, (B, C, H, W), resized as `image.resize` does, but seeing the opposite edge beyond every edge."""
+    """Resize `image`, (B, C, H, W), like `resize`, but with the opposite edge beyond every edge."""
     if image.shape[-2:] == (height, width):
         return image
     larger = resize(image.repeat(1, 1, 3, 3), 3 * height, 3 * width)
@@ -112,8 +112,8 @@ def synthesize(
 ) -> Result:
     """Make a texture, (1, 3, height, width), of `paintings`, (1, 3, H, W) each, which may be smaller than it.
 
-    weights: one a painting, whose moments are mixed. tileable: opposite borders join; both sides must then be multiples
-    of the network's stride. checkpoint: where the state is kept, and where the run goes on. Raises OptionError.
+    weights: one per painting, whose moments are mixed. tileable: opposite borders join; both sides must then be
+    multiples of the network's stride. checkpoint: where the state is kept, for resuming. Raises OptionError.
 
     Departs from the paper: the backbone is vgg19-slim by default; means and centred covariances instead of Gram
     matrices, each in units of the painting's own; from coarse to fine, the painting being made coarser, too.
@@ -149,7 +149,7 @@ def synthesize(
 
 
 def stride_of(network: Backbone, layers: Sequence[str]) -> int:
-    """Return how many pixels a position of the deepest of `layers` stands for."""
+    """Return how many pixels a position of the deepest of `layers` covers."""
     return max(stride_after(network.path(layer)) for layer in layers)
 
 
@@ -189,7 +189,7 @@ def _settings(options: TextureOptions, steps: int, pixels: int) -> Settings:
 
 
 def _falling(count: int) -> tuple[float, ...]:
-    """Weights that fall with depth: of five 0.3, 0.25, 0.2, 0.15, 0.1."""
+    """Return weights that fall with depth: of five 0.3, 0.25, 0.2, 0.15, 0.1."""
     steps = [count + 1 - i for i in range(count)]
     return tuple(step / sum(steps) for step in steps)
 
@@ -203,7 +203,7 @@ def _look(
     factor: int,
     least: int,
 ) -> _Look:
-    """Return the moments of the paintings' mixture, each made smaller by `factor`."""
+    """Return the moments of the paintings' mixture, each shrunk by `factor`."""
     found: dict[str, Moments] = {}
     for painting, share in zip(paintings, mixture, strict=True):
         height, width = (max(1, round(side / factor)) for side in painting.shape[-2:])

@@ -1,8 +1,8 @@
-"""How vgg19-slim is made: a thin network learns to say what VGG-19 says.
+"""Training of vgg19-slim: a thin network learns to imitate VGG-19.
 
 Wang et al. 2020 ("Collaborative Distillation", sec. 3.1) train a thin encoder so that linear maps of its features embed
 the large one's. Here the maps end in VGG-19's own ReLU and are kept as heads, every layer's error is divided by that
-layer's variance, and a term asks for VGG-19's Gram matrices on artworks.
+layer's variance, and a further term compares Gram matrices with VGG-19's on artworks.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ LAYERS = tuple(f"relu{block}_1" for block in range(1, len(VGG19_BLOCKS) + 1))
 
 
 class Scaffold(nn.Module):
-    """A convolution as it is trained: its weight a matrix, which is what Muon moves, and batch-normalised after.
+    """A convolution during training: its weight is a matrix, which Muon updates, followed by batch normalisation.
 
-    Folding the normalisation into the convolution gives the plain one that ships. unit: scale the matrix to the size of
-    Muon's steps; the normalisation undoes it. keep: let the normalisation, in evaluation, do what `conv` does, to go
-    on from a trained network.
+    Folding the normalisation into the convolution gives the plain convolution that ships. unit: scale the matrix to the
+    size of Muon's steps; the normalisation undoes it. keep: initialise the normalisation so that, in evaluation, the
+    output is that of `conv`, to continue from a trained network.
     """
 
     def __init__(self, conv: Conv, *, unit: bool = True, keep: bool = False) -> None:
@@ -57,7 +57,7 @@ class Scaffold(nn.Module):
 
     @torch.no_grad()
     def fold(self, conv: Conv) -> None:
-        """Make `conv` do what this does in evaluation."""
+        """Give `conv` the parameters with which it computes what this does in evaluation."""
         norm = self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -68,14 +68,14 @@ class Scaffold(nn.Module):
 
 
 class Distillation(Task):
-    """Train vgg19-slim with its heads against a teacher that gives VGG-19's relu1_1 ... relu5_1.
+    """Trains vgg19-slim with its heads against a teacher that gives VGG-19's relu1_1 ... relu5_1.
 
     teacher: a frozen module ``(image, layers) -> features`` in the normalisation of mean activation 1; image: a few
-    crops, (B, 3, H, W), by which the student is initialised; start: a trained student
-    to go on from, its normalisations frozen throughout.
+    crops, (B, 3, H, W), for the student's initialisation; start: a trained student to continue from, with its
+    normalisations frozen throughout.
 
-    Departs from the paper: a fifth of the pictures are blends of a photograph and an artwork, and some carry noise, so
-    that the features also hold for what an optimisation or a decoder makes; no decoder takes part; the convolutions are
+    Departs from the paper: a fifth of the pictures are blends of a photograph and an artwork, and some have noise, so
+    that the features also hold for pictures by optimisations and decoders; there is no decoder; the convolutions are
     batch-normalised while they learn, by Muon (Jordan et al. 2024), with the statistics frozen for the last fifth.
     """
 
@@ -93,7 +93,7 @@ class Distillation(Task):
         self.student = slim_backbone(heads=True)
         self.gram_weight = gram_weight
         self.layer_weights = dict(zip(LAYERS, layer_weights, strict=True))
-        self._teacher = [teacher]  # in a list: not a part of what is trained or saved
+        self._teacher = [teacher]  # in a list, so that it is neither trained nor saved
         self.settled = start is not None
         if start is None:
             initialize(self.student, teacher, image)
@@ -104,7 +104,7 @@ class Distillation(Task):
                 self.student.steps[name] = Scaffold(step, unit=name != "conv1_1", keep=self.settled)
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """Muon for the convolutions after the first, Adam for the first, the heads and the normalisations."""
+        """Return Muon for all convolutions but the first, and Adam for that one, the heads and the normalisations."""
         _first, *others = [step for step in self.student.steps.values() if isinstance(step, Scaffold)]
         matrices = [step.matrix for step in others]
         known = {id(matrix) for matrix in matrices}
@@ -123,11 +123,11 @@ class Distillation(Task):
         return self
 
     def learned(self) -> nn.Module:
-        """Return the student as it is trained."""
+        """Return the student in its training form."""
         return self.student
 
     def folded(self) -> Backbone:
-        """Return the student as it ships: plain convolutions."""
+        """Return the student in its shipped form: plain convolutions."""
         plain = slim_backbone(heads=True)
         for name, step in self.student.steps.items():
             conv = plain.steps[name]
@@ -145,13 +145,13 @@ class Distillation(Task):
         return {"backbone": SLIM, "heads": list(VGG19_WIDTHS)}
 
     def teach(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the teacher's features, in bfloat16's speed."""
+        """Return the teacher's features, computed in bfloat16."""
         teacher = self._teacher[0].to(image.device)
         with torch.no_grad(), torch.autocast(image.device.type, dtype=torch.bfloat16):
             return {layer: f.float() for layer, f in teacher(image, LAYERS).items()}
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Embedding error of each layer and the Gram error, each in units of the teacher's own size."""
+        """Return the embedding error of each layer and the Gram error, each relative to the teacher's size."""
         self.train(progress < 0.8 and not self.settled)
         image = torch.cat([disturb(contents, styles), styles])
         target, found = self.teach(image), self.student(image, LAYERS)
@@ -169,11 +169,12 @@ class Distillation(Task):
 
 @torch.no_grad()
 def initialize(student: Backbone, teacher: nn.Module, image: Tensor) -> None:
-    """Start the student where training takes thousands of steps to come: at the data's own scale.
+    """Initialise the student at the data's own scale, which saves thousands of steps.
 
-    image: (B, 3, H, W), a few crops. The first filters are random directions in whitened patches, as the differences
-    between neighbours that VGG-19's first layer amplifies have a hundredth of the variance of brightness; the others
-    are scaled to unit variance (Mishkin & Matas 2016); each head is the least-squares map to the teacher's layer.
+    image: (B, 3, H, W), a few crops. The first filters are random directions in whitened patches, because the
+    differences between neighbours that VGG-19's first layer amplifies have a hundredth of the variance of brightness;
+    the others are scaled to unit variance (Mishkin & Matas 2016); each head is the least-squares map to the teacher's
+    layer.
     """
     target = teacher(image, LAYERS)
     x = (image - student.mean) / student.std
@@ -219,7 +220,7 @@ def _regress(head: nn.Module, x: Tensor, target: Tensor) -> None:
 
 
 def gram_error(features: Tensor, target: Tensor) -> Tensor:
-    """Return squared distance of two Gram matrices relative to the target's squared norm, averaged over the batch."""
+    """Return the squared distance of Gram matrices relative to the target's squared norm, averaged over the batch."""
     found, wanted = moments(features).second, moments(target).second
     return ((found - wanted).square().sum((1, 2)) / wanted.square().sum((1, 2))).mean()
 
@@ -235,7 +236,7 @@ def disturb(contents: Tensor, styles: Tensor) -> Tensor:
 
 
 def correlations(student: nn.Module, teacher: nn.Module, images: list[Tensor]) -> dict[str, float]:
-    """Pearson correlation of all features of each layer over `images`, each (1, 3, H, W)."""
+    """Return the Pearson correlation of all features of each layer over `images`, each (1, 3, H, W)."""
     sums = {layer: torch.zeros(6, dtype=torch.float64) for layer in LAYERS}
     for image in images:
         with torch.no_grad():
@@ -253,13 +254,13 @@ FIRST_CROPS = 8
 
 
 class BackboneOptions(TrainOptions):
-    """What the distillation of vgg19-slim can be told."""
+    """Options of the distillation of vgg19-slim."""
 
     teacher: str = Field(
         "vgg19", description="a folder with a normalised VGG-19 as safetensors, or torchvision's vgg19"
     )
     teacher_weights: str = Field("", description="local file for --teacher vgg19 instead of a download")
-    from_: str = Field("", description="weights file of a trained vgg19-slim to go on from")
+    from_: str = Field("", description="weights file of a trained vgg19-slim to continue from")
     layer_weights: tuple[float, ...] = Field(
         (1.0,) * 5, min_length=5, max_length=5, description="weights of relu1_1 to relu5_1"
     )
@@ -267,7 +268,7 @@ class BackboneOptions(TrainOptions):
 
 
 def load_teacher(options: BackboneOptions) -> nn.Module:
-    """Return the frozen network that is imitated; raises ImpastoError."""
+    """Return the frozen network to imitate; raises ImpastoError."""
     if Path(options.teacher).is_dir():
         if options.teacher_weights:
             raise OptionError("--teacher-weights is for --teacher vgg19; a folder brings its own")
@@ -278,7 +279,7 @@ def load_teacher(options: BackboneOptions) -> nn.Module:
 
 
 def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
-    """Return the task, its student started at the pictures' own scale; the same for the same seed."""
+    """Return the task, its student initialised at the pictures' own scale; the same for the same seed."""
     options = cast(BackboneOptions, options)
     teacher = load_teacher(options)
     torch.manual_seed(options.seed)

@@ -1,8 +1,8 @@
-"""Training: picture folders in, one weights file out; the loop that every trained method shares.
+"""The training loop of all methods: folders of pictures in, one weights file out.
 
-A `Task` brings what differs: the module that learns, the loss terms of one batch, a preview picture, the file to ship.
+A `Task` brings what differs: the module that learns, the loss terms of a batch, a preview picture, the tensors to ship.
 The loop brings the rest: devices, mixed precision and several processes by accelerate, a learning rate that anneals by
-steps or by the wall clock, checkpoints and exact resume, previews, a stop at NaN.
+steps or by the wall clock, checkpoints, exact resume, previews, a stop at NaN.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 class TrainOptions(Options):
-    """How long and with what a training runs; the same for every method."""
+    """Options of every training."""
 
-    steps: int = Field(20_000, ge=1, description="optimiser steps; with --minutes the most there may be")
+    steps: int = Field(20_000, ge=1, description="optimiser steps; with --minutes the largest number")
     minutes: float | None = Field(None, gt=0, description="wall-clock limit; the learning rate anneals to its end")
     batch: int = Field(4, ge=1, le=1024, description="pictures of each kind a step and process")
     crop: int = Field(144, ge=32, le=2048, description="side of the square crops, px")
@@ -56,21 +56,21 @@ class TrainOptions(Options):
 
     @property
     def steps_an_artwork(self) -> int:
-        """For how many steps the same crops of artworks stay, while photographs change at every step."""
+        """Number of steps for which the crops of artworks stay the same; photographs change at every step."""
         return 1
 
 
 class Enough(Exception):
-    """What `on_step` raises to end a training there, as if all steps were done."""
+    """Raised by `on_step` to end a training as if all steps were done."""
 
 
 class Task(nn.Module):
-    """What is trained. Its parameters that require gradients learn; calling it gives the terms of the loss."""
+    """A training task. Its parameters that require gradients learn; a call returns the terms of the loss."""
 
     name: str = "task"
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Weighted terms of the loss, whose sum is minimised.
+        """Return the weighted terms of the loss, whose sum is minimised.
 
         contents, styles: (B, 3, H, W) in [0, 1], photographs and artworks; progress: 0 at the start, 1 at the end.
         """
@@ -81,11 +81,11 @@ class Task(nn.Module):
         return self
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Return a picture, (1, 3, H, W), that shows how far the training is."""
+        """Return a picture, (1, 3, H, W), that shows the progress of the training."""
         return contents[:1]
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """Return what moves the parameters; each group's rate is the highest of its one-cycle schedule."""
+        """Return the optimisers; each group's rate is the highest of its one-cycle schedule."""
         return [torch.optim.Adam(self.groups(learning_rate), betas=(0.9, 0.99))]
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
@@ -93,24 +93,24 @@ class Task(nn.Module):
         return [{"params": [one for one in self.parameters() if one.requires_grad], "lr": learning_rate}]
 
     def shippable(self) -> dict[str, Tensor]:
-        """Return the tensors of the file to ship."""
+        """Return the tensors to ship."""
         return dict(self.learned().state_dict())
 
     def config(self) -> dict[str, Any]:
-        """Return what goes into the shipped file's header, so that the file alone gives the model."""
+        """Return the shipped file's header, from which the model can be built."""
         return {}
 
 
 class Learner(Protocol):
-    """What a method's file brings to be trained: the network that ships and the terms of its loss."""
+    """A method's part of its training: the network that ships and the terms of its loss."""
 
     network: nn.Module
 
     def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """Weighted terms of the loss for photographs and artworks, each (B, 3, H, W)."""
+        """Return the weighted terms of the loss for photographs and artworks, each (B, 3, H, W)."""
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Return a picture, (1, 3, H, W), that shows how far the training is."""
+        """Return a picture, (1, 3, H, W), that shows the progress of the training."""
 
     def config(self) -> dict[str, Any]:
         """Return the file's header."""
@@ -144,7 +144,7 @@ class MethodTask(Task):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What `train` tells after a step: number, share of the training done, terms of the loss, rate, seconds."""
+    """Report after a training step: number, progress from 0 to 1, terms of the loss, rate, seconds."""
 
     step: int
     progress: float
@@ -154,7 +154,7 @@ class StepReport:
 
 
 def one_cycle(progress: float, highest: float, warm: float = 0.1) -> float:
-    """The one-cycle learning rate (Smith & Topin 2019) at `progress` in [0, 1]: up from 1/25, down to 1e-4 of it."""
+    """Return the one-cycle learning rate (Smith & Topin 2019) at `progress` from 0 to 1: 1/25, 1, 1e-4 of `highest`."""
     low, end = highest / 25, highest * 1e-4
     if progress < warm:
         return low + (highest - low) * 0.5 * (1 - math.cos(math.pi * progress / warm))
@@ -175,9 +175,9 @@ def train(
 ) -> Path:
     """Train `task` and write ``NAME.safetensors`` into `folder`; returns its path.
 
-    A checkpoint lies beside it; `resume` goes on from there and gives the same bits as a run never interrupted. Raises
-    ImpastoError if the loss is not finite, leaving the last good checkpoint. KeyboardInterrupt checkpoints first;
-    `Enough`, from `on_step`, ends it.
+    A checkpoint lies beside it; `resume` continues from there and gives the same bits as an uninterrupted run. Raises
+    ImpastoError if the loss is not finite, and keeps the last good checkpoint. KeyboardInterrupt writes a checkpoint
+    first; `Enough`, from `on_step`, ends the training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run.begin(task, options, folder, log)
@@ -201,7 +201,7 @@ def train(
 
 @dataclass
 class _Run:
-    """One training under way."""
+    """One training in progress."""
 
     task: Task
     options: TrainOptions
@@ -316,7 +316,7 @@ class _Run:
         write_atomically(self.folder / CHECKPOINT, save(tensors, {HEADER_KEY: json.dumps(config)}))
 
     def load(self) -> None:
-        """Go on from the checkpoint; raises WeightsError if it is missing, damaged or another task's."""
+        """Continue from the checkpoint; raises WeightsError if it is missing, damaged or another task's."""
         file = load_weights(self.folder / CHECKPOINT)
         if file.config.get("task") != self.task.name:
             raise ImpastoError(f"{file.path} is a checkpoint of {file.config.get('task')!r}, not of {self.task.name!r}")
@@ -337,9 +337,9 @@ class _Run:
 
 @dataclass(frozen=True)
 class Training:
-    """How one thing is trained: its options, and the task built from them and the photographs and artworks.
+    """A training: its options, and the function that builds its task from them, photographs and artworks.
 
-    contents: whether it learns from photographs, too, and needs --content.
+    contents: whether it needs photographs, given by --content.
     """
 
     options: type[TrainOptions]

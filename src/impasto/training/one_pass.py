@@ -1,4 +1,4 @@
-"""Training of one-pass methods: the options that they share, and the loss that judges what they paint."""
+"""Training of one-pass methods: common options, and the loss."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from impasto.weights import load_weights
 
 DEEPEST_STEPS = len(SLIM_WIDTHS)
 SURVEYED = 64
-"""So many batches of artworks are looked at before a hyper network begins to learn."""
+"""Number of batches of artworks that are measured before a hypernetwork begins to learn."""
 
 
 class MethodOptions(TrainOptions):
-    """What the training of a one-pass method can be told."""
+    """Options of the training of a one-pass method."""
 
     learning_rate: float = Field(8e-4, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     teacher: str = Field(
-        "", description="folder with a normalised VGG-19 to judge by; empty: vgg19-slim with its heads"
+        "", description="folder with a normalised VGG-19 for the loss; empty: vgg19-slim with its heads"
     )
     from_: str = Field(
-        "", description="weights file to go on from; for adain also wct's, for sanet also theirs, whose decoders fit"
+        "", description="weights file to continue from; for adain also wct's, for sanet also theirs, whose decoders fit"
     )
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
     style_weight: float = Field(4.0, ge=0, description="weight of the style; 0 for wct: only learn to rebuild")
@@ -39,7 +39,7 @@ class MethodOptions(TrainOptions):
     window_weight: float = Field(0.0, ge=0, description="weight of covariances in every quarter of the picture")
     neighbor_weight: float = Field(0.0, ge=0, description="weight of the distance to the painting's nearest places")
     similarity_weight: float = Field(
-        0.0, ge=0, description="weight of self-similarity, which holds the photo's objects"
+        0.0, ge=0, description="weight of self-similarity, which keeps the photo's objects"
     )
     structure_weight: float = Field(0.0, ge=0, description="weight of structural similarity to the photo (SSIM)")
     content_layers: tuple[str, ...] = Field(
@@ -48,13 +48,13 @@ class MethodOptions(TrainOptions):
 
 
 def judging_network(teacher: str) -> nn.Module:
-    """Return the network of the folder `teacher`; of an empty name vgg19-slim with its heads."""
+    """Return the network of the folder `teacher`; for an empty name vgg19-slim with its heads."""
     network: nn.Module = NormalisedVGG.from_folder(teacher) if teacher else load_backbone(SLIM + HEADS)
     return network.to(memory_format=torch.channels_last)
 
 
 def judge(options: MethodOptions, network: nn.Module | None = None) -> PerceptualLoss:
-    """Return the loss by which pictures are judged; network: what sees them, instead of the one that `options` name."""
+    """Return the loss for stylized pictures; network: instead of the one in `options`."""
     return PerceptualLoss(
         judging_network(options.teacher) if network is None else network,
         content_weight=options.content_weight,
@@ -76,13 +76,13 @@ def as_task(name: str, learner: nn.Module) -> Task:
 
 
 def survey(backbone: nn.Module, options: TrainOptions, styles: Pictures) -> Tensor:
-    """Return what a hyper network reads of many artworks, (N, moments)."""
+    """Return the hypernetwork's inputs for many artworks, (N, moments)."""
     crops = (styles.batch((options.seed, 0, 0, 4 + i), 8, options.crop) for i in range(SURVEYED))
     return torch.cat([read_moments(backbone, crop) for crop in crops])
 
 
 def start_decoder(decoder: StepDecoder, path: str) -> None:
-    """Fill `decoder` from a file of its own, or from WCT's, which has a step more."""
+    """Fill `decoder` from its own file, or from WCT's, which has one more step."""
     file = load_weights(path)
     deeper = tuple(f"steps.{level}." for level in range(len(decoder.steps), DEEPEST_STEPS))
     file.fill(decoder, ignore=deeper)

@@ -1,4 +1,4 @@
-"""Training of methods that learn certain paintings: their options, the paintings, the network to begin with."""
+"""Training of methods that learn certain paintings: options, the paintings, the initial network."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ NO_FROM = "say with --from FILE to which network the paintings are to be added"
 
 
 class PaintingOptions(MethodOptions):
-    """What the training of a network for certain paintings can be told, whatever the network."""
+    """Options of a training for certain paintings, with any network."""
 
     style_weight: float = Field(8.0, ge=0, description="weight of the style")
     gram_weight: float = Field(0.5, ge=0, description="weight of Gram matrices beside means and deviations")
     tv_weight: float = Field(1.0, ge=0, description="weight of total variation")
-    style_side: int = Field(448, ge=32, le=4096, description="shorter side at which the paintings are looked at, px")
+    style_side: int = Field(448, ge=32, le=4096, description="shorter side to which paintings are shrunk, px")
 
     @property
     def art_side(self) -> int:
-        """The paintings' own."""
+        """Shorter side to which paintings are shrunk when read, px."""
         return self.style_side
 
 
 class StylesOptions(PaintingOptions):
-    """What the training of a network for certain paintings can be told."""
+    """Options of the training of a transformation network for certain paintings."""
 
     width: int = Field(16, ge=2, le=256, description="channels at full size; the paper's network has 32")
     residuals: int = Field(5, ge=0, le=32, description="residual blocks")
-    from_: str = Field("", description="weights file to go on from; for johnson also conditional_norm's")
+    from_: str = Field("", description="weights file to continue from; for johnson also conditional_norm's")
 
 
 class ManyStylesOptions(StylesOptions):
@@ -49,22 +49,22 @@ class ManyStylesOptions(StylesOptions):
 
 
 def paintings_of(styles: Pictures) -> list[tuple[Tensor, dict[str, Any]]]:
-    """Return every painting, (1, 3, H, W) in [0, 1], and what is known of it."""
+    """Return every painting, (1, 3, H, W) in [0, 1], and its info."""
     infos = [describe_style(name.replace(".", "-")) for name in styles.names]
     return [(item[None].float() / 255, info) for item, info in zip(styles.items, infos, strict=True)]
 
 
 def only_painting(styles: Pictures, task: str) -> tuple[Tensor, dict[str, Any]]:
-    """Return the one painting that there is, and what is known of it; raises ImpastoError if there are several."""
+    """Return the only painting and its info; raises ImpastoError if there are several."""
     if len(styles.items) != 1:
         raise ImpastoError(f"{task} learns one painting: --style PAINTING, not {len(styles.items)}")
     return paintings_of(styles)[0]
 
 
 def start_network(options: MethodOptions, name: str | None, shape: Sequence[int] = ()) -> TransformationNetwork:
-    """Return a network for one style: random, of width and residuals `shape`, or out of `from_`.
+    """Return a network for one style: random, of width and residuals `shape`, or from `from_`.
 
-    name: the style there is meant, else the first one; None: the mean of all.
+    name: a style in that file, by default the first one; None: the mean of all.
     """
     if not options.from_:
         return slim_network(*shape)
@@ -80,7 +80,7 @@ def start_network(options: MethodOptions, name: str | None, shape: Sequence[int]
 
 
 def tensors_of(file: Weights, name: str | None) -> dict[str, Tensor]:
-    """The tensors of one style's network in a file of metastyle, johnson or conditional_norm; see `start_network`."""
+    """Return the tensors of one style's network in a file of metastyle, johnson or conditional_norm."""
     method = file.config.get("method")
     if method == "metastyle":
         return dict(file.tensors)
@@ -106,15 +106,15 @@ def shape_of(file: Weights) -> Mapping[str, Any]:
 
 def _find(infos: Sequence[Mapping[str, Any]], name: str | None) -> tuple[int, Mapping[str, Any]]:
     if not infos:
-        raise WeightsError("the file to go on from names no styles")
+        raise WeightsError("the file of --from names no styles")
     return next(((number, info) for number, info in enumerate(infos) if info[NAMED] == name), (0, infos[0]))
 
 
 class Growing(Protocol):
-    """A network of several styles that can take in more."""
+    """A network of several styles that can be extended."""
 
     def grow(self, more: int) -> None:
-        """Add so many styles."""
+        """Add styles."""
 
 
 Shared = TypeVar("Shared", bound=nn.Module)
@@ -122,9 +122,9 @@ Shared = TypeVar("Shared", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Beginning(Generic[Shared]):
-    """What the training of many styles in one network begins with.
+    """The start of a training of many styles in one network.
 
-    infos: of all styles of the network; fixed: how many of these it knows already and keeps.
+    infos: of all styles of the network; fixed: number of styles that it already knows and keeps.
     """
 
     network: Shared
@@ -138,7 +138,7 @@ def begin(
     styles: Pictures,
     start: Callable[[Any, int], tuple[Shared, list[dict[str, Any]]]],
 ) -> Beginning[Shared]:
-    """Return the network that `start` makes for that many paintings, and what it is to learn; raises ImpastoError."""
+    """Return the network that `start` makes for these paintings, and what it should learn; raises ImpastoError."""
     known = paintings_of(styles)
     infos: list[dict[str, Any]] = [info for _, info in known]
     torch.manual_seed(options.seed)
@@ -152,7 +152,7 @@ def begin(
 def in_order_of(
     before: Sequence[Mapping[str, Any]], known: list[tuple[Tensor, dict[str, Any]]]
 ) -> list[tuple[Tensor, dict[str, Any]]]:
-    """The paintings in the order of the file to go on from, so that each meets its own style; as they are if others."""
+    """Return the paintings in the order of the file's styles, or unchanged if they differ."""
     places = {info[NAMED]: place for place, info in enumerate(before)}
     if places.keys() != {info[NAMED] for _, info in known}:
         return known
@@ -160,7 +160,7 @@ def in_order_of(
 
 
 def check_new(path: str, before: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ImpastoError if the file knows one of the paintings already."""
+    """Raise ImpastoError if the file already knows one of the paintings."""
     taken = {info[NAMED] for info in before} & {info[NAMED] for info in infos}
     if taken:
         raise ImpastoError(f"{path} knows {', '.join(sorted(taken))} already: rename the picture")
@@ -173,9 +173,9 @@ def fill_styles(
     known: int,
     count: int,
 ) -> None:
-    """Fill `network` with the `known` styles of `file`, and make room for `count` more if they are to be added.
+    """Fill `network` with the `known` styles of `file`, and add room for `count` more with --add.
 
-    Raises ImpastoError if they are not, and the file knows another number of styles.
+    Raises ImpastoError without --add if the file knows another number of styles.
     """
     file.fill(network)
     if options.add:

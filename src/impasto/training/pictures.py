@@ -24,9 +24,9 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
 @dataclass
 class Pictures:
-    """Pictures decoded once: uint8 tensors (3, H, W), their files' names, and why others could not be read.
+    """Decoded pictures: uint8 tensors (3, H, W), their files' names, and why others could not be read.
 
-    There may be none, for what learns from pictures of one kind alone.
+    May be empty, for trainings with one kind of picture.
     """
 
     items: list[Tensor]
@@ -37,7 +37,7 @@ class Pictures:
     def load(cls, places: list[Path], side: int, least: int, most: int | None = None) -> Pictures:
         """Read every picture under `places`, folders or files, shrunk to a shorter side of `side`.
 
-        None comes out smaller than `least`. Raises ImpastoError if there is none.
+        None becomes smaller than `least`. Raises ImpastoError if there is none.
         """
         found = cls([])
         paths = [path for place in places for path in ([place] if place.is_file() else _pictures_in(place))]
@@ -55,9 +55,9 @@ class Pictures:
         return found
 
     def batch(self, seed: tuple[int, ...], size: int, crop: int) -> Tensor:
-        """Return `size` random crops, (size, 3, crop, crop) in [0, 1], mirrored by chance; the same for the same seed.
+        """Return `size` random crops, (size, 3, crop, crop) in [0, 1], randomly mirrored; the same for the same seed.
 
-        Of no pictures there are no crops: (0, 3, crop, crop).
+        Without pictures there are no crops: (0, 3, crop, crop).
         """
         if not self.items:
             return torch.empty(0, 3, crop, crop)

@@ -1,1 +1,1 @@
-"""A classifier of one's own on a pretrained backbone: class folders, frozen features, fine-tuning, LoRA, the report."""
+"""Your own classifier on a pretrained backbone: class folders, frozen features, fine-tuning, LoRA, the report."""

@@ -1,4 +1,4 @@
-"""Pictures in class folders, ``FOLDER/CLASS/...``, parted into train and test by what is in the files."""
+"""Pictures in class folders, ``FOLDER/CLASS/...``, split into train and test by their contents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from impasto.training.pictures import SUFFIXES
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture: where it is, the number of its class, the SHA-256 of its file."""
+    """One picture: its path, the number of its class, the SHA-256 of its file."""
 
     path: Path
     label: int
@@ -31,8 +31,8 @@ class ClassFolders:
     def find(cls, folder: Path) -> ClassFolders:
         """Find the pictures under `folder`: each folder in it is a class.
 
-        A picture that is there twice counts once. Raises ImpastoError if there are fewer than two classes, a class of
-        fewer than two pictures, or a picture in two classes.
+        Duplicates count once. Raises ImpastoError if there are fewer than two classes, a class of fewer than two
+        pictures, or a picture in two classes.
         """
         if not folder.is_dir():
             raise ImpastoError(f"{folder} is no folder; name one that holds a folder of pictures for every class")
@@ -57,9 +57,9 @@ class ClassFolders:
         return cls(tuple(paths), tuple(known.values()))
 
     def split(self, share: float, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-        """Train and test samples; `share` of each class, at least one and never all, are for the test.
+        """Return train and test samples; `share` of each class, at least one and never all, are for the test.
 
-        Which ones depends on the files' digests and `seed` alone: a renamed picture stays on its side.
+        The split depends only on the files' digests and `seed`: a renamed picture stays on its side.
         """
         train: list[Sample] = []
         test: list[Sample] = []

@@ -1,7 +1,7 @@
-"""What the training loop draws its batches from: pictures or frozen features, and their labels.
+"""The training loop's data: pictures or frozen features, and their labels.
 
-The loop draws from two sources with seeds that differ in their last number only. Here both drop it, so that the second
-gives the labels of the pictures or features that the first gives.
+The loop draws from two sources with seeds that differ only in their last number. Both drop it here, so that the second
+source gives the labels of the first one's batch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Examples(Pictures):
     labels: tuple[int, ...] = ()
 
     def batch(self, seed: tuple[int, ...], size: int, crop: int) -> Tensor:
-        """`size` random crops, (size, 3, crop, crop) in [0, 1], mirrored by chance; the same for the same seed."""
+        """Return `size` random crops, (size, 3, crop, crop) in [0, 1], randomly mirrored, fixed by the seed."""
         rng = np.random.default_rng(seed[:-1])
         return torch.stack([self._cut(index, rng, crop) for index in draw(self.labels, rng, size)]).float() / 255
 
@@ -54,7 +54,7 @@ class FeatureExamples(Examples):
     """Frozen features, (2, C, g, g) each: of a picture and of its mirror image."""
 
     def batch(self, seed: tuple[int, ...], size: int, crop: int) -> Tensor:
-        """(size, C, g, g) of pictures or their mirror images; the same for the same seed."""
+        """Return features, (size, C, g, g), of pictures or their mirror images; the same for the same seed."""
         rng = np.random.default_rng(seed[:-1])
         chosen = draw(self.labels, rng, size)
         return torch.stack([self.items[index][int(rng.integers(2))] for index in chosen])
@@ -62,18 +62,18 @@ class FeatureExamples(Examples):
 
 @dataclass
 class Labels(Pictures):
-    """The labels that go with the batches of `Examples`."""
+    """The labels of the batches of `Examples`."""
 
     labels: tuple[int, ...] = ()
 
     def batch(self, seed: tuple[int, ...], size: int, crop: int) -> Tensor:
-        """(size, 1, 1, 1): class numbers, as floats."""
+        """Return class numbers, as floats, (size, 1, 1, 1)."""
         chosen = draw(self.labels, np.random.default_rng(seed[:-1]), size)
         return torch.tensor([float(self.labels[index]) for index in chosen]).view(-1, 1, 1, 1)
 
 
 def draw(labels: Sequence[int], rng: np.random.Generator, size: int) -> list[int]:
-    """Return `size` indices: first a class, all alike, then one of its examples."""
+    """Return `size` indices: first a class, with equal chances, then one of its examples."""
     numbers = np.asarray(labels)
     own = [np.flatnonzero(numbers == label) for label in np.unique(numbers)]
     classes = rng.integers(len(own), size=size)
@@ -110,8 +110,8 @@ def _complete(found: Examples, labels: list[int], samples: Sequence[Sample]) -> 
 class FeatureStore:
     """Frozen features by the digest of their picture, kept in a file so that they are computed once.
 
-    body: ends at the layer whose features are meant; grid: cells a side into which they are averaged; size: of the
-    pictures. A file for another network, layer, grid or size is not used and overwritten.
+    body: ends at the layer of the features; grid: cells a side into which they are averaged; size: of the pictures. A
+    file for another network, layer, grid or size is overwritten.
     """
 
     def __init__(self, body: Backbone, layer: str, grid: int, size: int, path: Path) -> None:
@@ -133,7 +133,7 @@ class FeatureStore:
         write_atomically(self.path, save(self.known, {HEADER_KEY: json.dumps(self.key)}))
 
     def compute(self, samples: Sequence[Sample], on_item: OnPart) -> FeatureExamples:
-        """The features of `samples`; what is new is computed and kept, also after Ctrl-C. Raises ImpastoError."""
+        """Return the features of `samples`; new ones are computed and kept, also after Ctrl-C. Raises ImpastoError."""
         found, labels, new = FeatureExamples([]), [], 0
         try:
             for done, sample in enumerate(samples, start=1):

@@ -1,9 +1,9 @@
 """Low-rank adapters on a backbone's convolutions (Hu et al. 2021), by peft.
 
 W' = W + alpha / r B A, where A is a convolution of the same kernel to r channels and B a 1x1 convolution that starts at
-zero: at the start the adapted network is the base network, bit for bit.
+zero: at the start, the adapted network equals the base network, bit for bit.
 
-Departs from the paper: convolutions are adapted instead of attention's matrices; those with groups are left alone.
+Departs from the paper: convolutions are adapted instead of attention's matrices; those with groups are not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "default"
 
 
 def adapt(network: Backbone, rank: int, alpha: int) -> dict[str, nn.Module]:
-    """Give each convolution of `network`, which is changed, an adapter that learns; all else but the head freezes.
+    """Add an adapter that learns to each convolution of `network`, in place; everything but the head is frozen.
 
     Returns the adapted layers by the names that they had. Raises ImpastoError without peft.
     """
@@ -46,7 +46,7 @@ def adapt(network: Backbone, rank: int, alpha: int) -> dict[str, nn.Module]:
 
 
 def adapters(layers: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Return what the adapters learned, as a classifier's file holds it: ``adapters.NAME.down`` and ``.up``."""
+    """Return the adapters' weights as in a classifier's file: ``adapters.NAME.down`` and ``.up``."""
     found: dict[str, Tensor] = {}
     for name, layer in layers.items():
         for part, key in (("lora_A", "down"), ("lora_B", "up")):
@@ -55,7 +55,7 @@ def adapters(layers: dict[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def _padded(layer: Conv) -> nn.Sequential:
-    """`layer` as padding, then a plain convolution, which is what peft knows how to adapt; the weights are shared."""
+    """Return `layer` as padding and a plain convolution, which peft can adapt; the weights are shared."""
     edge = nn.ReflectionPad2d(layer.edge) if layer.edge_mode == "reflect" else nn.ReplicationPad2d(layer.edge)
     inputs, outputs, bias = layer.in_channels, layer.out_channels, layer.bias is not None
     with torch.device("meta"):

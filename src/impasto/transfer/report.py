@@ -1,4 +1,4 @@
-"""How good a classifier is on pictures that it has never seen: accuracy, confusion matrix, the errors themselves."""
+"""Quality of a classifier on unseen pictures: accuracy, confusion matrix, the errors themselves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_ROWS, MOST_COLUMNS = 24, 8
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the classifier said of one picture: the class, and how sure it was."""
+    """The classifier's answer for one picture: the class, and its probability."""
 
     sample: Sample
     said: int
@@ -30,14 +30,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class FitReport:
-    """All verdicts on a test set. confusion: (true, said) counts."""
+    """All verdicts on a test set. confusion: counts by (true, predicted)."""
 
     classes: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
 
     @property
     def confusion(self) -> Tensor:
-        """Counts, (classes, classes): rows are the truth, columns what was said."""
+        """Counts, (classes, classes): rows are the truth, columns the predictions."""
         table = torch.zeros(len(self.classes), len(self.classes), dtype=torch.long)
         for verdict in self.verdicts:
             table[verdict.sample.label, verdict.said] += 1
@@ -45,12 +45,12 @@ class FitReport:
 
     @property
     def accuracy(self) -> float:
-        """The share that was said right."""
+        """The share of correct predictions."""
         return float(self.confusion.trace()) / len(self.verdicts)
 
     @property
     def recalls(self) -> dict[str, float]:
-        """Each class's own accuracy."""
+        """Each class' accuracy."""
         table = self.confusion
         shares = table.diagonal() / table.sum(1).clamp_min(1)
         return dict(zip(self.classes, shares.tolist(), strict=True))
@@ -62,7 +62,7 @@ class FitReport:
 
     @property
     def errors(self) -> list[Verdict]:
-        """What was said wrong, the surest first."""
+        """The wrong predictions, the surest first."""
         wrong = [verdict for verdict in self.verdicts if verdict.said != verdict.sample.label]
         return sorted(wrong, key=lambda verdict: -verdict.probability)
 
@@ -100,7 +100,7 @@ class FitReport:
         return "\n".join(lines) + "\n"
 
     def error_sheet(self, classifier: Classifier, cell: int = 128) -> Tensor | None:
-        """The errors as a picture, (1, 3, H, W): a row for each mistaken pair of classes; None if there are none."""
+        """Return the errors as a picture, (1, 3, H, W), one row per confused pair of classes; None without errors."""
         pairs: dict[str, list[Verdict]] = {}
         for verdict in self.errors:
             pairs.setdefault(f"{self.classes[verdict.sample.label]} as {self.classes[verdict.said]}", []).append(
@@ -115,7 +115,7 @@ class FitReport:
 
 
 def judge(classifier: Classifier, samples: Sequence[Sample], on_item: OnPart = ignore_part) -> FitReport:
-    """Let `classifier` judge `samples`, leaving out what can't be read. Raises ImpastoError if nothing can."""
+    """Let `classifier` judge `samples`, without unreadable ones. Raises ImpastoError if none can be read."""
     verdicts = []
     for done, sample in enumerate(samples, start=1):
         try:

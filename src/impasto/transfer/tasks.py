@@ -22,19 +22,19 @@ LEAST_DEVIATION = 1e-2
 
 
 class FitOptions(TrainOptions):
-    """What `impasto transfer fit` can be told."""
+    """Options of `impasto transfer fit`."""
 
     backbone: str = Field(SLIM, description="network whose features are reused")
     backbone_weights: str = Field("", description="local weights file for the backbone instead of the official one")
-    layer: str = Field("", description="layer that the head looks at; empty: the backbone's last")
+    layer: str = Field("", description="layer that the head reads; empty: the backbone's last")
     grid: int = Field(3, ge=1, le=16, description="features are averaged in this many cells a side")
     mode: Mode = Field(
         "features", description="features: a linear layer on frozen features; full: end to end; lora: adapters"
     )
     test_share: float = Field(0.25, gt=0, lt=1, description="share of each class that is kept for the test")
-    steps: int = Field(1500, ge=1, description="optimiser steps; with --minutes the most there may be")
+    steps: int = Field(1500, ge=1, description="optimiser steps; with --minutes the largest number")
     batch: int = Field(64, ge=1, le=4096, description="pictures a step")
-    crop: int = Field(224, ge=16, le=2048, description="side of the pictures that the classifier looks at, px")
+    crop: int = Field(224, ge=16, le=2048, description="side of the classifier's pictures, px")
     side: int = Field(256, ge=16, le=4096, description="end to end: shorter side of pictures that are cropped, px")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     weight_decay: float = Field(0.3, ge=0, description="AdamW's decay of the head's weights")
@@ -50,7 +50,7 @@ class FitOptions(TrainOptions):
 
 
 class _Classification(Task):
-    """What all share: cross entropy with the labels, the header."""
+    """Common parts: cross entropy with the labels, the header."""
 
     name = NAME
 
@@ -64,7 +64,7 @@ class _Classification(Task):
 
 
 class LinearTask(_Classification):
-    """A linear layer on frozen features, which it learns standardised; the file holds it for features as they are.
+    """A linear layer on frozen features, trained on standardised ones; the file holds it for the original features.
 
     features: all training features, (N, C, g, g).
     """
@@ -83,12 +83,12 @@ class LinearTask(_Classification):
         self.weight_decay = weight_decay
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """contents: features, (B, C, g, g); styles: labels, (B, 1, 1, 1)."""
+        """contents: features, (B, C, g, g); styles: labels, (B, 1, 1, 1). Returns the cross entropy."""
         logits = self.linear((contents.flatten(1) - self.mean) / self.deviation)
         return {"cross-entropy": F.cross_entropy(logits, styles.flatten().long())}
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """AdamW."""
+        """Return AdamW."""
         return [torch.optim.AdamW(self.linear.parameters(), lr=learning_rate, weight_decay=self.weight_decay)]
 
     def learned(self) -> nn.Module:
@@ -96,7 +96,7 @@ class LinearTask(_Classification):
         return self.linear
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Return the weights, a row a class."""
+        """Return the weights as a picture, a row for each class."""
         return heat_map(self.linear.weight.detach())
 
     def shippable(self) -> dict[str, Tensor]:
@@ -107,10 +107,10 @@ class LinearTask(_Classification):
 
 
 class FinetuneTask(_Classification):
-    """A network with a new head, end to end: first the head alone, then, slower, the backbone with it.
+    """A network with a new head, end to end: first the head alone, then, more slowly, the backbone with it.
 
-    A head that has learned nothing would spoil the backbone's weights, hence the order. Batch norms stay as they are.
-    With LoRA the backbone's own weights never change and adapters learn in their place, from the start.
+    An untrained head would spoil the backbone's weights, hence the order. Batch norms stay frozen. With LoRA the
+    backbone's weights never change; adapters learn in their place, from the start.
     """
 
     def __init__(self, header: Header, network: Backbone, options: FitOptions) -> None:
@@ -132,14 +132,14 @@ class FinetuneTask(_Classification):
         return self.network.get_submodule(HEAD.rstrip("."))
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
-        """contents: pictures, (B, 3, S, S); styles: labels, (B, 1, 1, 1)."""
+        """contents: pictures, (B, 3, S, S); styles: labels, (B, 1, 1, 1). Returns the cross entropy."""
         layer = self.header.layer
         with torch.set_grad_enabled(torch.is_grad_enabled() and progress >= self.frozen_until):
             features = self.network(contents, {layer})[layer]
         return {"cross-entropy": F.cross_entropy(self.head(features).float(), styles.flatten().long())}
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """AdamW with one rate for the head and a lower one for the backbone or its adapters."""
+        """Return AdamW with one rate for the head and a lower one for the backbone or its adapters."""
         head = list(self.head.parameters())
         own = {id(parameter) for parameter in head}
         rest = [p for p in self.network.parameters() if p.requires_grad and id(p) not in own]
@@ -155,11 +155,11 @@ class FinetuneTask(_Classification):
         return self.network
 
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """Return the head's weights, a row a class."""
+        """Return the head's weights as a picture, a row for each class."""
         return heat_map(self.head.get_parameter("linear.weight").detach())
 
     def shippable(self) -> dict[str, Tensor]:
-        """Return the whole network, or the head and the adapters."""
+        """Return the tensors of the whole network, or of the head and the adapters."""
         if not self.adapted:
             return dict(self.network.state_dict())
         head = {name: value for name, value in self.network.state_dict().items() if name.startswith(HEAD)}
@@ -167,7 +167,7 @@ class FinetuneTask(_Classification):
 
 
 def make_header(options: FitOptions, backbone: Backbone, layer: str, classes: tuple[str, ...]) -> Header:
-    """Return what the file of a classifier says of itself."""
+    """Return the header of a classifier's file."""
     return Header(
         kind="classifier",
         backbone=backbone.name,

@@ -1,1 +1,1 @@
-"""What the first engine does without style transfer: short recipes that show what a network sees."""
+"""What a network sees: short recipes that use the optimisation engine without style transfer."""

@@ -1,6 +1,6 @@
-"""Pictures that look the same to a person and like another class to a classifier (Szegedy et al. 2014).
+"""Pictures that look unchanged to people and like another class to a classifier (Szegedy et al. 2014).
 
-The photo's own pixels are the parameter and the other class's cross entropy the loss. Unconstrained, by plain gradient
+The photo's pixels are the parameter, and the loss is the other class's cross entropy. Unconstrained, by plain gradient
 descent, or within a ball in which no pixel changes by more than epsilon, by projected gradient descent (Madry et al.
 2018).
 """
@@ -25,7 +25,7 @@ LEVELS = 255
 
 
 class AttackOptions(Options):
-    """How a picture is attacked."""
+    """Options of an attack."""
 
     epsilon: float = Field(8.0, ge=0, le=255, description="most that a pixel may change, in 255ths; 0: no limit")
     steps: int = Field(60, ge=1, description="steps")
@@ -35,7 +35,7 @@ class AttackOptions(Options):
 
 @dataclass(frozen=True)
 class Attack:
-    """A picture before and after, (1, 3, S, S), as 8 bits hold them; the class that it had, the one that was wanted."""
+    """A picture before and after, (1, 3, S, S), in 8 bits; its class and the wanted one."""
 
     before: Tensor
     after: Tensor
@@ -55,15 +55,15 @@ class Attack:
 
     @property
     def length(self) -> float:
-        """The change's Euclidean length: L2."""
+        """The Euclidean length of the change: L2."""
         return float(self.difference.norm())
 
     def amplified(self) -> Tensor:
-        """Return the difference as a picture: grey where nothing changed, its largest value at the end of the scale."""
+        """Return the difference as a picture: grey for no change, scaled by its largest value."""
         return (0.5 + 0.5 * self.difference / max(self.largest, 1 / LEVELS)).clamp(0, 1)
 
     def judge(self, classifier: Classifier, source: str, target: str) -> dict[str, Any]:
-        """What `classifier`, the attacked one or another, makes of it: both classes' probabilities, what it says."""
+        """Return what `classifier`, the attacked one or another, says: both classes' probabilities and its answer."""
         indices = {"source": classifier.find(source), "target": classifier.find(target)}
         found: dict[str, Any] = {"classifier": classifier.name}
         for when, image in (("before", self.before), ("after", self.after)):
@@ -78,10 +78,10 @@ def attack(
 ) -> Attack:
     """Change `image`, (1, 3, S, S) in [0, 1], until `classifier` takes it for class `target`.
 
-    The classifier sees the picture rounded to 8 bits at every step, so that what it says holds for the written file.
-    Raises OptionError if it says `target` already.
+    The classifier sees the picture rounded to 8 bits at every step, so that its answer holds for the written file.
+    Raises OptionError if the answer is `target` already.
 
-    Departs from the papers: that rounding, through which gradients pass as if it were not there.
+    Departs from the papers: this rounding, through which gradients pass unchanged.
     """
     before = rounded(image.detach())
     source = int(classifier.probabilities(before).argmax())

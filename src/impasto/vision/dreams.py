@@ -1,8 +1,8 @@
-"""The picture that a class, a channel or a unit answers to most (Simonyan et al. 2014; Olah et al. 2017).
+"""The picture to which a class, a channel or a unit responds most (Simonyan et al. 2014; Olah et al. 2017).
 
-An image from noise is changed until a classifier is sure of it. In plain pixels that gives noise that only the network
-understands; total variation smooths it; Fourier coefficients and an image that trembles while it is optimised give
-shapes that a person recognises, too.
+An image from noise is changed until a classifier is sure of it. In plain pixels this gives noise that only the network
+understands; total variation smooths it; Fourier coefficients and random shifts and turns of the image give shapes that
+people recognise, too.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from impasto.progress import OnStep, ignore
 
 
 class DreamOptions(Options):
-    """What the recipes of class visualisation differ in."""
+    """Options in which the recipes of class visualisation differ."""
 
     parameterization: Literal["fourier", "pixels"] = Field("fourier", description="what is optimised")
     steps: int = Field(128, ge=1, description="optimiser steps")
     optimizer: OptimizerName = Field("adam", description="adam, gd (plain gradient descent) or lbfgs")
     learning_rate: float = Field(0.05, gt=0, description="the optimiser's learning rate")
     goal: Literal["cross-entropy", "activation"] = Field(
-        "activation", description="of a class: its cross entropy, or its logit alone, which never has enough"
+        "activation", description="of a class: its cross entropy, or its logit alone, which grows without limit"
     )
     weight: float = Field(1.0, gt=0, description="weight of the class or channel")
     tv_weight: float = Field(30.0, ge=0, description="weight of total variation")
@@ -42,9 +42,9 @@ class DreamOptions(Options):
     first_steps: int = Field(0, ge=0, description="steps without total variation and with weight 1, before the others")
     spread: float = Field(0.2, gt=0, description="deviation of the noise at the start")
     decay: float = Field(1.5, ge=0, description="fourier: coefficients are scaled by frequency to minus this power")
-    jitter: int = Field(16, ge=0, description="the image is shifted by up to so many px at every step")
+    jitter: int = Field(16, ge=0, description="the image is shifted by up to this many px at every step")
     zoom: float = Field(0.1, ge=0, lt=1, description="the image is enlarged or shrunk by up to this share")
-    turn: float = Field(8.0, ge=0, le=180, description="the image is turned by up to so many degrees")
+    turn: float = Field(8.0, ge=0, le=180, description="the image is turned by up to this many degrees")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -69,13 +69,13 @@ PRESETS["beginners"] = {
     "tv_weight": 0.005,
     "tv_form": "l1-sum",
 }
-"""``noise``, and ``beginners`` with its second pass, are the lesson's of "AI for Beginners": plain pixels in the
+"""``noise``, and ``beginners`` with its second pass, follow the lesson of "AI for Beginners": plain pixels in the
 network's own normalisation from N(0, 1), gradient descent at rate 1; then ten times the class and some variation."""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is to be dreamed of: a channel of a layer (of ``logits``: a class), or one unit, (row, column), of it."""
+class Target:
+    """The target of a dream: a channel of a layer (of ``logits``: a class), or one unit, (row, column), of it."""
 
     layer: str
     channel: int
@@ -89,26 +89,26 @@ class Wish:
 
 
 def dream(
-    network: Backbone, wish: Wish, options: DreamOptions, *, size: int, seed: int = 0, on_step: OnStep = ignore
+    network: Backbone, target: Target, options: DreamOptions, *, size: int, seed: int = 0, on_step: OnStep = ignore
 ) -> Result:
-    """Return the ideal picture of `wish`, (1, 3, size, size) in [0, 1], from noise.
+    """Return the ideal picture of a target, (1, 3, size, size) in [0, 1], from noise.
 
-    network: any backbone with the layer that is wished for. Raises OptionError if it has no such layer or channel.
+    network: any backbone with the target's layer. Raises OptionError if it has no such layer or channel.
 
     Departs from the papers: jitter, zoom and turn are drawn from the seed; the penalty is total variation, not L2.
     """
-    network.check_layers([wish.layer])
+    network.check_layers([target.layer])
     if size < network.least_side:
         raise OptionError(f"{network.name} needs pictures of at least {network.least_side} px a side, not {size}")
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, 3, size, size, generator=generator).to(network.mean)
     parameter = _parameter(network, noise, options)
-    augment = trembling(options, generator)
+    augment = random_view(options, generator)
     total = options.first_steps + options.steps
     result = Result(parameter().detach())
     for first, steps in ((True, options.first_steps), (False, options.steps)):
         if steps and not result.interrupted:
-            terms = [wish.term(1.0 if first else options.weight, options.goal)]
+            terms = [target.term(1.0 if first else options.weight, options.goal)]
             if not first:
                 terms.append(Term("tv", "image", TotalVariation(options.tv_form), options.tv_weight))
             settings = Settings(steps, options.optimizer, options.learning_rate)
@@ -130,12 +130,12 @@ def _parameter(network: Backbone, noise: Tensor, options: DreamOptions) -> Image
     return Pixels(image, mean=network.mean, std=network.std, clamp=False)
 
 
-def trembling(options: DreamOptions, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:
-    """Return what shifts, scales and turns the image a little, differently at every call; None if nothing does."""
+def random_view(options: DreamOptions, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:
+    """Return a function that shifts, scales and turns the image a little, differently at every call; None if unused."""
     if not options.jitter and not options.zoom and not options.turn:
         return None
 
-    def tremble(image: Tensor) -> Tensor:
+    def view(image: Tensor) -> Tensor:
         draw = (2 * torch.rand(4, generator=generator) - 1).tolist()
         side = image.shape[-1]
         angle = torch.tensor(draw[2] * options.turn).deg2rad()
@@ -146,4 +146,4 @@ def trembling(options: DreamOptions, generator: torch.Generator) -> Callable[[Te
         grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
         return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
 
-    return tremble
+    return view

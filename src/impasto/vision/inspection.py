@@ -1,4 +1,4 @@
-"""What a network is made of and what it sees in a picture: layers, feature maps, Gram matrices, correlated channels."""
+"""The structure of a network and its view of a picture: layers, feature maps, Gram matrices, correlated channels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from impasto.networks.backbone import Backbone
 from impasto.ops.moments import moments
 
 WHOLE = -1
-"""The receptive field of a layer that sees the whole picture, whatever its size."""
+"""The receptive field of a layer that sees the whole picture, at any size."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A row of the layer table: what comes out, (C, H, W) or (C,), and what it costs.
+    """A row of the layer table: the output's shape, (C, H, W) or (C,), and its cost.
 
-    field: side of the square of pixels that one value sees, or WHOLE; stride: pixels between two neighbours, 0 where
-    there are none.
+    field: side of the square of pixels that one value sees, or WHOLE; stride: pixels between two neighbours, 0 if there
+    are none.
     """
 
     name: str
@@ -74,7 +74,7 @@ def layer_table(network: Backbone, size: int = 224) -> list[Layer]:
 
 @dataclass(frozen=True)
 class _Call:
-    """One module at work: the shapes before and after it, without the batch."""
+    """One call of a module: the shapes before and after it, without the batch."""
 
     module: nn.Module
     before: tuple[int, ...]
@@ -82,7 +82,7 @@ class _Call:
 
 
 def _calls(network: Backbone, size: int) -> list[_Call]:
-    """All modules of a network on the device meta, in the order in which they end, for a picture of size x size."""
+    """Return all modules of a network on the device meta, in the order in which they end, for size x size pixels."""
     calls: list[_Call] = []
 
     def note(module: nn.Module, given: tuple[Any, ...], out: Any) -> None:
@@ -101,8 +101,8 @@ def _calls(network: Backbone, size: int) -> list[_Call]:
 def _fields(network: Backbone, size: int = 1 << 13) -> dict[str, tuple[int, int]]:
     """Return each step's receptive field and stride, from the kernels: 1 + the sum of (kernel - 1) x stride so far.
 
-    Of a step's branches the one with the larger kernels counts, which the others, all 1x1 here, don't add to. The
-    picture is so large that rounding at its edges does not blur the strides.
+    Of a step's branches the one with the larger kernels is used; the others, all 1x1 here, don't add to it. The picture
+    is so large that rounding at its edges does not affect the strides.
     """
     calls, field, found = _calls(network, size), 1, {}
     for name, step in network.steps.items():
@@ -123,7 +123,7 @@ def _fields(network: Backbone, size: int = 1 << 13) -> dict[str, tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
-    """What a layer makes of a picture. features: (C, H, W); gram, correlation: (C, C), gram divided by positions."""
+    """A layer's output for a picture. features: (C, H, W); gram, correlation: (C, C), gram divided by positions."""
 
     layer: str
     features: Tensor
@@ -136,7 +136,7 @@ class View:
         return self.gram.diagonal().argsort(descending=True).tolist()
 
     def correlated(self, count: int = 10) -> list[tuple[int, int, float]]:
-        """The most correlated pairs of channels, with their correlation; channels that never change are left out."""
+        """Return the most correlated pairs of channels, with their correlation; constant channels are left out."""
         above = self.correlation.triu(1)
         best = above.abs().flatten().topk(min(count, above.numel())).indices.tolist()
         width = len(above)
@@ -144,7 +144,7 @@ class View:
         return [pair for pair in pairs if pair[2]]
 
     def maps(self, count: int = 48, columns: int = 8, cell: int = 128) -> Tensor:
-        """The strongest channels under their numbers, (1, 3, H, W), each from its own darkest to its own brightest."""
+        """Return the strongest channels with their numbers, (1, 3, H, W), each scaled to its own range."""
         chosen = self.strongest[:count]
         columns = min(columns, len(chosen))
         rows = []
@@ -165,7 +165,7 @@ class View:
 
 @torch.no_grad()
 def view(network: Backbone, image: Tensor, layer: str) -> View:
-    """Return what `layer` makes of `image`, (1, 3, H, W) in [0, 1]. Raises OptionError if it has no feature maps."""
+    """Return the output of `layer` for `image`, (1, 3, H, W) in [0, 1]. Raises OptionError without feature maps."""
     features = network(image, {layer})[layer]
     if features.dim() != 4:
         raise OptionError(f"{layer} has no feature maps: name a layer before it")

@@ -1,7 +1,7 @@
-"""What a layer knows of a picture: the picture rebuilt from it (Mahendran & Vedaldi 2015; Gatys et al. 2016, fig. 1).
+"""What a layer keeps of a picture: the picture rebuilt from it (Mahendran & Vedaldi 2015; Gatys et al. 2016, fig. 1).
 
 From noise, an image is optimised until its features at one layer are the photo's (content), or until its Gram matrices
-at a set of layers are the painting's (style). The deeper the layer, the more of the exact pixels it has forgotten.
+at several layers are the painting's (style). Deeper layers keep less of the exact pixels.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from impasto.progress import OnStep, ignore
 
 
 class InversionOptions(Options):
-    """How a picture is rebuilt."""
+    """Options of an inversion."""
 
     steps: int = Field(250, ge=1, description="evaluations of the loss")
     optimizer: OptimizerName = Field("adam", description="adam, lbfgs or gd (plain gradient descent)")
-    learning_rate: float = Field(0.05, gt=0, description="the optimiser's; lbfgs wants 1")
+    learning_rate: float = Field(0.05, gt=0, description="the optimiser's learning rate; lbfgs needs 1")
     decay: float = Field(0.7, gt=0, le=1, description="the learning rate is multiplied by it every 50 steps")
     tv_weight: float = Field(2.0, ge=0, description="content: weight of total variation, against noise")
     noise: float = Field(0.2, gt=0, le=1, description="deviation of the grey noise at the start")
@@ -35,10 +35,10 @@ class InversionOptions(Options):
 
 @dataclass(frozen=True)
 class Inversion:
-    """A picture rebuilt, (1, 3, H, W), from these layers, and how near it came.
+    """A picture, (1, 3, H, W), rebuilt from these layers, and its distance from the original.
 
-    psnr: to the original's pixels, in dB. ratio: the loss at the end over that at the start, without total variation.
-    likeness: normalised correlation of the pixels with the original's, from -1 to 1.
+    psnr: to the original's pixels, in dB. ratio: the final loss over the first one, without total variation. likeness:
+    normalised correlation of the pixels with the original's, from -1 to 1.
     """
 
     layers: tuple[str, ...]
@@ -89,9 +89,9 @@ def invert_style(
 ) -> Inversion:
     """Rebuild the texture of `image`, (1, 3, H, W) in [0, 1], from Gram matrices at `layers`, from noise.
 
-    Each layer's loss is relative to its target, and they weigh the same. Raises OptionError.
+    Each layer's loss is relative to its target, and all have the same weight. Raises OptionError.
 
-    Departs from the papers: that normalisation, so that one sum of weights holds for every network.
+    Departs from the papers: this normalisation, so that the same weights suit every network.
     """
     options = options or InversionOptions.parse({}, "invert")
     with torch.no_grad():
@@ -115,7 +115,7 @@ def _measured(layers: tuple[str, ...], image: Tensor, result: Result, name: str)
 
 
 def likeness(one: Tensor, other: Tensor) -> float:
-    """Zero-mean normalised correlation of two pictures' values, from -1 to 1; colours count by their differences."""
+    """Return the zero-mean normalised correlation of two pictures' values, from -1 to 1."""
     a, b = (x - moments(x, full=False).mean[:, :, None, None] for x in (one, other))
     return float((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12))
 
@@ -133,7 +133,7 @@ def _distance(found: Moments, wanted: Moments) -> float:
 
 
 def sheet_layers(network: Backbone) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the layers of the well-known figure: for content one a block, for style the first of each block.
+    """Return the layers of the well-known figure: for content one per block, for style the first of each block.
 
     conv1_2 to conv5_2 (or what the network has of block 5) and conv1_1 to conv5_1 for VGGs, after the ReLU; for others
     the layers that style transfer uses.

@@ -1,4 +1,4 @@
-"""Where weights come from: the package, the cache or a download with a checksum; safetensors only."""
+"""Weights: from the package, the cache or a download with a checksum; safetensors only."""
 
 from impasto.weights.files import Network, Weights, digest_numbers, load_weights, manifest, resolve, save_weights
 

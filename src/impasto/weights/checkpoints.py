@@ -1,4 +1,4 @@
-"""Checkpoints of long optimisations: safetensors files from which the same run goes on."""
+"""Checkpoints of long optimisations: safetensors files from which the same run continues."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PAUSE = 30.0
 log = logging.getLogger(__name__)
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
-"""Tensors by name, and what else there is as JSON takes it."""
+"""Tensors by name, and other values that JSON can hold."""
 
 
 class Checkpoint:
-    """Where a run keeps its state, at most every `pause` seconds (None: `PAUSE`).
+    """Keeps a run's state, at most every `pause` seconds (None: `PAUSE`).
 
-    identity: what the run is asked for, as JSON takes it: the state of another run is refused.
+    identity: the run's settings, as JSON: the state of another run is refused.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], *, pause: float | None = None) -> None:
@@ -34,7 +34,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def offer(self, stage: int, state: Callable[[], State], *, now: bool = False) -> None:
-        """Write what `state` gives, of the run's stage of that number, if it is time to, or `now`."""
+        """Write the result of `state` for this stage of the run, if it is time to, or `now`."""
         if now or time.monotonic() - self._last >= self.pause:
             tensors, values = state()
             config = {"checkpoint": self.identity, "stage": stage, "values": values}
@@ -45,7 +45,7 @@ class Checkpoint:
             self._last = time.monotonic()
 
     def load(self) -> tuple[int, State] | None:
-        """Stage and state that are kept, None if there are none; raises ImpastoError if they are another run's."""
+        """Return stage and state, None if there are none; raises ImpastoError if they are another run's."""
         if not self.path.exists():
             return None
         file = load_weights(self.path)
@@ -56,5 +56,5 @@ class Checkpoint:
         return int(file.config["stage"]), (file.tensors, file.config["values"])
 
     def finish(self) -> None:
-        """The run is done: nothing is left to go on with."""
+        """Remove the checkpoint of a finished run."""
         self.path.unlink(missing_ok=True)

@@ -21,11 +21,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from impasto.atomic import write_atomically
 from impasto.errors import WeightsError
 from impasto.weights.reading import read_config, read_tensors
+from impasto.weights.unfilled import Unfilled
 
 FOLDER = Path(__file__).parent
 HEADER_KEY = "impasto"
 NAMED = "name"
-"""What the name of a style is called in what a file tells of it."""
+"""Key of a style's name in a file's header."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -39,9 +40,9 @@ class Weights:
     digest: str
 
     def fill(self, module: nn.Module, *, ignore: tuple[str, ...] = ()) -> None:
-        """Copy the tensors into `module`, in its own precision; every name and shape must fit.
+        """Copy the tensors into `module`, in its precision; every name and shape must fit.
 
-        ignore: prefixes of names in the file that the module may do without. Raises WeightsError.
+        ignore: prefixes of names that need not be in the module. Raises WeightsError.
         """
         own = module.state_dict()
         given = {k: v for k, v in self.tensors.items() if k in own or not k.startswith(ignore or ("\0",))}
@@ -56,23 +57,24 @@ class Weights:
     def build(self, make: Callable[[dict[str, Any]], Network], maker: str) -> Network:
         """Return the network that `make` makes of the configuration, filled.
 
-        maker: whose training writes such files, as `impasto train` knows it. Raises WeightsError if this is none.
+        maker: the training that writes such files, a name for `impasto train`. Raises WeightsError for other files.
         """
         method = self.config.get("method", maker)
         if method != maker:
             raise WeightsError(f"{self.path} was made by `impasto train {str(method)[:40]}`, not {maker}")
-        if self.digest not in _shipped():  # these need no proof, and torch takes a second to get ready for sketches
+        if self.digest not in _shipped():  # these need no check, and a sketch makes torch load for a second
             try:
                 drawn = sketch(make, self.config, 4 * len(self.tensors) + 256)
             except ImpossibleError:
                 raise WeightsError(f"{self.path} was not made by `impasto train {maker}`") from None
             self._check(drawn.state_dict(), self.tensors)
-        network = make(self.config)
+        with Unfilled():
+            network = make(self.config)
         self.fill(network)
         return network
 
     def infos(self, key: str) -> list[dict[str, Any]]:
-        """What the configuration tells of each style, by ``name`` at least; raises WeightsError if it tells nothing."""
+        """Return the configuration's info on each style, ``name`` at least; raises WeightsError if there is none."""
         found = self.config.get(key)
         named = isinstance(found, list) and all(isinstance(info, dict) for info in found)
         names = [info.get(NAMED) for info in found] if named and found is not None else []
@@ -118,7 +120,7 @@ def load_weights(path: str | Path) -> Weights:
 
 
 def digest_numbers(modules: Iterable[nn.Module]) -> str:
-    """SHA-256 of all that `modules` have learned, as it is kept in files: in half precision."""
+    """Return the SHA-256 of the parameters of `modules`, in half precision as in files."""
     found = hashlib.sha256()
     for module in modules:
         for tensor in module.state_dict().values():
@@ -138,8 +140,7 @@ def save_weights(
 ) -> None:
     """Write tensors and configuration as one safetensors file, atomically; floating point as fp16 if `half`.
 
-    Raises WeightsError if a tensor is not finite, or no longer in fp16, or if the file can't be written; nothing is
-    left behind then.
+    Raises WeightsError, and leaves nothing behind, if a tensor is not finite (in fp16) or the file can't be written.
     """
     path = Path(path)
     out: dict[str, Tensor] = {}
@@ -154,9 +155,9 @@ def save_weights(
 
 
 LARGEST = 1 << 16
-"""A number in a configuration that makes a network; sizes and counts are smaller."""
+"""Largest number in a network's configuration; sizes and counts are smaller."""
 NOTES = frozenset({"steps", "seed", "styles", "networks", "info", "textures", "seconds", "loss"})
-"""What a configuration tells of besides the network's sizes."""
+"""Keys of a configuration that are not sizes of the network."""
 
 
 class ImpossibleError(Exception):
@@ -164,7 +165,7 @@ class ImpossibleError(Exception):
 
 
 def sketch(make: Callable[[dict[str, Any]], Network], config: dict[str, Any], parameters: int) -> Network:
-    """Return the network that `make` makes of a configuration, without numbers.
+    """Return the network that `make` makes of a configuration, without parameters.
 
     Raises ImpossibleError if it can't be made, or has more parameters than `parameters`.
     """
@@ -173,7 +174,7 @@ def sketch(make: Callable[[dict[str, Any]], Network], config: dict[str, Any], pa
     try:
         with torch.device("meta"), _at_most(parameters):
             return make(config)
-    except Exception:  # whatever a stranger's configuration leads to
+    except Exception:  # any configuration may come from a stranger
         raise ImpossibleError from None
 
 
@@ -188,7 +189,7 @@ def _is_sane(value: Any) -> bool:
 
 @contextmanager
 def _at_most(parameters: int) -> Iterator[None]:
-    """Let modules that this thread makes have that many parameters and no more."""
+    """Limit the number of parameters of modules that this thread makes."""
     here, count = threading.get_ident(), 0
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
@@ -206,7 +207,7 @@ def _at_most(parameters: int) -> Iterator[None]:
 
 
 def first_misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
-    """Return what is wrong with the tensors of a file for a network's, in words; None if nothing is."""
+    """Return how a file's tensors differ from the network's, in words; None if they fit."""
     odd = sorted(set(own) ^ set(given))
     if odd:
         return f"{odd[0]} is {'missing' if odd[0] in own else 'left over'}"

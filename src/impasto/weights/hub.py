@@ -11,16 +11,16 @@ FILES = ["config.json", "*.safetensors"]
 
 
 def download_folder(repository: str, revision: str | None = None) -> Path:
-    """The folder of ``owner/name``, from the local cache or the Hub; nothing but its FILES. Raises WeightsError."""
+    """Return the folder of ``owner/name``, from the local cache or the Hub, with FILES alone. Raises WeightsError."""
     hub = _hub()
     try:
         return Path(hub.snapshot_download(repository, revision=revision, allow_patterns=FILES))
-    except Exception as error:  # what the client raises has no common base
+    except Exception as error:  # its exceptions have no common base
         raise WeightsError(f"{repository} can't be had from the hub: {_first_line(error)}") from None
 
 
 def upload_folder(folder: Path, repository: str, *, private: bool = False) -> str:
-    """Put all files of `folder` into the repository ``owner/name``, made if need be; returns where they are."""
+    """Upload all files of `folder` to the repository ``owner/name``, which is created if needed; returns its URL."""
     hub = _hub()
     try:
         api = hub.HfApi()

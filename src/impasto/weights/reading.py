@@ -1,4 +1,4 @@
-"""Safetensors files read from anybody: every claim of the header is checked before memory is taken for it.
+"""Reads safetensors files of any origin: checks every claim of the header before allocating memory for it.
 
 The format: 8 bytes with the length of a JSON header, the header, then the tensors' bytes without gaps.
 """
@@ -36,7 +36,7 @@ DTYPES = {
 }
 
 Row = tuple[int, int, str, torch.dtype, tuple[int, ...]]
-"""A tensor as the header tells of it: begin, end, name, type, shape."""
+"""A tensor in the header: begin, end, name, type, shape."""
 
 
 class _Malformed(Exception):
@@ -46,8 +46,7 @@ class _Malformed(Exception):
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str]:
     """Return the tensors of a safetensors file, the texts of its header, and its SHA-256. Raises WeightsError.
 
-    Tensors have memory of their own, aligned as torch aligns it: in a file they lie anywhere, and the last bits of sums
-    would differ.
+    Tensors are copied to memory that torch aligns: at a file's offsets, the last bits of sums would differ.
     """
     try:
         with open_regular(path) as file:
@@ -121,7 +120,7 @@ def _is_count(value: Any) -> bool:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """Return what JSON says; raises _Malformed if it is none, or nested or long beyond reason."""
+    """Return the value of JSON text; raises _Malformed if it is no JSON, or nested or long beyond reason."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

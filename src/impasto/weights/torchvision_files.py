@@ -1,6 +1,6 @@
 """torchvision's own ImageNet weights: the only place that opens a connection, and the only one that reads a pickle.
 
-Files lie in torch's own cache (``TORCH_HOME``), where other programs have perhaps put them already.
+Files are in torch's own cache (``TORCH_HOME``), where other programs may have put them already.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ OFFICIAL = {
     "mobilenet_v3_large": "IMAGENET1K_V2",
     "squeezenet1_1": "IMAGENET1K_V1",
 }
-"""Which of torchvision's weights each backbone takes."""
+"""torchvision's weights for each backbone."""
 
 RAFT = {"raft_large": "C_T_SKHT_V2", "raft_small": "C_T_V2"}
-"""Which of torchvision's weights for optical flow are taken, best first."""
+"""torchvision's weights for optical flow, best first."""
 
 log = logging.getLogger(__name__)
 
 
 def official(name: str) -> Path:
-    """The file with torchvision's own weights for the backbone `name`; downloaded once, checked, whole or not at all.
+    """Return the file of torchvision's weights for the backbone `name`; downloaded once, checked, atomically.
 
     Raises WeightsError if `name` has none or if they can't be downloaded.
     """
@@ -48,7 +48,7 @@ def official(name: str) -> Path:
 
 
 def load_official(name: str) -> Weights:
-    """torchvision's own weights for the backbone `name`; raises WeightsError if they can't be had or are damaged."""
+    """Return torchvision's weights for the backbone `name`; raises WeightsError if unavailable or damaged."""
     return _checked(official(name))
 
 
@@ -73,7 +73,7 @@ def load_torchvision() -> Any:
 
 
 def load_raft() -> Weights:
-    """torchvision's weights for RAFT if torch's cache holds some; nothing is downloaded. Raises WeightsError."""
+    """Return torchvision's weights for RAFT from torch's cache, without a download. Raises WeightsError."""
     models = load_torchvision()
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     names = [str(models.get_model_weights(name)[kind].url).rsplit("/", 1)[1] for name, kind in RAFT.items()]
@@ -95,7 +95,7 @@ def read_state_dict(path: str | Path) -> Weights:
         raise WeightsError(f"{path} can't be read: {error.strerror}") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # what a damaged or hostile pickle raises has no common base, and its text tells a user nothing
+    except Exception:  # a damaged or hostile pickle may raise anything
         raise WeightsError(f"{path} is no readable state dict: damaged, or holding more than tensors") from None
     tensors = _tensors(content, path)
     check_finite(tensors, path)
@@ -116,7 +116,7 @@ def _tensors(content: object, path: Path) -> dict[str, Tensor]:
 
 
 def _url(name: str) -> str:
-    """Return where torchvision says that its weights for `name` lie."""
+    """Return torchvision's URL of the weights for `name`."""
     if name not in OFFICIAL:
         raise WeightsError(f"there are no official weights for {name!r}; there are for: {', '.join(OFFICIAL)}")
     models = load_torchvision()
@@ -124,12 +124,12 @@ def _url(name: str) -> str:
 
 
 def _hash_prefix(file_name: str) -> str:
-    """Return the start of the SHA-256, which torchvision's file names end in: ``vgg16-397923af.pth``."""
+    """Return the start of the SHA-256 in torchvision's file names: ``vgg16-397923af.pth``."""
     return file_name.rsplit(".", 1)[0].rsplit("-", 1)[1]
 
 
 def _download(name: str, url: str, path: Path) -> None:
-    """Fetch `url` to `path` and check it; whatever fails leaves nothing behind and is told in one line."""
+    """Fetch `url` to `path` and check it; raises WeightsError in one line and leaves nothing behind."""
     log.info("downloading %s to %s", url, path)
     by_hand = (
         f"or fetch {url} elsewhere and give it with --backbone-weights FILE, or take the embedded --backbone vgg19-slim"
