@@ -200,7 +200,7 @@ def open_cluster(plan: BatchPlan, device: str, runtime: str, *, workers: int | N
 
 
 def pack_all(items: Sequence[Item], workers: int) -> list[str]:
-    """Return `items`, numbered, as tasks for Ray: JSON, with so many photos each that all workers have enough."""
+    """Return `items`, numbered, as tasks for Ray: JSON, with few enough photos that all workers get some."""
     groups = [list(group) for _, group in groupby(enumerate(items), lambda pair: pair[1].content)]
     most = max(1, min(MOST_PHOTOS, len(groups) // (workers * ROUNDS)))
     tasks = []
