@@ -90,7 +90,7 @@ class Cluster:
         """Paint all of `items`."""
         left = dict(enumerate(items))
         try:
-            with contextlib.redirect_stdout(cast(TextIO, _Parted())):
+            with contextlib.redirect_stdout(cast(TextIO, _SplitOutput())):
                 for row in self._painted(pack_all(items, self.workers)).iter_rows():
                     for number, report in json.loads(row["reports"]):
                         _pass_on(left.pop(number), report, outcomes)
@@ -164,7 +164,7 @@ class Tries:
         return self.tasks[task]
 
 
-class _Parted:
+class _SplitOutput:
     """Standard output while Ray runs: the messages of its own thread go to stderr."""
 
     def __init__(self) -> None:

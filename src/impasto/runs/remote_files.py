@@ -50,7 +50,7 @@ def has_pattern(word: str) -> bool:
 
 def find_remote(path: Path, suffixes: Collection[str]) -> list[Path]:
     """Return the files of a URL: itself, those in a folder, those of a pattern. Raises ImpastoError."""
-    with _telling(path, "read"):
+    with _as_impasto_error(path, "read"):
         system, inside = _reach(path)
         system.invalidate_cache()
         if has_pattern(path.as_posix()):
@@ -69,7 +69,7 @@ def names_in(folder: Path) -> frozenset[str]:
     """Return the names in a folder, local or remote; none if it does not exist. Raises ImpastoError."""
     if not is_remote(folder):
         return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
-    with _telling(folder, "read"):
+    with _as_impasto_error(folder, "read"):
         system, inside = _reach(folder)
         system.invalidate_cache()
         try:
@@ -81,7 +81,7 @@ def names_in(folder: Path) -> frozenset[str]:
 def make_folder(path: Path) -> None:
     """Make a folder, local or remote, if it does not exist; raises ImpastoError."""
     if is_remote(path):
-        with _telling(path, "made"):
+        with _as_impasto_error(path, "made"):
             system, inside = _reach(path)
             system.makedirs(inside, exist_ok=True)
         return
@@ -93,7 +93,7 @@ def make_folder(path: Path) -> None:
 
 def read_remote(path: Path) -> bytes:
     """Return the bytes of a remote file; raises ImpastoError."""
-    with _telling(path, "read"):
+    with _as_impasto_error(path, "read"):
         system, inside = _reach(path)
         data: bytes = system.cat_file(inside)
         return data
@@ -105,7 +105,7 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
     run: eight hexadecimal digits, the same for all unfinished files of a run, for `clear_remote`.
     """
     half = path.with_name(temporary_name(run))
-    with _telling(path, "written"):
+    with _as_impasto_error(path, "written"):
         system, inside = _reach(half)
         try:
             system.pipe_file(inside, data)
@@ -119,7 +119,7 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
 def clear_remote(folder: Path, run: str) -> None:
     """Remove the half-written files of a finished run in a remote folder; raises ImpastoError."""
     names = [name for name in names_in(folder) if LEFTOVER.fullmatch(name) and name.startswith(f".impasto-{run}")]
-    with _telling(folder, "cleared"):
+    with _as_impasto_error(folder, "cleared"):
         for name in names:
             system, inside = _reach(folder / name)
             system.rm_file(inside)
@@ -134,7 +134,7 @@ def _reach(path: Path) -> tuple[Any, str]:
 
 
 @contextmanager
-def _telling(path: Path, done: str) -> Iterator[None]:
+def _as_impasto_error(path: Path, done: str) -> Iterator[None]:
     """Turn any exception into an ImpastoError: those of file systems have no common base."""
     try:
         yield
