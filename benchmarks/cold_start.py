@@ -38,6 +38,8 @@ def main() -> None:
     if arguments.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled: the first round does it
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
         show(*measure(arguments, Path(folder)))
 
 

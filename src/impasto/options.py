@@ -9,6 +9,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from impasto.errors import OptionError, nearest
 
+NEEDS = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "yes or no",
+    "less_than_equal": "at most {le:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "greater_than": "more than {gt:g}",
+}
+"""What a value must be, by the name of the check that it fails."""
+
 MOST_SHOWN = 80
 """Characters of a wrong value that a message repeats."""
 
@@ -53,6 +68,9 @@ def _one_line(cls: type[Options], error: ValidationError, owner: str) -> str:
         choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         near = nearest(str(first["input"]), choices)
         return f"{owner}: {name.replace('_', '-')} is one of {', '.join(choices)}, not {first['input']!r}{near}"
+    if first["type"] in NEEDS:
+        need = NEEDS[first["type"]].format(**first.get("ctx", {}))
+        return f"{owner}: {name.replace('_', '-')} must be {need}, not {_shorten(first['input'])}"
     shown = "" if not first["loc"] else f", not {_shorten(first['input'])}"
     return f"{owner}: {name.replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}{shown}"
 

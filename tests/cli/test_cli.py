@@ -338,7 +338,7 @@ def test_extract_takes_the_methods_options(shell: Shell) -> None:
         (["extract", "sea.png", "--size", "4"], "'--size'"),
         (["extract", "sea.png", "--sizes", "40"], "did you mean --size"),
         (["extract", "none.png"], "can't be opened"),
-        (["show", "none.safetensors"], "does not exist"),
+        (["show", "none.safetensors"], "can't be opened"),
         (["show", "slim.safetensors"], "is no style card"),
         (["show", "sea.png"], "no readable safetensors file"),
     ],

@@ -12,7 +12,7 @@ from impasto.ops.processor import KERNELS
 from impasto.stylizers.fixed_styles import LearnedStyles
 from tiny import painting, styles_for, tiny
 
-SHIPPED = ["adain", "conditional_norm", "sanet", "stylebank", "swift", "wct"]
+SHIPPED = ["adain", "conditional_norm", "johnson", "metanet", "sanet", "stylebank", "swift", "wct"]
 
 
 @pytest.fixture

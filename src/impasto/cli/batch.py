@@ -70,6 +70,7 @@ def batch(
     named = given.pop("style", [])
     terminal.be_quiet(reporting.quiet)
     first_look.check_method(stylization.chosen_method)
+    arguments.check_options(ctx, arguments.words(contents, styles), stylization.chosen_method, reporting.recipe)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as command
     from impasto.commands import recipe_from_flags

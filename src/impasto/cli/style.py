@@ -38,6 +38,8 @@ def extract(
     The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
     """
     terminal.be_quiet(quiet)
+    first_look.check_method(method)
+    arguments.check_options(ctx, [*arguments.words(painting, None), *ctx.args], method)
     from impasto.errors import ImpastoError
     from impasto.images.files import read_painting
     from impasto.methods import find_method, load
@@ -66,6 +68,7 @@ def extract(
 
 def show(card: CardWord, json: flags.JsonFlag = False) -> None:
     """Show the contents of a style card."""
+    first_look.check_painting(str(card), None)
     about = describe_card(card)
     if json:
         terminal.print_json(about)

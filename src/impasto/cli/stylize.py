@@ -47,6 +47,7 @@ def stylize(
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
+    arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
     from impasto.commands import stylize as command
     from impasto.commands.pipes import piped
     from impasto.commands.recipe_from_flags import make_recipe

@@ -30,8 +30,7 @@ def decode(
     Raises ImageError for colours that can't be converted, such as HDR.
     """
     image.load()
-    embedded = profile or image.info.get("icc_profile") or implied_profile(image, head, name)
-    known = parse(embedded)
+    known = parse(profile or profile_of(image, head, name))
     image = _upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _decode_deep_grey(image, known)
@@ -67,12 +66,22 @@ def _turned(pixels: Floats, orientation: int) -> Floats:
     return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn and mirror as the EXIF orientation says; EXIF that can't be parsed counts as none."""
+def profile_of(image: Image.Image, head: bytes, name: str) -> bytes | None:
+    """Return the embedded profile of a picture's colours, or the one that its other fields describe."""
+    return image.info.get("icc_profile") or implied_profile(image, head, name)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation; EXIF that can't be parsed counts as none."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # the parser may raise anything, but the pixels are intact
-        return image
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn and mirror by the EXIF orientation."""
+    orientation = orientation_of(image)
     if orientation in (5, 6, 7, 8):
         image = image.transpose(Image.Transpose.TRANSPOSE)
     if orientation in (2, 3, 6, 7):

@@ -13,6 +13,7 @@ from impasto.networks.backbone import Backbone
 from impasto.networks.layers import freeze
 from impasto.networks.vgg19_slim import HEADS, SLIM, SLIM_LAYERS, slim_backbone
 from impasto.weights import Weights, load_weights, resolve
+from impasto.weights.unfilled import Unfilled
 
 TORCHVISION = (
     "vgg16",
@@ -70,6 +71,7 @@ def _load_slim(name: str, pooling: str, weights: str | Path | None, pretrained: 
     if not pretrained:
         return slim_backbone(heads=heads, pooling=pooling)
     file: Weights = load_weights(weights) if weights is not None else load_weights(resolve(SLIM))
-    backbone = slim_backbone(heads=heads, pooling=pooling, digest=file.digest)
+    with Unfilled():
+        backbone = slim_backbone(heads=heads, pooling=pooling, digest=file.digest)
     file.fill(backbone, ignore=() if heads else ("heads.",))
     return backbone

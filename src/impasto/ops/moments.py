@@ -112,6 +112,9 @@ def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) 
         if mask is None and not full:
             total, squares = _Sums.apply(features)
             return Moments(float(features.shape[2] * features.shape[3]), total, squares)
+        if mask is None and features.requires_grad and torch.is_grad_enabled():
+            total, products = _Products.apply(precise(features))
+            return Moments(float(features.shape[2] * features.shape[3]), total, products)
         return _sum(precise(features), full, mask)
 
 
@@ -138,6 +141,27 @@ class _Sums(torch.autograd.Function):
         (features,) = ctx.saved_tensors
         by_total, by_squares = (gradient[:, :, None, None].to(features.dtype) for gradient in gradients)
         return torch.addcmul(by_total, features, 2 * by_squares)
+
+
+class _Products(torch.autograd.Function):
+    """Sums of features, (B, C), and of all their products, (B, C, C); the way back is one product of matrices."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(features)
+        flat = features.flatten(2)
+        return flat.sum(2), flat @ flat.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        by_total, by_products = gradients
+        both = by_products + by_products.transpose(1, 2)
+        if features.is_contiguous(memory_format=torch.channels_last):
+            rows = features.permute(0, 2, 3, 1)
+            found = torch.baddbmm(by_total.unsqueeze(1), rows.flatten(1, 2), both)
+            return found.view(rows.shape).permute(0, 3, 1, 2)
+        return torch.baddbmm(by_total.unsqueeze(2), both, features.flatten(2)).view(features.shape)
 
 
 def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:

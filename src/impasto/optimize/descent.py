@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.images.tensors import resize
 from impasto.optimize.interruption import BEGINNING, Keep, Keeper, TornStep, whole_steps
+from impasto.optimize.optimizers import LBFGS, Adam, Descent, Optimizer
 from impasto.progress import OnStep, Step, ignore
 from impasto.weights.checkpoints import Checkpoint, State
 
@@ -177,20 +178,17 @@ class _Descent:
     def _snapshot(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.parameter.state_dict().items()}
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        learning, settings = list(self.parameter.parameters()), self.settings
+    def _make_optimizer(self) -> Optimizer:
+        (values,), settings = self.parameter.parameters(), self.settings
         if settings.optimizer == "adam":
-            return torch.optim.Adam(learning, lr=self.rate, betas=settings.betas, eps=settings.epsilon)
+            return Adam(values, self.rate, settings.betas, settings.epsilon)
         if settings.optimizer == "gd":
-            return torch.optim.SGD(learning, lr=self.rate)
-        return torch.optim.LBFGS(
-            learning, lr=self.rate, max_iter=1, history_size=settings.history, tolerance_grad=0, tolerance_change=0
-        )
+            return Descent(values, self.rate)
+        return LBFGS(values, self.rate, settings.history)
 
     def step(self) -> dict[str, float] | None:
         """Evaluate and move once; None if the loss was not finite and the run went back."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * self.settings.decay ** (len(self.losses) // self.settings.decay_every)
+        self.optimizer.rate = self.rate * self.settings.decay ** (len(self.losses) // self.settings.decay_every)
         seen: dict[str, float] = {}
         before = self._snapshot()
         begin = getattr(self.objective, "begin", None)
@@ -198,7 +196,7 @@ class _Descent:
             begin(len(self.losses))
 
         def closure() -> float:
-            self.optimizer.zero_grad()
+            self.parameter.zero_grad()
             image = self.parameter()
             terms = self.objective(self.augment(image) if self.augment else image)
             loss = torch.stack(list(terms.values())).sum()
@@ -206,16 +204,15 @@ class _Descent:
             seen.update({name: float(term.detach()) for name, term in terms.items()})
             return float(loss.detach())
 
-        closing: Any = closure
         shrink = getattr(self.objective, "shrink", None)
         loss: float | None = None
         try:
-            loss = float(self.optimizer.step(closing) or 0.0)
+            loss = self.optimizer.step(closure)
         except Exception as error:
             if shrink is None or not is_out_of_memory(error):
                 raise
         if loss is None and shrink is not None:  # outside the handler, whose traceback holds the memory
-            self.optimizer.zero_grad()
+            self.parameter.zero_grad()
             shrink()
         if loss is None:
             return None
@@ -236,19 +233,12 @@ class _Descent:
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         if self.average and self.average.mean is not None:
             tensors["average"] = self.average.mean
-        numbers: dict[str, float] = {}
-        known = self.optimizer.state_dict()["state"].get(0, {})
-        lists = [name for name, value in known.items() if isinstance(value, list) and name != "al"]  # al is scratch
-        for name, value in known.items():
-            if name == "al":
-                continue
-            parts = {f"{name}.{i}": part for i, part in enumerate(value)} if isinstance(value, list) else {name: value}
-            tensors |= {f"optimizer.{key}": part for key, part in parts.items() if isinstance(part, Tensor)}
-            numbers |= {key: part for key, part in parts.items() if isinstance(part, int | float)}
+        kept, numbers = self.optimizer.state()
+        tensors |= {f"optimizer.{name}": value for name, value in kept.items()}
         best = self.best_loss if math.isfinite(self.best_loss) else None
         count = self.average.count if self.average else 0
         values = {"losses": self.losses, "retries": self.retries, "rate": self.rate, "best": best, "average": count}
-        return tensors, {**values, "optimizer": numbers, "lists": lists}
+        return tensors, {**values, "optimizer": numbers}
 
     def restore(self, state: State) -> None:
         """Continue from a `state` of the same run."""
@@ -265,16 +255,7 @@ class _Descent:
         if self.average:
             self.average.count, self.average.mean = values["average"], under("average").get("")
         self.optimizer = self._make_optimizer()
-        found: dict[str, Any] = {**values["optimizer"], **{name: {} for name in values["lists"]}}
-        for name, tensor in under("optimizer.").items():
-            key, _, index = name.partition(".")
-            if index:
-                found[key][int(index)] = tensor
-            else:
-                found[key] = tensor
-        ordered = {k: [v[i] for i in sorted(v)] if isinstance(v, dict) else v for k, v in found.items()}
-        known = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**known, "state": {0: ordered} if ordered else {}})
+        self.optimizer.restore(under("optimizer."), values["optimizer"])
 
     def _finite(self) -> bool:
         return all(bool(torch.isfinite(value).all()) for value in self.parameter.parameters())

@@ -21,6 +21,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from impasto.atomic import write_atomically
 from impasto.errors import WeightsError
 from impasto.weights.reading import read_config, read_tensors
+from impasto.weights.unfilled import Unfilled
 
 FOLDER = Path(__file__).parent
 HEADER_KEY = "impasto"
@@ -67,7 +68,8 @@ class Weights:
             except ImpossibleError:
                 raise WeightsError(f"{self.path} was not made by `impasto train {maker}`") from None
             self._check(drawn.state_dict(), self.tensors)
-        network = make(self.config)
+        with Unfilled():
+            network = make(self.config)
         self.fill(network)
         return network
 

@@ -49,13 +49,12 @@ function buildOptions(app: App): void {
 }
 
 function showQualities(app: App, method: HTMLSelectElement): void {
-  const all = app.qualities();
-  const main = all.filter((quality) => quality in { quick: 1, painted: 1, finest: 1 });
-  const other = all.filter((quality) => !main.includes(quality));
-  find("quality").hidden = all.length < 2;
+  const main = app.qualities();
+  const other = app.otherMethods();
+  find("quality").hidden = main.length < 2;
   find("method-row").hidden = other.length === 0;
   const box = find("qualities");
-  const wanted = main.join() + currentLanguage();
+  const wanted = main.map((quality) => quality + app.isFast(quality)).join() + currentLanguage();
   if (box.dataset.shown !== wanted) {
     box.dataset.shown = wanted;
     box.replaceChildren(...main.map((quality) => qualityChoice(app, quality)));
@@ -67,7 +66,8 @@ function showQualities(app: App, method: HTMLSelectElement): void {
 function qualityChoice(app: App, quality: string): HTMLElement {
   const input = make("input", { type: "radio", name: "quality", value: quality });
   input.addEventListener("change", () => app.choose({ quality }));
-  return make("label", {}, input, say(quality as Word), make("small", {}, say(`${quality}Hint` as Word)));
+  const hint = quality === "painted" && app.isFast(quality) ? "paintedFastHint" : `${quality}Hint`;
+  return make("label", {}, input, say(quality as Word), make("small", {}, say(hint as Word)));
 }
 
 function fill(select: HTMLSelectElement, choices: (readonly [string, string])[], value: string): void {
@@ -118,7 +118,14 @@ function statusOf(app: App): string {
   if (app.view === null) return "";
   if (app.stale) return say("stale");
   const { width, height } = app.view.painted;
-  return app.view.full ? say("done", width, height) : say("preview", width, height, photo.width, photo.height);
+  const told = app.view.full ? say("done", width, height) : say("preview", width, height, photo.width, photo.height);
+  return [told, ...app.notes.map((note) => noteOf(note, width, height))].join(" ");
+}
+
+/** A note of the server in the reader's words, where the page knows it. */
+function noteOf(note: string, width: number, height: number): string {
+  const shrunk = /shrunk from (\d+)x(\d+)/.exec(note);
+  return shrunk ? say("shrunk", shrunk[1], shrunk[2], width, height) : say("serverNote", note);
 }
 
 function timeLeft(seconds: number | null): string {
