@@ -26,7 +26,7 @@ def decode(
 ) -> tuple[NDArray[np.uint8] | Floats, Floats | None]:
     """Upright sRGB colours (H, W, 3), bytes or floats in [0, 1], and alpha (H, W) in [0, 1].
 
-    head: the file's first bytes, which may say what its colours mean; profile: of its colours, instead of its own.
+    head: the file's first bytes, which may describe its colours; profile: a colour profile instead of the file's.
     Raises ImageError for colours that can't be converted, such as HDR.
     """
     image.load()
@@ -67,7 +67,7 @@ def _turned(pixels: Floats, orientation: int) -> Floats:
 
 
 def profile_of(image: Image.Image, head: bytes, name: str) -> bytes | None:
-    """Return the embedded profile of a picture's colours, or the one that its other fields stand for."""
+    """Return the embedded profile of a picture's colours, or the one that its other fields describe."""
     return image.info.get("icc_profile") or implied_profile(image, head, name)
 
 
@@ -75,12 +75,12 @@ def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation; EXIF that can't be parsed counts as none."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the parser raises whatever it meets, but the pixels are intact
+    except Exception:  # the parser may raise anything, but the pixels are intact
         return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn and mirror as the EXIF orientation says."""
+    """Turn and mirror by the EXIF orientation."""
     orientation = orientation_of(image)
     if orientation in (5, 6, 7, 8):
         image = image.transpose(Image.Transpose.TRANSPOSE)

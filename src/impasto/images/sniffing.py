@@ -119,7 +119,7 @@ def _table_bytes(flags: int) -> int:
 
 
 def _sub_blocks(file: BinaryIO, most: int, *, keep: bool) -> tuple[bytes, int]:
-    """Read a row of sub-blocks, at most so many bytes; return them, if they are to be kept, and what they count for."""
+    """Read a series of sub-blocks, at most `most` bytes; return their bytes, if `keep`, and their cost."""
     kept, size = bytearray(), 0
     while size < most:
         length = file.read(1)

@@ -132,10 +132,10 @@ class NNST(Optimized):
     """Optimise a picture until each place looks like the painting's most similar one (Kolkin et al. 2022).
 
     Departs from the paper: in ``default`` the network is vgg19-slim with six layers, the painting is not turned, no
-    place of the painting may be taken too often, matched colours, means and covariances, the photo's self-similarity
-    and its features count beside the match, and the finest detail changes in lightness only. ``--preset published``
-    has the paper's network, layers, steps and losses; its last pass centres both sides by the painting's mean, and
-    turned copies share the limit of ``--candidates``.
+    place of the painting may be taken too often, further losses compare matched colours, means and covariances, and the
+    photo's self-similarity and features, and the finest detail changes in lightness only. ``--preset published`` has
+    the paper's network, layers, steps and losses; its last pass centres both sides by the painting's mean, and turned
+    copies share the limit of ``--candidates``.
     """
 
     name = "nnst"

@@ -122,7 +122,7 @@ def is_idle(cores: Cores) -> bool:
         return sys.platform != "linux"
 
 
-def settle_threads(environment: MutableMapping[str, str], *, shared: bool = False) -> None:
+def set_threads(environment: MutableMapping[str, str], *, shared: bool = False) -> None:
     """Set in `environment` how many threads OpenMP starts and how they wait, unless the user has set it.
 
     Must run before torch is loaded. shared: others will work at the same time, whatever the machine does now.

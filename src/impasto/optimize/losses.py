@@ -331,9 +331,9 @@ def similarity_map(x: Tensor, y: Tensor, reach: float = 1.0) -> Tensor:
     )
     spread = (mean_xx - mean_x * mean_x + mean_yy - mean_y * mean_y) * count / (count - 1)
     covariance = (mean_xy - mean_x * mean_y) * count / (count - 1)
-    calm, calmer = (0.01 * reach) ** 2, (0.03 * reach) ** 2  # what keeps flat windows from dividing by 0
-    similarity = (2 * mean_x * mean_y + calm) * (2 * covariance + calmer)
-    return similarity / ((mean_x * mean_x + mean_y * mean_y + calm) * (spread + calmer))
+    c1, c2 = (0.01 * reach) ** 2, (0.03 * reach) ** 2  # against division by 0 in flat windows
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return similarity / ((mean_x * mean_x + mean_y * mean_y + c1) * (spread + c2))
 
 
 def structure_gap(found: Tensor, wanted: Tensor) -> Tensor:
