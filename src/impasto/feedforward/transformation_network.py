@@ -26,7 +26,7 @@ Norms = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Form:
-    """What a layer does in addition to its convolution.
+    """The form of a layer, in addition to its convolution.
 
     transposed: upsampling by the convolution itself; shortcut: how many layers back the layer is whose input is added
     after the norm, every channel times a gain.
