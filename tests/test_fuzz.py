@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fuzz_pictures
 import pytest
 import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+import fuzz_pictures
 import fuzz_weights
 from fuzz import cards, damaged, headers, holds_or_says_why, json_values, named, picture_files
 from impasto.errors import ImpastoError
