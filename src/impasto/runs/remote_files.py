@@ -20,10 +20,10 @@ URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(:/)?")
 LOCAL = re.compile(r"(file|local)://([^/]*)(/.*)")
 WEB = re.compile("https?:/")
 MOST_BYTES, MOST_LISTING = 1 << 30, 1 << 24
-"""How much is read at most of a file elsewhere, and of a page that lists files."""
+"""Most bytes that are read of a remote file, and of a page that lists files."""
 
 SECONDS = {"total": 1800, "sock_connect": 30, "sock_read": 60}
-"""How long a web server may take: in all, for a connection, and without a byte."""
+"""Timeouts of a web server: in all, for a connection, and without a byte."""
 
 PATTERN = frozenset("*?[")
 
@@ -68,8 +68,8 @@ def has_pattern(word: str) -> bool:
 def find_remote(path: Path, suffixes: Collection[str]) -> list[Path]:
     """Return the files of a URL: itself, those in a folder, those of a pattern. Raises ImpastoError."""
     if WEB.match(path.as_posix()) and path.suffix.lower() in suffixes and not has_pattern(path.as_posix()):
-        return [path]  # asking whether it lists files would fetch all of it
-    with _telling(path, "read"):
+        return [path]  # a listing would fetch all of it
+    with _as_impasto_error(path, "read"):
         system, inside = _reach(path, MOST_LISTING)
         system.invalidate_cache()
         if has_pattern(path.as_posix()):
@@ -88,7 +88,7 @@ def names_in(folder: Path) -> frozenset[str]:
     """Return the names in a folder, local or remote; none if it does not exist. Raises ImpastoError."""
     if not is_remote(folder):
         return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
-    with _telling(folder, "read"):
+    with _as_impasto_error(folder, "read"):
         system, inside = _reach(folder)
         system.invalidate_cache()
         try:
@@ -100,7 +100,7 @@ def names_in(folder: Path) -> frozenset[str]:
 def make_folder(path: Path) -> None:
     """Make a folder, local or remote, if it does not exist; raises ImpastoError."""
     if is_remote(path):
-        with _telling(path, "made"):
+        with _as_impasto_error(path, "made"):
             system, inside = _reach(path)
             system.makedirs(inside, exist_ok=True)
         return
@@ -111,8 +111,8 @@ def make_folder(path: Path) -> None:
 
 
 def read_remote(path: Path) -> bytes:
-    """Return the bytes of a remote file; raises ImpastoError, also if they are more than a picture or card needs."""
-    with _telling(path, "read"):
+    """Return the bytes of a remote file; raises ImpastoError, also for far more than a picture or card needs."""
+    with _as_impasto_error(path, "read"):
         system, inside = _reach(path)
         if WEB.match(path.as_posix()):
             data: bytes = system.cat_file(inside)
@@ -128,7 +128,7 @@ def read_remote(path: Path) -> bytes:
 
 
 def most_bytes(head: bytes) -> int:
-    """Return how much is read of a remote file that begins so: as much as a picture of its size needs."""
+    """Return how many bytes to read of a remote file with this beginning: what a picture of its size needs."""
     pixels = pixels_of(head, kind_of(head))
     return min(MOST_BYTES, SLACK + BYTES_A_PIXEL * pixels) if pixels else MOST_BYTES
 
@@ -143,7 +143,7 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
     run: eight hexadecimal digits, the same for all unfinished files of a run, for `clear_remote`.
     """
     half = path.with_name(temporary_name(run))
-    with _telling(path, "written"):
+    with _as_impasto_error(path, "written"):
         system, inside = _reach(half)
         try:
             system.pipe_file(inside, data)
@@ -157,7 +157,7 @@ def put_remote(data: bytes, path: Path, run: str) -> None:
 def clear_remote(folder: Path, run: str) -> None:
     """Remove the half-written files of a finished run in a remote folder; raises ImpastoError."""
     names = [name for name in names_in(folder) if LEFTOVER.fullmatch(name) and name.startswith(f".impasto-{run}")]
-    with _telling(folder, "cleared"):
+    with _as_impasto_error(folder, "cleared"):
         for name in names:
             system, inside = _reach(folder / name)
             system.rm_file(inside)
@@ -202,7 +202,7 @@ def _client(most: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _telling(path: Path, done: str) -> Iterator[None]:
+def _as_impasto_error(path: Path, done: str) -> Iterator[None]:
     """Turn any exception into an ImpastoError: those of file systems have no common base."""
     try:
         yield

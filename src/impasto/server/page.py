@@ -68,7 +68,7 @@ def _brush() -> Any:
         elem_id="brush",
     )
 
-    sent = brush.blob_storage = _Few()
+    sent = brush.blob_storage = _BoundedUploads()
 
     def read_layers(payload: Any) -> list[bytes]:
         if payload is None:
@@ -81,7 +81,7 @@ def _brush() -> Any:
     return brush
 
 
-class _Few(OrderedDict[str, Any]):
+class _BoundedUploads(OrderedDict[str, Any]):
     """Data that browsers send ahead of their requests; limited, because some are never used."""
 
     def __setitem__(self, name: str, value: Any) -> None:
