@@ -22,14 +22,14 @@ NEEDS = {
     "less_than": "less than {lt:g}",
     "greater_than": "more than {gt:g}",
 }
-"""What a value must be, by the name of the check that it fails."""
+"""The required value, by the name of the failed check."""
 
 MOST_SHOWN = 80
-"""Characters of a wrong value that a message repeats."""
+"""Most characters of a wrong value in a message."""
 
 
 class Options(BaseModel):
-    """A method's options; a field's type, default, range and description are what the command line shows.
+    """A method's options; the command line shows each field's type, default, range and description.
 
     Values may come as text, as from a command line: ``"relu1_1,relu2_1"`` is a tuple, ``"3"`` a number.
     """
@@ -76,7 +76,7 @@ def _one_line(cls: type[Options], error: ValidationError, owner: str) -> str:
 
 
 def _shorten(value: Any) -> str:
-    """Return a value as it is shown in a message."""
+    """Return a value for a message."""
     if isinstance(value, list | tuple | dict) and len(value) > MOST_SHOWN:
         return f"{len(value)} of them"
     text = repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value)

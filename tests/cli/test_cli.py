@@ -332,6 +332,7 @@ def test_extract_takes_the_methods_options(shell: Shell) -> None:
     ("words", "told"),
     [
         (["extract"], "name one painting"),
+        (["extract", "starry-night"], "is built in as a card"),
         (["extract", "sea.png", "sky.jpg"], "name one painting"),
         (["extract", "sea.png", "-o", "card.png"], r"must end in one of \.safetensors"),
         (["extract", "sea.png", "-o", "slim.safetensors"], "exists already"),

@@ -242,20 +242,24 @@ def test_only_what_suits_the_style_is_offered(visit: Callable[..., Visit], tmp_p
     data = photo_bytes(1)
     here.give(data)
     here.wait_until_painted()
-    assert here.page.locator("#qualities").inner_text().count("takes minutes") == 1  # of the finest; painted is quick
+    assert here.page.inner_text("#quality-hint") == "at once, in this browser"
     words, others = offered()
     assert words == ["quick", "painted", "finest"]
     assert {"gatys", "stylebank", "conditional_norm"} <= set(others)
     assert not {"swift", "johnson", "nnst", "metastyle", "texture_network"} & set(others)
 
+    here.page.get_by_label("Finest").check()
+    assert "takes minutes" in here.page.inner_text("#quality-hint")
     here.page.get_by_label("Painted").check()
+    assert "takes seconds" in here.page.inner_text("#quality-hint")
     here.page.click("#paint")
     here.wait_until_painted()
+    assert here.page.locator("#paint").is_hidden()  # there is nothing to paint
     wanted = load("johnson").stylize(as_file(data, tmp_path), load_style("starry-night"))
     assert decibels(here.download()[1], wanted) > SAME
 
     here.page.locator("#wall .tile", has_text="Plum Blossom").first.click()
-    assert here.page.locator("#qualities").inner_text().count("takes minutes") == 2  # there is no network for it
+    assert "takes minutes" in here.page.inner_text("#quality-hint")  # there is no network for it
     here.give(photo_bytes(2, 90, 120), "painting.png", where="painting-file")
     here.page.get_by_text("painting").first.wait_for()
     words, others = offered()

@@ -44,7 +44,7 @@ DIED = "every worker that tried it died, most likely for lack of memory: try few
 
 @dataclass(frozen=True)
 class Order:
-    """What every worker needs to know.
+    """The settings of every worker.
 
     folder: the current one, if it exists there; sent: styles and masks, as bytes; begin: called for a task that begins;
     returns how often it has begun.

@@ -50,7 +50,11 @@ def extract(
     words = [*arguments.words(painting, None), *ctx.args]
     files, options = arguments.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
     if len(files) != 1:
-        raise ImpastoError(f"name one painting: impasto style extract PAINTING, not {len(files)}")
+        raise ImpastoError("name one painting: impasto style extract PAINTING")
+    if files[0] in first_look.style_names() and not Path(files[0]).exists():
+        raise ImpastoError(
+            f"{files[0]} is built in as a card: paint in it by its name, impasto stylize PHOTO {files[0]}"
+        )
     target = arguments.name_target(
         output, Path(f"{Path(files[0]).stem}.safetensors"), force=force, suffixes=(".safetensors",)
     )

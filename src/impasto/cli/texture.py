@@ -171,7 +171,7 @@ def _list(weights: Path | None, json: bool) -> None:
 
 def _are_pictures(words: list[str], weights: Path | None) -> bool:
     """Return whether `words` are pictures, or else textures of a generator; raises ImpastoError for a mixture."""
-    from impasto.errors import ImpastoError
+    from impasto.errors import ImpastoError, nearest
     from impasto.textures.generator import TextureGenerator
 
     if not words:
@@ -185,7 +185,9 @@ def _are_pictures(words: list[str], weights: Path | None) -> bool:
     known = TextureGenerator.load(weights).names
     for word in names:
         if word not in known:
-            raise ImpastoError(f"{word} is neither a picture here nor a texture; there are: {', '.join(known)}")
+            raise ImpastoError(
+                f"{word} is neither a picture here nor a texture{nearest(word, known)}; there are: {', '.join(known)}"
+            )
     if files:
         raise ImpastoError(f"{names[0]} is a texture and {files[0]} a picture: name either textures or pictures")
     return False

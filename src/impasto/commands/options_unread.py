@@ -1,6 +1,6 @@
-"""The options of methods, from their source alone: wrong values are refused before torch is loaded.
+"""Reads the options of methods from their source, so that wrong values are refused before torch is loaded.
 
-What can't be understood from the source is left to the method itself, which checks everything once more.
+Anything that the source does not show is left to the method itself, which checks everything again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Found = tuple[ast.stmt, str]
 
 @functools.cache
 def options_of(method: str) -> type[Options] | None:
-    """Return the options of a method as far as its source tells; None if that is too little."""
+    """Return the options of a method from its source; None if the source is not enough."""
     module = f"impasto.methods.{method}"
     for statement in _statements(module):
         name = _assigned(statement, "Options") if isinstance(statement, ast.ClassDef) else None
@@ -35,7 +35,7 @@ def options_of(method: str) -> type[Options] | None:
 
 
 def constant(module: str, name: str) -> Any:
-    """Return what a module calls `name`, without importing it; raises NameError."""
+    """Return the value of `name` in a module, without importing it; raises NameError."""
     found = _find(name, module)
     if found is None or (value := _value_of(found[0])) is None:
         raise NameError(name)
@@ -43,7 +43,7 @@ def constant(module: str, name: str) -> Any:
 
 
 def _fields(name: str, module: str) -> Iterator[tuple[str, Any]]:
-    """Give fields as `create_model` takes them, those of the bases first."""
+    """Yield fields for `create_model`, those of the bases first."""
     found = _find(name, module)
     if found is None or not isinstance(found[0], ast.ClassDef):
         return
@@ -63,7 +63,7 @@ def _fields(name: str, module: str) -> Iterator[tuple[str, Any]]:
 
 
 def _evaluate(node: ast.expr, module: str) -> Any:
-    """Return the value of an expression, in which the names of a module and of its imports may stand."""
+    """Return the value of an expression with names of a module and of its imports."""
     names: dict[str, Any] = {}
     for inner in ast.walk(node):
         if isinstance(inner, ast.Name) and inner.id not in {**BUILT_IN, **SIMPLE}:
@@ -89,7 +89,7 @@ def _assigned(statement: ast.ClassDef, name: str) -> ast.expr | None:
 
 
 def _value_of(statement: ast.stmt, name: str | None = None) -> ast.expr | None:
-    """Return what a statement assigns, to that name if one is given."""
+    """Return the value that a statement assigns, to `name` if given."""
     targets = statement.targets if isinstance(statement, ast.Assign) else []
     named = [target.id for target in targets if isinstance(target, ast.Name)]
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):

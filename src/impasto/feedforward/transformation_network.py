@@ -26,7 +26,7 @@ Norms = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Form:
-    """What a layer does in addition to its convolution.
+    """The form of a layer, in addition to its convolution.
 
     transposed: upsampling by the convolution itself; shortcut: how many layers back the layer is whose input is added
     after the norm, every channel times a gain.
@@ -343,8 +343,8 @@ class _Row:
 
     def _input_stage(self, number: int) -> Stage:
         name = self._input(number)
-        flows = tuple(Edge(source, name) for source in self._sources(number))
-        return Stage(flows, lambda work: {name: self._finished_input(number, work)})
+        edges = tuple(Edge(source, name) for source in self._sources(number))
+        return Stage(edges, lambda work: {name: self._finished_input(number, work)})
 
     def _stage(self, number: int, layer: TransformLayer, side: int) -> Stage:
         name, named = self._name(number), self._is_named(number)

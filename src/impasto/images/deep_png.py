@@ -1,4 +1,4 @@
-"""PNG with 16 bits a channel: Pillow keeps the high bytes of colours alone, and is asked for the low ones, too."""
+"""PNG with 16 bits per channel: Pillow keeps only the high bytes of colours, so the low ones are read, too."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image
 Floats = NDArray[np.float32]
 
 LOW = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
-"""How Pillow unpacks the high bytes, and how the low ones; grey and alpha of 16 bits are four bytes, like RGBA of 8."""
+"""Pillow's modes for the high and the low bytes; grey and alpha of 16 bits are four bytes, like RGBA of 8."""
 
 
 def low_mode(image: Image.Image) -> str | None:
-    """Return how the low bytes of an opened picture are unpacked; None if it is no PNG with colours of 16 bits."""
+    """Return the mode for the low bytes of an opened picture; None if it is no PNG with colours of 16 bits."""
     tiles = getattr(image, "tile", [])
     if image.format != "PNG" or len(tiles) != 1 or not isinstance(tiles[0][3], str):
         return None
@@ -34,7 +34,7 @@ def unpack_as(image: Image.Image, mode: str) -> NDArray[np.uint8]:
 def join(high: NDArray[np.uint8], low: NDArray[np.uint8], mode: str, key: Any) -> tuple[Floats, Floats | None]:
     """Return colours (H, W, 1 or 3) and alpha (H, W) in [0, 1].
 
-    key: the colour, in 16 bits, that stands for transparency.
+    key: the transparent colour, in 16 bits.
     """
     if mode == "RGBA":
         values = low[..., ::2].astype(np.uint16) << 8 | low[..., 1::2]

@@ -144,7 +144,7 @@ class AdaIN(ArbitraryStyle):
 
 
 class AdaINTraining(nn.Module):
-    """How the decoder learns.
+    """Training of the decoder.
 
     Departs from the paper: the content is compared with the photo's own normalised features, not with AdaIN's output,
     and every term is relative to its target's size, because vgg19-slim's thin features alone are easy to fool;

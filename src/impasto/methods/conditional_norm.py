@@ -104,7 +104,7 @@ class ConditionalNorm(SharedNetworkStyles[ConditionalNetwork]):
 
 
 class ConditionalNormTraining(nn.Module):
-    """How the network learns its styles, a random one for every photo.
+    """Training of the network, with a random style for every photo.
 
     paintings: (1, 3, H, W) each; infos: of the paintings, ``name`` at least; fixed: only styles from this number on are
     learned; everything else is frozen. Departs from the paper: the loss is `PerceptualLoss`', normalised content and

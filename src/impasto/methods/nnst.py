@@ -57,7 +57,7 @@ COARSE_DETAIL, START_NOISE = 3, 0.02
 
 
 class NNSTOptions(OptimizedOptions):
-    """How places are matched, and how the picture is made from the matches."""
+    """Options of the matching and of the optimisation."""
 
     backbone: str = Field(SLIM, description="network whose features are compared; vgg16 is the paper's")
     layers: tuple[str, ...] = Field((), description="layers of the hypercolumns; empty: the backbone's")

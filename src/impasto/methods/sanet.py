@@ -264,7 +264,7 @@ def fine_targets(mixed: Sequence[tuple[float, Style]]) -> LevelTargets:
 
 
 class SANetTraining(nn.Module):
-    """How transform and decoder learn: content, style and both identity losses (sec. 3.3).
+    """Training of transform and decoder: content, style and both identity losses (sec. 3.3).
 
     Departs from the paper: pictures are judged by `loss`, whose network should be exact in its shallow layers, because
     vgg19-slim's thin features alone are easy to fool; the content is compared in the layers of `loss`; the identity

@@ -1,4 +1,4 @@
-"""How many cores this process may use, and how its threads wait for each other.
+"""The cores that this process may use, and how its threads wait for each other.
 
 A container's quota and a process' affinity count, not the number of cores of the machine. Threads that wait by spinning
 are faster on an idle machine; on a busy one they take the core from the thread that they wait for, and a second of work

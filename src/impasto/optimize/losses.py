@@ -244,11 +244,11 @@ class ActivationLoss:
 
 
 class SelfSimilarityLoss:
-    """How far the similarities of a picture's places to each other are from those of the photo's (Kolkin et al. 2019).
+    """Distance of the self-similarity of a picture's places from the photo's (Kolkin et al. 2019).
 
     target: the photo's features, (1, C, H, W), averaged to at most `side` rows and columns. Cosine distances between
     all places, divided by their sum for each place; their absolute differences, summed for each place, averaged. It
-    does not mind texture and colour, but that what belonged together falls apart.
+    ignores texture and colour, but not objects that fall apart.
     """
 
     def __init__(self, target: Tensor, side: int = 32) -> None:

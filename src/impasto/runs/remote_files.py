@@ -20,10 +20,10 @@ URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(:/)?")
 LOCAL = re.compile(r"(file|local)://([^/]*)(/.*)")
 WEB = re.compile("https?:/")
 MOST_BYTES, MOST_LISTING = 1 << 30, 1 << 24
-"""How much is read at most of a file elsewhere, and of a page that lists files."""
+"""Most bytes that are read of a remote file, and of a page that lists files."""
 
 SECONDS = {"total": 1800, "sock_connect": 30, "sock_read": 60}
-"""How long a web server may take: in all, for a connection, and without a byte."""
+"""Timeouts of a web server: in all, for a connection, and without a byte."""
 
 PATTERN = frozenset("*?[")
 

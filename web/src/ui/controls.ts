@@ -54,20 +54,24 @@ function showQualities(app: App, method: HTMLSelectElement): void {
   find("quality").hidden = main.length < 2;
   find("method-row").hidden = other.length === 0;
   const box = find("qualities");
-  const wanted = main.map((quality) => quality + app.isFast(quality)).join() + currentLanguage();
+  const wanted = main.join() + currentLanguage();
   if (box.dataset.shown !== wanted) {
     box.dataset.shown = wanted;
     box.replaceChildren(...main.map((quality) => qualityChoice(app, quality)));
   }
   for (const input of box.querySelectorAll("input")) input.checked = input.value === app.choice.quality;
+  write("quality-hint", main.includes(app.choice.quality) ? say(hintOf(app, app.choice.quality)) : say("other", app.choice.quality));
   fill(method, [["quick", say("methodAuto")], ...other.map((name) => [name, name] as const)], other.includes(app.choice.quality) ? app.choice.quality : "quick");
 }
 
 function qualityChoice(app: App, quality: string): HTMLElement {
   const input = make("input", { type: "radio", name: "quality", value: quality });
   input.addEventListener("change", () => app.choose({ quality }));
-  const hint = quality === "painted" && app.isFast(quality) ? "paintedFastHint" : `${quality}Hint`;
-  return make("label", {}, input, say(quality as Word), make("small", {}, say(hint as Word)));
+  return make("label", {}, input, say(quality as Word));
+}
+
+function hintOf(app: App, quality: string): Word {
+  return quality === "painted" && app.isFast(quality) ? "paintedFastHint" : (`${quality}Hint` as Word);
 }
 
 function fill(select: HTMLSelectElement, choices: (readonly [string, string])[], value: string): void {
@@ -88,7 +92,7 @@ function showStatus(app: App): void {
   if (app.share === null || app.share === 0) bar.removeAttribute("value");
   else bar.value = app.share;
   const usable = app.view !== null && app.findPhoto() !== null;
-  find("paint").hidden = camera || !app.onServer || app.working;
+  find("paint").hidden = camera || !app.onServer || app.working || (app.view !== null && !app.stale);
   find<HTMLButtonElement>("paint").disabled = app.findPhoto() === null;
   find("stop").hidden = !app.working;
   find("download").hidden = find("format").hidden = camera;
