@@ -34,6 +34,8 @@ RUNNING_OFF = """() => {
     return box.getBoundingClientRect().right > holder.getBoundingClientRect().right + 1
       && !["auto", "scroll"].includes(getComputedStyle(holder).overflowX);
   });
+  const commands = [...document.querySelectorAll(".highlight-sh pre")];
+  off.push(...commands.filter((box) => box.scrollWidth > box.clientWidth + 1)); // the end of a command is seen, too
   return { wide, off: off.map((box) => box.outerHTML.slice(0, 200)) };
 }"""
 
@@ -115,4 +117,5 @@ def test_a_block_is_copied_by_its_button(page: Any, site: tuple[str, str]) -> No
 def test_nothing_runs_off_its_box(page: Any, site: tuple[str, str], width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844})
     page.goto(f"{site[1]}/index.html")
+    assert page.evaluate("document.querySelectorAll('.highlight-sh pre').length")
     assert page.evaluate(RUNNING_OFF) == {"wide": False, "off": []}
