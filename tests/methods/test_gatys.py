@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
@@ -169,6 +170,25 @@ def test_coarse_sizes_aim_at_the_painting_at_half_its_size(picture: Tensor) -> N
         assert len(whole) == len(style) / 2
         results = [method.transfer(picture, s) for s in (style, Style(whole, style.kind))]
         assert torch.equal(*results) == same
+
+
+def test_the_deepest_layers_are_left_to_the_coarser_sizes(picture: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After coarser sizes the last one does not look at them; alone, it looks at all."""
+    for octaves, wanted in ((1, [True, False]), (0, [True])):
+        method = tiny_gatys(octaves=octaves, least_side=16, coarse_steps=1, steps=1)
+        style, deepest, seen = method.encode_style(painting()), method.options.style_layers[-1], []
+        plain = method.backbone.forward
+
+        def forward(image: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+            if image.requires_grad:
+                seen.append(deepest in layers)
+            return plain(image, layers)
+
+        monkeypatch.setattr(method.backbone, "forward", forward)
+        method.transfer(picture, style)
+        assert seen == wanted
+    assert len(tiny_gatys(skip_deepest=0).fine_layers) == 5
+    assert tiny_gatys(skip_deepest=8).fine_layers == ("relu1_1",)
 
 
 def test_without_coarse_steps_there_is_no_coarse_size() -> None:
