@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,19 @@ def cards() -> st.SearchStrategy[bytes]:
     return made.map(lambda pair: save(pair[0], {"impasto": json.dumps(pair[1])}))
 
 
+MOST_SECONDS = 5.0
+"""Processor time for one file: five times what it may take on a slow machine."""
+
+
 def holds_or_says_why(read: Callable[[Path], Any], path: Path) -> Any:
-    """What `read` gives, or None after one safe line of why there is nothing."""
+    """What `read` gives, or None after one safe line of why there is nothing; in time."""
+    start = time.process_time()
+    found = _read_or_say_why(read, path)
+    assert time.process_time() - start < MOST_SECONDS
+    return found
+
+
+def _read_or_say_why(read: Callable[[Path], Any], path: Path) -> Any:
     try:
         return read(path)
     except ImpastoError as error:

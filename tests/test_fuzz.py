@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+import fuzz_pictures
+import fuzz_weights
 from fuzz import cards, damaged, headers, holds_or_says_why, json_values, named, picture_files
 from impasto.errors import ImpastoError
 from impasto.images.files import open_picture, read_metadata, read_painting
@@ -25,7 +28,7 @@ from impasto.weights import load_weights
 from tiny import tiny
 
 PICTURES = picture_files()
-SHORT, LONG = 25, int(os.environ.get("IMPASTO_FUZZ_EXAMPLES", "4000"))
+SHORT, LONG = 25, int(os.environ.get("IMPASTO_FUZZ_EXAMPLES", "500"))
 SEED = int(os.environ.get("IMPASTO_FUZZ_SEED", "20"))
 
 
@@ -97,6 +100,38 @@ KINDS = (*PICTURES, *CARDS, "recipe")
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_it_holds_it_is_read_or_refused(kind: str, tmp_path: Path) -> None:
     run(SHORT, kind, tmp_path)
+
+
+MADE = {
+    **{name: (make, check_picture) for name, make in fuzz_pictures.MADE.items()},
+    **{name: (make, check_weights) for name, make in fuzz_weights.MADE.items()},
+}
+
+
+def try_made(name: str, seed: int, count: int, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Try `count` files that were made to do harm; nothing but errors says what is wrong with them."""
+    make, check = MADE[name]
+    for number in range(count):
+        draw = random.Random(f"{seed} {name} {number}")
+        data = make(draw)
+        data = fuzz_pictures.cut_or_spoiled(draw, data) if check is check_picture else data
+        try:
+            check(folder / "a.png", data)
+        except BaseException:
+            (folder / f"{name}-{number}").write_bytes(data)
+            raise
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_made_to_do_harm(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    try_made(name, 20, 6, tmp_path, capfd)
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_made_to_do_harm_for_minutes(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    try_made(name, SEED, LONG, tmp_path, capfd)
 
 
 @pytest.mark.fuzz

@@ -63,5 +63,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, for Tab in a shell or a notebook; those not used yet are not in the module's dictionary."""
+    """Return the public names, for completion in a shell or a notebook, including those not loaded yet."""
     return sorted({*globals(), *__all__})

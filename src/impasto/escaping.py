@@ -1,4 +1,4 @@
-"""Text of others made safe to show: control characters, and bytes of names that are no text, are escaped."""
+"""Escapes untrusted text for display: control characters, and bytes of names that are not text."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
-"""Control characters, marks that turn the direction of text, and surrogates, as which bytes of names appear."""
+"""Control characters, marks that change the direction of text, and surrogates, which stand for bytes of names."""
 
 
 def printable(text: object, keep: str = "") -> str:
-    """Return a text without anything that a terminal, a log or a page could take for a command.
+    """Return a text without control characters for a terminal, a log or a page.
 
-    What is unsafe becomes ``\\x1b`` or ``\\u202e``; a byte of a name that is no text becomes ``\\xe9``. keep: control
-    characters that stay, such as a newline.
+    They become ``\\x1b`` or ``\\u202e``; a byte of a name that is not text becomes ``\\xe9``. keep: control characters
+    that are kept, such as a newline.
     """
     return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), str(text))
 
 
 def _escape(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name, as Python carries it
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name, as a surrogate
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
@@ -34,6 +34,6 @@ def one_line(text: object) -> str:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Return JSON that any terminal may show and any file may hold: what is unsafe is escaped as JSON does it."""
+    """Return JSON that is safe for terminals and files: unsafe characters are escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
     return _UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)

@@ -9,12 +9,27 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from impasto.errors import OptionError, nearest
 
+NEEDS = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "yes or no",
+    "less_than_equal": "at most {le:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "greater_than": "more than {gt:g}",
+}
+"""The required value, by the name of the failed check."""
+
 MOST_SHOWN = 80
-"""Characters of a wrong value that a message repeats."""
+"""Most characters of a wrong value in a message."""
 
 
 class Options(BaseModel):
-    """A method's options; a field's type, default, range and description are what the command line shows.
+    """A method's options; the command line shows each field's type, default, range and description.
 
     Values may come as text, as from a command line: ``"relu1_1,relu2_1"`` is a tuple, ``"3"`` a number.
     """
@@ -53,12 +68,15 @@ def _one_line(cls: type[Options], error: ValidationError, owner: str) -> str:
         choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         near = nearest(str(first["input"]), choices)
         return f"{owner}: {name.replace('_', '-')} is one of {', '.join(choices)}, not {first['input']!r}{near}"
+    if first["type"] in NEEDS:
+        need = NEEDS[first["type"]].format(**first.get("ctx", {}))
+        return f"{owner}: {name.replace('_', '-')} must be {need}, not {_shorten(first['input'])}"
     shown = "" if not first["loc"] else f", not {_shorten(first['input'])}"
     return f"{owner}: {name.replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}{shown}"
 
 
 def _shorten(value: Any) -> str:
-    """Return a value as it is shown in a message."""
+    """Return a value for a message."""
     if isinstance(value, list | tuple | dict) and len(value) > MOST_SHOWN:
         return f"{len(value)} of them"
     text = repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value)

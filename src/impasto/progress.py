@@ -1,4 +1,4 @@
-"""Progress of long work: what `on_step` gets, and how long a run has taken."""
+"""Progress of long work: the steps that `on_step` gets, and the time of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Watch:
-    """How long a run has taken, how many steps it did, its last loss."""
+    """Time, number of steps and last loss of a run."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -23,7 +23,7 @@ class Watch:
         return time.monotonic() - self.started
 
     def see(self, step: Step) -> None:
-        """Take note of a step."""
+        """Note a step."""
         self.steps, self.loss = step.index, step.loss if step.terms else None
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Step:
-    """What `on_step` gets: number of finished steps and of all steps, terms of the loss, a function for the picture."""
+    """A step for `on_step`: number of finished and of all steps, terms of the loss, a function for the picture."""
 
     index: int
     total: int

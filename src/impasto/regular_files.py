@@ -1,4 +1,4 @@
-"""Files that others made: only regular ones are opened, and no more is read of them than their content deserves."""
+"""Reads files of any origin: only regular ones, and only as many bytes as their content needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Location = str | os.PathLike[str]
 
 
 class OverBudget(Exception):
-    """More of a file was asked for than its content deserves."""
+    """More bytes of a file were requested than its content needs."""
 
 
 def open_regular(path: Location) -> BinaryIO:
@@ -34,7 +34,7 @@ def open_regular(path: Location) -> BinaryIO:
 
 
 def size_of(file: BinaryIO) -> int:
-    """Return the number of bytes of a file that can be sought in."""
+    """Return the number of bytes of a seekable file."""
     before = file.tell()
     size = file.seek(0, os.SEEK_END)
     file.seek(before)
@@ -42,11 +42,11 @@ def size_of(file: BinaryIO) -> int:
 
 
 LEAST_COST = 1024
-"""Bytes that a read counts for at least: files of very many tiny parts take as long as large ones."""
+"""Least number of bytes that a read counts for: files of many tiny parts take as long as large ones."""
 
 
 class Budgeted(io.RawIOBase):
-    """A file of which at most `budget` bytes are read, all reads together; then reading raises OverBudget."""
+    """A file that allows reading `budget` bytes in all; then reading raises OverBudget."""
 
     def __init__(self, file: BinaryIO, budget: int) -> None:
         self.file, self.left = file, budget

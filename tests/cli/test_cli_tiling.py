@@ -87,6 +87,21 @@ def test_a_dry_run_foretells_memory_and_time(shell: Shell, monkeypatch: pytest.M
     assert larger.json["forecast"]["seconds"] >= done.json["forecast"]["seconds"]
 
 
+def test_a_dry_run_says_that_a_smooth_photo_takes_full_precision(shell: Shell) -> None:
+    write_image(torch.rand(1, 3, 80, 90), "rough.png")
+    write_image(torch.full((1, 3, 80, 90), 0.5), "flat.png")
+    found = {}
+    for name in ("rough", "flat"):
+        words = ("stylize", f"{name}.png", "sea.png", *WORDS, "--precision", "bf16", "--dry-run", "--json")
+        found[name] = shell.run(*words).good()
+        assert ("too smooth for half precision" in found[name].err) == (name == "flat")
+    memory = {name: done.json["forecast"]["memory"] for name, done in found.items()}
+    assert memory["flat"] > memory["rough"]
+    full = shell.run("stylize", "flat.png", "sea.png", *WORDS, "--precision", "fp32", "--dry-run", "--json").good()
+    assert "too smooth" not in full.err
+    assert full.json["forecast"]["memory"] == memory["flat"]
+
+
 def test_sixteen_bits_stay_floats(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from impasto.feedforward.pass_plan import MOST_WEIGHED, Shelf, choose_kept, effort, flow_efforts, plan_pass
+from impasto.feedforward.pass_plan import MOST_WEIGHED, KeptMaps, choose_kept, effort, flow_efforts, plan_pass
 from impasto.feedforward.stages import IMAGE, RESULT, Edge, MomentsOf, Stage, map_strides
 from impasto.networks.layers import Conv
 
@@ -25,8 +25,8 @@ def chain(shortcut: bool = False) -> list[Stage]:
     return [*stages, Stage(last, dict)]
 
 
-def shelf_after(stages: list[Stage], number: int, kept: dict[str, int], room: int) -> Shelf:
-    return Shelf({f"y{number}"}, stages[number + 1 :], kept, {f"y{number}": 10}, {}, room)
+def store_after(stages: list[Stage], number: int, kept: dict[str, int], room: int) -> KeptMaps:
+    return KeptMaps({f"y{number}"}, stages[number + 1 :], kept, {f"y{number}": 10}, {}, room)
 
 
 def run(stages: list[Stage], room: int) -> tuple[list[set[str]], float]:
@@ -35,9 +35,9 @@ def run(stages: list[Stage], room: int) -> tuple[list[set[str]], float]:
     found, total = [], 0.0
     efforts = flow_efforts(stages, map_strides(stages))
     for number in range(LENGTH):
-        shelf = shelf_after(stages, number, kept, room)
-        chosen = choose_kept(stages, shelf, TILE)
-        plan = plan_pass(stages, shelf.must | (chosen & shelf.new.keys()), kept)
+        store = store_after(stages, number, kept, room)
+        chosen = choose_kept(stages, store, TILE)
+        plan = plan_pass(stages, store.must | (chosen & store.new.keys()), kept)
         beside = {name for name in plan.sources & kept.keys() if name not in chosen}
         assert 10 * len(chosen | beside) <= room
         total += effort(efforts, plan, TILE)
@@ -80,25 +80,25 @@ def test_what_several_maps_are_joined_into_runs_through_its_layers_once() -> Non
 
 def test_an_heir_takes_no_room_of_its_own() -> None:
     stages = chain()
-    shelf = Shelf({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {"y1": ["y0"]}, 10)
-    assert choose_kept(stages, shelf, TILE) == {"y1"}
-    assert shelf.places({"y1"}, {"y0"}) == {"y1": "y0"}
-    assert shelf.places({"y0", "y1"}, {"y0"}) == {}  # what stays is not written over
-    assert shelf.places({"y1"}, set()) == {}  # what is not read is gone by then
-    assert shelf.beside({"y1"}, {"y0"}) == 0
-    assert shelf.beside(set(), {"y0"}) == 10
-    alone = Shelf({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {}, 10)
+    store = KeptMaps({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {"y1": ["y0"]}, 10)
+    assert choose_kept(stages, store, TILE) == {"y1"}
+    assert store.places({"y1"}, {"y0"}) == {"y1": "y0"}
+    assert store.places({"y0", "y1"}, {"y0"}) == {}  # what stays is not written over
+    assert store.places({"y1"}, set()) == {}  # what is not read is gone by then
+    assert store.beside({"y1"}, {"y0"}) == 0
+    assert store.beside(set(), {"y0"}) == 10
+    alone = KeptMaps({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {}, 10)
     assert choose_kept(stages, alone, TILE) == {"y0"}  # without room for both, what is there stays
 
 
 def test_each_kept_map_has_one_heir() -> None:
     kept, new = {"a": 10, "b": 10}, {"c": 10, "d": 10, "e": 10}
-    shelf = Shelf(set(), [], kept, new, dict.fromkeys(new, ("a", "b")), 100)
-    assert shelf.places({"c", "d", "e"}, {"a", "b"}) == {"c": "a", "d": "b"}
+    store = KeptMaps(set(), [], kept, new, dict.fromkeys(new, ("a", "b")), 100)
+    assert store.places({"c", "d", "e"}, {"a", "b"}) == {"c": "a", "d": "b"}
 
 
 def test_of_many_maps_not_every_combination_is_weighed() -> None:
     many = {f"y{number}": 10 + number for number in range(40)}
-    found = list(Shelf(set(), [], many, {}, {}, 10**6).choices())
+    found = list(KeptMaps(set(), [], many, {}, {}, 10**6).choices())
     assert len(found) == 2**MOST_WEIGHED
     assert set().union(*(chosen for chosen, _ in found)) == {f"y{number}" for number in range(MOST_WEIGHED)}

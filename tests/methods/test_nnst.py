@@ -67,11 +67,28 @@ def test_every_stage_lowers_its_loss(preset: str, picture: Tensor) -> None:
     model = NNST(NNSTOptions.parse(quick, "nnst"), backbone=narrow_slim())
     seen: list[dict[str, float]] = []
     model.transfer(picture, model.encode_style(painting()), on_step=lambda step: seen.append(step.terms))
-    assert set(seen[0]) == {"match", "colors", "style", "content"}
-    assert set(seen[-1]) == {"last", "style"}
+    assert set(seen[0]) == {"match", "colors", "style", "content", "shapes", "tv"}
+    assert set(seen[-1]) == {"last", "style", "shapes", "tv"}
     for first in (0, 12):
         assert sum(seen[first + 11].values()) < sum(seen[first].values())
     assert seen[35]["last"] < seen[24]["last"]
+
+
+def test_shapes_are_the_photos_features_with_the_paintings_contrasts(picture: Tensor) -> None:
+    names = {"match_weight": 0.0, "color_weight": 0.0, "style_weight": 0.0, "content_weight": 0.0, "tv_weight": 0.0}
+    model = tiny_nnst(**names, shape_weight=1.0, octaves=0, steps=1, last_steps=0, alpha=1.0)
+    style = model.encode_style(painting())
+    seen: list[dict[str, float]] = []
+    model.transfer(picture, style, on_step=lambda step: seen.append(step.terms))
+    layer = model.shape_layer
+    with torch.no_grad():
+        photo, art, start = (
+            model.network(image, {layer})[layer][0].double().flatten(1)
+            for image in (picture, painting(), model._start(picture, model.scales(*picture.shape[-2:])[0], 1.0, 0))
+        )
+    spread = [(rows.var(1, correction=0, keepdim=True) + 1e-5).sqrt() for rows in (photo, art)]
+    wanted = ((photo - photo.mean(1, keepdim=True)) / spread[0] * spread[1] + art.mean(1, keepdim=True)).clamp_min(0)
+    assert_close(seen[0]["shapes"], float((start - wanted).square().mean() / wanted.var()), rtol=1e-3, atol=0)
 
 
 def test_turned_copies_are_candidates_too() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from impasto.ops import processor
-from impasto.ops.processor import Cores, describe_threads, find_cores, find_quota, is_idle, settle_threads
+from impasto.ops.processor import Cores, describe_threads, find_cores, find_quota, is_idle, set_threads
 
 
 @pytest.fixture
@@ -94,12 +94,12 @@ def test_settings_of_the_user_stay(groups: Path, monkeypatch: pytest.MonkeyPatch
     write(groups / "cgroup/cpu.max", "100000 100000\n")
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     found: dict[str, str] = {}
-    settle_threads(found)
+    set_threads(found)
     assert found == {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
     assert "16 logical cores" in describe_threads(found)
     assert "container's quota 1), threads wait passively" in describe_threads(found)
     own = {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "ACTIVE"}
-    settle_threads(own)
+    set_threads(own)
     assert own == {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "ACTIVE"}
 
 
@@ -107,13 +107,13 @@ def test_on_an_idle_machine_nothing_is_set_but_for_a_server(groups: Path, monkey
     write(groups / "load", "0.0 0.0 0.0 1/300 77")
     monkeypatch.setattr(processor, "find_cores", lambda: Cores(4, 4, None))
     found: dict[str, str] = {}
-    settle_threads(found)
+    set_threads(found)
     assert found == {}
-    settle_threads(found, shared=True)
+    set_threads(found, shared=True)
     assert found["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
-def test_the_command_line_settles_before_torch_is_loaded() -> None:
+def test_the_command_line_sets_threads_before_torch_is_loaded() -> None:
     code = (
         "import os, sys; from impasto.cli.main import main; main(['serve', '--help']); "
         "assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"

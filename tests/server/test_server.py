@@ -21,7 +21,7 @@ pytest.importorskip("httpx")
 from fastapi.testclient import TestClient
 
 from impasto.images.files import decode_picture
-from impasto.methods import find_method, list_methods
+from impasto.methods import find_method, list_methods, load
 from impasto.runs.record import Recipe
 from impasto.server.app import create_app
 from impasto.server.job import Task
@@ -29,6 +29,7 @@ from impasto.server.limits import Limits
 from impasto.server.schema import Choice, is_served, served_options
 from impasto.server.studio import Studio
 from impasto.server.work import count_steps, sketch
+from impasto.stylizers.fixed_styles import LearnedStyles
 from server_support import (
     ADDRESS,
     busy_worker,
@@ -327,6 +328,13 @@ def test_lists(client: TestClient) -> None:
     assert methods.keys() == set(list_methods())
     assert methods["gatys"]["options"]["properties"]["steps"]["maximum"] == 100_000
     styles = client.get("/v1/styles").json()
+    everything = [style["name"] for style in styles]
+    for name, method in methods.items():  # what is offered, and nothing else, is taken
+        learned = issubclass(find_method(name), LearnedStyles)
+        assert method["paintings"] is not learned
+        known = load(name).style_names if learned and method["styles"] else everything if not learned else ()
+        assert method["styles"] == [style for style in everything if style in known], name
+    assert methods["johnson"]["styles"]
     assert styles[0].keys() >= {"name", "title", "artist", "picture"}
     assert client.get(f"/v1/styles/{styles[0]['name']}/card").content[:8] != b""
     assert client.get("/v1/styles/..%2f..%2fetc/card").status_code == 404

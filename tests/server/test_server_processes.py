@@ -52,7 +52,10 @@ def say(queue: JobQueue, text: str = "here") -> Job:
 def test_a_fork_server_needs_a_short_folder(length: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/tmp/".ljust(length, "x"))
     monkeypatch.setattr(wire.forkserver, "ensure_running", lambda: None)
+    monkeypatch.delenv(wire.START_METHOD, raising=False)
     assert wire.process_context().get_start_method() == way
+    monkeypatch.setenv(wire.START_METHOD, "spawn")
+    assert wire.process_context().get_start_method() == "spawn"
 
 
 def test_files_and_facts_cross_both_ways(queue: JobQueue) -> None:

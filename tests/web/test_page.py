@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 from browser_support import serving
 from impasto import load, load_style, read_image
+from impasto.server import tasks
 from impasto.server.app import create_app
 from impasto.server.site_files import SITE
 from impasto.server.site_routes import add_pages
-from server_support import open_studio
+from server_support import load_tiny, open_studio
 from web_support import WEB, Visit, decibels, needs_browser, photo_bytes, plain_host
 
 pytestmark = needs_browser
@@ -28,15 +30,26 @@ SAME = 40
 """Decibels from which on pictures count as the same."""
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("studio")
-    with pytest.MonkeyPatch.context() as patch, open_studio(folder, patch, max_work=10**12) as studio:
+def load_small(method: str, **how: Any) -> Any:
+    """As `impasto.load`, tiny, but for johnson, whose networks know the built-in styles."""
+    return load(method, **how) if method == "johnson" else load_tiny(method, **how)
+
+
+@contextmanager
+def open_server(folder: Path, **limits: Any) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch, open_studio(folder, patch, max_work=10**12, **limits) as studio:
+        patch.setattr(tasks, "load", load_small)
         app = create_app(studio)
         patch.setattr("impasto.server.site_routes.importlib.util.find_spec", lambda name: None)  # no Gradio
         add_pages(app, studio)
         with serving(app) as found:
             yield found
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with open_server(tmp_path_factory.mktemp("studio")) as found:
+        yield found
 
 
 @pytest.fixture
@@ -107,11 +120,38 @@ def test_pictures_are_those_of_the_command_line(visit: Callable[..., Visit], swi
 
 def test_tiles_give_what_one_piece_gives(visit: Callable[..., Visit], swift: Any, tmp_path: Path) -> None:
     data = photo_bytes(3, 147, 203)
-    here = visit("?tile=48")
+    here = visit("?piece=0&tile=48")
     here.give(data)
     here.wait_until_painted()
     wanted = swift.stylize(as_file(data, tmp_path), load_style("starry-night"))
     assert decibels(here.download()[1], wanted) > SAME
+
+
+def test_beyond_a_size_photos_are_cut_and_can_be_stopped(
+    visit: Callable[..., Visit], swift: Any, tmp_path: Path
+) -> None:
+    small, large = photo_bytes(6, 100, 190), photo_bytes(7, 260, 330)
+    here = visit("?piece=20000&tile=20")
+    here.page.evaluate(
+        """() => {
+          const status = document.querySelector('#status');
+          window.seen = new Set();
+          const watch = new MutationObserver(() => seen.add(status.innerText));
+          watch.observe(status, {childList: true, characterData: true, subtree: true});
+        }"""
+    )
+    here.give(small)
+    here.wait_until_painted()
+    assert not here.page.evaluate("[...seen].some(text => /\\d %/.test(text))")  # in one piece
+    assert decibels(here.download()[1], swift.stylize(as_file(small, tmp_path), load_style("starry-night"))) > SAME
+    here.give(large)
+    here.page.locator("#status", has_text="10 %").wait_for()
+    here.page.click("#stop")
+    here.page.get_by_text("Stopped.").wait_for()
+    here.slide("strength", 90)  # whatever is chosen next is painted
+    here.slide("strength", 100)
+    here.wait_until_painted()
+    assert decibels(here.download()[1], swift.stylize(as_file(large, tmp_path), load_style("starry-night"))) > SAME
 
 
 def test_photos_stand_upright_and_large_ones_are_previewed(visit: Callable[..., Visit], swift: Any) -> None:
@@ -192,6 +232,54 @@ def test_the_server_paints_what_the_browser_cannot(visit: Callable[..., Visit]) 
     assert (name, picture.size) == ("photo-painting.png", (200, 150))
 
 
+def test_only_what_suits_the_style_is_offered(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    here = visit()
+
+    def offered() -> tuple[list[str], list[str]]:
+        words = here.page.locator("#qualities label").evaluate_all("all => all.map(one => one.firstChild.value)")
+        return words, here.page.locator("#method option").evaluate_all("all => all.map(one => one.value)")
+
+    data = photo_bytes(1)
+    here.give(data)
+    here.wait_until_painted()
+    assert here.page.inner_text("#quality-hint") == "at once, in this browser"
+    words, others = offered()
+    assert words == ["quick", "painted", "finest"]
+    assert {"gatys", "stylebank", "conditional_norm"} <= set(others)
+    assert not {"swift", "johnson", "nnst", "metastyle", "texture_network"} & set(others)
+
+    here.page.get_by_label("Finest").check()
+    assert "takes minutes" in here.page.inner_text("#quality-hint")
+    here.page.get_by_label("Painted").check()
+    assert "takes seconds" in here.page.inner_text("#quality-hint")
+    here.page.click("#paint")
+    here.wait_until_painted()
+    assert here.page.locator("#paint").is_hidden()  # there is nothing to paint
+    wanted = load("johnson").stylize(as_file(data, tmp_path), load_style("starry-night"))
+    assert decibels(here.download()[1], wanted) > SAME
+
+    here.page.locator("#wall .tile", has_text="Plum Blossom").first.click()
+    assert "takes minutes" in here.page.inner_text("#quality-hint")  # there is no network for it
+    here.give(photo_bytes(2, 90, 120), "painting.png", where="painting-file")
+    here.page.get_by_text("painting").first.wait_for()
+    words, others = offered()
+    assert words == ["quick", "painted", "finest"]
+    assert not {"stylebank", "conditional_norm", "johnson"} & set(others)
+
+
+def test_what_the_server_says_of_a_picture_is_shown(browser: Any, tmp_path: Path) -> None:
+    with open_server(tmp_path, max_output=20_000) as found:
+        for language, said in (("en-GB", "of this photo's 200 × 150 px"), ("zh-CN", "照片为 200 × 150 像素")):
+            here = Visit(browser, found, locale=language)
+            here.open()
+            here.give(photo_bytes(1))
+            here.wait_until_painted()
+            here.page.locator("#qualities input[value=painted]").check()
+            here.page.click("#paint")
+            here.page.get_by_text(said).wait_for()
+            here.close()
+
+
 def test_the_camera_is_painted_live_and_recorded(visit: Callable[..., Visit]) -> None:
     here = visit()
     here.page.locator(".open-camera").first.click()
@@ -239,11 +327,21 @@ def test_everyone_can_use_it(visit: Callable[..., Visit], language: str, scheme:
       found => `${found.id}: ${found.nodes.map(node => node.html).join(' ').slice(0, 300)}`)"""
     here.page.evaluate(axe.read_text(encoding="utf-8"))
     assert here.page.evaluate(check) == []
+    here.give(b"no picture at all", "notes.png")
+    here.page.wait_for_function("() => document.querySelector('#error').innerText")
+    assert here.page.evaluate(check) == []
     here.give(photo_bytes(1))
+    here.give(photo_bytes(2), "painting.png", where="painting-file")
     here.wait_until_painted()
     here.page.click("#mix-two")
     here.page.click("#more summary")
     here.page.locator("#history-strip .tile").first.wait_for()
+    assert here.page.evaluate(check) == []
+    here.page.locator("#qualities input[value=painted]").check()  # stale, with a button to paint
+    here.page.click("#brush")
+    assert here.page.evaluate(check) == []
+    here.page.locator("#photos .open-camera").click()
+    here.page.locator("#snapshot").wait_for()
     assert here.page.evaluate(check) == []
 
 

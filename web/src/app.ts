@@ -4,7 +4,7 @@ import { Engine, PaintError, type Shown } from "./engine/client";
 import type { Models } from "./engine/models";
 import type { Order, StylePart } from "./engine/painter";
 import { builtIn, explain, own, slug, smallPicture, stem, type Style } from "./names";
-import { methodOf, qualitiesOf } from "./qualities";
+import { methodOf, othersOf, qualitiesOf, type Wanted } from "./qualities";
 import * as server from "./server";
 import * as store from "./store";
 import { say } from "./words";
@@ -50,6 +50,8 @@ export class App {
   message = "";
   error = "";
   job: server.Job | null = null;
+  /** What the server said of the picture that is shown. */
+  notes: string[] = [];
   /** Done when the area that was brushed last is known. */
   brushed: Promise<void> = Promise.resolve();
   private began = 0;
@@ -81,7 +83,7 @@ export class App {
     if (!this.findPhoto()) this.choice.photo = this.photos.at(-1)?.id ?? null;
     if (!this.styles.some((style) => style.id === this.choice.style)) this.choice.style = this.styles[0].id;
     if (!this.styles.some((style) => style.id === this.choice.second)) this.choice.second = null;
-    if (!this.qualities().includes(this.choice.quality)) this.choice.quality = "quick";
+    this.settleQuality();
     this.changed();
     const job = store.recall<{ id: string; choice: store.Choice }>("job");
     if (job !== null && this.methods !== null && this.photos.some((photo) => photo.id === job.choice.photo)) {
@@ -92,7 +94,7 @@ export class App {
 
   choose(change: Partial<store.Choice>): void {
     this.choice = { ...this.choice, ...change };
-    if (!this.qualities().includes(this.choice.quality)) this.choice.quality = "quick";
+    this.settleQuality();
     store.remember("choice", this.choice);
     this.error = "";
     this.request();
@@ -172,9 +174,27 @@ export class App {
 
   // --- what can be chosen
 
+  private wantedStyles(): Wanted[] {
+    return this.parts().map((part) => ({ id: part.id, own: part.painting !== undefined }));
+  }
+
   /** The qualities that suit the chosen styles. */
   qualities(): string[] {
-    return qualitiesOf(this.methods, this.parts().every((part) => this.findStyle(part.id)?.file));
+    return qualitiesOf(this.methods, this.wantedStyles());
+  }
+
+  /** Other methods that suit them. */
+  otherMethods(): string[] {
+    return othersOf(this.methods, this.wantedStyles());
+  }
+
+  /** Whether a quality takes seconds, not minutes. */
+  isFast(quality: string): boolean {
+    return methodOf(quality, this.methods, this.wantedStyles())?.one_pass ?? true;
+  }
+
+  private settleQuality(): void {
+    if (![...this.qualities(), ...this.otherMethods()].includes(this.choice.quality)) this.choice.quality = "quick";
   }
 
   /** The styles that are mixed, with their shares. */
@@ -245,6 +265,7 @@ export class App {
     const longer = this.previewSide();
     const found = await this.engine.paint(this.order(photo, longer), (share) => this.progress(share));
     this.view = { ...found, key, full: longer === this.choice.longer, picture: null };
+    this.notes = [];
     this.error = "";
     this.note("idle");
     window.clearTimeout(this.later);
@@ -319,7 +340,7 @@ export class App {
     const named = parts.filter((part) => !part.painting);
     const painted = parts.filter((part) => part.painting);
     return {
-      method: methodOf(this.choice.quality),
+      method: methodOf(this.choice.quality, this.methods, this.wantedStyles())?.name ?? "swift",
       photo: photo.file,
       styles: named.map((part) => part.id),
       paintings: painted.map((part) => part.painting!),
@@ -343,6 +364,7 @@ export class App {
       if (end.state === "failed") throw new server.ServerError(end.error ?? "", 422);
       if (end.state === "cancelled") throw new PaintError("stopped", "");
       await this.showPicture(await server.result(id), key);
+      this.notes = end.about?.notes ?? [];
       this.note("idle");
       await this.keep();
     } catch (error) {

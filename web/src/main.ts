@@ -17,7 +17,8 @@ import { preferred, say, speak, type Language } from "./words";
 const query = new URLSearchParams(location.search);
 const base = new URL(".", location.href).href;
 const device = (query.get("device") ?? "auto") as Device | "auto";
-const engine = new Engine({ base, device, tile: Number(query.get("tile") ?? 0) });
+const number = (name: string) => (query.has(name) ? Number(query.get(name)) : null);
+const engine = new Engine({ base, device, tile: number("tile"), piece: number("piece") });
 const app = new App(engine);
 
 speak(recall<Language>("language") ?? preferred());

@@ -4,6 +4,10 @@ export interface Method {
   name: string;
   summary: string;
   one_pass: boolean;
+  /** Whether it paints in the style of any painting. */
+  paintings: boolean;
+  /** The built-in styles that it knows. */
+  styles: string[];
 }
 
 export interface Job {
@@ -14,7 +18,7 @@ export interface Job {
   waiting: number;
   seconds: number | null;
   error: string | null;
-  about?: { width?: number; height?: number } | null;
+  about?: { width?: number; height?: number; notes?: string[] } | null;
 }
 
 export interface ServerOrder {

@@ -8,7 +8,7 @@ declare const __FILES__: string[];
 declare const __VERSION__: string;
 
 const CACHE = `impasto-${__VERSION__}`;
-const SERVER = /\/(v1|gradio|health|ready|openapi\.json)(\/|$)/;
+const SERVER = /\/(v1|gradio|health|ready|metrics|openapi\.json)(\/|$)/;
 const PATIENCE = 4000;
 
 worker.addEventListener("install", (event) => {

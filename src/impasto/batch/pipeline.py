@@ -72,7 +72,7 @@ class Pipeline:
     def __exit__(self, *exception: object) -> None:
         """Wait until everything is written; photos that were only read are dropped."""
         self.reader.shutdown(wait=False, cancel_futures=True)
-        self._settle(0)
+        self._wait_for_writes(0)
         self.writer.shutdown()
 
     def paint_all(self, groups: Iterable[list[Item]]) -> None:
@@ -85,7 +85,7 @@ class Pipeline:
                     self._paint(item, *photo.result())
                 except Exception as error:  # any failure of one picture: the others are made
                     self.outcomes.fail(item, explain(error))
-        self._settle(0)
+        self._wait_for_writes(0)
 
     def _read_ahead(self, groups: Iterable[list[Item]]) -> Iterator[tuple[Future[Photo], list[Item]]]:
         coming: deque[tuple[Future[Photo], list[Item]]] = deque()
@@ -113,7 +113,7 @@ class Pipeline:
             image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
         if job.model.interrupted:
             raise KeyboardInterrupt  # no half-painted picture among the results
-        self._settle(AHEAD)
+        self._wait_for_writes(AHEAD)
         known = {**self.painter.digests, item.content: sha256}
         made = make_record(item.recipe, job.model, job.size, item.target.parent, known)
         report = {"record": made, **outcome(job, watch)}
@@ -136,7 +136,7 @@ class Pipeline:
                 if file is not None and file.exists():
                     put_remote(file.read_bytes(), item.target.with_name(file.name), self.run)
 
-    def _settle(self, most: int) -> None:
+    def _wait_for_writes(self, most: int) -> None:
         """Wait until at most `most` results are unwritten."""
         while len(self.writing) > most:
             item, future = self.writing[0]

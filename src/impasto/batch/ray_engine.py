@@ -44,7 +44,7 @@ DIED = "every worker that tried it died, most likely for lack of memory: try few
 
 @dataclass(frozen=True)
 class Order:
-    """What every worker needs to know.
+    """The settings of every worker.
 
     folder: the current one, if it exists there; sent: styles and masks, as bytes; begin: called for a task that begins;
     returns how often it has begun.
@@ -90,7 +90,7 @@ class Cluster:
         """Paint all of `items`."""
         left = dict(enumerate(items))
         try:
-            with contextlib.redirect_stdout(cast(TextIO, _Parted())):
+            with contextlib.redirect_stdout(cast(TextIO, _SplitOutput())):
                 for row in self._painted(pack_all(items, self.workers)).iter_rows():
                     for number, report in json.loads(row["reports"]):
                         _pass_on(left.pop(number), report, outcomes)
@@ -164,7 +164,7 @@ class Tries:
         return self.tasks[task]
 
 
-class _Parted:
+class _SplitOutput:
     """Standard output while Ray runs: the messages of its own thread go to stderr."""
 
     def __init__(self) -> None:
@@ -200,7 +200,7 @@ def open_cluster(plan: BatchPlan, device: str, runtime: str, *, workers: int | N
 
 
 def pack_all(items: Sequence[Item], workers: int) -> list[str]:
-    """Return `items`, numbered, as tasks for Ray: JSON, with so many photos each that all workers have enough."""
+    """Return `items`, numbered, as tasks for Ray: JSON, with few enough photos that all workers get some."""
     groups = [list(group) for _, group in groupby(enumerate(items), lambda pair: pair[1].content)]
     most = max(1, min(MOST_PHOTOS, len(groups) // (workers * ROUNDS)))
     tasks = []

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from impasto.cli import flags
-from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
+from impasto.cli.flag_groups import MachineFlags, ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 from impasto.errors import ImpastoError
 
@@ -53,8 +52,7 @@ def batch(
     pairs: PairsFlag = False,
     watch: WatchFlag = False,
     stylization: StylizationFlags,
-    device: flags.DeviceFlag = "auto",
-    runtime: flags.RuntimeFlag = "torch",
+    machine: MachineFlags,
     engine: EngineFlag = "local",
     workers: WorkersFlag = None,
     format: FormatFlag = "png",
@@ -72,6 +70,7 @@ def batch(
     named = given.pop("style", [])
     terminal.be_quiet(reporting.quiet)
     first_look.check_method(stylization.chosen_method)
+    arguments.check_options(ctx, arguments.words(contents, styles), stylization.chosen_method, reporting.recipe)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as command
     from impasto.commands import recipe_from_flags
@@ -86,12 +85,16 @@ def batch(
         base, files, named, target, suffix=f".{format}", pairs=pairs, record=reporting.record, force=force, watch=watch
     )
     if stylization.chosen_method is None and reporting.recipe is None:
-        plan = plan.with_method(runtime)
+        plan = plan.with_method(machine.runtime)
     if reporting.dry_run:
         code = command.dry_run(plan, json=reporting.json)
     else:
         code = command.run(
-            plan, lambda: open_engine(plan, device, runtime), watch=watch, quiet=reporting.quiet, json=reporting.json
+            plan,
+            lambda: open_engine(plan, machine.device, machine.runtime),
+            watch=watch,
+            quiet=reporting.quiet,
+            json=reporting.json,
         )
     if code:
         raise typer.Exit(code)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 BrowserFlag = Annotated[bool, typer.Option("--browser", help="Write what the page in the browser uses.")]
 
@@ -30,6 +30,8 @@ def export(
     [bold]paint.onnx[/bold], photo and numbers to picture, with the built-in styles' numbers in styles.json.
     Options of the method are flags, too, such as --weights FILE. Needs the extra onnx.
     """
+    first_look.check_method(method)
+    arguments.check_options(ctx, words or [], method)
     from impasto.errors import OptionError
     from impasto.methods import find_method, load
     from impasto.runs.onnx_export import export_onnx

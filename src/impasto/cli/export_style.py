@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, first_look, terminal
 
 PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting, or a style card.")]
 NameFlag = Annotated[str | None, typer.Option("--style", metavar="NAME|CARD", help="A built-in style, or a card.")]
@@ -37,10 +37,15 @@ def export_style(
     [bold]impasto stylize photo.jpg FILE -m metanet[/bold] paints with it.
     """
     terminal.be_quiet(quiet)
+    first_look.check_method(method)
+    for name in first_look.before_flags(arguments.words(painting, None)):
+        first_look.check_painting(name, None)
+    arguments.check_options(ctx, [*arguments.words(painting, None), *ctx.args], method or MAKER)
     from impasto.cli.style import describe_card
     from impasto.errors import ImpastoError
     from impasto.methods import find_method, load
     from impasto.runs.painting import pick_device, read_style
+    from impasto.runs.record import find_painting
     from impasto.stylizers.generated_network import GeneratedNetworks
     from impasto.stylizers.styles import find_card, save_style
 
@@ -54,7 +59,7 @@ def export_style(
         raise ImpastoError("name one painting, or one style by --style: impasto export-style PAINTING")
     stem = Path(chosen[0]).stem
     target = arguments.name_target(output, Path(f"{stem}.network.safetensors"), force=force, suffixes=(".safetensors",))
-    given = read_style(Path(chosen[0]))
+    given = read_style(find_painting(chosen[0]))
     model = load(found.name, device=pick_device(device), **options)
     assert isinstance(model, GeneratedNetworks)
     (known,) = model.encode_styles([given], size or USUAL_SIZE)

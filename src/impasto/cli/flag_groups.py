@@ -47,6 +47,14 @@ class StylizationFlags:
 
 
 @dataclass(frozen=True)
+class MachineFlags:
+    """What runs the networks, and where."""
+
+    device: flags.DeviceFlag = "auto"
+    runtime: flags.RuntimeFlag = "torch"
+
+
+@dataclass(frozen=True)
 class ReportingFlags:
     """Output and recording options."""
 

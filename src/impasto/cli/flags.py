@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,8 @@ from typing import Annotated
 import typer
 
 from impasto.commands import first_look
+from impasto.commands.options_unread import constant
+from impasto.errors import OptionError, nearest
 
 LOOK, SPEED, SCRIPT = "Colours, regions, variants", "Speed", "Scripts and records"
 """Groups of flags in the help; everyday flags are in none."""
@@ -44,10 +47,40 @@ StyleWeightsFlag = Annotated[
         metavar="W1,W2,...", rich_help_panel=LOOK, help="Shares of the styles, STYLEs first; default: all equal."
     ),
 ]
+
+
+def read_share(text: str) -> float:
+    """Read 0.7 or 70% as a number; raises a usage error that says how to write it."""
+    percent = text.strip().endswith("%")
+    try:
+        value = float(text.strip().removesuffix("%")) / (100 if percent else 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number; write 0.7 or 70%") from None
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is not from 0 to 1; write 0.7 or 70%")
+    return value
+
+
+def read_size(text: str) -> str:
+    """Return a size as it is; raises OptionError for what is none."""
+    if not re.fullmatch(r"\s*[0-9]{1,6}([xX×][0-9]{1,6})?\s*", text):
+        raise OptionError(f"size {text!r} is not understood; write 512 for the longer side or 512x384 for WIDTHxHEIGHT")
+    return text
+
+
+def read_color(text: str) -> str:
+    """Return a way to keep colours as it is; raises OptionError for what is none."""
+    modes = constant("impasto.images.color", "COLOR_MODES")
+    if text not in modes:
+        raise OptionError(f"--keep-color is one of {', '.join(modes)}, not {text!r}{nearest(text, modes)}")
+    return text
+
+
 SizeFlag = Annotated[
     str | None,
     typer.Option(
         metavar="N|WxH",
+        parser=read_size,
         help="Longer side of the result, or exactly WIDTHxHEIGHT. Default: the photo's own size; for optimisation at "
         "most 512 on a CPU and 1024 on a GPU.",
     ),
@@ -58,17 +91,6 @@ StyleSizeFlag = Annotated[
         metavar="N", rich_help_panel=LOOK, help="Longer side to which paintings are shrunk; default: the result's."
     ),
 ]
-
-
-def read_share(text: str) -> float:
-    """Read 0.7 or 70% as a number; raises a usage error that says how to write it."""
-    percent = text.strip().endswith("%")
-    try:
-        return float(text.strip().removesuffix("%")) / (100 if percent else 1)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number; write 0.7 or 70%") from None
-
-
 StrengthFlag = Annotated[
     float | None, typer.Option(metavar="0...1", parser=read_share, help="How much of the style; default: 1.")
 ]
@@ -76,6 +98,7 @@ KeepColorFlag = Annotated[
     str | None,
     typer.Option(
         metavar="MODE",
+        parser=read_color,
         rich_help_panel=LOOK,
         help="Keep the photo's colours: off, luminance, lab, histogram or covariance.",
     ),

@@ -25,7 +25,12 @@ SizeFlag = Annotated[
 ]
 ColorFlag = Annotated[
     str | None,
-    typer.Option(metavar="MODE", rich_help_panel=flags.LOOK, help="Keep the camera's colours: off, luminance or lab."),
+    typer.Option(
+        metavar="MODE",
+        parser=flags.read_color,
+        rich_help_panel=flags.LOOK,
+        help="Keep the camera's colours: off, luminance or lab.",
+    ),
 ]
 StyleSizeFlag = Annotated[
     int | None,
@@ -66,6 +71,7 @@ def live(
     first_look.check_method(method)
     for name in [*first_look.before_flags(styles or []), *(style or [])]:
         first_look.check_painting(name, method)
+    arguments.check_options(ctx, styles or [], method)
     camera = source.isdecimal()
     if not camera:
         first_look.check_content(source, video=True)

@@ -40,7 +40,7 @@ from impasto.commands.arguments import Command, Group, OpenCommand
 from impasto.commands.terminal import say
 from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.escaping import one_line
-from impasto.ops.processor import KERNELS, settle_threads
+from impasto.ops.processor import KERNELS, set_threads
 
 DONE, BROKEN, MISTAKE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _log_to_stderr()
     KERNELS.special = os.environ.get("IMPASTO_KERNELS", "") != "torch"
     if "torch" not in sys.modules:  # OpenMP reads it once
-        settle_threads(os.environ, shared="serve" in (sys.argv[1:] if argv is None else argv)[:1])
+        set_threads(os.environ, shared="serve" in (sys.argv[1:] if argv is None else argv)[:1])
     try:
         code = app(args=None if argv is None else list(argv), prog_name="impasto", standalone_mode=False)
         return code if isinstance(code, int) else DONE

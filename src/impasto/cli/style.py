@@ -38,6 +38,8 @@ def extract(
     The method's options are flags, too: [bold]impasto methods NAME[/bold] lists them.
     """
     terminal.be_quiet(quiet)
+    first_look.check_method(method)
+    arguments.check_options(ctx, [*arguments.words(painting, None), *ctx.args], method)
     from impasto.errors import ImpastoError
     from impasto.images.files import read_painting
     from impasto.methods import find_method, load
@@ -48,7 +50,11 @@ def extract(
     words = [*arguments.words(painting, None), *ctx.args]
     files, options = arguments.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
     if len(files) != 1:
-        raise ImpastoError(f"name one painting: impasto style extract PAINTING, not {len(files)}")
+        raise ImpastoError("name one painting: impasto style extract PAINTING")
+    if files[0] in first_look.style_names() and not Path(files[0]).exists():
+        raise ImpastoError(
+            f"{files[0]} is built in as a card: paint in it by its name, impasto stylize PHOTO {files[0]}"
+        )
     target = arguments.name_target(
         output, Path(f"{Path(files[0]).stem}.safetensors"), force=force, suffixes=(".safetensors",)
     )
@@ -66,6 +72,7 @@ def extract(
 
 def show(card: CardWord, json: flags.JsonFlag = False) -> None:
     """Show the contents of a style card."""
+    first_look.check_painting(str(card), None)
     about = describe_card(card)
     if json:
         terminal.print_json(about)

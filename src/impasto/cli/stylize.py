@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
+from impasto.cli.flag_groups import MachineFlags, ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
 LONG = "Long runs"
@@ -22,8 +22,7 @@ def stylize(
     styles: flags.StyleWords = None,
     output: flags.OutputFlag = None,
     stylization: StylizationFlags,
-    device: flags.DeviceFlag = "auto",
-    runtime: flags.RuntimeFlag = "torch",
+    machine: MachineFlags,
     force: flags.ForceFlag = False,
     reporting: ReportingFlags,
     checkpoint: Annotated[
@@ -48,15 +47,16 @@ def stylize(
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
+    arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
     from impasto.commands import stylize as command
     from impasto.commands.pipes import piped
     from impasto.commands.recipe_from_flags import make_recipe
 
     resume = checkpoint is not None and checkpoint.exists()
     with piped(arguments.words(content, styles), output, json=reporting.json, dry_run=reporting.dry_run) as pipes:
-        asked = make_recipe(ctx, pipes.words, reporting.recipe, stylization.given(), runtime=runtime)
+        asked = make_recipe(ctx, pipes.words, reporting.recipe, stylization.given(), runtime=machine.runtime)
         target = command.choose_target(asked, pipes.output, force=force, record=reporting.record, resume=resume)
-        job = command.open_job(asked, device, runtime)
+        job = command.open_job(asked, machine.device, machine.runtime)
         if stylization.seed is not None:
             command.note_seed(job)
         command.keep_state(job, target, checkpoint)

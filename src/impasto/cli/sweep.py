@@ -41,6 +41,7 @@ def sweep(
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
+    arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
     from impasto.commands import sweep as command
     from impasto.commands.recipe_from_flags import make_recipe
     from impasto.commands.stylize import choose_target

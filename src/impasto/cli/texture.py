@@ -47,7 +47,7 @@ ListTexturesFlag = Annotated[bool, typer.Option("--list", help="List the generat
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Settings:
     """The settings of a texture, by a generator or by optimisation."""
 
     words: tuple[str, ...]
@@ -126,13 +126,15 @@ def texture(
     options = TextureOptions.parse(values, "texture")
     paintings = _are_pictures(words, weights)
     shares = _shares(style_weights, len(words))
-    asked = _Asked(tuple(words), _size(size), shares, tileable, seed, device, quiet, checkpoint)
+    settings = _Settings(tuple(words), _size(size), shares, tileable, seed, device, quiet, checkpoint)
     stem = "-".join(Path(word).stem for word in words)
-    out = network_command.Output.choose(output, f"{stem}-texture.png", record=record, force=force, resume=asked.resumes)
+    out = network_command.Output.choose(
+        output, f"{stem}-texture.png", record=record, force=force, resume=settings.resumes
+    )
     if paintings:
-        made = _optimise(asked, options, backbone, backbone_weights, pooling, style_size or PAINTING_SIDE, dry_run)
+        made = _optimise(settings, options, backbone, backbone_weights, pooling, style_size or PAINTING_SIDE, dry_run)
     else:
-        made = _draw(asked, values, weights, dry_run)
+        made = _draw(settings, values, weights, dry_run)
     _finish(out, made, json)
 
 
@@ -169,7 +171,7 @@ def _list(weights: Path | None, json: bool) -> None:
 
 def _are_pictures(words: list[str], weights: Path | None) -> bool:
     """Return whether `words` are pictures, or else textures of a generator; raises ImpastoError for a mixture."""
-    from impasto.errors import ImpastoError
+    from impasto.errors import ImpastoError, nearest
     from impasto.textures.generator import TextureGenerator
 
     if not words:
@@ -183,7 +185,9 @@ def _are_pictures(words: list[str], weights: Path | None) -> bool:
     known = TextureGenerator.load(weights).names
     for word in names:
         if word not in known:
-            raise ImpastoError(f"{word} is neither a picture here nor a texture; there are: {', '.join(known)}")
+            raise ImpastoError(
+                f"{word} is neither a picture here nor a texture{nearest(word, known)}; there are: {', '.join(known)}"
+            )
     if files:
         raise ImpastoError(f"{names[0]} is a texture and {files[0]} a picture: name either textures or pictures")
     return False
@@ -211,7 +215,7 @@ def _shares(text: str | None, count: int) -> tuple[float, ...] | None:
 
 
 def _optimise(
-    asked: _Asked,
+    settings: _Settings,
     options: Any,
     backbone: str,
     backbone_weights: Path | None,
@@ -226,27 +230,29 @@ def _optimise(
     from impasto.networks.backbones import default_layers
     from impasto.textures import optimized
 
-    network = network_command.open_backbone(backbone, backbone_weights, asked.device, choose_pooling(pooling, backbone))
+    network = network_command.open_backbone(
+        backbone, backbone_weights, settings.device, choose_pooling(pooling, backbone)
+    )
     layers = options.layers or default_layers(network.name)[1]
     network.check_layers(layers)
-    if asked.tileable:
-        optimized.check_size(network, layers, *asked.size)
-    paintings = [network_command.read_sized(word, style_size, network) for word in asked.words]
-    files = [network_command.describe(word) for word in asked.words]
-    facts = {"pictures": files, "backbone": backbone, "style_size": style_size, **asked.facts}
+    if settings.tileable:
+        optimized.check_size(network, layers, *settings.size)
+    paintings = [network_command.read_sized(word, style_size, network) for word in settings.words]
+    files = [network_command.describe(word) for word in settings.words]
+    facts = {"pictures": files, "backbone": backbone, "style_size": style_size, **settings.facts}
     record = network_command.make_record("texture", options, network, **facts)
-    state = _state(asked.checkpoint, record)
+    state = _state(settings.checkpoint, record)
     if dry_run:
         return _Made(None, record)
-    with progress(f"texture of {', '.join(asked.words)} by {network.name}", asked.quiet) as (watch, on_step):
+    with progress(f"texture of {', '.join(settings.words)} by {network.name}", settings.quiet) as (watch, on_step):
         result = optimized.synthesize(
             network,
             paintings,
-            *asked.size,
+            *settings.size,
             options,
-            weights=asked.shares,
-            tileable=asked.tileable,
-            seed=asked.seed,
+            weights=settings.shares,
+            tileable=settings.tileable,
+            seed=settings.seed,
             on_step=on_step,
             checkpoint=state,
         )
@@ -266,7 +272,7 @@ def _state(path: Path | None, record: dict[str, Any]) -> Checkpoint | None:
     return Checkpoint(path, {name: value for name, value in record.items() if name != "versions"})
 
 
-def _draw(asked: _Asked, values: dict[str, Any], weights: Path | None, dry_run: bool) -> _Made:
+def _draw(settings: _Settings, values: dict[str, Any], weights: Path | None, dry_run: bool) -> _Made:
     """Return a texture of the generator, in one pass."""
     import time
 
@@ -277,20 +283,20 @@ def _draw(asked: _Asked, values: dict[str, Any], weights: Path | None, dry_run: 
     from impasto.textures.generator import TextureGenerator
     from impasto.textures.optimized import check_tileable
 
-    if asked.checkpoint is not None:
+    if settings.checkpoint is not None:
         raise OptionError("--checkpoint is for textures of paintings; a generator draws in one pass")
     if values:
         flag = arguments.flag_of(next(iter(values)))
-        raise OptionError(f"{flag} is for paintings; {asked.words[0]} is drawn by a generator, in one pass")
-    generator = TextureGenerator.load(weights, pick_device(asked.device))
-    if asked.tileable:
-        check_tileable(*asked.size, generator.network.stride, "this generator")
+        raise OptionError(f"{flag} is for paintings; {settings.words[0]} is drawn by a generator, in one pass")
+    generator = TextureGenerator.load(weights, pick_device(settings.device))
+    if settings.tileable:
+        check_tileable(*settings.size, generator.network.stride, "this generator")
     shares = [0.0] * len(generator.names)
-    for word, share in zip(asked.words, asked.shares or (1.0,) * len(asked.words), strict=True):
+    for word, share in zip(settings.words, settings.shares or (1.0,) * len(settings.words), strict=True):
         shares[generator.names.index(word)] += share
-    record = network_command.make_record("texture", Options(), generator, textures=asked.words, **asked.facts)
+    record = network_command.make_record("texture", Options(), generator, textures=settings.words, **settings.facts)
     if dry_run:
         return _Made(None, record)
     started = time.monotonic()
-    image = generator.sample(shares, *asked.size, seed=asked.seed)
+    image = generator.sample(shares, *settings.size, seed=settings.seed)
     return _Made(image, record, seconds=time.monotonic() - started)

@@ -58,7 +58,7 @@ def fit(
         methods_table.show_options(FitOptions)
         return
     if len(found) != 1:
-        raise ImpastoError(f"name one folder of class folders: impasto transfer fit FOLDER -o RUN, not {len(found)}")
+        raise ImpastoError("name one folder of class folders: impasto transfer fit FOLDER -o RUN")
     options = FitOptions.parse(values, "transfer fit")
     plan = transfer_fit.plan(Path(found[0]), options, output, device, resume=resume, force=force)
     result = transfer_fit.dry_run(plan) if dry_run else transfer_fit.run(plan, resume=resume, log=log, quiet=quiet)

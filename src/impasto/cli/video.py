@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
+from impasto.cli.flag_groups import MachineFlags, ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
 CALM = "Against flicker"
@@ -99,8 +99,7 @@ def video(
     flow_weights: FlowWeightsFlag = None,
     temporal_weight: TemporalWeightFlag = None,
     stylization: StylizationFlags,
-    device: flags.DeviceFlag = "auto",
-    runtime: flags.RuntimeFlag = "torch",
+    machine: MachineFlags,
     max_memory: MemoryFlag = None,
     strip: StripFlag = None,
     report: ReportFlag = None,
@@ -115,16 +114,24 @@ def video(
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)
+    arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
     from impasto.commands import video as command
     from impasto.commands.recipe_from_flags import make_recipe
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
-    made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, given, runtime=runtime)
+    made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, given, runtime=machine.runtime)
     recipe = command.fill_defaults(made)
     places = command.Places(output, strip, report, flow_weights, salvage)
     work = command.plan(
-        recipe, places, device, runtime, max_memory, force=force, record=reporting.record, quiet=reporting.quiet
+        recipe,
+        places,
+        machine.device,
+        machine.runtime,
+        max_memory,
+        force=force,
+        record=reporting.record,
+        quiet=reporting.quiet,
     )
     result = command.dry_run(work) if reporting.dry_run else command.paint_video(work, quiet=reporting.quiet)
     terminal.print_json(result) if reporting.json else terminal.say_path(result["output"])

@@ -1,1 +1,1 @@
-"""What the commands do: arguments, progress, output."""
+"""The work of the commands: arguments, progress, output."""

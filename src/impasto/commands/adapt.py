@@ -33,7 +33,7 @@ from impasto.training.paintings import PaintingOptions, paintings_of, start_netw
 from impasto.training.pictures import Pictures
 from impasto.weights import resolve
 
-INTERRUPTED, SETTLED, DONE = "interrupted", "the loss no longer falls", "all steps done"
+INTERRUPTED, CONVERGED, DONE = "interrupted", "the loss no longer falls", "all steps done"
 MADE_UP = 32
 
 log = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ class _Watch:
         if report.step % self.plan.options.preview_every == 0:
             self.show()
         if has_converged(self.losses, self.plan.options.patience):
-            self.ended = SETTLED
+            self.ended = CONVERGED
             raise Enough
 
     def show(self) -> None:

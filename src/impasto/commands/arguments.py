@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from impasto.commands import terminal
+from impasto.commands.first_look import method_names
+from impasto.commands.options_unread import constant, options_of
 from impasto.errors import ImpastoError, OptionError, nearest
 
 if TYPE_CHECKING:
@@ -98,6 +100,18 @@ def take_flags(
     return found + plain, values
 
 
+def check_options(ctx: typer.Context, words: list[str], method: str | None, recipe: Path | None = None) -> None:
+    """Refuse wrong options of a method before torch is loaded; raises OptionError.
+
+    What a recorded run changes can't be told yet: with a recipe nothing is checked.
+    """
+    name = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
+    options = options_of(name)
+    if recipe is None and options is not None:
+        _, values = take_flags(ctx, words, options, name, f"impasto methods {name}")
+        options.parse(values, name)
+
+
 def flag_of(name: str) -> str:
     """Return the flag of the option `name`: style_weight, --style-weight; from_, --from."""
     return "--" + name.removesuffix("_").replace("_", "-")
@@ -128,9 +142,8 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
 
 def _methods_with(flag: str) -> list[str]:
     """Return the methods that have the option `flag`."""
-    from impasto.methods import find_method, list_methods
-
-    return [name for name in list_methods() if _find_field(flag, find_method(name).Options)[0]]
+    known = {name: options_of(name) for name in method_names()}
+    return [name for name, options in known.items() if options is not None and _find_field(flag, options)[0]]
 
 
 def words(first: str | None, others: list[str] | None) -> list[str]:

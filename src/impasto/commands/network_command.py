@@ -124,7 +124,7 @@ def describe(path: str) -> dict[str, str]:
 def one_picture(words: list[str], usage: str) -> str:
     """Return the only word; raises ImpastoError."""
     if len(words) != 1:
-        raise ImpastoError(f"name one picture: {usage}, not {len(words)}")
+        raise ImpastoError(f"name one picture: {usage}")
     return words[0]
 
 

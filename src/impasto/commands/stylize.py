@@ -66,7 +66,7 @@ def keep_state(job: PaintJob, target: Path, path: Path | None) -> None:
     if job.model.one_pass:
         raise OptionError(f"{job.model.name} paints in one pass: --checkpoint is for methods that optimise, like gatys")
     if len(job.recipe.masks) > 1:
-        raise OptionError("--checkpoint keeps one optimisation, but each mask is one of its own: leave it out")
+        raise OptionError("--checkpoint keeps one optimisation, but each mask needs another one: leave it out")
     check_target(path, True, (".safetensors",))
     made = make_record(job.recipe, job.model, job.size, target.parent)
     identity = {key: value for key, value in made.items() if key not in PASSING}

@@ -300,7 +300,7 @@ def _claim(work: VideoRun, record: Mapping[str, Any]) -> int:
             raise ImpastoError(f"{work.folder} can't be made: {error.strerror}") from None
         write_atomically(known, identity)
     if known.read_bytes() != identity:
-        raise ImpastoError(f"{work.folder} holds frames of a run with other options: --force begins anew")
+        raise ImpastoError(f"{work.folder} holds frames of a run with other options: --force starts over")
     state = work.folder / STATE
     return int(load_weights(state).config["done"]) if state.exists() else 0
 

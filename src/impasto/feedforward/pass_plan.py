@@ -91,7 +91,7 @@ def effort(efforts: Sequence[Mapping[str, float]], plan: PassPlan, tile: int) ->
 
 
 @dataclass(frozen=True)
-class Shelf:
+class KeptMaps:
     """The maps that can be kept after a pass.
 
     must: what the pass has to compute anyway; rest: the stages after the pass that end with a barrier; kept, new: bytes
@@ -131,20 +131,20 @@ class Shelf:
         return sum(size for name, size in self.kept.items() if name in let_go)
 
 
-def choose_kept(stages: Sequence[Stage], shelf: Shelf, tile: int) -> set[str]:
+def choose_kept(stages: Sequence[Stage], store: KeptMaps, tile: int) -> set[str]:
     """Return the maps, of those kept and those that the pass can compute, that make the remaining work fastest.
 
     The cost is that of this pass, of the next one times the passes that are left, and of the way to the end; at the
     same cost, fewer bytes win.
     """
-    if not shelf.rest:
+    if not store.rest:
         return set()
-    everything = {**shelf.kept, **shelf.new}
-    if sum(everything.values()) <= shelf.room:
+    everything = {**store.kept, **store.new}
+    if sum(everything.values()) <= store.room:
         return plan_pass(stages, aims(stages), everything).sources & everything.keys()
-    coming = next((stage for stage in shelf.rest if stage.measures), stages[-1])
+    coming = next((stage for stage in store.rest if stage.measures), stages[-1])
     target = {measure.source for measure in coming.measures} or aims(stages)
-    turns = sum(bool(stage.measures) for stage in shelf.rest) + 1
+    turns = sum(bool(stage.measures) for stage in store.rest) + 1
     at = map_strides(stages)
     efforts = flow_efforts(stages, at)
 
@@ -153,9 +153,9 @@ def choose_kept(stages: Sequence[Stage], shelf: Shelf, tile: int) -> set[str]:
 
     best: tuple[float, int] | None = None
     found: set[str] = set()
-    for chosen, size in shelf.choices():
-        now = plan_pass(stages, shelf.must | (chosen & shelf.new.keys()), shelf.kept, at)
-        if size + shelf.beside(chosen, now.sources) > shelf.room:
+    for chosen, size in store.choices():
+        now = plan_pass(stages, store.must | (chosen & store.new.keys()), store.kept, at)
+        if size + store.beside(chosen, now.sources) > store.room:
             continue
         cost = effort(efforts, now, tile) + turns * cost_of(target, chosen) + cost_of(aims(stages), chosen)
         if best is None or (cost, size) < best:

@@ -24,7 +24,7 @@ Known = Mapping[str, Any]
 
 
 class MomentsSource(Protocol):
-    """Where a one-pass method gets the moments of the content's features."""
+    """Source of the moments of the content's features for a one-pass method."""
 
     def __call__(self, layer: str, features: Tensor | Moments, mask: Tensor | None, *, full: bool) -> Moments:
         """Return the moments to use at `layer`, for content features (1, C, H, W).

@@ -1,4 +1,4 @@
-"""How much memory there is, how much a picture needs, and how it is cut into tiles that fit."""
+"""Free memory, the memory that a picture needs, and tiles that fit."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.feedforward.pass_plan import Shelf, choose_kept, plan_pass
+from impasto.feedforward.pass_plan import KeptMaps, choose_kept, plan_pass
 from impasto.feedforward.stages import (
     IMAGE,
     RESULT,
@@ -213,10 +213,10 @@ class _Run:
         kept = {name: value.nbytes for name, value in self.kept.items()}
         new = {name: math.prod(shape) * maps[name].element_size() for name, shape in shapes.items()}
         reusable = {name: self._alike(shape, maps[name].dtype) for name, shape in shapes.items()}
-        shelf = Shelf(self.must, self.stages[self.barrier + 1 :], kept, new, reusable, self.tiling.keep)
-        self.chosen = choose_kept(self.stages, shelf, self.tiling.tile)
+        keepable = KeptMaps(self.must, self.stages[self.barrier + 1 :], kept, new, reusable, self.tiling.keep)
+        self.chosen = choose_kept(self.stages, keepable, self.tiling.tile)
         self.plan = plan_pass(self.stages, self.must | (self.chosen & self.candidates), self.kept)
-        self.places = shelf.places(self.chosen, self.plan.sources)
+        self.places = keepable.places(self.chosen, self.plan.sources)
         self.kept = {name: value for name, value in self.kept.items() if name in self.chosen | self.plan.sources}
         self.over = {old: _Overwritten(self.kept[old], self._reach(old)) for old in self.places.values()}
         for name in self.chosen & self.candidates:

@@ -26,7 +26,7 @@ Norms = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Form:
-    """What a layer does in addition to its convolution.
+    """The form of a layer, in addition to its convolution.
 
     transposed: upsampling by the convolution itself; shortcut: how many layers back the layer is whose input is added
     after the norm, every channel times a gain.
@@ -297,7 +297,7 @@ class _Row:
         last, outcome = len(self.layers), self.ends[1]
         yield Stage(
             tuple(Edge(source, outcome) for source in self._sources(last)),
-            lambda work: {outcome: self.closing(self._settled(last, work))},
+            lambda work: {outcome: self.closing(self._finished_input(last, work))},
         )
 
     def _name(self, number: int) -> str:
@@ -325,7 +325,7 @@ class _Row:
         """Return the map from which the shortcut to layer `number`'s input comes."""
         return self._input(number - 1 - self.layers[number - 1].form.shortcut)
 
-    def _settled(self, number: int, work: StageInput) -> Tensor:
+    def _finished_input(self, number: int, work: StageInput) -> Tensor:
         """Return layer `number`'s input."""
         if not number:
             return self.opening(work.maps[self.ends[0]])
@@ -344,14 +344,14 @@ class _Row:
     def _input_stage(self, number: int) -> Stage:
         name = self._input(number)
         flows = tuple(Edge(source, name) for source in self._sources(number))
-        return Stage(flows, lambda work: {name: self._settled(number, work)})
+        return Stage(flows, lambda work: {name: self._finished_input(number, work)})
 
     def _stage(self, number: int, layer: TransformLayer, side: int) -> Stage:
         name, named = self._name(number), self._is_named(number)
         sources = [self._input(number)] if named else self._sources(number)
 
         def run(work: StageInput) -> Mapping[str, Tensor]:
-            x = work.maps[sources[0]] if named else self._settled(number, work)
+            x = work.maps[sources[0]] if named else self._finished_input(number, work)
             return {name: layer(x, (work.height // side, work.width // side))}
 
         measures = (MomentsOf(name, full=False, mask=self.mask),) if layer.form.norm else ()

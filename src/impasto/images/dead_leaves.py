@@ -10,7 +10,7 @@ SHAPES = 90
 
 
 def dead_leaves(seed: int, height: int, width: int) -> Tensor:
-    """Shapes of all sizes that hide each other (Lee, Mumford & Huang 2001), (3, height, width) in [0, 1].
+    """Return overlapping shapes of all sizes (Lee, Mumford & Huang 2001), (3, height, width) in [0, 1].
 
     Radii fall off as r^-3, so that the picture's statistics are those of nature at every scale; the shapes are shaded
     and textured with noise of spectrum 1/f. The same for the same seed.
@@ -19,7 +19,7 @@ def dead_leaves(seed: int, height: int, width: int) -> Tensor:
     noise = _noise(rng, height, width)
     picture = _colour(rng) + 0.08 * noise
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    for radius in np.sort(_radii(rng, min(height, width)))[::-1]:  # small ones last, lest large ones hide them
+    for radius in np.sort(_radii(rng, min(height, width)))[::-1]:  # small ones last, so that they stay visible
         down, right = rows - rng.uniform(0, height), columns - rng.uniform(0, width)
         turn, flat, power = rng.uniform(0, np.pi), rng.uniform(0.4, 1), rng.choice([1, 2, 8])
         along = (down * np.sin(turn) + right * np.cos(turn)) / radius
@@ -38,13 +38,13 @@ def _radii(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _colour(rng: np.random.Generator) -> Tensor:
-    """Mostly dull, seldom bright, (3, 1, 1)."""
+    """Return a random colour, mostly dull, (3, 1, 1)."""
     light, tint = rng.beta(1.2, 1.4), rng.normal(size=3) * rng.uniform(0, 0.2)
     return torch.tensor(light + tint - tint.mean(), dtype=torch.float32)[:, None, None]
 
 
 def _noise(rng: np.random.Generator, height: int, width: int) -> Tensor:
-    """Noise of spectrum 1/f with deviation 1, (1, height, width)."""
+    """Return noise of spectrum 1/f with deviation 1, (1, height, width)."""
     down, right = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     frequency = np.hypot(down, right)
     frequency[0, 0] = np.inf

@@ -1,4 +1,4 @@
-"""From what Pillow opens to upright sRGB pixels: orientation, colour profiles, odd modes."""
+"""Converts pictures that Pillow opened to upright sRGB pixels: orientation, colour profiles, rare modes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from impasto.images.colorimetry import apply_deep, implied_profile, parse
 Floats = NDArray[np.float32]
 
 MOST_FLOATS = 75_000_000
-"""Larger pictures are rounded to bytes when they have been read."""
+"""Larger pictures are rounded to bytes after reading."""
 
 _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "LAB": "LAB"}
 
@@ -24,14 +24,13 @@ _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "LAB": "LAB"}
 def decode(
     image: Image.Image, head: bytes = b"", name: str = "the picture", profile: bytes | None = None
 ) -> tuple[NDArray[np.uint8] | Floats, Floats | None]:
-    """Upright sRGB colours (H, W, 3), bytes or floats in [0, 1], and alpha (H, W) in [0, 1].
+    """Return upright sRGB colours (H, W, 3), bytes or floats in [0, 1], and alpha (H, W) in [0, 1].
 
-    head: the file's first bytes, which may say what its colours mean; profile: of its colours, instead of its own.
+    head: the file's first bytes, which may describe its colours; profile: a colour profile instead of the file's.
     Raises ImageError for colours that can't be converted, such as HDR.
     """
     image.load()
-    embedded = profile or image.info.get("icc_profile") or implied_profile(image, head, name)
-    known = parse(embedded)
+    known = parse(profile or profile_of(image, head, name))
     image = _upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _decode_deep_grey(image, known)
@@ -46,7 +45,7 @@ def decode(
 def finish_deep(
     color: Floats, alpha: Floats | None, profile: bytes | None, orientation: int
 ) -> tuple[NDArray[np.uint8] | Floats, Floats | None]:
-    """As `decode`, of grey (H, W, 1), RGB (H, W, 3) or CMYK (H, W, 4) floats in [0, 1] and alpha (H, W)."""
+    """Return the same for grey (H, W, 1), RGB (H, W, 3) or CMYK (H, W, 4) floats in [0, 1] and alpha (H, W)."""
     color = _turned(color, orientation)
     alpha = None if alpha is None else np.ascontiguousarray(_turned(alpha, orientation))
     known, channels = parse(profile), color.shape[2]
@@ -67,12 +66,22 @@ def _turned(pixels: Floats, orientation: int) -> Floats:
     return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn and mirror as the EXIF orientation says; EXIF that can't be parsed counts as none."""
+def profile_of(image: Image.Image, head: bytes, name: str) -> bytes | None:
+    """Return the embedded profile of a picture's colours, or the one that its other fields describe."""
+    return image.info.get("icc_profile") or implied_profile(image, head, name)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation; EXIF that can't be parsed counts as none."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # the parser raises whatever it meets, but the pixels are intact
-        return image
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the parser may raise anything, but the pixels are intact
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn and mirror by the EXIF orientation."""
+    orientation = orientation_of(image)
     if orientation in (5, 6, 7, 8):
         image = image.transpose(Image.Transpose.TRANSPOSE)
     if orientation in (2, 3, 6, 7):
@@ -85,7 +94,7 @@ def _scale(image: Image.Image) -> Floats:
 
 
 def _decode_deep_grey(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> tuple[Floats, Floats | None]:
-    """Grey of more than 8 bits; a grey profile is applied as a curve so that the precision stays."""
+    """Decode grey of more than 8 bits; a grey profile is applied as a curve, to keep the precision."""
     values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=1.0)
     key = image.info.get("transparency")
     alpha = (values != key).astype(np.float32) if isinstance(key, int) else None
@@ -95,7 +104,7 @@ def _decode_deep_grey(image: Image.Image, profile: ImageCms.ImageCmsProfile | No
 
 
 def _through_curve(values: NDArray[Any], profile: ImageCms.ImageCmsProfile | None) -> Floats:
-    """Grey (H, W) in [0, 1] as colours (H, W, 3), by the curve that a profile makes of 256 levels."""
+    """Return grey (H, W) in [0, 1] as colours (H, W, 3), by a profile's curve of 256 levels."""
     levels = np.arange(256)
     ramp = Image.fromarray(levels.astype(np.uint8)[None])
     curve = _scale(_to_srgb(ramp, profile))[0]  # (256, 3)
@@ -140,7 +149,7 @@ def srgb() -> ImageCms.ImageCmsProfile:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether an RGB transform moves no colour by more than one level: then the stored values are sRGB, exactly."""
+    """Return whether an RGB transform changes no colour by more than one level, so that the values are sRGB."""
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     probe = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
     after = np.asarray(transform.apply(Image.fromarray(probe)))

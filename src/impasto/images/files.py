@@ -80,8 +80,8 @@ def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, n
     """Read a picture, a file or its bytes, upright, in sRGB, with its transparency; of an animation the first frame.
 
     JPEG, PNG, WebP, TIFF, GIF, BMP and AVIF are read, and HEIC by the extra ``heif``, whatever the file's name says.
-    What a TIFF has beyond 8 bits is kept, also 16-bit grey of a PNG; 16-bit colour of a PNG is read with 8 bits; floats
-    are taken as [0, 1]. The size is checked before anything is decoded.
+    What a TIFF or a PNG has beyond 8 bits is kept, up to 25 megapixels of colour; floats are taken as [0, 1]. The size
+    is checked before anything is decoded.
     name: what errors call it. Raises ImageError if there is no such picture, if it is damaged or if it has more than
     max_pixels.
     """

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, _imaging, features
 
 from impasto.errors import ImageError
-from impasto.images.decoding import Floats, decode, finish_deep
+from impasto.images.decoding import MOST_FLOATS, Floats, decode, finish_deep, orientation_of, profile_of
+from impasto.images.deep_png import join, low_mode, unpack_as
 from impasto.images.sniffing import HEAD, first_gif_frame, kind_of, pixels_of
 from impasto.images.tiff import ORIENTATION, alone, check_codec, check_page, is_common, read_page
 from impasto.images.tiff_samples import read_samples, tiff_profile, to_colors
@@ -34,7 +35,7 @@ SLACK, BYTES_A_PIXEL = 1 << 26, 40
 Location = str | os.PathLike[str]
 Pixels = tuple[NDArray[np.uint8] | Floats, Floats | None]
 _pillow_lock = threading.Lock()
-_pillow_log = logging.getLogger("PIL")
+log, _pillow_log = logging.getLogger(__name__), logging.getLogger("PIL")
 
 
 def read_pixels(
@@ -56,7 +57,15 @@ def read_pixels(
             return _read_tiff(file, max_pixels, name)
         with _opened(file, head, max_pixels, name, formats) as image:
             check(image)
-            return decode(image, head, name)
+            low = low_mode(image)
+            if low is None or not _fits_floats(image.height, image.width, name):
+                return decode(image, head, name)
+            high = np.asarray(image)
+            profile, orientation = profile_of(image, head, name), orientation_of(image)
+        file.seek(0)
+        with _opened(file, head, max_pixels, name, formats) as image:
+            color, alpha = join(high, unpack_as(image, low), low, image.info.get("transparency"))
+        return finish_deep(color, alpha, profile, orientation)
 
 
 @contextmanager
@@ -119,6 +128,14 @@ def _check_scans(file: Budgeted, name: str) -> None:
         raise ImageError(f"{name} has more than {MOST_SCANS} scans; save it as a plain JPEG")
 
 
+def _fits_floats(height: int, width: int, name: str) -> bool:
+    """Whether the colours of a deep picture are kept as floats; says so if not."""
+    if 3 * height * width <= MOST_FLOATS:
+        return True
+    log.warning("%s has more than 8 bits, and more than %d pixels: it is read with 8", name, MOST_FLOATS // 3)
+    return False
+
+
 @functools.cache
 def _quiet_libtiff() -> None:
     """Keep libtiff from writing to stderr; a damaged file is reported once, as an error."""
@@ -142,6 +159,8 @@ def _read_tiff(file: BinaryIO, max_pixels: int, name: str) -> Pixels:
             return decode(image, b"", name, profile)
     if height * width * page.samples * max(page.bits) > 8 * (SLACK + BYTES_A_PIXEL * height * width):
         raise ImageError(f"{name} has {page.samples} samples of {max(page.bits)} bits a pixel; save it as RGB")
+    if page.channels > 1 and max(page.bits) > 8:
+        _fits_floats(height, width, name)
     Image.MAX_IMAGE_PIXELS = None  # until the settings are put back: chunks are expanded as pictures of bytes
     color, alpha = to_colors(page, read_samples(page, file, name), name)
     return finish_deep(color, alpha, profile, page.one(ORIENTATION, 1))

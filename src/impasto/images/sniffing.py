@@ -1,4 +1,4 @@
-"""What a file of a picture says of itself in its first bytes: the format, the size; a GIF cut to its first frame."""
+"""Reads format and size of a picture from its first bytes; cuts a GIF to its first frame."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import BinaryIO
 
 HEAD = 1 << 16
 MOST_GIF, MOST_REMARKS, LEAST_BLOCK = 1 << 28, 1 << 25, 128
-"""Bytes of a GIF's first frame, those before it, and what a block counts for at least."""
+"""Most bytes of a GIF's first frame, most bytes before it, and the least cost of a block."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 
 
 def kind_of(head: bytes) -> str:
-    """Return the format that a file's first bytes show: TIFF, GIF, AVIF, HEIF, PNG, JPEG, WEBP, BMP, or nothing."""
+    """Return the format of a file by its first bytes: TIFF, GIF, AVIF, HEIF, PNG, JPEG, WEBP, BMP, or empty."""
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
     if head[:6] in (b"GIF87a", b"GIF89a"):
@@ -77,7 +77,7 @@ def _webp_size(head: bytes) -> tuple[int, int]:
 
 
 def first_gif_frame(file: BinaryIO) -> io.BytesIO | None:
-    """Return a GIF that holds the first frame alone, without comments; None if none can be found in it.
+    """Return a GIF with the first frame only, without comments; None if it has no frame.
 
     Pillow joins the parts of a comment one by one, which takes minutes for some megabytes of them.
     """
@@ -119,7 +119,7 @@ def _table_bytes(flags: int) -> int:
 
 
 def _sub_blocks(file: BinaryIO, most: int, *, keep: bool) -> tuple[bytes, int]:
-    """Read a row of sub-blocks, at most so many bytes; return them, if they are to be kept, and what they count for."""
+    """Read a series of sub-blocks, at most `most` bytes; return their bytes, if `keep`, and their cost."""
     kept, size = bytearray(), 0
     while size < most:
         length = file.read(1)

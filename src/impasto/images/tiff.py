@@ -42,7 +42,7 @@ _ODD_COLORS = {
     51177: "a depth map",
 }
 COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "zstd"}
-"""Those that give back bytes, whatever the samples are."""
+"""Codecs that decode to bytes for all kinds of samples."""
 _PICTURE_CODECS = {2: "CCITT", 3: "fax", 4: "fax", 6: "JPEG", 7: "JPEG", 50001: "WebP"}
 _OTHER_CODECS = {34661: "JBIG", 34712: "JPEG 2000", 33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC"}
 _OTHER_CODECS |= {50002: "JPEG XL", 52546: "JPEG XL", 34713: "Nikon's NEF", 34676: "SGI Log", 34677: "SGI Log"}

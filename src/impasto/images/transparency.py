@@ -149,5 +149,5 @@ def visible_part(color: Tensor, alpha: Tensor | None, name: str) -> Tensor:
     if bool(((share == 1) | (share == 0)).all()):
         return color.contiguous()
     strong = (alpha[0, 0] * (alpha[0, 0] >= FAINT * float(alpha.max()))).numpy()
-    calm = fill_hidden(np.ascontiguousarray(color[0].permute(1, 2, 0).numpy()), strong)
-    return torch.lerp(torch.from_numpy(calm).permute(2, 0, 1)[None], color, share).contiguous()
+    filled = fill_hidden(np.ascontiguousarray(color[0].permute(1, 2, 0).numpy()), strong)
+    return torch.lerp(torch.from_numpy(filled).permute(2, 0, 1)[None], color, share).contiguous()

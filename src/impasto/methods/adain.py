@@ -51,9 +51,9 @@ class AdaIN(ArbitraryStyle):
     """Encoder, adaptive instance normalisation at relu4_1, decoder (Huang & Belongie 2017).
 
     Departs from the paper: the shipped network is vgg19-slim and its mirror, and was trained as `AdaINTraining` says;
-    the decoder's features are normalised, too, where they stand for relu3_1, relu2_1 and relu1_1, because vgg19-slim's
-    relu4_1 is too thin to hold a painting's colours. An encoder and decoder of the paper's size can be passed in, with
-    ``levels=(4,)`` for the paper's one normalisation.
+    the decoder's features are also normalised at relu3_1, relu2_1 and relu1_1, because vgg19-slim's relu4_1 is too thin
+    to hold a painting's colours. An encoder and decoder of the paper's size can be passed in, with ``levels=(4,)`` for
+    the paper's one normalisation.
     """
 
     name = "adain"
@@ -144,10 +144,10 @@ class AdaIN(ArbitraryStyle):
 
 
 class AdaINTraining(nn.Module):
-    """How the decoder learns.
+    """Training of the decoder.
 
     Departs from the paper: the content is compared with the photo's own normalised features, not with AdaIN's output,
-    and every term is in units of what it is compared with, because vgg19-slim's thin features alone are easy to fool;
+    and every term is relative to its target's size, because vgg19-slim's thin features alone are easy to fool;
     `loss_network` should be exact in its shallow layers.
     """
 

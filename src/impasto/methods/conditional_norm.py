@@ -72,7 +72,7 @@ class ConditionalNorm(SharedNetworkStyles[ConditionalNetwork]):
     """One network, many styles, each the scales and shifts of its norms (Dumoulin et al. 2017).
 
     Departs from the paper: the shipped network has half the width and was trained as `ConditionalNormTraining` says.
-    strength mixes what is painted with the photo.
+    strength mixes the result with the photo.
     """
 
     name = "conditional_norm"
@@ -104,11 +104,11 @@ class ConditionalNorm(SharedNetworkStyles[ConditionalNetwork]):
 
 
 class ConditionalNormTraining(nn.Module):
-    """How the network learns its styles, a random one for every photo.
+    """Training of the network, with a random style for every photo.
 
-    paintings: (1, 3, H, W) each; infos: what they are, ``name`` at least; fixed: styles from there on alone are learned
-    and all else is frozen. Departs from the paper: the loss is `PerceptualLoss`', normalised content and means and
-    deviations besides the Gram matrices, over VGG-19.
+    paintings: (1, 3, H, W) each; infos: of the paintings, ``name`` at least; fixed: only styles from this number on are
+    learned; everything else is frozen. Departs from the paper: the loss is `PerceptualLoss`', normalised content and
+    means and deviations besides the Gram matrices, over VGG-19.
     """
 
     def __init__(

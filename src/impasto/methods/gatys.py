@@ -117,16 +117,17 @@ class GatysOptions(OptimizedOptions):
 class Gatys(Optimized):
     """Pixel optimisation against one backbone (Gatys, Ecker & Bethge 2016, "Image style transfer using CNNs").
 
-    Departs from the paper: in ``default`` the backbone is vgg19-slim, the work goes from coarse to fine, the deepest style
-    layer counts at the coarser sizes alone, the finest detail changes in lightness only, the style is means and centred
-    covariances, and every layer's loss is divided by the target's own size, so that one weight means the same at every
-    size, in every layer and backbone. ``--preset thorough`` takes twice the time, for every pixel's own colour. ``--preset gatys`` is the paper's (with torchvision's weights,
-    not the normalised ones). ``d2l``: the book's code repeats the list of style losses ten times, so its style weight
-    of 1e3 acts as 1e4, which is what stands here; its "conv" layers are in fact evaluated after the in-place ReLU that
-    follows them, so they stand here as relu layers, all but the last, conv5_1, which no ReLU follows. ``beginners``:
-    torchvision's weights instead of Keras', whose features are about 57 times larger; content and style weights make up
-    for it. ``vgg16-bn``: evaluation mode, RGB with ImageNet's normalisation, Gram / (C N); the original normalises by
-    each picture's own batch statistics and takes 10 000 steps at a rate of 0.005.
+    Departs from the paper: in ``default`` the backbone is vgg19-slim, the work goes from coarse to fine, the deepest
+    style layer counts at the coarser sizes alone, the finest detail changes in lightness only, the style is means and
+    centred covariances, and every layer's loss is divided by the target's own size, so that one weight means the same
+    at every size, in every layer and backbone. ``--preset thorough`` takes twice the time, for every pixel's own
+    colour. ``--preset gatys`` is the paper's (with torchvision's weights, not the normalised ones). ``d2l``: the
+    book's code repeats the list of style losses ten times, so its style weight of 1e3 acts as 1e4, which is used here;
+    its "conv" layers are evaluated after the in-place ReLU that follows them, so they are relu layers here, except the
+    last, conv5_1, which no ReLU follows. ``beginners``: torchvision's weights instead of Keras', whose features are
+    about 57 times larger; content and style weights compensate for it. ``vgg16-bn``: evaluation mode, RGB with
+    ImageNet's normalisation, Gram / (C N); the original normalises by each picture's own batch statistics and takes 10
+    000 steps at a rate of 0.005.
     """
 
     name = "gatys"

@@ -44,8 +44,8 @@ class Johnson(PaintingNetworks):
 
     Departs from the paper: instance norms, mirrored edges and upsampling by repetition (as later work of the authors
     and of others has them) instead of batch norms, zero padding and transposed convolutions; the shipped networks have
-    half the width, end in a norm and a sigmoid, and were trained as `PaintingTraining` says. strength mixes what is
-    painted with the photo.
+    half the width, end in a norm and a sigmoid, and were trained as `PaintingTraining` says. strength mixes the result
+    with the photo.
     """
 
     name = "johnson"

@@ -42,11 +42,11 @@ class MetaNet(GeneratedNetworks):
     """A network for any painting, written by a hyper network (Shen, Yan & Zeng 2018, "Meta Networks for NST").
 
     Departs from the paper: the moments are those of vgg19-slim, on a logarithmic scale in units of their spread; the
-    groups of the hidden vector are smaller; the norms' scales and shifts are generated, too, 784 numbers besides the
-    112 056 of the fast network, because without them the colours of a painting can't be met; the output is a sigmoid's;
-    edges are mirrored at every convolution. The loss is `PerceptualLoss`', normalised content and means and deviations
-    besides the Gram matrices, over VGG-19, and every sample of a batch has a style of its own; the paper's batches are
-    of one style, which stays for 20 of them. strength mixes what is painted with the photo.
+    groups of the hidden vector are smaller; the norms' scales and shifts are generated, too, 784 numbers in addition to
+    the fast network's 112 056, because a painting's colours can't be reached without them; a sigmoid ends the network;
+    edges are mirrored at every convolution. The loss is `PerceptualLoss`: normalised content, and means and deviations
+    in addition to the Gram matrices, over VGG-19. Every sample of a batch has its own style; the paper's batches have
+    one style, for 20 batches. strength mixes the result with the photo.
     """
 
     name = "metanet"

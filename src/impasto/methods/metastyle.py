@@ -49,7 +49,7 @@ class MetaStyle(NetworkStyles):
     A painting is learned by `impasto adapt`, which takes a minute and makes a style card; `encode_style` refuses.
 
     Departs from the paper: the shipped network has half the width, ends in a norm and was trained as
-    `MetaStyleTraining` says. strength mixes what is painted with the photo.
+    `MetaStyleTraining` says. strength mixes the result with the photo.
     """
 
     name = "metastyle"

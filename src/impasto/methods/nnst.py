@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from impasto.errors import OptionError
+from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.images.color import match_low_frequencies
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import check_image, resize
@@ -26,7 +27,7 @@ from impasto.networks.receptive_field import stride_after
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments, fit_mask
 from impasto.optimize.descent import OptimizerName, Scale, Settings
-from impasto.optimize.losses import CovarianceLoss, Objective, SelfSimilarityLoss, Term, TotalVariation
+from impasto.optimize.losses import ContentLoss, CovarianceLoss, Objective, SelfSimilarityLoss, Term, TotalVariation
 from impasto.optimize.nearest import MatchedLoss, MatchForm, NearestLoss, directions, rows_of
 from impasto.optimize.pyramids import LaplacianPyramid, enlarge, without_detail
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
@@ -52,12 +53,11 @@ VGG16_LAYERS = (
 )
 SLIM_COLUMNS = ("relu1_2", "relu2_2", "relu3_1", "relu3_3", "relu4_1", "relu4_3")
 COARSE_DETAIL, START_NOISE = 3, 0.02
-"""Number of the finest bands of the coarsest size that begin empty, and deviation of the added noise, which makes flat
-areas vary and lets seeds give different pictures."""
+"""The finest bands of the coarsest size that begin empty, and the deviation of the noise by which seeds differ."""
 
 
 class NNSTOptions(OptimizedOptions):
-    """How places are matched, and how the picture is made from the matches."""
+    """Options of the matching and of the optimisation."""
 
     backbone: str = Field(SLIM, description="network whose features are compared; vgg16 is the paper's")
     layers: tuple[str, ...] = Field((), description="layers of the hypercolumns; empty: the backbone's")
@@ -84,7 +84,12 @@ class NNSTOptions(OptimizedOptions):
     content_weight: float = Field(
         0.5, ge=0, description="weight, at coarser sizes, of the photo's self-similarity, which keeps objects"
     )
-    tv_weight: float = Field(0.0, ge=0, description="weight of total variation, against noise")
+    shape_weight: float = Field(
+        0.3,
+        ge=0,
+        description="weight of the photo's features with the painting's contrasts, which keeps objects readable",
+    )
+    tv_weight: float = Field(0.7, ge=0, description="weight of total variation, against noise")
     grey_detail: bool = Field(True, description="change the finest detail in lightness only, against coloured fringes")
     recolor: bool = Field(False, description="give large areas the photo's arrangement of the painting's colours")
 
@@ -107,6 +112,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "color_weight": 0.0,
         "style_weight": 0.0,
         "content_weight": 0.0,
+        "shape_weight": 0.0,
+        "tv_weight": 0.0,
         "grey_detail": False,
         "recolor": True,
     },
@@ -125,10 +132,10 @@ class NNST(Optimized):
     """Optimise a picture until each place looks like the painting's most similar one (Kolkin et al. 2022).
 
     Departs from the paper: in ``default`` the network is vgg19-slim with six layers, the painting is not turned, no
-    place of the painting may be taken too often, matched colours, means and covariances and the photo's self-similarity
-    count beside the match, and the finest detail changes in lightness only. ``--preset published`` has the paper's
-    network, layers, steps and losses; its last pass centres both sides by the painting's mean, and turned copies share
-    the limit of ``--candidates``.
+    place of the painting may be taken too often, further losses compare matched colours, means and covariances, and the
+    photo's self-similarity and features, and the finest detail changes in lightness only. ``--preset published`` has
+    the paper's network, layers, steps and losses; its last pass centres both sides by the painting's mean, and turned
+    copies share the limit of ``--candidates``.
     """
 
     name = "nnst"
@@ -149,6 +156,8 @@ class NNST(Optimized):
         self.backbone.check_layers(
             {*self.options.layers, *self.options.last_layers, *self.style_layers, self.content_layer}
         )
+        deepest = self.style_layers[min(3, len(self.style_layers) - 1)]
+        self.shape_layer = self.content_layer if self.content_layer in self.style_layers else deepest
         self.network: Hypercolumns = Hypercolumns(self.backbone, self.options.layers).to(self.device)
 
     @staticmethod
@@ -177,7 +186,7 @@ class NNST(Optimized):
             turns=options.rotations,
             room=self.free_room,
         )
-        if options.style_weight:
+        if options.style_weight or options.shape_weight:
             fitting = looking(self.network, self.free_room)
             values |= measure(self.network, image, self.style_layers, look=fitting)
         return Style(values, self.style_kind, convert=self.accept_style)
@@ -278,7 +287,7 @@ class _Work:
             if stage.last
             else (self._matched(stage, photo, image, tile, first=first))
         )
-        terms += self._statistics(photo, stage.octave, tile)
+        terms += [*self._statistics(photo, stage.octave, tile), *self._shapes(photo, stage.octave, tile)]
         if stage.octave and tile is None:  # at the full size it would leave a pattern with the pooling's period
             terms += self._guard(photo)
         terms.append(Term("tv", "image", TotalVariation(), self.options.tv_weight))
@@ -347,17 +356,31 @@ class _Work:
         if not self.options.style_weight:
             return []
         layers = self.model.style_layers
-        kept = 1 - self.strength
-        own = look(self.network, photo, (), layers if kept else (), self.mask, tile)[1] if kept else {}
+        own = look(self.network, photo, (), layers, self.mask, tile)[1] if self.strength < 1 else {}
         falling = [len(layers) - i for i in range(len(layers))]
         terms = []
         for layer, share in zip(layers, falling, strict=True):
-            target = sum_moments([recall(style, layer, coarse=octave > 0) for _, style in self.mixture], self.mixture)
-            if kept:
-                target = Moments(1.0, own[layer].mean, own[layer].second) * kept + target * self.strength
+            target = self._wanted(layer, octave, own.get(layer))
             weight = self.options.style_weight * share / sum(falling)
             terms.append(Term("style", layer, CovarianceLoss(target, self.mask), weight))
         return terms
+
+    def _wanted(self, layer: str, octave: int, own: Moments | None) -> Moments:
+        """Return the paintings' moments at `layer`; below full strength mixed with the photo's, `own`."""
+        found = sum_moments([recall(style, layer, coarse=octave > 0) for _, style in self.mixture], self.mixture)
+        if self.strength == 1 or own is None:
+            return found
+        return Moments(1.0, own.mean, own.second) * (1 - self.strength) + found * self.strength
+
+    def _shapes(self, photo: Tensor, octave: int, tile: int | None) -> list[Term]:
+        """Return the term that keeps the photo's features, with the wanted mean and deviation of each channel."""
+        if not self.options.shape_weight:
+            return []
+        layer = self.model.shape_layer
+        maps, sums = look(self.network, photo, (layer,), (layer,), self.mask, tile)
+        wanted = self._wanted(layer, octave, sums[layer])
+        target = adaptive_instance_norm(maps[layer], wanted.mean, wanted.deviation(), sums[layer], relu=True)
+        return [Term("shapes", layer, ContentLoss(target, "relative"), self.options.shape_weight)]
 
     def _guard(self, photo: Tensor) -> list[Term]:
         if not self.options.content_weight:

@@ -158,9 +158,9 @@ class SANet(ArbitraryStyle):
     """Encoder, style attention at relu4_1 and relu5_1, decoder (Park & Lee 2019).
 
     Departs from the paper: the shipped network is over vgg19-slim, with repeated instead of mirrored edges, and was
-    trained as `SANetTraining` says; the decoder's features are given the painting's means and deviations where they
-    stand for relu3_1, relu2_1 and relu1_1, because vgg19-slim's deep layers are too thin to hold a painting's colours;
-    a painting's positions beyond `positions` are thinned out, so that time grows as the photo's pixels do.
+    trained as `SANetTraining` says; the decoder's features get the painting's means and deviations at relu3_1, relu2_1
+    and relu1_1, because vgg19-slim's deep layers are too thin to hold a painting's colours; a painting's positions
+    beyond `positions` are thinned out, so that time grows with the photo's pixels.
     """
 
     name = "sanet"
@@ -264,13 +264,13 @@ def fine_targets(mixed: Sequence[tuple[float, Style]]) -> LevelTargets:
 
 
 class SANetTraining(nn.Module):
-    """How transform and decoder learn: content, style and both identity losses (sec. 3.3).
+    """Training of transform and decoder: content, style and both identity losses (sec. 3.3).
 
-    Departs from the paper: pictures are judged by `loss`, whose network should be exact in its shallow layers, as
-    vgg19-slim's thin features alone are easy to fool; the content is compared in the layers of `loss`; identity is
-    asked of a quarter of the batch, to save time. The identity weights are 50 for pixels and 1 for features by default,
-    as the authors' page corrects the paper; the shipped network was trained with 0.1 for features, as what thin
-    features can't rebuild would otherwise count more than the style.
+    Departs from the paper: pictures are judged by `loss`, whose network should be exact in its shallow layers, because
+    vgg19-slim's thin features alone are easy to fool; the content is compared in the layers of `loss`; the identity
+    losses use a quarter of the batch, to save time. The identity weights are 50 for pixels and 1 for features by
+    default, as the authors' page corrects the paper; the shipped network was trained with 0.1 for features, because
+    thin features can't rebuild everything and would otherwise outweigh the style.
     """
 
     def __init__(

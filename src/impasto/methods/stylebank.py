@@ -70,9 +70,9 @@ class StyleBank(SharedNetworkStyles[StyleBankNetwork]):
     encoder and decoder rebuild it.
 
     Departs from the paper: encoder and decoder have no norms, the banks' have scale and shift; residual blocks in the
-    decoder; upsampling by repetition and a convolution instead of transposed convolutions; mirrored edges; a
-    fraction of the width. Trained as `StyleBankTraining` says. What a bank gives, not what it is given, is cut to its
-    region, so that it sees no edge where its region ends; its norms measure the region alone.
+    decoder; upsampling by repetition and a convolution instead of transposed convolutions; mirrored edges; a fraction
+    of the width. Trained as `StyleBankTraining` says. A bank's output, not its input, is cut to its region, so that it
+    sees no edge there; its norms measure the region alone.
     """
 
     name = "stylebank"

@@ -44,8 +44,8 @@ def swift_network(hidden: int = 15, width: int = 8) -> HyperNetwork:
 class Swift(GeneratedNetworks):
     """impasto's own network: small, generated for each style, with shortcuts.
 
-    Departs from the paper: it has none of its own; it departs from Meta Networks (Shen, Yan & Zeng 2018) as `metanet`
-    does, and in how it goes up, by repetition and convolutions 3x3, in its shortcuts, and in its loss.
+    Departs from the paper: there is none; it departs from Meta Networks (Shen, Yan & Zeng 2018) as `metanet` does, and
+    in its upsampling, by repetition and convolutions 3x3, in its shortcuts, and in its loss.
     """
 
     name = "swift"

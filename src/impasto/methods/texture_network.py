@@ -186,9 +186,9 @@ def place_noise(corner: tuple[int, int], size: Sequence[int], channels: int, see
 class TextureNetwork(PaintingNetworks):
     """A pyramid network for each style (Ulyanov et al. 2016, "Texture Networks"; 2017, "Improved Texture Networks").
 
-    Departs from the paper: five sizes, not six, so that photos from 16 px have a coarsest one; repeated edges; the
-    loss is `PaintingTraining`'s. The noise of a place is the same in every picture. strength mixes what is painted
-    with the photo.
+    Departs from the paper: five sizes, not six, so that photos from 16 px have a coarsest one; repeated edges; the loss
+    is `PaintingTraining`'s. The noise of a place is the same in every picture. strength mixes the result with the
+    photo.
     """
 
     name = NAME

@@ -87,7 +87,7 @@ class WCT(ArbitraryStyle):
     """Whitening and colouring transforms over vgg19-slim (Li et al. 2017).
 
     Departs from the paper: the picture is encoded once; the decoder of a level gives the next level's features, not a
-    picture to be encoded anew; each level blends in the photo's own features (`detail`), which keeps what it shows; the
+    picture to encode again; each level blends in the photo's own features (`detail`), which keeps objects; the
     transform is the optimal transport between Gaussians. ``--preset paper`` has the paper's transform, five levels,
     strength 0.6 at each, and no detail.
     """

@@ -1,4 +1,4 @@
-"""How far a network looks around a pixel, and how much it computes per pixel, found by walking over its layers.
+"""Receptive field, stride and cost of a network, computed from its layers.
 
 A *path* is a sequence of modules in the order in which they run: convolutions, poolings, doublings, pixelwise layers,
 and modules made of these: chains (``nn.Sequential``) or modules that list their layers by a method ``path()``.

@@ -1,4 +1,4 @@
-"""How the C library allocates: a process that paints reuses freed memory instead of getting new pages for every map.
+"""Settings of the C library: a process that paints reuses freed memory instead of getting new pages for every map.
 
 A network's maps are allocated and freed thousands of times. glibc returns large ones to the system at once and requests
 them again: each page costs a fault, together up to half of a CPU's time.

@@ -1,4 +1,4 @@
-"""How many cores this process may use, and how its threads wait for each other.
+"""The cores that this process may use, and how its threads wait for each other.
 
 A container's quota and a process' affinity count, not the number of cores of the machine. Threads that wait by spinning
 are faster on an idle machine; on a busy one they take the core from the thread that they wait for, and a second of work
@@ -122,7 +122,7 @@ def is_idle(cores: Cores) -> bool:
         return sys.platform != "linux"
 
 
-def settle_threads(environment: MutableMapping[str, str], *, shared: bool = False) -> None:
+def set_threads(environment: MutableMapping[str, str], *, shared: bool = False) -> None:
     """Set in `environment` how many threads OpenMP starts and how they wait, unless the user has set it.
 
     Must run before torch is loaded. shared: others will work at the same time, whatever the machine does now.

@@ -244,11 +244,11 @@ class ActivationLoss:
 
 
 class SelfSimilarityLoss:
-    """How far the similarities of a picture's places to each other are from those of the photo's (Kolkin et al. 2019).
+    """Distance of the self-similarity of a picture's places from the photo's (Kolkin et al. 2019).
 
     target: the photo's features, (1, C, H, W), averaged to at most `side` rows and columns. Cosine distances between
     all places, divided by their sum for each place; their absolute differences, summed for each place, averaged. It
-    does not mind texture and colour, but that what belonged together falls apart.
+    ignores texture and colour, but not objects that fall apart.
     """
 
     def __init__(self, target: Tensor, side: int = 32) -> None:
@@ -331,9 +331,9 @@ def similarity_map(x: Tensor, y: Tensor, reach: float = 1.0) -> Tensor:
     )
     spread = (mean_xx - mean_x * mean_x + mean_yy - mean_y * mean_y) * count / (count - 1)
     covariance = (mean_xy - mean_x * mean_y) * count / (count - 1)
-    calm, calmer = (0.01 * reach) ** 2, (0.03 * reach) ** 2  # what keeps flat windows from dividing by 0
-    similarity = (2 * mean_x * mean_y + calm) * (2 * covariance + calmer)
-    return similarity / ((mean_x * mean_x + mean_y * mean_y + calm) * (spread + calmer))
+    c1, c2 = (0.01 * reach) ** 2, (0.03 * reach) ** 2  # against division by 0 in flat windows
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return similarity / ((mean_x * mean_x + mean_y * mean_y + c1) * (spread + c2))
 
 
 def structure_gap(found: Tensor, wanted: Tensor) -> Tensor:

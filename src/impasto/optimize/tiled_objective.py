@@ -115,7 +115,7 @@ def looking(backbone: Backbone, room: int) -> Callable[[Tensor, Collection[str]]
 
 
 @dataclass
-class _Sought:
+class _StyleTerm:
     """One style term in progress: its mask by tiles, the sum so far, the derivative by total and products."""
 
     term: Term
@@ -127,7 +127,7 @@ class _Sought:
     def seen(self, part: Tensor, place: tuple[slice, slice]) -> Moments:
         return moments(part, full=self.loss.full, mask=None if self.mask is None else self.mask[(..., *place)])
 
-    def settle(self) -> Tensor:
+    def finish(self) -> Tensor:
         """Return the term's value and fix its derivative."""
         assert self.found is not None
         total, products = self.found.total.detach(), self.found.products.detach()
@@ -145,8 +145,8 @@ class TiledObjective:
     def __init__(self, objective: Objective, backbone: Backbone, size: tuple[int, int], tile: int) -> None:
         self.terms = objective.terms
         self.tiles = Tiles(backbone, {*objective.layers} - {"image"}, size, tile)
-        self.sought = [
-            _Sought(term, term.loss, self.tiles.masks(term.loss.mask, term.layer))
+        self.style_terms = [
+            _StyleTerm(term, term.loss, self.tiles.masks(term.loss.mask, term.layer))
             for term in self.terms
             if isinstance(term.loss, StatisticLoss)
         ]
@@ -155,16 +155,16 @@ class TiledObjective:
         """Return each name's weighted loss for `image`, (1, 3, H, W); their sum has the whole's gradient."""
         self._measure(image)
         found: dict[str, Tensor] = {}
-        for sought in self.sought:
-            value = sought.settle()
-            found[sought.term.name] = found.get(sought.term.name, 0) + value
+        for one in self.style_terms:
+            value = one.finish()
+            found[one.term.name] = found.get(one.term.name, 0) + value
         gradient = torch.zeros_like(image)
         for tile, (outer, part, parts) in zip(self.tiles.windows, self.tiles.see(image), strict=True):
             slope = torch.zeros((), device=image.device)
-            for sought in self.sought:
-                layer = sought.term.layer
-                seen = sought.seen(parts[layer], self.tiles.place(layer, tile))
-                slope = slope + (seen.total * sought.slopes[0]).sum() + (seen.products * sought.slopes[1]).sum()
+            for one in self.style_terms:
+                layer = one.term.layer
+                seen = one.seen(parts[layer], self.tiles.place(layer, tile))
+                slope = slope + (seen.total * one.slopes[0]).sum() + (seen.products * one.slopes[1]).sum()
             for name, value in self._content(parts, tile):
                 found[name] = found.get(name, 0) + value.detach()
                 slope = slope + value
@@ -173,19 +173,19 @@ class TiledObjective:
                 gradient[..., outer.top : outer.bottom, outer.left : outer.right] += own
         if found:
             first = next(iter(found))
-            found[first] = _Given.apply(image, found[first], gradient)
+            found[first] = _KnownGradient.apply(image, found[first], gradient)
         return self._with_pixels(found, image)
 
     @torch.no_grad()
     def _measure(self, image: Tensor) -> None:
-        for sought in self.sought:
-            sought.found = None
-        if not self.sought:
+        for one in self.style_terms:
+            one.found = None
+        if not self.style_terms:
             return
         for tile, (_, _, parts) in zip(self.tiles.windows, self.tiles.see(image), strict=True):
-            for sought in self.sought:
-                seen = sought.seen(parts[sought.term.layer], self.tiles.place(sought.term.layer, tile))
-                sought.found = seen if sought.found is None else sought.found + seen
+            for one in self.style_terms:
+                seen = one.seen(parts[one.term.layer], self.tiles.place(one.term.layer, tile))
+                one.found = seen if one.found is None else one.found + seen
 
     def _content(self, parts: dict[str, Tensor], tile: Window) -> Iterator[tuple[str, Tensor]]:
         for term in self.terms:
@@ -201,7 +201,7 @@ class TiledObjective:
         return found
 
 
-class _Given(torch.autograd.Function):
+class _KnownGradient(torch.autograd.Function):
     """A value of the image whose gradient is already known."""
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impasto.feedforward.fine_detail import has_fine_detail
 from impasto.feedforward.tile_size import backwards_room, choose_tiling, estimate, free_memory
 from impasto.networks.layers import inference
 from impasto.ops.memory import name_bytes
@@ -31,7 +32,10 @@ BYTES_HELD, FLOATS_HELD = 12, 40
 
 
 def forecast(job: PaintJob) -> dict[str, Any]:
-    """Return the peak in bytes, the free bytes, the tile (None: in one piece), seconds; {} if nothing is known."""
+    """Return the peak in bytes, the free bytes, the tile (None: in one piece), seconds; {} if nothing is known.
+
+    Of methods that paint in one pass also: whether the photo has too little detail for half precision.
+    """
     model = job.model
     if not isinstance(model, OnePass):
         return _forecast_optimisation(job)
@@ -40,17 +44,26 @@ def forecast(job: PaintJob) -> dict[str, Any]:
     (style,) = model.encode_styles([looked_at], 64)
     with inference(model.device, "fp32"):
         stages = model.stages(style, size=job.size)
-    cut = choose_tiling(stages, job.size, model.device, model.element)
+    smooth = _is_too_smooth(job)
+    element = 4 if smooth else model.element
+    cut = choose_tiling(stages, job.size, model.device, element)
     pixels = math.prod(job.size)
     held = PROCESS + pixels * (BYTES_HELD if job.by_windows else FLOATS_HELD)
-    worked = estimate(stages, job.size, model.device, model.element)
+    worked = estimate(stages, job.size, model.device, element)
     on_cpu = model.device.type == "cpu"
     return {
         "memory": held + worked if on_cpu else worked,
         "free_memory": free_memory(model.device),
         "tile": None if cut is None else cut.tile,
-        "seconds": round(_seconds_a_pixel(model, given) * pixels * (1 if cut is None else 1.3), 1),
+        "seconds": round(_seconds_a_pixel(model, given, smooth) * pixels * (1 if cut is None else 1.3), 1),
+        "too_smooth": smooth,
     }
+
+
+def _is_too_smooth(job: PaintJob) -> bool:
+    """Return whether the photo is painted in full precision, though others are painted in half."""
+    model = job.model
+    return isinstance(model, OnePass) and model.chooses_half and not has_fine_detail(job.canvas, job.inputs.masks)
 
 
 def _forecast_optimisation(job: PaintJob) -> dict[str, Any]:
@@ -100,14 +113,16 @@ def expected_seconds(job: PaintJob) -> float | None:
     """Return the seconds of a run; None if it is too small for an estimate."""
     model, pixels = job.model, math.prod(job.size)
     if isinstance(model, OnePass):
-        return _seconds_a_pixel(model, job.inputs.styles[0]) * pixels if pixels >= LARGE_PASS else None
+        if pixels < LARGE_PASS:
+            return None
+        return _seconds_a_pixel(model, job.inputs.styles[0], _is_too_smooth(job)) * pixels
     steps = sum(scale.height * scale.width * scale.settings.steps for scale in model.scales(*job.size))
     return seconds_of_steps(job) if steps >= MANY_STEPS else None
 
 
-def _seconds_a_pixel(model: Stylizer, given: Tensor | Style) -> float:
-    """Return the seconds per pixel, measured on a small picture after a warm-up."""
-    photo = torch.rand(1, 3, PROBE, PROBE)
+def _seconds_a_pixel(model: Stylizer, given: Tensor | Style, smooth: bool) -> float:
+    """Return the seconds per pixel, measured on a small picture, smooth or not, after a warm-up."""
+    photo = torch.full((1, 3, PROBE, PROBE), 0.5) if smooth else torch.rand(1, 3, PROBE, PROBE)
     (style,) = model.encode_styles([photo if isinstance(given, Tensor) else given], PROBE)
     taken = []
     for _ in range(3):
@@ -123,4 +138,5 @@ def tell(found: dict[str, Any]) -> str:
         return ""
     cut = "in one piece" if found["tile"] is None else f"in tiles of {found['tile']} px"
     needed, free = name_bytes(found["memory"]), name_bytes(found["free_memory"])
-    return f"about {needed} of {free} free, {cut}, about {found['seconds']:.0f} s"
+    smooth = ", in fp32: the photo is too smooth for half precision" if found.get("too_smooth") else ""
+    return f"about {needed} of {free} free, {cut}, about {found['seconds']:.0f} s{smooth}"

@@ -17,7 +17,7 @@ from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, open_picture, read_painting
 from impasto.images.tensors import MAX_PIXELS, fit, parse_size, resize
-from impasto.images.windows import Bytes, Window
+from impasto.images.windows import Bytes, Canvas, Floats, Window
 from impasto.methods import load
 from impasto.ops.memory import keep_freed_memory
 from impasto.progress import OnStep, Watch, ignore
@@ -88,6 +88,11 @@ class PaintJob:
         stored = self.inputs.content
         as_is = stored.size == self.size and stored.stored.dtype == torch.uint8 and not self.inputs.masks
         return as_is and isinstance(self.model, OnePass) and self.large
+
+    @property
+    def canvas(self) -> Canvas:
+        """The photo at the working size, as it is painted."""
+        return Bytes(self.inputs.content.stored) if self.by_windows else Floats(self.content)
 
     @property
     def photo_size(self) -> tuple[int, int]:

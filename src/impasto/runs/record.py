@@ -310,6 +310,11 @@ def _find(source: Any, record: Path, *, learned: bool) -> Path:
         raise ImpastoError(f"{record}: {source!r} names no file")
     if "file" in source:
         near, here = record.parent / source["file"], Path(Path(source["file"]).name)
+        if is_remote(near):  # whoever wrote the record is not to open connections from here
+            log.warning(
+                "%s names %s: recipes open no connections; name it on the command line", record.name, url_of(near)
+            )
+            near = near.absolute()
         path = here if here.is_file() and not near.is_file() else near
     else:
         path = built_in_styles().get(source["style"]) or find_style(source["style"], learned=learned)

@@ -135,7 +135,7 @@ def check_needs(model: object) -> GeneratedNetworks:
     if not all(isinstance(layer.conv, Conv) for layer in model.network.template.row):
         raise ImpastoError(f"{model.name} has transposed convolutions, which can't be split: export swift")
     if not model.network.write_norms:
-        raise ImpastoError(f"{model.name} has no norms of its own, which can't be split: export swift")
+        raise ImpastoError(f"{model.name} has no norms, so it can't be split: export swift")
     return model
 
 

@@ -161,9 +161,12 @@ JOB_SCHEMA = {
 
 def _add_jobs(app: FastAPI, studio: Studio) -> None:
     followers = Followers(studio)
-    told = {200: {"description": "the job", "content": {"application/json": {"schema": JOB_REF}}}, **_problems(404)}
+    described = {
+        200: {"description": "the job", "content": {"application/json": {"schema": JOB_REF}}},
+        **_problems(404),
+    }
 
-    @app.get("/v1/jobs/{job}", responses=told)
+    @app.get("/v1/jobs/{job}", responses=described)
     async def show_job(job: str) -> Response:
         """Return the state of a job."""
         return JSONResponse(_describe(studio, studio.queue.find(job)))
@@ -176,7 +179,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         events = followers.follow(studio.queue.find(job))
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
-    @app.post("/v1/jobs/{job}/cancel", responses=told)
+    @app.post("/v1/jobs/{job}/cancel", responses=described)
     async def cancel_job(job: str) -> Response:
         """End a job early: the best picture of an optimisation becomes the result."""
         found = studio.queue.find(job)
@@ -295,7 +298,7 @@ def _describe(studio: Studio, job: Job) -> dict[str, Any]:
 
 
 class Followers:
-    """Clients that follow jobs as events: so many at a time, for each takes a connection."""
+    """Clients that follow jobs as events; their number is limited, because each takes a connection."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio

@@ -1,4 +1,4 @@
-"""What the page in the browser paints with: graphs, the built-in styles as numbers and pictures, an example photo."""
+"""The files of the page that paints in the browser: graphs, built-in styles as numbers and pictures, a photo."""
 
 from __future__ import annotations
 

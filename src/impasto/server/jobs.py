@@ -92,7 +92,7 @@ class JobQueue:
             job.stopping = True
             if job in self._waiting[job.device]:
                 self._waiting[job.device].remove(job)
-                self._settle(job)
+                self._end_waiting(job)
 
     def forget(self, job: Job) -> None:
         """End `job`, by force if necessary, and drop its result."""
@@ -107,7 +107,7 @@ class JobQueue:
             self._closed = True
             for waiting in self._waiting.values():
                 while waiting:
-                    self._settle(waiting.popleft(), Closing("the server is shutting down: try again in a minute"))
+                    self._end_waiting(waiting.popleft(), Closing("the server is shutting down: try again in a minute"))
             self._change.notify_all()
         for runner in self._runners.values():
             runner.close()
@@ -177,7 +177,7 @@ class JobQueue:
             self._running[device] = job = self._waiting[device].popleft()
             return job
 
-    def _settle(self, job: Job, error: Exception | None = None) -> None:
+    def _end_waiting(self, job: Job, error: Exception | None = None) -> None:
         """End a job that never started."""
         job.finish(error=error)
         self.ended[job.state] += 1

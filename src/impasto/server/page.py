@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from impasto.errors import ImpastoError
 from impasto.images.color import COLOR_MODES
-from impasto.images.tensors import fit, resize
+from impasto.images.files import decode_picture
 from impasto.methods import DEFAULT_METHOD, list_methods
 from impasto.server.guard import NoAddresses
 from impasto.server.page_events import FILES, Knobs, Painter, shown
@@ -68,7 +68,7 @@ def _brush() -> Any:
         elem_id="brush",
     )
 
-    sent = brush.blob_storage = _Few()
+    sent = brush.blob_storage = _BoundedUploads()
 
     def read_layers(payload: Any) -> list[bytes]:
         if payload is None:
@@ -81,7 +81,7 @@ def _brush() -> Any:
     return brush
 
 
-class _Few(OrderedDict[str, Any]):
+class _BoundedUploads(OrderedDict[str, Any]):
     """Data that browsers send ahead of their requests; limited, because some are never used."""
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -202,11 +202,10 @@ def _mask_background(studio: Studio, photo: str | None) -> Any:
     if photo is None:
         return None
     try:
-        color = studio.decode(Path(photo).read_bytes(), "content").color
+        small = studio.shrink(Path(photo).read_bytes(), MASK_SIDE)
     except ImpastoError:
         return None
-    height, width = fit(color.shape[-2], color.shape[-1], MASK_SIDE)
-    return resize(color, height, width)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+    return decode_picture(small, "content", max_pixels=MASK_SIDE**2, max_side=MASK_SIDE).stored.numpy()
 
 
 def _build_gallery(common: dict[str, Any], words: Any) -> None:

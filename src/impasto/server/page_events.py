@@ -15,8 +15,6 @@ import gradio as gr
 from starlette.concurrency import run_in_threadpool
 
 from impasto.errors import ImpastoError
-from impasto.images.files import encode_picture
-from impasto.images.tensors import fit, resize
 from impasto.server.job import ENDED, Job, tell
 from impasto.server.limits import NotReady
 from impasto.server.schema import CardRequest, PictureRequest, make_order, served_options
@@ -105,16 +103,9 @@ class Painter:
             settings["styles"] = [common["built_in"]]
         else:
             files[f"{source}s"] = (Path(common[source]).read_bytes(),)
-        masks = [mask for mask in map(self._mask, common["mask"]) if mask is not None]
+        masks = [mask for mask in map(self.studio.brushed, common["mask"]) if mask is not None]
         files |= {"masks": (masks[-1],)} if masks else {}
         return self.studio.stylize(make_order(PictureRequest, settings, files)), files
-
-    def _mask(self, data: bytes) -> bytes | None:
-        """Return the brushed mask as a grey picture; None if nothing was brushed."""
-        alpha = self.studio.decode(data, "mask").alpha
-        if alpha is None or float(alpha.max()) == 0:
-            return None
-        return encode_picture(alpha.expand(1, 3, -1, -1), "PNG")
 
     async def _follow(self, job: Job, words: dict[str, str]) -> AsyncIterator[tuple[str, bytes | None]]:
         """Yield the status and the preview of a running job, whenever one changes."""
@@ -171,9 +162,7 @@ class Painter:
 
     def _photo(self, kept: contextlib.ExitStack, data: bytes, size: tuple[int, int] | None) -> str:
         """Return the photo for comparison with the result, of that size or small."""
-        color = self.studio.decode(data, "content").color
-        height, width = size or fit(color.shape[-2], color.shape[-1], SHOWN_SIDE)
-        return self._keep(kept, encode_picture(resize(color, height, width), "JPEG", quality=88), ".jpg")
+        return self._keep(kept, self.studio.shrink(data, SHOWN_SIDE, size), ".jpg")
 
     def _keep(self, kept: contextlib.ExitStack, data: bytes, ending: str, name: str = "shown") -> str:
         """Return a file in the studio's folder, kept until the page has copied it elsewhere."""

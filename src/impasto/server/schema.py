@@ -13,12 +13,16 @@ from annotated_types import MaxLen
 from pydantic import BeforeValidator, Field, create_model
 from pydantic.fields import FieldInfo
 
+from impasto.errors import ImpastoError
 from impasto.images.color import COLOR_MODES
 from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_for
 from impasto.options import Options
 from impasto.runs.record import Recipe
 from impasto.server.limits import Limits, Malformed
 from impasto.stylizers.base import Stylizer
+from impasto.stylizers.fixed_styles import LearnedStyles
+from impasto.stylizers.styles import built_in_styles
+from impasto.weights import load_weights, resolve
 
 FILES = {
     "content": "the photo: JPEG, PNG or WebP",
@@ -199,9 +203,22 @@ def _with_method(
     return schema | {"title": f"{kind.__name__} for {method.name}", "required": required}
 
 
+@functools.cache
+def _learned(name: str) -> frozenset[str]:
+    """Return the names of the styles that the weights of a method hold; none if it has no weights here."""
+    try:
+        config = load_weights(resolve(name)).config
+    except ImpastoError:
+        return frozenset()
+    return frozenset(info.get("name", "") for key in ("styles", "networks") for info in config.get(key, ()))
+
+
 def describe_method(name: str) -> dict[str, Any]:
     """Return a method's description for GET /v1/methods."""
     method = find_method(name)
     summary = (method.__doc__ or "").strip().split("\n")[0]
     found = {"name": name, "summary": summary, "one_pass": method.one_pass, "default": name == DEFAULT_METHOD}
+    learned = issubclass(method, LearnedStyles)
+    styles = [style for style in built_in_styles() if not learned or style in _learned(name)]
+    found |= {"paintings": not learned, "styles": styles}
     return found | {"presets": served_presets(method), "options": served_options(name).model_json_schema()}

@@ -14,15 +14,15 @@ from typing import Any
 
 from impasto.errors import OptionError
 from impasto.images.color import MATCHING_MODES
-from impasto.images.files import Picture, decode_picture, peek_size
+from impasto.images.files import peek_size
 from impasto.images.tensors import LEAST_SIDE, parse_size
 from impasto.methods import list_methods
-from impasto.server.gallery import Gallery
 from impasto.server.job import Job, Task
 from impasto.server.jobs import JobQueue
 from impasto.server.limits import Closing, Limits, Malformed, Missing, TooMuch
 from impasto.server.runner import Start, start_process
 from impasto.server.schema import Order, describe_method
+from impasto.server.side_worker import Gallery, SideWorker
 from impasto.server.work import count_steps, sketch
 from impasto.server.worker import Outcome
 from impasto.stylizers.base import Stylizer
@@ -49,14 +49,15 @@ class Studio:
         self.limits, self.folder = limits, folder
         start = start or functools.partial(start_process, folder)
         self.queue = JobQueue(devices, limits, start)
-        self.gallery = Gallery(limits, start)
+        self.side = SideWorker(limits, start)
+        self.gallery = Gallery(self.side)
         self._cards: OrderedDict[str, Card] = OrderedDict()
         self._lock = threading.Lock()
         self._built_in = functools.lru_cache(maxsize=None)(load_style)
 
     def close(self) -> None:
         """End all jobs and workers at once."""
-        self.gallery.close()
+        self.side.close()
         self.queue.close()
 
     def warm_up(self) -> None:
@@ -83,9 +84,18 @@ class Studio:
             raise Missing("there is no such style: see GET /v1/styles; cards that were made here are not kept for ever")
         return Card(self._built_in(identifier).info, path.read_bytes())
 
-    def decode(self, data: bytes, name: str) -> Picture:
-        """Return a picture that a client sent; raises ImageError."""
-        return decode_picture(data, name, max_pixels=self.limits.max_pixels, max_side=self.limits.max_side)
+    def shrink(self, data: bytes, longer: int, size: tuple[int, int] | None = None) -> bytes:
+        """Return a photo that a client sent as a JPEG of that longer side, or (height, width); decoded by a worker.
+
+        Raises ImageError.
+        """
+        self._peek(data, "content")
+        return self.side.do({"type": "shrink", "longer": longer, "size": size}, (data,))
+
+    def brushed(self, data: bytes) -> bytes | None:
+        """Return what was brushed on a photo, a grey PNG of a layer's alpha; None if nothing was. Raises ImageError."""
+        self._peek(data, "mask")
+        return self.side.do({"type": "brushed"}, (data,)) or None
 
     def _peek(self, data: bytes, name: str) -> tuple[int, int]:
         """Return the size (height, width) of a picture, from its header; raises ImageError."""

@@ -49,6 +49,8 @@ def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
         "stylize": functools.partial(stylize, models, reader),
         "card": functools.partial(make_card, models, reader),
         "thumbnail": functools.partial(paint_thumbnail, models),
+        "shrink": functools.partial(shrink, reader),
+        "brushed": functools.partial(find_brushed, reader),
     }
 
 
@@ -233,3 +235,18 @@ def paint_thumbnail(models: Models, header: Mapping[str, Any], blobs: Sequence[b
     """Return a small landscape in a built-in style."""
     image = models.get(Choice(options={})).stylize(landscape(), built_in(header["style"]), on_step=progress)
     return Outcome(encode_picture(image, "JPEG", quality=88), "image/jpeg")
+
+
+def shrink(reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
+    """A photo as the page shows it: of a size, or of a longer side."""
+    picture = reader.picture(blobs[0], "content")
+    height, width = header["size"] or fit(*picture.size, header["longer"])
+    return Outcome(encode_picture(resize(picture.color, height, width), "JPEG", quality=QUALITY), "image/jpeg")
+
+
+def find_brushed(reader: Reader, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
+    """The alpha of a layer as a grey picture; nothing if it is empty."""
+    alpha = reader.picture(blobs[0], "mask").alpha
+    if alpha is None or float(alpha.max()) == 0:
+        return Outcome(b"", "image/png")
+    return Outcome(encode_picture(alpha.expand(1, 3, -1, -1), "PNG"), "image/png")

@@ -14,6 +14,9 @@ from typing import Any
 
 MOST_BYTES = 2**31 - 1
 MOST_BLOBS = 1000
+START_METHOD = "IMPASTO_START_METHOD"
+"""The environment variable by which tests choose how processes are started, as on systems without a fork server."""
+
 LONGEST_FOLDER = 75
 """Longest path, in bytes, of the folder for temporary files with which a fork server's socket has a valid name."""
 
@@ -24,7 +27,8 @@ def process_context() -> Any:
     If called early, that process loads in parallel with this one. On other systems, and if the path of the folder for
     temporary files is too long for a socket, each worker is a new process.
     """
-    if sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
+    long = len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER
+    if sys.platform != "linux" or long or os.environ.get(START_METHOD) == "spawn":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["impasto.server.tasks"])

@@ -1,1 +1,1 @@
-"""What methods share: the Stylizer interface, styles, kinds of stylizers."""
+"""Common parts of the methods: the Stylizer interface, styles, kinds of stylizers."""

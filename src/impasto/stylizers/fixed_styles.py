@@ -23,7 +23,7 @@ from impasto.stylizers.styles import NAMED as NAMED
 from impasto.stylizers.styles import Style, built_in_styles, load_style
 from impasto.weights import Network, digest_numbers, load_weights, resolve
 
-TOLD = ("title", "artist")
+IDENTIFYING = ("title", "artist")
 
 
 class LearnedStyles(OnePass):
@@ -61,7 +61,9 @@ class LearnedStyles(OnePass):
         with contextlib.suppress(OptionError):
             return super().accept_style(style)
         for name, known in self.learned.items():
-            same = [style.info.get(key) is not None and style.info.get(key) == known.info.get(key) for key in TOLD]
+            same = [
+                style.info.get(key) is not None and style.info.get(key) == known.info.get(key) for key in IDENTIFYING
+            ]
             if style.info.get(NAMED) == name or all(same):
                 return known
         if style.kind == NAMED:

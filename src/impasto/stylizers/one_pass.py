@@ -90,13 +90,18 @@ class OnePass(Stylizer):
         """Precision of the convolutions, in any runtime."""
         return str(self.options.precision)
 
+    @property
+    def chooses_half(self) -> bool:
+        """Whether photos with enough detail are painted in half precision."""
+        return in_half(self.device, self.chosen_precision)
+
     @contextmanager
     def _arithmetic(self, content: Canvas, masks: Sequence[Tensor] = ()) -> Iterator[int]:
         """Run in the chosen precision; in full precision if half would amplify rounding errors of `content`.
 
         Gives the bytes per number.
         """
-        half = in_half(self.device, self.chosen_precision) and has_fine_detail(content, masks)
+        half = self.chooses_half and has_fine_detail(content, masks)
         with inference(self.device, self.precision if half else "fp32"), running_in_full(not half):
             yield 2 if half and self.runtime == "torch" else 4
 

@@ -6,7 +6,7 @@ from typing import Any
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CAFFE = 57.4
-"""How many times larger an image is in Keras' and Caffe's scale, 0 to 255, than in torchvision's, in deviations."""
+"""Ratio of Keras' and Caffe's scale of images, 0 to 255, to torchvision's, in deviations."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -94,14 +94,14 @@ class Distillation(Task):
         self.gram_weight = gram_weight
         self.layer_weights = dict(zip(LAYERS, layer_weights, strict=True))
         self._teacher = [teacher]  # in a list, so that it is neither trained nor saved
-        self.settled = start is not None
+        self.frozen_norms = start is not None
         if start is None:
             initialize(self.student, teacher, image)
         else:
             start.fill(self.student)
         for name, step in self.student.steps.items():
             if isinstance(step, Conv):
-                self.student.steps[name] = Scaffold(step, unit=name != "conv1_1", keep=self.settled)
+                self.student.steps[name] = Scaffold(step, unit=name != "conv1_1", keep=self.frozen_norms)
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
         """Return Muon for all convolutions but the first, and Adam for that one, the heads and the normalisations."""
@@ -152,7 +152,7 @@ class Distillation(Task):
 
     def forward(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
         """Return the embedding error of each layer and the Gram error, each relative to the teacher's size."""
-        self.train(progress < 0.8 and not self.settled)
+        self.train(progress < 0.8 and not self.frozen_norms)
         image = torch.cat([disturb(contents, styles), styles])
         target, found = self.teach(image), self.student(image, LAYERS)
         terms = {

@@ -324,7 +324,7 @@ class _Run:
         try:
             self.task.learned().load_state_dict(weights)
         except RuntimeError:
-            raise ImpastoError(f"{file.path} is a checkpoint of another network: start anew elsewhere") from None
+            raise ImpastoError(f"{file.path} is a checkpoint of another network: start in another folder") from None
         for i, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in file.tensors.items():

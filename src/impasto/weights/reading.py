@@ -40,7 +40,7 @@ Row = tuple[int, int, str, torch.dtype, tuple[int, ...]]
 
 
 class _Malformed(Exception):
-    """What is wrong with a file, in words."""
+    """A damaged file; the text says what is wrong."""
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str]:

@@ -33,8 +33,9 @@ export interface ExportOrder extends Order {
 export interface Settings {
   base: string;
   device: Device | "auto";
-  /** For tests: cut every picture into tiles of that side. */
-  tile: number;
+  /** For tests: the side of tiles, and the pixels from which on pictures are cut; null: the usual ones. */
+  tile: number | null;
+  piece: number | null;
 }
 
 const ONE_PIECE = 1_500_000;
@@ -50,13 +51,13 @@ export class Painter {
 
   private constructor(
     private readonly runtime: Runtime,
-    private readonly tile: number,
+    private readonly settings: Settings,
   ) {}
 
   static async open(settings: Settings): Promise<Painter> {
     const runtime = await Runtime.open(settings.base, settings.device);
     for (const name of ["kernels", "network"] as const) await runtime.session(name); // the first picture needs them
-    return new Painter(runtime, settings.tile);
+    return new Painter(runtime, settings);
   }
 
   get device(): Device {
@@ -131,8 +132,10 @@ export class Painter {
   }
 
   private async run(photo: Pixels, kernels: Kernels, onProgress: OnProgress): Promise<Pixels> {
-    if (this.tile > 0) return paintInTiles(this.runtime, kernels, photo, onProgress, this.tile);
-    if (photo.width * photo.height > ONE_PIECE) return paintInTiles(this.runtime, kernels, photo, onProgress);
+    const { piece, tile } = this.settings;
+    if (photo.width * photo.height > (piece ?? ONE_PIECE)) {
+      return paintInTiles(this.runtime, kernels, photo, onProgress, tile ?? undefined);
+    }
     await onProgress(0);
     const { image, measured } = await this.runWhole(photo, kernels);
     measured.dispose();

@@ -49,10 +49,9 @@ function buildOptions(app: App): void {
 }
 
 function showQualities(app: App, method: HTMLSelectElement): void {
-  const all = app.qualities();
-  const main = all.filter((quality) => quality in { quick: 1, painted: 1, finest: 1 });
-  const other = all.filter((quality) => !main.includes(quality));
-  find("quality").hidden = all.length < 2;
+  const main = app.qualities();
+  const other = app.otherMethods();
+  find("quality").hidden = main.length < 2;
   find("method-row").hidden = other.length === 0;
   const box = find("qualities");
   const wanted = main.join() + currentLanguage();
@@ -61,13 +60,18 @@ function showQualities(app: App, method: HTMLSelectElement): void {
     box.replaceChildren(...main.map((quality) => qualityChoice(app, quality)));
   }
   for (const input of box.querySelectorAll("input")) input.checked = input.value === app.choice.quality;
+  write("quality-hint", main.includes(app.choice.quality) ? say(hintOf(app, app.choice.quality)) : say("other", app.choice.quality));
   fill(method, [["quick", say("methodAuto")], ...other.map((name) => [name, name] as const)], other.includes(app.choice.quality) ? app.choice.quality : "quick");
 }
 
 function qualityChoice(app: App, quality: string): HTMLElement {
   const input = make("input", { type: "radio", name: "quality", value: quality });
   input.addEventListener("change", () => app.choose({ quality }));
-  return make("label", {}, input, say(quality as Word), make("small", {}, say(`${quality}Hint` as Word)));
+  return make("label", {}, input, say(quality as Word));
+}
+
+function hintOf(app: App, quality: string): Word {
+  return quality === "painted" && app.isFast(quality) ? "paintedFastHint" : (`${quality}Hint` as Word);
 }
 
 function fill(select: HTMLSelectElement, choices: (readonly [string, string])[], value: string): void {
@@ -88,7 +92,7 @@ function showStatus(app: App): void {
   if (app.share === null || app.share === 0) bar.removeAttribute("value");
   else bar.value = app.share;
   const usable = app.view !== null && app.findPhoto() !== null;
-  find("paint").hidden = camera || !app.onServer || app.working;
+  find("paint").hidden = camera || !app.onServer || app.working || (app.view !== null && !app.stale);
   find<HTMLButtonElement>("paint").disabled = app.findPhoto() === null;
   find("stop").hidden = !app.working;
   find("download").hidden = find("format").hidden = camera;
@@ -118,7 +122,14 @@ function statusOf(app: App): string {
   if (app.view === null) return "";
   if (app.stale) return say("stale");
   const { width, height } = app.view.painted;
-  return app.view.full ? say("done", width, height) : say("preview", width, height, photo.width, photo.height);
+  const told = app.view.full ? say("done", width, height) : say("preview", width, height, photo.width, photo.height);
+  return [told, ...app.notes.map((note) => noteOf(note, width, height))].join(" ");
+}
+
+/** A note of the server in the reader's words, where the page knows it. */
+function noteOf(note: string, width: number, height: number): string {
+  const shrunk = /shrunk from (\d+)x(\d+)/.exec(note);
+  return shrunk ? say("shrunk", shrunk[1], shrunk[2], width, height) : say("serverNote", note);
 }
 
 function timeLeft(seconds: number | null): string {

@@ -29,7 +29,13 @@ export class Viewer {
     const { width, height } = painted;
     this.place(width, height);
     this.photo.getContext("2d")!.drawImage(frame, 0, 0, width, height);
-    this.painted.getContext("2d")!.drawImage(painted, 0, 0);
+    const context = this.painted.getContext("2d")!;
+    const { strength } = this.app.choice;
+    context.globalAlpha = 1; // the strength is in the pixels, since these are recorded
+    if (strength < 1) context.drawImage(frame, 0, 0, width, height);
+    context.globalAlpha = strength;
+    context.drawImage(painted, 0, 0);
+    context.globalAlpha = 1;
     this.drawn = null;
   }
 
