@@ -102,7 +102,7 @@ def measure_visit(browser: Any, host: str, photo: bytes) -> dict[str, float]:
     """One visit with an empty cache: to the first picture, then a change of strength, then one of style."""
     here = Visit(browser, host, service_workers="block")
     loaded: list[Any] = []
-    here.page.on("requestfinished", loaded.append)
+    here.page.on("requestfinished", lambda request: loaded.append(request))
     shown = 0
 
     def timed(act: Callable[[], object], until: str = CHANGED) -> float:

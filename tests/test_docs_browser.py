@@ -34,6 +34,8 @@ RUNNING_OFF = """() => {
     return box.getBoundingClientRect().right > holder.getBoundingClientRect().right + 1
       && !["auto", "scroll"].includes(getComputedStyle(holder).overflowX);
   });
+  const commands = [...document.querySelectorAll(".highlight-sh pre")];
+  off.push(...commands.filter((box) => box.scrollWidth > box.clientWidth + 1)); // the end of a command is seen, too
   return { wide, off: off.map((box) => box.outerHTML.slice(0, 200)) };
 }"""
 
@@ -46,7 +48,9 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     language, folder = request.param, tmp_path_factory.mktemp("site")
     source = folder / "source"
     source.mkdir()
-    (source / "index.md").write_text(TEXT[language] + BLOCK + TABLE, encoding="utf-8")
+    more = "\n## More\n\n```{toctree}\nother\n```\n"
+    (source / "index.md").write_text(TEXT[language] + BLOCK + TABLE + more, encoding="utf-8")
+    (source / "other.md").write_text("# Other\n", encoding="utf-8")
     built = str(folder / "built")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -111,8 +115,17 @@ def test_a_block_is_copied_by_its_button(page: Any, site: tuple[str, str]) -> No
     assert page.evaluate("navigator.clipboard.readText()") == COMMAND
 
 
+def test_the_theme_speaks_the_language_of_the_pages(page: Any, site: tuple[str, str]) -> None:
+    language, address = site
+    page.goto(f"{address}/index.html")
+    words = {"en": ("Next", "On this page"), "zh_CN": ("下一页", "本页内容")}[language]
+    assert page.locator(".next-page .context").inner_text() == words[0]
+    assert page.locator(".toc-title").text_content().strip() == words[1]
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_runs_off_its_box(page: Any, site: tuple[str, str], width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844})
     page.goto(f"{site[1]}/index.html")
+    assert page.evaluate("document.querySelectorAll('.highlight-sh pre').length")
     assert page.evaluate(RUNNING_OFF) == {"wide": False, "off": []}

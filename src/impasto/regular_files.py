@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+from pathlib import Path
 from typing import BinaryIO
 
 NOT_REGULAR = "it is a device, a pipe or a socket, not a file"
@@ -31,6 +32,11 @@ def open_regular(path: Location) -> BinaryIO:
     except BaseException:
         os.close(handle)
         raise
+
+
+def real_path(path: Location) -> Path:
+    """Return a path without links; of links in a circle, as far as they lead (Path.resolve raises before 3.13)."""
+    return Path(os.path.realpath(path))
 
 
 def size_of(file: BinaryIO) -> int:

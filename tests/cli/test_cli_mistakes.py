@@ -261,3 +261,22 @@ def test_folders_are_proven_before_the_work(shell: Shell) -> None:
     assert (done.code, done.out) == (2, "")
     assert "error: /proc can't be written: " in done.err.splitlines()[-1]
     assert "Please report" not in done.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_in_a_circle(shell: Shell) -> None:
+    Path("circle").symlink_to("circle")
+    for words in (["batch", "circle", "--style", "sea.png", "-o", "out"], ["stylize", "circle", "sea.png"]):
+        failed = shell.run(*words)
+        assert (failed.code, failed.err.count("\n")) == (2, 1)
+        assert "circle" in failed.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use can't be removed there")
+def test_a_folder_that_is_gone(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("gone").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir("gone")
+        (shell.folder / "gone").rmdir()
+        failed = shell.run("batch", "photos", "--style", "udnie", "-o", "out")
+    assert (failed.code, failed.err) == (2, "error: the current folder is gone; change to another one\n")

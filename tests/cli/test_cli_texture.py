@@ -201,7 +201,7 @@ def test_a_generator_is_taught_further_textures(train: Callable[..., Outcome], t
     [
         (("--batch", "3"), "--batch 3 is no multiple of --group 2"),
         (("--group", "1"), "it needs --group 2 or more"),
-        (("--levels", "1"), "levels: "),
+        (("--levels", "1"), "levels must be at least 2"),
         (("--widths", "4,4"), "3 levels need as many widths, not 2"),
         (("--layers", "relu9_1"), "has no layer 'relu9_1'"),
         (("--content", "photos"), "and no photographs"),

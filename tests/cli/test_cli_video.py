@@ -323,7 +323,7 @@ def test_dry_run(shell: Shell) -> None:
         (["clip.mp4", "sea.png", "--smooth", "1"], "smooth: "),
         (["clip.mp4", "sea.png", "--keep-color", "histogram"], "use luminance or lab"),
         (["clip.mp4", "sea.png", "--temporal-weight", "5"], "--temporal-weight is for methods that optimise"),
-        (["clip.mp4", "sea.png", "--temporal-weight", "-1"], "temporal-weight: "),
+        (["clip.mp4", "sea.png", "--temporal-weight", "-1"], "temporal-weight must be at least 0"),
         (["clip.mp4", "sea.png", "-o", "out.mp4", "--strip", "sea.png"], "sea.png exists already"),
         (["clip.mp4"], "name a painting"),
     ],

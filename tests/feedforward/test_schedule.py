@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from impasto.feedforward.pass_plan import MOST_WEIGHED, KeptMaps, choose_kept, effort, flow_efforts, plan_pass
+from impasto.feedforward.pass_plan import MOST_WEIGHED, KeptMaps, choose_kept, edge_efforts, effort, plan_pass
 from impasto.feedforward.stages import IMAGE, RESULT, Edge, MomentsOf, Stage, map_strides
 from impasto.networks.layers import Conv
 
@@ -33,7 +33,7 @@ def run(stages: list[Stage], room: int) -> tuple[list[set[str]], float]:
     """What is kept after each pass, and the effort of all of them."""
     kept: dict[str, int] = {}
     found, total = [], 0.0
-    efforts = flow_efforts(stages, map_strides(stages))
+    efforts = edge_efforts(stages, map_strides(stages))
     for number in range(LENGTH):
         store = store_after(stages, number, kept, room)
         chosen = choose_kept(stages, store, TILE)
@@ -73,7 +73,7 @@ def test_what_several_maps_are_joined_into_runs_through_its_layers_once() -> Non
     both = Stage((Edge(IMAGE, "a"), Edge(IMAGE, "b")), dict)
     layer = Conv(3, 4)
     joined = Stage((Edge("a", "y", (layer,)), Edge("b", "y", (layer,))), dict)
-    first, second = flow_efforts([both, joined], map_strides([both, joined]))
+    first, second = edge_efforts([both, joined], map_strides([both, joined]))
     assert first == {"a": 600, "b": 600}
     assert second == {"y": 2 * 300 + 3 * 4 * 9 + 400}
 

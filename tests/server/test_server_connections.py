@@ -74,6 +74,32 @@ def serve(tmp_path: Path) -> Iterator[Open]:
         yield open_one
 
 
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def test_nonsense_is_answered_and_not_logged(serve: Open) -> None:
+    place, lines = serve(), Lines()
+    log = logging.getLogger("uvicorn.error")
+    log.addHandler(lines)
+    try:
+        upgrade = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        for data, status in ((b"\x16\x03\x01\x02\r\n\r\n", b"400"), (b"\x00" * 300, b"400"), (upgrade, b"200")):
+            assert place.connect(data).recv(100).startswith(b"HTTP/1.1 " + status)
+        assert lines.lines == []
+        log.warning("something of ours")
+        assert lines.lines == ["something of ours"]
+    finally:
+        log.removeHandler(lines)
+
+
 def is_closed(connection: socket.socket) -> bool:
     """Whether the server has closed it; waits for that."""
     try:

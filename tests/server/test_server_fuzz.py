@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,8 @@ PATIENCE = 20.0
 """Seconds for one request: what it may take on a slow machine."""
 
 SHORT = settings(max_examples=25, deadline=None, database=None, derandomize=True)
-LONG = settings(max_examples=3000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("IMPASTO_FUZZ_EXAMPLES", "500"))
+LONG = settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ bodies = st.binary(max_size=200) | st.builds(lambda value: json.dumps(value).enc
 media = st.sampled_from(["application/json", "multipart/form-data; boundary=x", "text/plain", "", "\x7f;;"])
 
 
-@pytest.mark.parametrize("kind", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
+@pytest.mark.parametrize("kind", [SHORT, pytest.param(LONG, marks=pytest.mark.fuzz)], ids=["short", "long"])
 @pytest.mark.parametrize(("path", "found"), [("/v1/stylize", orders), ("/v1/styles", cards)])
 def test_orders_by_chance(
     client: TestClient, caplog: pytest.LogCaptureFixture, kind: settings, path: str, found: st.SearchStrategy[Any]
@@ -135,7 +137,7 @@ def test_orders_by_chance(
     attempt()
 
 
-@pytest.mark.parametrize("kind", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
+@pytest.mark.parametrize("kind", [SHORT, pytest.param(LONG, marks=pytest.mark.fuzz)], ids=["short", "long"])
 def test_bodies_and_paths_by_chance(client: TestClient, caplog: pytest.LogCaptureFixture, kind: settings) -> None:
     jobs = st.text("abc/%._-0\x1b", max_size=8).map(lambda text: f"/v1/jobs/{quote(text)}")
     posts = st.sampled_from(["/v1/stylize", "/v1/styles", "/v1/stylize?wait=x", "/v1/jobs/x/cancel"])
@@ -157,7 +159,7 @@ def card(client: TestClient) -> bytes:
     return client.get(made["card"]).content
 
 
-@pytest.mark.parametrize("kind", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
+@pytest.mark.parametrize("kind", [SHORT, pytest.param(LONG, marks=pytest.mark.fuzz)], ids=["short", "long"])
 def test_cards_by_chance(client: TestClient, caplog: pytest.LogCaptureFixture, kind: settings, card: bytes) -> None:
     header = 8 + int.from_bytes(card[:8], "little")
     places = st.integers(0, header) | st.integers(0, len(card) - 1)

@@ -17,11 +17,13 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 
 from browser_support import needs_chromium, serving
+from impasto.server import tasks
 from impasto.server.app import create_app
 from impasto.server.page import add_page
 from impasto.server.studio import Studio
 from impasto.server.translations import CHINESE, ENGLISH
-from server_support import open_studio, picture_bytes, wait_until
+from server_support import load_tiny, open_studio, picture_bytes, wait_until
+from tiny import painting
 
 PHONE = {"width": 390, "height": 844}
 pytestmark = [
@@ -40,6 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def studio(folder: Path) -> Iterator[Studio]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "page"))
+        style = load_tiny("swift").encode_style(painting())  # the built-in cards are none of a tiny network's
+        patch.setattr(tasks, "built_in", lambda name: style)
         with open_studio(folder, patch, max_work=10**12) as studio:
             yield studio
 

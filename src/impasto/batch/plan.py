@@ -10,6 +10,7 @@ from pathlib import Path
 
 from impasto.errors import ImpastoError, OptionError, nearest, no_style
 from impasto.images.files import WRITABLE
+from impasto.regular_files import real_path
 from impasto.runs.record import Recipe, check_recipe, choose_method, file_stem, sidecar
 from impasto.runs.remote_files import find_remote, has_pattern, is_remote, to_path, url_of
 from impasto.stylizers.styles import CARD, built_in_styles
@@ -76,8 +77,8 @@ class BatchPlan:
     def contents(self) -> list[Path]:
         """Return the photos that exist now, without results."""
         found = [path for word in self.words for path in find_files(word, PICTURES)]
-        home = self.output.resolve()
-        return _once(path for path in found if path.resolve().parent != home)
+        home = real_path(self.output)
+        return _once(path for path in found if real_path(path).parent != home)
 
 
 def make_plan(
@@ -117,7 +118,7 @@ def make_plan(
         base = base.model_copy(update={"style_weights": None})
     if not photos or not styles[0]:
         raise ImpastoError("name photos and styles: impasto batch photos/ paintings/ -o results")
-    if any(to_path(word).resolve() == output.resolve() for word in photos):
+    if any(real_path(to_path(word)) == real_path(output) for word in photos):
         raise ImpastoError(f"{url_of(output)} holds the photos; name another folder for the results")
     plan = BatchPlan(base, tuple(photos), tuple(styles), output, suffix, pairs, record, force)
     if not plan.items() and not watch:
@@ -139,13 +140,13 @@ def _why_none(words: Sequence[str], output: Path) -> str:
 def count_left_out(words: Sequence[str], output: Path) -> dict[str, int]:
     """Return how many files of the named folders are not painted, by reason: their ending, or where they are."""
     found: Counter[str] = Counter()
-    home = None if is_remote(output) else output.resolve()
+    home = None if is_remote(output) else real_path(output)
     for word in words:
         path = to_path(word)
         if is_remote(path) or not path.is_dir():
             continue
         for file in path.iterdir():
-            if file.is_dir() or (file.resolve().parent == home and _is_wanted(file, PICTURES)):
+            if file.is_dir() or (real_path(file).parent == home and _is_wanted(file, PICTURES)):
                 continue
             if file.name.startswith("."):
                 found["hidden"] += 1
@@ -204,7 +205,7 @@ def _once(paths: Iterator[Path]) -> list[Path]:
     """Return each file once, under its first name."""
     first: dict[Path, Path] = {}
     for path in paths:
-        first.setdefault(path.resolve(), path)
+        first.setdefault(real_path(path), path)
     return list(first.values())
 
 
@@ -213,7 +214,7 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
     forms: list[Callable[[Path], str]] = [
         lambda path: path.stem,
         lambda path: path.name.replace(".", "_"),
-        lambda path: f"{path.resolve().parent.name}-{path.stem}",
+        lambda path: f"{real_path(path).parent.name}-{path.stem}",
         lambda path: "-".join(_own_parts(path)).replace(".", "_"),
     ]
     names: dict[Path, str] = {}
@@ -227,7 +228,7 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def _own_parts(path: Path) -> Sequence[str]:
     """Return the folders and the name of a file, on its machine or anywhere."""
-    return [part.rstrip(":") for part in path.parts] if is_remote(path) else path.resolve().parts[1:]
+    return [part.rstrip(":") for part in path.parts] if is_remote(path) else real_path(path).parts[1:]
 
 
 def _refuse_same_names(items: Sequence[Item]) -> None:

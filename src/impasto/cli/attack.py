@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import NetworkFlags, spread
+from impasto.cli.flags import NetworkFlags, spread
 from impasto.cli.transfer import ClassifierFlag, WeightsFlag
 from impasto.commands import arguments, terminal
 

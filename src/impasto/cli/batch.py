@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from impasto.cli.flag_groups import MachineFlags, ReportingFlags, StylizationFlags, spread
+from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 from impasto.errors import ImpastoError
 

@@ -1,15 +1,20 @@
-"""Flags that several commands share."""
+"""Flags that several commands share, one by one and in groups: one parameter of the command, many flags."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from impasto.commands import first_look
+from impasto.commands import arguments, first_look
 from impasto.commands.options_unread import constant
 from impasto.errors import OptionError, nearest
 
@@ -167,3 +172,96 @@ RecipeFlag = Annotated[
         help="Repeat the run that a picture or JSON file records; flags take precedence.",
     ),
 ]
+
+
+BEST = "nnst"
+
+
+@dataclass(frozen=True)
+class StylizationFlags:
+    """Stylization options."""
+
+    method: MethodFlag = None
+    best: BestFlag = False
+    preset: PresetFlag = None
+    style: StyleFlag = None
+    style_weights: StyleWeightsFlag = None
+    size: SizeFlag = None
+    style_size: StyleSizeFlag = None
+    strength: StrengthFlag = None
+    keep_color: KeepColorFlag = None
+    mask: MaskFlag = None
+    seed: SeedFlag = None
+
+    @property
+    def chosen_method(self) -> str | None:
+        """The named method, or that of --best; raises OptionError if they differ."""
+        if self.best and self.method not in (None, BEST):
+            raise OptionError(f"--best is -m {BEST}: leave out -m {self.method}")
+        return BEST if self.best else self.method
+
+    def given(self, **others: Any) -> dict[str, Any]:
+        """Return the given flags, and those of `others`, by the names of a recipe's fields."""
+        values = vars(self) | others | {"method": self.chosen_method}
+        values.pop("best")
+        return arguments.given(masks=values.pop("mask"), **values)
+
+
+@dataclass(frozen=True)
+class MachineFlags:
+    """What runs the networks, and where."""
+
+    device: DeviceFlag = "auto"
+    runtime: RuntimeFlag = "torch"
+
+
+@dataclass(frozen=True)
+class ReportingFlags:
+    """Output and recording options."""
+
+    json: JsonFlag = False
+    quiet: QuietFlag = False
+    dry_run: DryRunFlag = False
+    record: RecordFlag = True
+    record_paths: RecordPathsFlag = False
+    recipe: RecipeFlag = None
+
+
+@dataclass(frozen=True)
+class NetworkFlags:
+    """Options of the commands that look into a network."""
+
+    device: DeviceFlag = "auto"
+    list_options: ListFlag = False
+    force: ForceFlag = False
+    json: JsonFlag = False
+    quiet: QuietFlag = False
+    record: RecordFlag = True
+    record_paths: RecordPathsFlag = False
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """Return `command` in the form for typer: each parameter that is a group becomes the group's
+
+    Groups come after ``*``, because they have no default.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, type[Any]] = {}
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        if not dataclasses.is_dataclass(parameter.annotation):
+            parameters.append(parameter)
+            continue
+        assert isinstance(parameter.annotation, type)
+        groups[name] = parameter.annotation
+        own = inspect.signature(parameter.annotation, eval_str=True).parameters.values()
+        parameters += [flag.replace(kind=inspect.Parameter.KEYWORD_ONLY) for flag in own]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        command(**values)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run

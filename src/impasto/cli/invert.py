@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import NetworkFlags, spread
+from impasto.cli.flags import NetworkFlags, spread
 from impasto.cli.transfer import WeightsFlag
 from impasto.commands import arguments, terminal
 

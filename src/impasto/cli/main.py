@@ -151,6 +151,10 @@ def _leave_stdout() -> None:
 
 def _explain_system(error: OSError) -> str:
     """Return one line on what the system refused."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the current folder is gone; change to another one"
     name = error.filename if isinstance(error.filename, str | os.PathLike) else "a file or device"
     return f"{os.fspath(name)} can't be read or written: {error.strerror or error}; check the disk and its permissions"
 

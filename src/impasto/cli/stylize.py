@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import MachineFlags, ReportingFlags, StylizationFlags, spread
+from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
 LONG = "Long runs"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.cli.flag_groups import ReportingFlags, StylizationFlags, spread
+from impasto.cli.flags import ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, first_look, terminal
 
 VaryFlag = Annotated[

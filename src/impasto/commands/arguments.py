@@ -15,6 +15,7 @@ from impasto.commands import terminal
 from impasto.commands.first_look import method_names
 from impasto.commands.options_unread import constant, options_of
 from impasto.errors import ImpastoError, OptionError, nearest
+from impasto.regular_files import real_path
 
 if TYPE_CHECKING:
     from impasto.options import Options
@@ -215,7 +216,7 @@ def _prove_writable(path: Path, force: bool) -> None:
         raise ImpastoError(f"{path} is a device, a pipe or a socket; name a file")
     if not path.parent.is_dir():
         raise ImpastoError(f"{path}: the folder {path.parent} does not exist; make it first")
-    with tempfile.TemporaryFile(dir=path.resolve().parent):
+    with tempfile.TemporaryFile(dir=real_path(path).parent):
         pass
     if not there and not path.is_symlink():  # a name may be impossible: too long, or with a colon
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))

@@ -14,6 +14,7 @@ from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
 from impasto.images.files import WRITABLE, write_image
 from impasto.progress import OnStep, Step, Watch, ignore
+from impasto.regular_files import real_path
 from impasto.runs import runtime_choice
 from impasto.runs.forecast import expected_seconds, forecast, tell
 from impasto.runs.painting import PaintJob, note_size, note_weights, outcome, pick_device, prepare, read_inputs
@@ -77,7 +78,7 @@ def previewer(job: PaintJob, target: Path, path: Path | None, every: int, *, for
     """Return the `on_step` that writes the current picture to `path` after every `every` steps."""
     if path is None:
         return ignore
-    if path.resolve() == target.resolve():
+    if real_path(path) == real_path(target):
         raise ImpastoError(f"{path} is where the picture itself goes; give --preview another name")
     check_target(path, force, WRITABLE)
 

@@ -22,6 +22,7 @@ from impasto.errors import ImpastoError, nearest
 from impasto.methods import find_training, list_methods
 from impasto.networks.layers import count_parameters
 from impasto.progress import duration
+from impasto.regular_files import real_path
 from impasto.training.loop import CHECKPOINT, StepReport, Task, Training, TrainOptions, train
 from impasto.training.pictures import Pictures
 
@@ -112,7 +113,7 @@ def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
         raise ImpastoError(f"{folder} holds no checkpoint to resume from")
     if there and not resume and not force:
         raise ImpastoError(f"{folder} holds a training already: --resume goes on with it, --force starts over")
-    near = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    near = next(path for path in (folder, *real_path(folder).parents) if path.exists())
     if not near.is_dir():
         raise ImpastoError(f"{near} is no folder; name another with -o RUNDIR")
     prove_folder(near)

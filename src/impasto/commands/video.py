@@ -42,6 +42,7 @@ from impasto.images.video import check_target as check_video
 from impasto.methods import find_method
 from impasto.ops.memory import name_bytes
 from impasto.progress import Step
+from impasto.regular_files import real_path
 from impasto.runs import record as record_module
 from impasto.runs.painting import pick_device
 from impasto.runs.record import Recipe, make_record, sidecar
@@ -195,7 +196,7 @@ def plan(
 
 def _check_names(target: Path, source: Path, force: bool) -> None:
     check_target(target, force, tuple(ENCODERS))
-    if target.resolve() == source.resolve():
+    if real_path(target) == real_path(source):
         raise ImpastoError(f"{target} is the video itself; give -o another name")
 
 

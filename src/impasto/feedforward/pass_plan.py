@@ -43,11 +43,11 @@ def plan_pass(
     sources: set[str] = set()
     for number in range(len(stages) - 1, -1, -1):
         own = {name for name in stages[number].outcomes if name in needs and name not in sources}
-        for flow in stages[number].flows if own else ():
-            if flow.outcome in own:
-                needs[flow.source] = max(needs.get(flow.source, 0), reach(flow.path, needs[flow.outcome]))
-                if flow.source == IMAGE or flow.source in kept:
-                    sources.add(flow.source)
+        for edge in stages[number].edges if own else ():
+            if edge.outcome in own:
+                needs[edge.source] = max(needs.get(edge.source, 0), reach(edge.path, needs[edge.outcome]))
+                if edge.source == IMAGE or edge.source in kept:
+                    sources.add(edge.source)
         if own:
             wanted[number] = own
     at = at or map_strides(stages)
@@ -65,7 +65,7 @@ def whole_halo(stages: Sequence[Stage]) -> int:
     return plan_pass(stages, aims(stages), set()).halo
 
 
-def flow_efforts(stages: Sequence[Stage], at: Mapping[str, int]) -> list[dict[str, float]]:
+def edge_efforts(stages: Sequence[Stage], at: Mapping[str, int]) -> list[dict[str, float]]:
     """Return the cost of each stage's outcomes per pixel of the picture, in multiplications; at: the maps' strides.
 
     A path with several sources is counted once, over the combined input; each source is read.
@@ -74,18 +74,18 @@ def flow_efforts(stages: Sequence[Stage], at: Mapping[str, int]) -> list[dict[st
     found: list[dict[str, float]] = [dict.fromkeys(stage.outcomes, 0.0) for stage in stages]
     for own, stage in zip(found, stages, strict=True):
         paths: set[tuple[object, ...]] = set()
-        for flow in stage.flows:
-            side, way = at[flow.source], (flow.outcome, *map(id, flow.path))
-            own[flow.outcome] += NUMBER * channels[flow.source] / side**2
+        for edge in stage.edges:
+            side, way = at[edge.source], (edge.outcome, *map(id, edge.path))
+            own[edge.outcome] += NUMBER * channels[edge.source] / side**2
             if way not in paths:
-                written = numbers_after(flow.path, side) if flow.path else channels[flow.outcome] / side**2
-                own[flow.outcome] += work(flow.path, side) + NUMBER * written
+                written = numbers_after(edge.path, side) if edge.path else channels[edge.outcome] / side**2
+                own[edge.outcome] += work(edge.path, side) + NUMBER * written
             paths.add(way)
     return found
 
 
 def effort(efforts: Sequence[Mapping[str, float]], plan: PassPlan, tile: int) -> float:
-    """Return the cost of a pass by `flow_efforts`, including the overlap of tiles with this side."""
+    """Return the cost of a pass by `edge_efforts`, including the overlap of tiles with this side."""
     total = sum(efforts[number][name] for number, wanted in plan.wanted.items() for name in sorted(wanted))
     return total * (1 + 2 * plan.halo / tile) ** 2
 
@@ -146,7 +146,7 @@ def choose_kept(stages: Sequence[Stage], store: KeptMaps, tile: int) -> set[str]
     target = {measure.source for measure in coming.measures} or aims(stages)
     turns = sum(bool(stage.measures) for stage in store.rest) + 1
     at = map_strides(stages)
-    efforts = flow_efforts(stages, at)
+    efforts = edge_efforts(stages, at)
 
     def cost_of(outcomes: Collection[str], kept: Collection[str]) -> float:
         return effort(efforts, plan_pass(stages, outcomes, kept, at), tile)

@@ -211,11 +211,11 @@ def _pass_on(known: Known) -> Known:
 class Stage:
     """One local part of a method.
 
-    flows: dependencies of outcomes on sources; run: computes the wanted outcomes; measures: what must be known of the
+    edges: dependencies of outcomes on sources; run: computes the wanted outcomes; measures: what must be known of the
     outcomes before the next stage; prepare: called once with all results of measures; its result is passed to run.
     """
 
-    flows: tuple[Edge, ...]
+    edges: tuple[Edge, ...]
     run: Callable[[StageInput], Mapping[str, Tensor]]
     measures: tuple[Measure, ...] = ()
     prepare: Callable[[Known], Any] = field(default=_pass_on)
@@ -223,11 +223,11 @@ class Stage:
     @property
     def outcomes(self) -> tuple[str, ...]:
         """The maps that it computes."""
-        return tuple(dict.fromkeys(flow.outcome for flow in self.flows))
+        return tuple(dict.fromkeys(edge.outcome for edge in self.edges))
 
     def sources(self, wanted: Collection[str]) -> set[str]:
         """Return the maps that are needed for the `wanted` outcomes."""
-        return {flow.source for flow in self.flows if flow.outcome in wanted}
+        return {edge.source for edge in self.edges if edge.outcome in wanted}
 
 
 def photo_share(strength: float) -> float:
@@ -249,8 +249,8 @@ def blend_in_photo(stages: Sequence[Stage], share: float) -> tuple[Stage, ...]:
         image = work.maps[painted].float().clamp(0, 1)
         return {RESULT: torch.lerp(image, work.maps[IMAGE].to(image), share)}
 
-    flows = tuple(replace(flow, outcome=painted if flow.outcome == RESULT else flow.outcome) for flow in last.flows)
-    return *first, replace(last, flows=flows, run=run), Stage((Edge(painted, RESULT), Edge(IMAGE, RESULT)), blend)
+    edges = tuple(replace(edge, outcome=painted if edge.outcome == RESULT else edge.outcome) for edge in last.edges)
+    return *first, replace(last, edges=edges, run=run), Stage((Edge(painted, RESULT), Edge(IMAGE, RESULT)), blend)
 
 
 def map_strides(stages: Iterable[Stage]) -> dict[str, int]:
@@ -267,14 +267,14 @@ def _along(stages: Iterable[Stage], start: int, after: Callable[[Iterable[nn.Mod
     """Propagate a number from the picture to every map; after: the number behind a path for the one before it."""
     found = {IMAGE: start}
     for stage in stages:
-        for flow in stage.flows:
-            found[flow.outcome] = after(flow.path, found[flow.source])
+        for edge in stage.edges:
+            found[edge.outcome] = after(edge.path, found[edge.source])
     return found
 
 
 def needed_later(stages: Sequence[Stage]) -> set[str]:
     """Return all maps that any of `stages` starts from."""
-    return {flow.source for stage in stages for flow in stage.flows}
+    return {edge.source for stage in stages for edge in stage.edges}
 
 
 def run_whole(
@@ -303,7 +303,7 @@ def _run_all(
     """Return the maps that are left at the end, and all results of measures."""
     maps: dict[str, Tensor] = {IMAGE: image}
     known: dict[str, Any] = {}
-    last = {flow.source: number for number, stage in enumerate(stages) for flow in stage.flows} | {RESULT: len(stages)}
+    last = {edge.source: number for number, stage in enumerate(stages) for edge in stage.edges} | {RESULT: len(stages)}
     for number, stage in enumerate(stages):
         work = StageInput(maps, stage.prepare(known), stage.outcomes, image.shape[-2], image.shape[-1])
         maps |= stage.run(work)

@@ -94,7 +94,7 @@ def bytes_per_pixel(stages: Sequence[Stage], element: int) -> float:
         made |= set(stage.outcomes)
         live = {IMAGE, *stage.outcomes, *needed_later(stages[number:])} & made
         held = sum(channels[name] / strides[name] ** 2 for name in live)
-        most = max(most, held + max(widest(flow.path, strides[flow.source]) for flow in stage.flows))
+        most = max(most, held + max(widest(edge.path, strides[edge.source]) for edge in stage.edges))
     return SLACK * most * element
 
 

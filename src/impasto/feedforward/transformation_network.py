@@ -343,8 +343,8 @@ class _Row:
 
     def _input_stage(self, number: int) -> Stage:
         name = self._input(number)
-        flows = tuple(Edge(source, name) for source in self._sources(number))
-        return Stage(flows, lambda work: {name: self._finished_input(number, work)})
+        edges = tuple(Edge(source, name) for source in self._sources(number))
+        return Stage(edges, lambda work: {name: self._finished_input(number, work)})
 
     def _stage(self, number: int, layer: TransformLayer, side: int) -> Stage:
         name, named = self._name(number), self._is_named(number)

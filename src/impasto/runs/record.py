@@ -28,6 +28,7 @@ from impasto.images.files import read_metadata, write_image
 from impasto.images.tensors import parse_size
 from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_for
 from impasto.options import Options
+from impasto.regular_files import real_path
 from impasto.runs.remote_files import is_remote, url_of
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.fixed_styles import LearnedStyles
@@ -177,9 +178,9 @@ def _describe(path: Path, folder: Path, known: Mapping[Path, str]) -> dict[str, 
     if is_remote(path):
         return {"file": url_of(path), "sha256": sha256}
     try:
-        file = path.resolve() if is_remote(folder) else Path(os.path.relpath(path.resolve(), folder.resolve()))
+        file = real_path(path) if is_remote(folder) else Path(os.path.relpath(real_path(path), real_path(folder)))
     except ValueError:  # on another drive
-        file = path.resolve()
+        file = real_path(path)
     return {"file": file.as_posix(), "sha256": sha256}
 
 

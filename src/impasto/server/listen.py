@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import shutil
@@ -24,6 +25,8 @@ PREFIX = "impasto-serve-"
 LOCK = "lock"
 BACKLOG = 1024
 CLOSING_SECONDS = 2
+OF_CLIENTS = ("Invalid HTTP request received", "Unsupported upgrade request", "No supported WebSocket library")
+"""What uvicorn logs of clients that talk nonsense, as often as they like; they are answered."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,13 @@ def make_server(
         timeout_keep_alive=int(studio.limits.idle_seconds) + 5,  # connections end earlier, by their own timer
         timeout_graceful_shutdown=CLOSING_SECONDS,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_of_ours)  # after Config, which sets loggers up
     return Server(config, studio, on_start)
+
+
+def _is_of_ours(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is about this server, not about a client that talks nonsense."""
+    return not record.getMessage().startswith(OF_CLIENTS)
 
 
 @contextmanager

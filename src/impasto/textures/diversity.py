@@ -43,7 +43,7 @@ def julesz_loss(samples: Tensor, eps: float = 1e-8) -> Tensor:
     """
     if len(samples) < 2:
         raise OptionError(
-            f"the diversity loss compares samples: {len(samples)} of a texture are too few, use at least 2"
+            f"the diversity loss compares samples: {len(samples)} of a texture are too few, use 2 or more"
         )
     flat = samples.flatten(1)
     squares = (flat[:, None] - flat[None]).square().sum(2)
