@@ -48,7 +48,9 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     language, folder = request.param, tmp_path_factory.mktemp("site")
     source = folder / "source"
     source.mkdir()
-    (source / "index.md").write_text(TEXT[language] + BLOCK + TABLE, encoding="utf-8")
+    more = "\n## More\n\n```{toctree}\nother\n```\n"
+    (source / "index.md").write_text(TEXT[language] + BLOCK + TABLE + more, encoding="utf-8")
+    (source / "other.md").write_text("# Other\n", encoding="utf-8")
     built = str(folder / "built")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -111,6 +113,14 @@ def test_a_block_is_copied_by_its_button(page: Any, site: tuple[str, str]) -> No
     page.keyboard.press("Enter")
     page.wait_for_function("word => document.querySelector('button.copy').textContent === word", arg=WORDS[language][2])
     assert page.evaluate("navigator.clipboard.readText()") == COMMAND
+
+
+def test_the_theme_speaks_the_language_of_the_pages(page: Any, site: tuple[str, str]) -> None:
+    language, address = site
+    page.goto(f"{address}/index.html")
+    words = {"en": ("Next", "On this page"), "zh_CN": ("下一页", "本页内容")}[language]
+    assert page.locator(".next-page .context").inner_text() == words[0]
+    assert page.locator(".toc-title").text_content().strip() == words[1]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

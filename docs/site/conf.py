@@ -14,6 +14,7 @@ from docutils import nodes  # noqa: E402
 from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
 from generate import PARTS, write_method_pages  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
+from sphinx.locale import _ as translated  # noqa: E402
 from sphinx.search.zh import SearchChinese  # noqa: E402
 from sphinx.util.docutils import SphinxDirective  # noqa: E402
 
@@ -114,6 +115,16 @@ def write_pages(app: Sphinx) -> None:
     write_method_pages(Path(app.srcdir) / "methods", short(app.config.language))
 
 
+THEME = {"Next": "下一页", "Previous": "上一页", "Home": "首页", "On this page": "本页内容"}
+"""The words of the theme that it has in English only."""
+
+
+def speak_chinese(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Give the Chinese pages the theme's words in Chinese."""
+    if short(app.config.language) == "zh":
+        context["_"] = lambda text: THEME.get(text) or translated(text)
+
+
 def name_languages(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
     """Tell the templates where the same page is in the other language."""
     there = "en" if short(app.config.language) == "zh" else "zh"
@@ -130,4 +141,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", escape_docstring, priority=400)  # before napoleon reads it
     app.connect("builder-inited", write_pages)
     app.connect("html-page-context", name_languages)
+    app.connect("html-page-context", speak_chinese)
     return {"parallel_read_safe": True}

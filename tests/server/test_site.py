@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ def test_the_page_is_served_with_strict_headers_beside_the_interface(site: Path,
     assert client.get("/sw.js").headers["cache-control"] == "no-cache"
     assert client.get("/nothing").status_code == 404
     assert client.get("/v1/methods").json()
+
+
+def test_the_service_worker_leaves_the_interface_alone(site: Path, client: Any) -> None:
+    source = (Path(__file__).parents[2] / "web" / "src" / "sw.ts").read_text(encoding="utf-8")
+    found = re.search(r"const SERVER = /(.*)/;", source)
+    assert found is not None
+    assert not re.search(found[1], "/assets/one-1a2b.js")
+    paths = [getattr(route, "path", "") for route in client.app.routes]
+    ours = {path for path in paths if path not in ("", "/")}
+    assert len(ours) > 10
+    for path in ours:
+        assert re.search(found[1], path), f"the service worker would keep {path}"
 
 
 def test_without_a_built_page_it_says_how_to_build_one(

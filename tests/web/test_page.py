@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,6 +181,18 @@ def test_a_reload_loses_nothing(visit: Callable[..., Visit]) -> None:
     assert here.page.locator("#wall [aria-pressed=true]").inner_text().startswith("The Scream")
     assert here.page.input_value("#strength") == "70"
     assert here.page.locator("#history-strip .tile").count() == 1
+
+
+def test_works_have_their_names_in_both_languages(visit: Callable[..., Visit]) -> None:
+    here = visit(locale="zh-CN")
+    here.give(photo_bytes(2), "my painting.png", where="painting-file")
+    tiles = here.page.locator("#wall .tile:not(.add) span")
+    here.page.wait_for_function("() => document.querySelectorAll('#wall .tile').length === 19")
+    texts = tiles.all_inner_texts()
+    assert "星月夜\n文森特·梵高，1889" in texts
+    assert [text for text in texts if re.search("[a-z]", text)] == ["my painting"]
+    here.page.click("#language")
+    assert "The Starry Night\nVincent van Gogh, 1889" in tiles.all_inner_texts()
 
 
 def test_the_comparison_is_a_slider_for_keyboards(visit: Callable[..., Visit]) -> None:

@@ -7,7 +7,7 @@ import { builtIn, explain, own, slug, smallPicture, stem, type Style } from "./n
 import { methodOf, othersOf, qualitiesOf, type Wanted } from "./qualities";
 import * as server from "./server";
 import * as store from "./store";
-import { say } from "./words";
+import { say, sayName } from "./words";
 
 export type { Style };
 
@@ -445,7 +445,8 @@ export class App {
   // --- what is said
 
   styleName(): string {
-    return this.parts().map((part) => this.findStyle(part.id)!.title).join(" + ");
+    const names = this.parts().map((part) => this.findStyle(part.id)!);
+    return names.map((style) => (style.file ? style.title : sayName(style.title))).join(" + ");
   }
 
   /** photo-starry-night.png */

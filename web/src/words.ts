@@ -1,7 +1,7 @@
 // Words in the language of the reader, and elements that follow a change of it.
 
 import { english, type Word } from "./words/en";
-import { chinese } from "./words/zh";
+import { chinese, works } from "./words/zh";
 
 export type { Word };
 export type Language = "en" | "zh";
@@ -20,6 +20,11 @@ export function currentLanguage(): Language {
 export function say(word: Word, ...values: (string | number)[]): string {
   const text = (language === "zh" ? chinese : english)[word];
   return text.replace(/\{(\d)\}/g, (_, i) => String(values[Number(i)]));
+}
+
+/** The name of a work, or of whoever painted it, or when; what is not known stays as it is. */
+export function sayName(name: string): string {
+  return language === "zh" ? (works[name] ?? name.replace(/^about /, "约 ")) : name;
 }
 
 /** Put all of the document into that language: `data-word`, `data-label`, `data-title`. */

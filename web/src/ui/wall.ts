@@ -1,7 +1,7 @@
 // The wall of styles: built-in ones and the visitor's own paintings, side by side.
 
 import type { App, Style } from "../app";
-import { say } from "../words";
+import { currentLanguage, say, sayName } from "../words";
 import { find, keepList, make, onFiles } from "./dom";
 
 const ADD = "add";
@@ -28,6 +28,7 @@ export function buildWall(app: App): void {
         item.querySelector("small")!.textContent = say("ownPaintingHint");
         continue;
       }
+      if (item.lang !== currentLanguage()) nameTile(item, app.findStyle(id)!);
       const chosen = id === style || (mixing && id === second);
       const badge = item.querySelector<HTMLElement>(".badge")!;
       item.querySelector(".tile")!.setAttribute("aria-pressed", String(chosen));
@@ -44,9 +45,7 @@ export function buildWall(app: App): void {
 }
 
 function styleTile(app: App, style: Style): HTMLElement {
-  const words = make("span", {}, style.title);
-  const by = [style.artist, style.year].filter(Boolean).join(", ");
-  if (by) words.append(make("small", {}, by));
+  const words = make("span", {});
   const picture = make("img", { src: style.picture, alt: "", loading: "lazy", width: "256", height: "192" });
   const badge = make("b", { class: "badge", "aria-hidden": "true" });
   const button = make("button", { type: "button", class: "tile", "aria-pressed": "false" }, picture, words, badge);
@@ -58,6 +57,15 @@ function styleTile(app: App, style: Style): HTMLElement {
     item.append(drop);
   }
   return item;
+}
+
+/** Title, artist and year in the language of the page. */
+function nameTile(item: HTMLElement, style: Style): void {
+  const words = item.querySelector("span")!;
+  const by = [style.artist, style.year].filter(Boolean).map(sayName).join(currentLanguage() === "zh" ? "，" : ", ");
+  words.replaceChildren(style.file ? style.title : sayName(style.title));
+  if (by) words.append(make("small", {}, by));
+  item.lang = currentLanguage();
 }
 
 function addTile(open: () => void): HTMLElement {
