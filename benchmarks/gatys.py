@@ -5,7 +5,7 @@
 
 time:   wall time of `stylize` at 512x512 in ratio to one forward and backward pass of torchvision's VGG-19 (random
         weights) up to relu5_1, in fp32, at 512x512, in the same process; medians of interleaved rounds.
-        Goal: at most 25.
+        Goal: at most 6. --clock cpu counts the time of the processor alone, for machines on which others work.
 memory: peak resident memory of a whole process that stylizes at 1024x1024. Goal: below 3 GB.
 style:  style loss in percent of the unstylized photo's own, over the first pairs of two folders. Goal: at most 6.
 
@@ -19,12 +19,14 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from measuring import make_picture, show, summarize, surroundings, time_interleaved, yardstick
 
 PARTS = ("time", "memory", "style")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main() -> None:
@@ -49,6 +51,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory-side", type=int, default=1024, help="side of the picture whose memory is measured")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--skip", action="append", default=[], choices=PARTS)
     parser.add_argument("--loss-network", help="folder of a normalised VGG-19, or a name as for impasto evaluate")
     parser.add_argument("--contents", type=Path)
@@ -93,7 +96,8 @@ def measure_time(arguments: argparse.Namespace) -> dict[str, Any]:
         "gatys": lambda: model.stylize(photo, painting),
         "yardstick": yardstick("relu5_1", side, backward=True),
     }
-    found = {name: summarize(seconds) for name, seconds in time_interleaved(works, arguments.rounds).items()}
+    taken = time_interleaved(works, arguments.rounds, clock=CLOCKS[arguments.clock])
+    found = {name: summarize(seconds) for name, seconds in taken.items()}
     return {"side": side, **found, "ratio": found["gatys"]["median"] / found["yardstick"]["median"]}
 
 
@@ -120,7 +124,7 @@ def tabulate(result: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     if "time" in result:
         side, ratio = result["time"]["side"], result["time"]["ratio"]
-        rows.append({"what": f"time at {side}x{side}, in passes of VGG-19", "found": ratio, "goal": "at most 25"})
+        rows.append({"what": f"time at {side}x{side}, in passes of VGG-19", "found": ratio, "goal": "at most 6"})
     if "memory" in result:
         side, peak = result["memory"]["side"], result["memory"]["peak_gigabytes"]
         rows.append({"what": f"peak memory at {side}x{side}, GB", "found": peak, "goal": "below 3"})

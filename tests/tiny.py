@@ -40,7 +40,7 @@ def tiny(name: str) -> Stylizer:
 
 def tiny_gatys(network: Backbone | None = None, /, **options: Any) -> Gatys:
     """Gatys with few steps over random weights, `options` on top; what ``default`` is tuned to does not matter."""
-    plain = {"content_weight": 1.0, "style_weight": 10.0, "tv_weight": 0.0}
+    plain = {"content_weight": 1.0, "style_weight": 10.0, "tv_weight": 0.0, "parameters": "pixels"}
     quick = {"steps": 12, "octaves": 0, **plain, **options}
     network = network or narrow_slim(pooling=options.get("pooling", "max"))
     return Gatys(GatysOptions.parse(quick, "gatys"), backbone=network)

@@ -67,6 +67,7 @@ MISTAKES = {
     "style extract photo.jpg -m wct --transform zcb": "wct: transform is one of",
     "style show starry-nigt": "did you mean starry-night?",
     "export-style starry-nigt": "did you mean starry-night?",
+    "adapt starry-nigt": "did you mean starry-night?",
     "export out.onnx -m adian": "did you mean adain?",
     "live -m adain --precision fp8": "adain: precision is one of",
 }

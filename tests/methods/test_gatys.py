@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
@@ -98,7 +99,8 @@ def test_outside_a_hard_mask_the_photo_is_untouched_bit_for_bit(picture: Tensor)
 @pytest.mark.parametrize("style_loss", get_args(StyleLoss))
 def test_a_masks_region_takes_the_style_by_its_own_statistics(picture: Tensor, style_loss: str) -> None:
     """The left half, guided, is nearer to the style in its left half than an unguided run's left half."""
-    method = tiny_gatys(steps=20, content_weight=0.1, style_loss=style_loss)
+    falling = (0.3, 0.25, 0.2, 0.15, 0.1)
+    method = tiny_gatys(steps=20, content_weight=0.1, style_loss=style_loss, style_layer_weights=falling)
     style = method.encode_style(painting())
     mask = torch.zeros(1, 1, 48, 64)
     mask[..., :32] = 1
@@ -169,6 +171,25 @@ def test_coarse_sizes_aim_at_the_painting_at_half_its_size(picture: Tensor) -> N
         assert len(whole) == len(style) / 2
         results = [method.transfer(picture, s) for s in (style, Style(whole, style.kind))]
         assert torch.equal(*results) == same
+
+
+def test_the_deepest_layers_are_left_to_the_coarser_sizes(picture: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After coarser sizes the last one does not look at them; alone, it looks at all."""
+    for octaves, wanted in ((1, [True, False]), (0, [True])):
+        method = tiny_gatys(octaves=octaves, least_side=16, coarse_steps=1, steps=1)
+        style, deepest, seen = method.encode_style(painting()), method.options.style_layers[-1], []
+        plain = method.backbone.forward
+
+        def forward(image: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+            if image.requires_grad:
+                seen.append(deepest in layers)
+            return plain(image, layers)
+
+        monkeypatch.setattr(method.backbone, "forward", forward)
+        method.transfer(picture, style)
+        assert seen == wanted
+    assert len(tiny_gatys(skip_deepest=0).fine_layers) == 5
+    assert tiny_gatys(skip_deepest=8).fine_layers == ("relu1_1",)
 
 
 def test_without_coarse_steps_there_is_no_coarse_size() -> None:

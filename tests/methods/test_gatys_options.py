@@ -17,7 +17,9 @@ from impasto.images.tensors import resize
 from impasto.methods import load
 from impasto.methods.gatys import Gatys, GatysOptions, StyleLoss
 from impasto.ops.moments import moments
+from impasto.optimize.descent import Pixels
 from impasto.optimize.losses import ContentForm, GramForm, TotalVariation, VariationForm
+from impasto.optimize.pyramids import GreyDetail
 from impasto.stylizers.published_recipes import STYLE_LAYERS
 from impasto.stylizers.styles import recall
 from tiny import painting, random_slim, random_vgg, tiny_gatys
@@ -50,6 +52,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "steps": (0, 100_001, "many", 2.5),
     "coarse_steps": (-1,),
     "octaves": (-1, 7),
+    "skip_deepest": (-1, 9),
     "least_side": (15, 4097),
     "start": (3,),
     "start_noise": (-0.1, 1.1),
@@ -76,6 +79,13 @@ def test_a_pyramid_has_no_pixels_to_clamp_or_normalise() -> None:
     for name in ("clamp", "normalised_pixels"):
         with pytest.raises(OptionError, match="need --parameters pixels"):
             load("gatys", parameters="pyramid", **{name: True})
+
+
+def test_finest_detail_is_grey_unless_pixels_are_clamped_or_normalised() -> None:
+    image = painting()
+    for options, kind in (({}, GreyDetail), ({"clamp": True}, Pixels), ({"normalised_pixels": True}, Pixels)):
+        assert type(tiny_gatys(parameters="auto", **options)._parameter(image)) is kind
+    assert type(tiny_gatys(parameters="pixels")._parameter(image)) is Pixels
 
 
 def test_all_weights_0_is_refused(picture: Tensor) -> None:
@@ -204,10 +214,10 @@ def test_adams_options_reach_it(picture: Tensor, options: dict[str, Any]) -> Non
     assert (changed - plain).abs().mean() > 1e-4
 
 
-def test_layer_weights_fall_with_depth_and_0_leaves_a_layer_out(picture: Tensor) -> None:
+def test_layer_weights_are_those_of_five_or_fall_with_depth_and_0_leaves_a_layer_out(picture: Tensor) -> None:
     plain = tiny_gatys().stylize(picture, painting())
     assert_close(
-        tiny_gatys(style_layer_weights=(0.3, 0.25, 0.2, 0.15, 0.1)).stylize(picture, painting()),
+        tiny_gatys(style_layer_weights=(0.05, 0.2, 0.35, 0.25, 0.15)).stylize(picture, painting()),
         plain,
         atol=1e-4,
         rtol=0,

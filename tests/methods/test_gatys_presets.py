@@ -16,6 +16,7 @@ from impasto.images.files import write_image
 from impasto.methods import load
 from impasto.methods.gatys import PRESETS, Gatys, GatysOptions
 from impasto.networks.backbone import IMAGENET_STD
+from impasto.optimize.descent import Pixels
 from impasto.progress import Step
 from reference import features as twin
 from reference.variation import total_variation
@@ -123,8 +124,20 @@ def recipe(name: str, **options: Any) -> Gatys:
 
 
 def test_the_recipes_are_these() -> None:
-    assert set(PRESETS) == {"default", *RECIPES}
+    assert set(PRESETS) == {"default", "thorough", *RECIPES}
     assert PRESETS["default"] == {}
+
+
+def test_thorough_is_what_the_default_was() -> None:
+    found = recipe("thorough")
+    assert found._layer_weights() == (0.3, 0.25, 0.2, 0.15, 0.1)
+    assert [(scale.height, scale.settings.steps) for scale in found.scales(512, 512)] == [
+        (128, 100),
+        (256, 100),
+        (512, 60),
+    ]
+    assert found.fine_layers == found.options.style_layers
+    assert type(found._parameter(painting())) is Pixels
 
 
 @names

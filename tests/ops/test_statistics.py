@@ -237,3 +237,29 @@ def test_channel_stats_keep_the_precision_of_double(features: Tensor) -> None:
 
 def test_a_flat_channel_normalises_to_zero() -> None:
     assert normalize(torch.full((1, 2, 4, 4), 0.25)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_gradient_by_products_is_that_of_the_formula(layout: torch.memory_format, masked: bool) -> None:
+    """Once and twice: what is learned through it may be differentiated again."""
+    start = torch.randn(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=layout)
+    mask = torch.rand(1, 1, 4, 5, dtype=torch.float64) if masked else None
+
+    def formula(x: Tensor) -> tuple[Tensor, Tensor]:
+        weighted = x if mask is None else x * mask
+        return weighted.sum((2, 3)), torch.einsum("bchw,bdhw->bcd", weighted, x)
+
+    def ours(x: Tensor) -> tuple[Tensor, Tensor]:
+        found = moments(x, mask=mask)
+        return found.total, found.products
+
+    slopes = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, 3, dtype=torch.float64)
+    results = []
+    for way in (ours, formula):
+        x = start.clone(memory_format=torch.preserve_format).requires_grad_()
+        (first,) = torch.autograd.grad(way(x), x, slopes, create_graph=True)
+        (second,) = torch.autograd.grad(first.pow(3).sum(), x)
+        results.append((*way(x), first, second))
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)

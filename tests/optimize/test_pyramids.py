@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from impasto.images.color import luma
-from impasto.optimize.pyramids import LaplacianPyramid, analyse, enlarge, shrink, synthesise, without_detail
+from impasto.optimize.pyramids import GreyDetail, LaplacianPyramid, analyse, enlarge, shrink, synthesise, without_detail
 from tiny import painting
 
 
@@ -51,3 +51,21 @@ def test_grey_detail_changes_in_lightness_only() -> None:
     change = (pyramid() - before).detach()
     assert change.abs().max() > 0.1
     assert_close(change, luma(change).expand(-1, 3, -1, -1), atol=1e-5, rtol=0)
+
+
+def test_pixels_with_grey_detail() -> None:
+    """Lightness is the pixels' own, colours are those at half the size; the gradient goes the same way back."""
+    pixels = torch.rand(1, 3, 30, 42)
+    parameter = GreyDetail(pixels)
+    found = parameter()
+    assert_close(luma(found), luma(pixels), atol=1e-6, rtol=0)
+    colors = pixels - luma(pixels)
+    assert_close(found - luma(found), enlarge(shrink(colors), 30, 42), atol=1e-6, rtol=0)
+    weights = torch.randn(1, 3, 30, 42)
+    (weights * found).sum().backward()
+    moved = torch.randn(1, 3, 30, 42)
+    assert_close((weights * GreyDetail(moved)()).sum(), (parameter.values.grad * moved).sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_grey_detail_of_one_pixel() -> None:
+    assert GreyDetail(torch.rand(1, 3, 1, 1))().shape == (1, 3, 1, 1)

@@ -43,7 +43,10 @@ def adapt(
     options.
     """
     terminal.be_quiet(quiet)
+    words = [*arguments.words(painting, None), *ctx.args]
     if not list_options:
+        for name in first_look.before_flags(words):
+            first_look.check_painting(name, None)
         first_look.need("accelerate", "train", "impasto adapt")
     from impasto.commands import adapt as command
     from impasto.commands import train
@@ -51,7 +54,6 @@ def adapt(
     if list_options:
         train.show_options(command.TRAINING, json)
         return
-    words = [*arguments.words(painting, None), *ctx.args]
     about = arguments.given(title=title, artist=artist, year=year)
     plan = command.plan(ctx, words, content or [], about, output, preview, force=force)
     result = (command.dry_run if dry_run else command.run)(plan)

@@ -6,7 +6,7 @@ style in the statistics of many layers. Precise, and slow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -37,7 +37,7 @@ from impasto.optimize.losses import (
     VariationForm,
     WassersteinLoss,
 )
-from impasto.optimize.pyramids import LaplacianPyramid
+from impasto.optimize.pyramids import GreyDetail, LaplacianPyramid
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.optimized import Optimized, OptimizedOptions, keep_photo
@@ -45,6 +45,8 @@ from impasto.stylizers.published_recipes import PRESETS
 from impasto.stylizers.styles import Style, measure, moments_kind, recall
 
 HISTORY = 20
+FIVE = (0.05, 0.2, 0.35, 0.25, 0.15)
+"""Weights of five style layers: the first one asks for noise and fringes in flat areas, the third one for strokes."""
 StyleLoss = Literal["covariance", "gram", "moments", "wasserstein"]
 
 
@@ -55,19 +57,20 @@ class GatysOptions(OptimizedOptions):
     content_layers: tuple[str, ...] = Field((), description="layers that hold the content; empty: the backbone's")
     style_layers: tuple[str, ...] = Field((), description="layers that hold the style; empty: the backbone's")
     style_layer_weights: tuple[float, ...] = Field(
-        (), description="one a style layer; empty: falling with depth, adding up to 1"
+        (), description="one a style layer; empty: 0.05, 0.2, 0.35, 0.25, 0.15 of five, else falling with depth"
     )
     content_weight: float = Field(1.0, ge=0, description="weight of the content")
-    style_weight: float = Field(10.0, ge=0, description="weight of the style")
-    tv_weight: float = Field(2.0, ge=0, description="weight of total variation, against noise")
+    style_weight: float = Field(20.0, ge=0, description="weight of the style")
+    tv_weight: float = Field(6.0, ge=0, description="weight of total variation, against noise")
     content_form: ContentForm = Field("relative", description="divisor of the content loss")
     style_loss: StyleLoss = Field("covariance", description="which statistics of the features are the style")
     gram_form: GramForm = Field("relative", description="divisor of Gram matrices, for --style-loss gram")
     tv_form: VariationForm = Field("l2-mean", description="which total variation")
     normalised_pixels: bool = Field(False, description="optimise and smooth in the backbone's normalised pixels")
-    parameters: Literal["pyramid", "pixels"] = Field(
-        "pixels",
-        description="what is optimised: pixels, or a Laplacian pyramid with a grey finest band, without fringes",
+    parameters: Literal["auto", "grey-detail", "pixels", "pyramid"] = Field(
+        "auto",
+        description="what is optimised: pixels with grey finest detail, against coloured fringes (auto: unless they "
+        "are clamped or normalised); pixels; a Laplacian pyramid with a grey finest band",
     )
     clamp: bool = Field(False, description="keep pixels within [0, 1] at every step, not only at the end")
     optimizer: OptimizerName = Field("lbfgs", description="lbfgs, adam or gd (plain gradient descent)")
@@ -78,10 +81,13 @@ class GatysOptions(OptimizedOptions):
     beta2: float = Field(0.99, ge=0, lt=1, description="Adam's memory of squared gradients")
     epsilon: float = Field(1e-8, gt=0, description="Adam's epsilon")
     average: float = Field(0.0, ge=0, lt=1, description="decay of a running mean of the pictures; 0: the last picture")
-    steps: int = Field(60, ge=1, le=100_000, description="steps at the working size")
+    steps: int = Field(30, ge=1, le=100_000, description="steps at the working size")
     coarse_steps: int = Field(100, ge=0, le=100_000, description="steps at each coarser size")
-    octaves: int = Field(2, ge=0, le=6, description="number of coarser sizes, each half the next, that come first")
-    least_side: int = Field(96, ge=16, le=4096, description="no coarser size has a shorter side below this")
+    octaves: int = Field(3, ge=0, le=6, description="number of coarser sizes, each half the next, that come first")
+    skip_deepest: int = Field(
+        1, ge=0, le=8, description="number of the deepest style layers that only the coarser sizes compare"
+    )
+    least_side: int = Field(48, ge=16, le=4096, description="no coarser size has a shorter side below this")
     start: str = Field("content", description="content, noise (uniform), gaussian, style, blurred-noise, or a file")
     start_noise: float = Field(0.0, ge=0, le=1, description="deviation of noise added to the start")
     start_shift: float = Field(0.0, ge=-1, le=1, description="mean of the noise added to the start")
@@ -101,7 +107,7 @@ class GatysOptions(OptimizedOptions):
     def _fitting_weights(self) -> GatysOptions:
         if self.style_layer_weights and self.style_layers and len(self.style_layer_weights) != len(self.style_layers):
             raise ValueError(f"{len(self.style_layers)} style layers need as many style layer weights")
-        if self.parameters == "pyramid" and (self.clamp or self.normalised_pixels):
+        if self.parameters not in ("auto", "pixels") and (self.clamp or self.normalised_pixels):
             raise ValueError("clamp and normalised-pixels need --parameters pixels")
         if any(weight < 0 for weight in self.style_layer_weights):
             raise ValueError("style layer weights are at least 0")
@@ -111,15 +117,17 @@ class GatysOptions(OptimizedOptions):
 class Gatys(Optimized):
     """Pixel optimisation against one backbone (Gatys, Ecker & Bethge 2016, "Image style transfer using CNNs").
 
-    Departs from the paper: in ``default`` the backbone is vgg19-slim, the work goes from coarse to fine, the style is
-    means and centred covariances, and every layer's loss is divided by the target's own size, so that one weight means
-    the same at every size, in every layer and backbone. ``--preset gatys`` is the paper's (with torchvision's weights,
-    not the normalised ones). ``d2l``: the book's code repeats the list of style losses ten times, so its style weight
-    of 1e3 acts as 1e4, which is used here; its "conv" layers are evaluated after the in-place ReLU that follows them,
-    so they are relu layers here, except the last, conv5_1, which no ReLU follows. ``beginners``: torchvision's weights
-    instead of Keras', whose features are about 57 times larger; content and style weights compensate for it.
-    ``vgg16-bn``: evaluation mode, RGB with ImageNet's normalisation, Gram / (C N); the original normalises by each
-    picture's own batch statistics and takes 10 000 steps at a rate of 0.005.
+    Departs from the paper: in ``default`` the backbone is vgg19-slim, the work goes from coarse to fine, the deepest
+    style layer counts at the coarser sizes alone, the finest detail changes in lightness only, the style is means and
+    centred covariances, and every layer's loss is divided by the target's own size, so that one weight means the same
+    at every size, in every layer and backbone. ``--preset thorough`` takes twice the time, for every pixel's own
+    colour. ``--preset gatys`` is the paper's (with torchvision's weights, not the normalised ones). ``d2l``: the
+    book's code repeats the list of style losses ten times, so its style weight of 1e3 acts as 1e4, which is used here;
+    its "conv" layers are evaluated after the in-place ReLU that follows them, so they are relu layers here, except the
+    last, conv5_1, which no ReLU follows. ``beginners``: torchvision's weights instead of Keras', whose features are
+    about 57 times larger; content and style weights compensate for it. ``vgg16-bn``: evaluation mode, RGB with
+    ImageNet's normalisation, Gram / (C N); the original normalises by each picture's own batch statistics and takes 10
+    000 steps at a rate of 0.005.
     """
 
     name = "gatys"
@@ -187,16 +195,20 @@ class Gatys(Optimized):
         if strength == 0:
             return content.clamp(0, 1)  # the coarse stages would blur it
         scales = self.scales(*content.shape[-2:])
+        last = scales[-1]
+        layers = self.fine_layers if len(scales) > 1 else self.options.style_layers
         start = self._start(content, style, seed)
 
         def objective_at(scale: Scale, _: Tensor) -> FittingObjective:
             fitted = resize(content, scale.height, scale.width)
-            return self._objective(fitted, style, strength, mask, coarse=scale is not scales[-1])
+            coarse = scale is not last
+            chosen = self.options.style_layers if coarse else layers
+            return self._objective(fitted, style, strength, mask, chosen, coarse=coarse)
 
         result = self.optimise(scales, start, objective_at, on_step)
         units = {"style": self.options.style_weight} if self.options.style_loss == "covariance" else {}
         if not result.interrupted:
-            warn_of_losses(result.losses, scales[-1].settings.steps, units)
+            warn_of_losses(result.losses, last.settings.steps, units)
         return keep_photo(result.image, content, strength)
 
     def scales(self, height: int, width: int) -> list[Scale]:
@@ -220,6 +232,12 @@ class Gatys(Optimized):
         return self.backbone, frozenset({*self.options.content_layers, *self.options.style_layers})
 
     @property
+    def fine_layers(self) -> tuple[str, ...]:
+        """The style layers at the working size, after coarser ones."""
+        layers = self.options.style_layers
+        return layers[: max(1, len(layers) - self.options.skip_deepest)]
+
+    @property
     def uses_seed(self) -> bool:
         """Whether it begins with noise."""
         start = self.options.start
@@ -231,8 +249,11 @@ class Gatys(Optimized):
         return max(3, min(HISTORY, HISTORY * 4_000_000 // pixels))
 
     def _parameter(self, image: Tensor) -> ImageParameter:
-        if self.options.parameters == "pyramid":
+        kind, plain = self.options.parameters, self.options.clamp or self.options.normalised_pixels
+        if kind == "pyramid":
             return LaplacianPyramid(image)
+        if kind == "grey-detail" or (kind == "auto" and not plain):
+            return GreyDetail(image)
         if self.options.normalised_pixels:
             return Pixels(image, mean=self.backbone.mean, std=self.backbone.std, clamp=self.options.clamp)
         return Pixels(image, clamp=self.options.clamp)
@@ -262,13 +283,21 @@ class Gatys(Optimized):
         return (image.to(self.device) + noise.to(self.device)).clamp(0, 1)
 
     def _objective(
-        self, content: Tensor, style: Style, strength: float, mask: Tensor | None, coarse: bool
+        self,
+        content: Tensor,
+        style: Style,
+        strength: float,
+        mask: Tensor | None,
+        layers: Collection[str],
+        *,
+        coarse: bool,
     ) -> FittingObjective:
-        kept, measured = {*self.options.content_layers}, {*self.options.style_layers}
+        kept, measured = {*self.options.content_layers}, {*layers}
         size = content.shape[-2], content.shape[-1]
         tile = choose_tile(self.backbone, kept | measured, size, self.free_room)
         seen, own = look(self.backbone, content, kept, measured if strength < 1 else (), mask, tile)
-        objective = Objective(self.backbone, self._terms(seen, own, style, strength, mask, coarse))
+        terms = self._terms(seen, own, style, strength, mask, layers, coarse=coarse)
+        objective = Objective(self.backbone, terms)
         return FittingObjective(objective, self.backbone, size, tile)
 
     def _terms(
@@ -278,6 +307,8 @@ class Gatys(Optimized):
         style: Style,
         strength: float,
         mask: Tensor | None,
+        layers: Collection[str],
+        *,
         coarse: bool,
     ) -> list[Term]:
         options = self.options
@@ -287,6 +318,8 @@ class Gatys(Optimized):
             for layer in options.content_layers
         ]
         for layer, share in zip(options.style_layers, self._layer_weights(), strict=True):
+            if layer not in layers:
+                continue
             target = recall(style, layer, coarse=coarse)
             if strength < 1:
                 photo = Moments(1.0, own[layer].mean, own[layer].second)
@@ -298,8 +331,10 @@ class Gatys(Optimized):
 
     def _layer_weights(self) -> tuple[float, ...]:
         count = len(self.options.style_layers)
-        falling = [count + 1 - i for i in range(count)]  # of five: 0.3, 0.25, 0.2, 0.15, 0.1
-        return self.options.style_layer_weights or tuple(share / sum(falling) for share in falling)
+        if self.options.style_layer_weights or count == len(FIVE):
+            return self.options.style_layer_weights or FIVE
+        falling = [count + 1 - i for i in range(count)]
+        return tuple(share / sum(falling) for share in falling)
 
     def _style_loss(self, target: Moments, mask: Tensor | None) -> Loss:
         options = self.options

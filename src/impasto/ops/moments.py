@@ -112,9 +112,6 @@ def moments(features: Tensor, *, full: bool = True, mask: Tensor | None = None) 
         if mask is None and not full:
             total, squares = _Sums.apply(features)
             return Moments(float(features.shape[2] * features.shape[3]), total, squares)
-        if mask is None and features.requires_grad and torch.is_grad_enabled():
-            total, products = _Products.apply(precise(features))
-            return Moments(float(features.shape[2] * features.shape[3]), total, products)
         return _sum(precise(features), full, mask)
 
 
@@ -144,35 +141,38 @@ class _Sums(torch.autograd.Function):
 
 
 class _Products(torch.autograd.Function):
-    """Sums of features, (B, C), and of all their products, (B, C, C); the way back is one product of matrices."""
+    """Sums of features, (B, C), and of all their products, (B, C, C); the way back is one product of matrices.
+
+    weights: (1, 1, H, W), or None for all ones.
+    """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(features)
+    def forward(ctx: Any, features: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(features, weights)
         flat = features.flatten(2)
-        return flat.sum(2), flat @ flat.transpose(1, 2)
+        weighted = flat if weights is None else flat * weights.flatten(2)
+        return weighted.sum(2), weighted @ flat.transpose(1, 2)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (features,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        features, weights = ctx.saved_tensors
         by_total, by_products = gradients
         both = by_products + by_products.transpose(1, 2)
         if features.is_contiguous(memory_format=torch.channels_last):
             rows = features.permute(0, 2, 3, 1)
-            found = torch.baddbmm(by_total.unsqueeze(1), rows.flatten(1, 2), both)
-            return found.view(rows.shape).permute(0, 3, 1, 2)
-        return torch.baddbmm(by_total.unsqueeze(2), both, features.flatten(2)).view(features.shape)
+            found = torch.baddbmm(by_total.unsqueeze(1), rows.flatten(1, 2), both).view(rows.shape).permute(0, 3, 1, 2)
+        else:
+            found = torch.baddbmm(by_total.unsqueeze(2), both, features.flatten(2)).view(features.shape)
+        return found if weights is None else found * weights, None
 
 
 def _sum(features: Tensor, full: bool, mask: Tensor | None) -> Moments:
-    flat = features.flatten(2)  # (B, C, N)
-    if mask is None:
-        weighted, count = flat, float(flat.shape[2])
-    else:
-        weights = mask.to(flat).flatten(2)  # (1, 1, N)
-        weighted, count = flat * weights, float(weights[0].sum())
-    products = weighted @ flat.transpose(1, 2) if full else (weighted * flat).sum(2)
-    return Moments(max(count, 1e-6), weighted.sum(2), products)
+    weights = None if mask is None else mask.to(features)
+    count = float(features.shape[2] * features.shape[3]) if weights is None else max(float(weights[0].sum()), 1e-6)
+    if full:
+        return Moments(count, *_Products.apply(features, weights))
+    weighted = features if weights is None else features * weights
+    return Moments(count, weighted.sum((2, 3)), (weighted * features).sum((2, 3)))
 
 
 def sum_precisely(features: Tensor, *, full: bool = True, mask: Tensor | None = None) -> Moments:

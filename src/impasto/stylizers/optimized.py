@@ -56,7 +56,7 @@ class Optimized(Stylizer):
         self.backbone = backbone or load_backbone(
             options.backbone, pooling=options.pooling, weights=options.backbone_weights or None
         )
-        self.network = self.backbone.to(self.device)
+        self.network = self.backbone.to(self.device).to(memory_format=torch.channels_last)
         self.room = 0
 
     @staticmethod

@@ -10,6 +10,16 @@ CAFFE = 57.4
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "thorough": {
+        "parameters": "pixels",
+        "style_weight": 10.0,
+        "tv_weight": 2.0,
+        "style_layer_weights": (0.3, 0.25, 0.2, 0.15, 0.1),
+        "octaves": 2,
+        "least_side": 96,
+        "steps": 60,
+        "skip_deepest": 0,
+    },
     "gatys": {
         "parameters": "pixels",
         "backbone": "vgg19",
