@@ -3,11 +3,19 @@
 import difflib
 from collections.abc import Collection, Iterable
 
+from impasto.escaping import printable
+
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Unable to allocate", "alloc_cpu")
 
 
 class ImpastoError(Exception):
-    """A mistake that the user can mend: its text is one line that says what is wrong and what to do."""
+    """A mistake that the user can mend: its text is one line that says what is wrong and what to do.
+
+    Names from files of strangers come in it with their control characters escaped.
+    """
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(printable(text))
 
 
 class ImageError(ImpastoError):

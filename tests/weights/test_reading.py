@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -195,3 +196,13 @@ def test_a_card_of_too_many_kinds_or_of_damaged_ones(tmp_path):
     assert load_style(path).kind == "moments/x"
     with pytest.raises(ImpastoError):
         tiny("wct").take(load_style(path))
+
+
+def test_what_a_file_says_comes_escaped_in_errors(tmp_path: Path) -> None:
+    header = json.dumps({"\x1b]0;a\nb": {"dtype": "F\n9", "shape": [], "data_offsets": [0, 0]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(WeightsError) as told:
+        load_weights(path)
+    assert "\\x1b]0;a\\x0ab holds numbers of the type F\\x0a9" in str(told.value)
+    assert str(told.value).isprintable()
