@@ -13,31 +13,37 @@ from cli_support import make_picture
 from impasto.cli.main import main
 from impasto.errors import ImpastoError
 from impasto.images.files import write_image
-from impasto.methods import DEFAULT_METHOD, TRAINED_METHOD, method_for
+from impasto.methods import DEFAULT_METHOD, TRAINED_METHODS, method_for
 from impasto.server.schema import PictureRequest, make_order
 from impasto.weights import load_weights, manifest, resolve
 
-
-def test_the_manifest_names_the_styles_that_the_file_holds() -> None:
-    held = [info["name"] for info in load_weights(resolve(TRAINED_METHOD)).config["networks"]]
-    assert manifest()[TRAINED_METHOD]["styles"] == held
+SINGLE, SHARED = TRAINED_METHODS
 
 
-def test_styles_with_a_network_of_their_own_are_painted_by_it() -> None:
-    known = manifest()[TRAINED_METHOD]["styles"]
-    assert method_for(known) == TRAINED_METHOD
-    assert method_for([known[0]]) == TRAINED_METHOD
-    for styles in ([], [None], [known[0], None], ["water-lilies"], [known[0], "water-lilies"]):
+def test_the_manifest_names_styles_that_the_files_hold() -> None:
+    for method, held in ((SINGLE, "networks"), (SHARED, "styles")):
+        names = {info["name"] for info in load_weights(resolve(method)).config[held]}
+        assert set(manifest()[method]["styles"]) <= names
+    assert set(manifest()[SINGLE]["styles"]) <= set(manifest()[SHARED]["styles"])
+
+
+def test_built_in_styles_are_painted_by_the_first_method_that_has_learned_them() -> None:
+    known = manifest()[SINGLE]["styles"]
+    assert method_for(known) == SINGLE
+    assert method_for([known[0]]) == SINGLE
+    assert method_for(["water-lilies"]) == SHARED
+    assert method_for([known[0], "water-lilies"]) == SHARED
+    for styles in ([], [None], [known[0], None], ["no-such-style"], ["plum-blossom"], ["udnie", "plum-blossom"]):
         assert method_for(styles) == DEFAULT_METHOD
 
 
 @pytest.mark.parametrize(
     ("words", "method"),
     [
-        (("--style", "udnie"), TRAINED_METHOD),
-        (("udnie",), TRAINED_METHOD),
+        (("--style", "udnie"), SINGLE),
+        (("udnie",), SINGLE),
         (("--style", "udnie", "-m", DEFAULT_METHOD), DEFAULT_METHOD),
-        (("--style", "water-lilies"), DEFAULT_METHOD),
+        (("--style", "water-lilies"), SHARED),
         (("--style", "udnie", "--precision", "fp32"), DEFAULT_METHOD),  # an option was meant for the default method
     ],
 )
@@ -71,16 +77,16 @@ def method_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     ("words", "method"),
     [
-        ("batch photo.png --style udnie -o out", TRAINED_METHOD),
-        ("batch photo.png --style udnie --style great-wave -o out", TRAINED_METHOD),
-        ("batch photo.png --style udnie --style water-lilies -o out", DEFAULT_METHOD),  # one model paints them all
+        ("batch photo.png --style udnie -o out", SINGLE),
+        ("batch photo.png --style udnie --style great-wave -o out", SINGLE),
+        ("batch photo.png --style udnie --style water-lilies -o out", SHARED),  # one model paints them all
         ("batch photo.png --style udnie -o out --runtime onnxruntime", DEFAULT_METHOD),
         ("batch photo.png --style udnie -o out -m wct", "wct"),
-        ("sweep photo.png udnie --vary strength=0.5,1", TRAINED_METHOD),
-        ("sweep photo.png water-lilies --vary strength=0.5,1", DEFAULT_METHOD),
+        ("sweep photo.png udnie --vary strength=0.5,1", SINGLE),
+        ("sweep photo.png water-lilies --vary strength=0.5,1", SHARED),
         ("sweep photo.png udnie --vary precision=fp32,bf16", DEFAULT_METHOD),  # the default method's option
-        ("video clip.mp4 udnie", TRAINED_METHOD),
-        ("video clip.mp4 water-lilies", DEFAULT_METHOD),
+        ("video clip.mp4 udnie", SINGLE),
+        ("video clip.mp4 water-lilies", SHARED),
         ("video clip.mp4 udnie --runtime openvino", DEFAULT_METHOD),
     ],
 )
@@ -94,9 +100,9 @@ def test_all_commands_choose_alike(words: str, method: str, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("values", "files", "method"),
     [
-        ({"styles": ["udnie"]}, {}, TRAINED_METHOD),
+        ({"styles": ["udnie"]}, {}, SINGLE),
         ({"styles": ["udnie"], "method": DEFAULT_METHOD}, {}, DEFAULT_METHOD),
-        ({"styles": ["udnie", "water-lilies"]}, {}, DEFAULT_METHOD),
+        ({"styles": ["udnie", "water-lilies"]}, {}, SHARED),
         ({"styles": ["udnie"]}, {"paintings": (b"",)}, DEFAULT_METHOD),
         ({"styles": ["udnie"], "options": {"precision": "fp32"}}, {}, DEFAULT_METHOD),
         ({}, {"paintings": (b"",)}, DEFAULT_METHOD),
@@ -109,5 +115,5 @@ def test_the_server_chooses_alike(values: dict[str, Any], files: dict[str, tuple
 def test_one_call_chooses_it_too() -> None:
     photo = make_picture(2, 40, 50)
     chosen = impasto.stylize(photo, "udnie", device="cpu")
-    named = impasto.load(TRAINED_METHOD).stylize(photo, "udnie")
+    named = impasto.load(SINGLE).stylize(photo, "udnie")
     assert bool((chosen == named).all())

@@ -3,7 +3,11 @@
 import type { Method } from "./server";
 
 /** The methods behind each word, the best first: which of them paints depends on the style. */
-const QUALITIES: Record<string, string[]> = { quick: ["swift"], painted: ["johnson", "gatys"], finest: ["nnst"] };
+const QUALITIES: Record<string, string[]> = {
+  quick: ["swift"],
+  painted: ["johnson", "conditional_norm", "gatys"],
+  finest: ["nnst"],
+};
 
 /** A style as far as it decides who can paint it: a built-in one, or a painting of the visitor's own. */
 export interface Wanted {

@@ -17,9 +17,8 @@ from impasto.training.loop import Training
 from impasto.weights import manifest
 
 DEFAULT_METHOD = "swift"
-TRAINED_METHOD = "johnson"
-"""The method with networks trained for single built-in styles; its results look more painted than the default's.
-"""
+TRAINED_METHODS = "johnson", "conditional_norm"
+"""Methods with networks trained for built-in styles, which look more painted than the default's, best first."""
 
 
 def list_methods() -> list[str]:
@@ -44,14 +43,16 @@ def method_for(
 ) -> str:
     """Return the method that paints these styles if no method is named.
 
-    styles: names of built-in styles, None for any other painting. If each of them has a trained network, that method is
-    returned, unless a preset, options or another runtime are given, which are meant for the default method.
+    styles: names of built-in styles, None for any other painting. The first of `TRAINED_METHODS` that paints all of
+    them well, as the manifest says, is returned, unless a preset, options or another runtime are given, which are meant
+    for the default method.
     """
     if preset != "default" or options or runtime != "torch":
         return DEFAULT_METHOD
-    trained = manifest().get(TRAINED_METHOD, {}).get("styles", [])
     names = list(styles)
-    return TRAINED_METHOD if names and all(name in trained for name in names) else DEFAULT_METHOD
+    learned = {method: manifest().get(method, {}).get("styles", []) for method in TRAINED_METHODS}
+    able = (method for method, known in learned.items() if names and all(name in known for name in names))
+    return next(able, DEFAULT_METHOD)
 
 
 def find_training(name: str) -> Training | None:
