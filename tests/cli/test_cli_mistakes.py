@@ -39,8 +39,6 @@ def shell(tmp_path: Path, backbone: Path, capsys: pytest.CaptureFixture[str], mo
     [
         ([], "name a photo and a painting"),
         (["photo.png"], "name a painting"),
-        (["", "sea.png"], "a name is empty"),
-        (["photo.png", ""], "a name is empty"),
         (["none.png", "sea.png"], r"none\.png can't be opened: No such file"),
         (["photo.png", "none.png"], r"none\.png can't be opened: No such file"),
         ([".", "sea.png"], "is a folder"),
@@ -282,3 +280,10 @@ def test_a_folder_that_is_gone(shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
         (shell.folder / "gone").rmdir()
         failed = shell.run("batch", "photos", "--style", "udnie", "-o", "out")
     assert (failed.code, failed.err) == (2, "error: the current folder is gone; change to another one\n")
+
+
+@pytest.mark.parametrize("words", [["", "sea.png"], ["photo.png", ""]])
+def test_an_empty_name(shell: Shell, words: list[str]) -> None:
+    failed = shell.run("stylize", *words)
+    assert (failed.code, failed.err.count("\n")) == (2, 1)
+    assert "a name is empty" in failed.err
