@@ -39,6 +39,8 @@ def shell(tmp_path: Path, backbone: Path, capsys: pytest.CaptureFixture[str], mo
     [
         ([], "name a photo and a painting"),
         (["photo.png"], "name a painting"),
+        (["", "sea.png"], "a name is empty"),
+        (["photo.png", ""], "a name is empty"),
         (["none.png", "sea.png"], r"none\.png can't be opened: No such file"),
         (["photo.png", "none.png"], r"none\.png can't be opened: No such file"),
         ([".", "sea.png"], "is a folder"),

@@ -59,8 +59,11 @@ def look_at(
     styles: the words after CONTENT, which may include unknown flags: words after one are not checked.
     named: the values of --style; video: the command is `impasto video`.
     """
+    words = before_flags(([] if content is None else [content]) + list(styles or []))
+    if "" in words:
+        raise ImpastoError("a name is empty; name a photo and a painting: impasto stylize photo.jpg painting.jpg")
     check_method(method)
-    for number, word in enumerate(before_flags(([] if content is None else [content]) + list(styles or []))):
+    for number, word in enumerate(words):
         if number == 0:
             check_content(word, video=video)
         else:
