@@ -120,7 +120,7 @@ class Gatys(Optimized):
     Departs from the paper: in ``default`` the backbone is vgg19-slim, the work goes from coarse to fine, the deepest
     style layer counts at the coarser sizes alone, the finest detail changes in lightness only, the style is means and
     centred covariances, and every layer's loss is divided by the target's own size, so that one weight means the same
-    at every size, in every layer and backbone. ``--preset thorough`` takes twice the time, for every pixel's own
+    at every size, in every layer and backbone. ``--preset thorough`` takes a third more time, for every pixel's own
     colour. ``--preset gatys`` is the paper's (with torchvision's weights, not the normalised ones). ``d2l``: the
     book's code repeats the list of style losses ten times, so its style weight of 1e3 acts as 1e4, which is used here;
     its "conv" layers are evaluated after the in-place ReLU that follows them, so they are relu layers here, except the
