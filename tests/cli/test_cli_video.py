@@ -320,7 +320,7 @@ def test_dry_run(shell: Shell) -> None:
         (["clip.mp4", "sea.png", "-o", "clip.mp4"], "exists already"),
         (["clip.mp4", "sea.png", "-o", "clip.mp4", "--force"], "is the video itself"),
         (["clip.mp4", "sea.png", "-o", "out.webm"], "can't hold sound in aac"),
-        (["clip.mp4", "sea.png", "--smooth", "1"], "smooth: "),
+        (["clip.mp4", "sea.png", "--smooth", "1"], "smooth must be less than 1"),
         (["clip.mp4", "sea.png", "--keep-color", "histogram"], "use luminance or lab"),
         (["clip.mp4", "sea.png", "--temporal-weight", "5"], "--temporal-weight is for methods that optimise"),
         (["clip.mp4", "sea.png", "--temporal-weight", "-1"], "temporal-weight must be at least 0"),

@@ -12,7 +12,6 @@ from torch.testing import assert_close
 
 import impasto
 from cli_support import Outcome, Shell, make_picture
-from impasto.errors import WeightsError
 from impasto.feedforward.stages import run_whole
 from impasto.images.files import write_image
 from impasto.methods.texture_network import (
@@ -28,7 +27,7 @@ from impasto.optimize.perceptual_loss import PerceptualLoss
 from impasto.stylizers.fixed_styles import PaintingTraining
 from impasto.stylizers.styles import named_style
 from impasto.textures.generator import PyramidGenerator
-from impasto.weights import load_weights, manifest, save_weights
+from impasto.weights import load_weights, save_weights
 from tiny import narrow, narrow_slim, painting, varied
 
 
@@ -190,7 +189,10 @@ def test_what_can_not_be_trained_is_told_in_a_line(train: Train, tmp_path: Path)
         assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif("texture_network" in manifest(), reason="weights are shipped")
-def test_without_weights_it_says_how_to_train_some() -> None:
-    with pytest.raises(WeightsError, match="no shipped weights yet: train some with `impasto train texture_network`"):
-        impasto.load("texture_network")
+def test_the_shipped_networks_paint_two_built_in_styles() -> None:
+    model = impasto.load("texture_network", precision="fp32")
+    photo = make_picture(2, 64, 80)
+    first, second = (model.stylize(photo, name) for name in ("starry-night", "the-scream"))
+    assert first.shape == photo.shape
+    assert (first - second).abs().mean() > 0.05
+    assert min(float((painted - photo).abs().mean()) for painted in (first, second)) > 0.05

@@ -54,11 +54,16 @@ class Johnson(PaintingNetworks):
 
 
 def join(files: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the networks of several files as one: tensors and header. Raises WeightsError if their shapes differ."""
+    """Return the networks of several files of johnson, or of texture_network, as one: tensors and header.
+
+    Raises WeightsError if their methods or shapes differ.
+    """
     tensors: dict[str, Tensor] = {}
-    config: dict[str, Any] = {"method": "johnson", "networks": []}
+    config: dict[str, Any] = {"networks": []}
     for path in files:
         file = load_weights(path)
+        if config.setdefault("method", file.config.get("method")) != file.config.get("method"):
+            raise WeightsError(f"{path} holds networks of another method")
         if config.setdefault("shape", file.config.get("shape")) != file.config.get("shape"):
             raise WeightsError(f"{path} holds a network of another shape")
         tensors |= file.tensors

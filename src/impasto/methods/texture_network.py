@@ -49,7 +49,7 @@ MASK = 0xFFFFFFFF
 class TextureNetworkOptions(OnePassOptions):
     """Options of texture_network."""
 
-    weights: str = Field("", description="local file of one or more trained networks; none is shipped")
+    weights: str = Field("", description="local file of one or more trained networks instead of the shipped ones")
     noise_seed: int = Field(0, ge=0, lt=1 << 31, description="seed of the noise beside the photo")
 
 
