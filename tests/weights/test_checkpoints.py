@@ -69,10 +69,14 @@ def test_a_run_goes_on_to_the_same_bits(name: str, steps: int, tmp_path: Path) -
 
 @pytest.mark.parametrize("where", ["between steps", "within a step", "between scales"])
 def test_ctrl_c_keeps_the_state_however_soon_it_comes(
-    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     def model() -> Gatys:
         return tiny_gatys(steps=6, octaves=1, least_side=24, coarse_steps=4)
+
+    # A shell that starts the tests in the background makes them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def press() -> None:
         if where == "between scales":
