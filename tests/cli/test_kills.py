@@ -101,14 +101,19 @@ def test_optimised_pictures(folder: Path, kind: str, seed: int) -> None:
     assert not state.exists()
 
 
-def test_batches(folder: Path) -> None:
-    words = ["batch", "photos", "--style", "painting.png", "-m", "adain"]
-    seconds = time_of([*words, "-o", "whole"], folder)
-    kill_and_go_on(lambda: [*words, "-o", "out"], folder, seconds, 2)
+def assert_six_equal(folder: Path) -> None:
+    """Six pictures in the folder `whole`, and the same ones in `out`."""
     names = [path.name for path in (folder / "whole").glob("*.png")]
     assert len(names) == 6
     for name in names:
         assert torch.equal(read_image(folder / "out" / name), read_image(folder / "whole" / name))
+
+
+def test_batches(folder: Path) -> None:
+    words = ["batch", "photos", "--style", "painting.png", "-m", "adain"]
+    seconds = time_of([*words, "-o", "whole"], folder)
+    kill_and_go_on(lambda: [*words, "-o", "out"], folder, seconds, 2)
+    assert_six_equal(folder)
 
 
 FAST = ("--steps", "12", "--batch", "1", "--crop", "64", "--side", "80", "--checkpoint-every", "2")
@@ -151,10 +156,7 @@ def test_pictures_to_evaluate(folder: Path) -> None:
     words += [word for name in ("painted", "lpips", "cfsd", "artfid") for word in ("--skip", name)]
     seconds = time_of([*words, "--make", "whole"], folder)
     kill_and_go_on(lambda: [*words, "--make", "out"], folder, seconds, 5)
-    names = [path.name for path in (folder / "whole").glob("*.png")]
-    assert len(names) == 6
-    for name in names:
-        assert torch.equal(read_image(folder / "out" / name), read_image(folder / "whole" / name))
+    assert_six_equal(folder)
 
 
 def test_videos(folder: Path) -> None:

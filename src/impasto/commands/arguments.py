@@ -104,7 +104,7 @@ def take_flags(
 def check_options(ctx: typer.Context, words: list[str], method: str | None, recipe: Path | None = None) -> None:
     """Refuse wrong options of a method before torch is loaded; raises OptionError.
 
-    What a recorded run changes can't be told yet: with a recipe nothing is checked.
+    With a recipe nothing is checked: what the recorded run changes is not known yet.
     """
     name = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
     options = options_of(name)

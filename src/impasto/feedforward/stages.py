@@ -1,7 +1,7 @@
 """One-pass methods as a sequence of local stages; at the barriers between them, the whole picture is measured.
 
 A stage computes maps from other maps and only sees as far around a pixel as its layers reach. If it needs to know
-something of a whole map, a measure says so. Whoever runs the stages decides where moments come from: `run_whole`
+something of a whole map, a measure says so. The code that runs the stages decides where moments come from: `run_whole`
 measures the one tensor, `tiled_run` sums over all tiles.
 """
 

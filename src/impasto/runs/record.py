@@ -311,7 +311,7 @@ def _find(source: Any, record: Path, *, learned: bool) -> Path:
         raise ImpastoError(f"{record}: {source!r} names no file")
     if "file" in source:
         near, here = record.parent / source["file"], Path(Path(source["file"]).name)
-        if is_remote(near):  # whoever wrote the record is not to open connections from here
+        if is_remote(near):  # a record from elsewhere must not open connections
             log.warning(
                 "%s names %s: recipes open no connections; name it on the command line", record.name, url_of(near)
             )

@@ -213,7 +213,7 @@ def note(found: Moments, name: str) -> dict[str, Tensor]:
 
 
 def recall(style: Mapping[str, Tensor], layer: str, *, coarse: bool = False) -> Moments:
-    """Return the moments of `layer` in `style`, as of one position; raises OptionError if it lacks them."""
+    """Return the moments of `layer` in `style`, with a count of 1; raises OptionError if it lacks them."""
     prefix = COARSE if coarse and f"{COARSE}{layer}.mean" in style else ""
     try:
         mean, second = style[f"{prefix}{layer}.mean"], style[f"{prefix}{layer}.second"]

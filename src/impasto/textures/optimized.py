@@ -71,7 +71,7 @@ class TextureOptions(Options):
 
 @dataclass(frozen=True)
 class _Look:
-    """A painting's layers at one of the sizes: moments, as of one position."""
+    """A painting's layers at one of the sizes: moments, with a count of 1."""
 
     found: Mapping[str, Moments]
 
