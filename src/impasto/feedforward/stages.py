@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from impasto.networks.receptive_field import channels_after, stride_after
+from impasto.networks.receptive_field import channels_after, stride_after, strides
 from impasto.ops.moments import Moments, fit_mask, sum_precisely
 
 IMAGE, RESULT = "image", "result"
@@ -256,6 +256,16 @@ def blend_in_photo(stages: Sequence[Stage], share: float) -> tuple[Stage, ...]:
 def map_strides(stages: Iterable[Stage]) -> dict[str, int]:
     """Return the stride of every map, in the picture's pixels."""
     return _along(stages, 1, stride_after)
+
+
+def deepest_stride(stages: Iterable[Stage]) -> int:
+    """Return the largest stride of any map, also of those inside paths: tiles begin at multiples of it."""
+    at, most = {IMAGE: 1}, 1
+    for stage in stages:
+        for edge in stage.edges:
+            at[edge.outcome] = stride_after(edge.path, at[edge.source])
+            most = max(most, at[edge.outcome], *(stride for _, stride in strides(edge.path, at[edge.source])))
+    return most
 
 
 def map_channels(stages: Iterable[Stage]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import torch
 
 from impasto.errors import ImpastoError
 from impasto.feedforward.pass_plan import whole_halo
-from impasto.feedforward.stages import IMAGE, Stage, map_channels, map_strides, needed_later
+from impasto.feedforward.stages import IMAGE, Stage, deepest_stride, map_channels, map_strides, needed_later
 from impasto.feedforward.tiled_run import Tiling
 from impasto.networks.receptive_field import widest
 from impasto.ops.memory import give_back_freed_memory
@@ -109,7 +109,7 @@ def choose_tiling(
     height, width = size
     if not most and height * width * each <= room.work:
         return None
-    align = max(map_strides(stages).values())
+    align = deepest_stride(stages)
     halo = whole_halo(stages)
     tile = int((room.tile / each) ** 0.5) - 2 * halo
     tile = max(SMALLEST_TILE, tile // align * align)

@@ -26,6 +26,7 @@ from impasto.feedforward.stages import (
     Stage,
     StageInput,
     Tally,
+    deepest_stride,
     live_moments,
     map_strides,
     measure_whole,
@@ -92,7 +93,7 @@ class _Run:
         self.tiling, self.device, self.mask = tiling, device, mask
         self.height, self.width = content.size
         self.strides = map_strides(stages)
-        self.align = max(self.strides.values())
+        self.align = deepest_stride(stages)
         self.known: dict[str, Any] = {}
         self.kept: dict[str, Tensor] = {}
         self.tallies: list[tuple[Measure, Tally]] = []

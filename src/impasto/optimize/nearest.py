@@ -54,8 +54,10 @@ def spread(queries: Tensor, keys: Tensor, wanted: Tensor, amount: float, rounds:
     """
     handicap = torch.zeros(len(keys), dtype=keys.dtype, device=keys.device)
     expected = (wanted * len(queries)).clamp_min(EPSILON)
+    known = queries @ keys.T if len(queries) * len(keys) <= CHUNK else None
     for _ in range(rounds):
-        taken = torch.bincount(nearest(queries, keys, handicap), minlength=len(keys)).to(keys)
+        index = nearest(queries, keys, handicap) if known is None else (known - handicap).argmax(1)
+        taken = torch.bincount(index, minlength=len(keys)).to(keys)
         excess = (taken / expected).clamp(0, MOST_EXCESS).sqrt() - 1
         handicap = (handicap + amount / rounds * excess).clamp_min(0)
     return handicap

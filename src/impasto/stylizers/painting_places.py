@@ -104,6 +104,8 @@ class Places:
     @property
     def centers(self) -> Tensor:
         """Each painting's mean, (K, C)."""
+        if len(self.shares) == 1:
+            return (self.part @ self.columns)[None]
         part = self.part[:, None] * self.columns
         return self.columns.new_zeros(len(self.shares), part.shape[1]).index_add_(0, self.owner, part)
 
@@ -198,13 +200,28 @@ def choose(queries: Tensor, places: Places, scale: Tensor, amount: float) -> Ten
     return torch.stack(index, 1).gather(1, owner[:, None])[:, 0]
 
 
-def share_out(scores: Tensor, shares: Tensor, rounds: int = 64) -> Tensor:
+def share_out(scores: Tensor, shares: Tensor) -> Tensor:
     """Return the column of `scores`, (N, K), that each row takes: the best one, with bonuses that keep `shares`."""
+    return (scores + find_bonus(scores, shares)).argmax(1)
+
+
+def find_bonus(scores: Tensor, shares: Tensor, rounds: int = 64) -> Tensor:
+    """Return what to add to each column of `scores`, (N, K), so that it is the best in its share of the rows, (K,)."""
     bonus = torch.zeros_like(shares)
     for number in range(rounds):
         taken = torch.bincount((scores + bonus).argmax(1), minlength=len(shares)).to(shares) / len(scores)
         bonus = bonus + (shares - taken) * 0.5 / (1 + number / 8)
-    return (scores + bonus).argmax(1)
+    return bonus
+
+
+def owners_bonus(queries: Tensor, keys: Tensor, places: Places, handicap: Tensor | None) -> Tensor:
+    """Return `handicap`, (M,), less a bonus for each painting, with which it gets its share of `queries`, (N, C)."""
+    similar = queries @ keys.T
+    similar = similar if handicap is None else similar - handicap
+    count = len(places.shares)
+    scores = torch.stack([similar[:, places.owner == number].amax(1) for number in range(count)], 1)
+    less = find_bonus(scores, places.shares)[places.owner]
+    return -less if handicap is None else handicap - less
 
 
 def sum_moments(found: Sequence[Moments], mixture: Sequence[tuple[float, Style]]) -> Moments:

@@ -1,0 +1,76 @@
+"""A network that paints what the places of a painting look like, from one size to the next (Kolkin et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from impasto.networks.layers import Conv
+
+GRID = 4
+"""Pixels of the picture on each side of a place."""
+
+
+class PlacePainter(nn.Module):
+    """Paints a picture from one place of a painting, and the photo's shapes, for every 4 x 4 pixels of it.
+
+    columns: channels of the places' hypercolumns; shapes: channels of the photo's features; width: channels at a
+    quarter of the picture's size, half of them at half, a quarter at the full size; blocks: number of residual blocks
+    at the quarter.
+
+    Departs from the paper: there is no published network; it also sees the photo's features and the picture of the
+    coarser size.
+    """
+
+    middle: Tensor
+    spread: Tensor
+
+    def __init__(self, columns: int, shapes: int, width: int = 64, blocks: int = 3) -> None:
+        super().__init__()
+        self.columns, self.shapes, self.width, self.blocks = columns, shapes, width, blocks
+        self.register_buffer("middle", torch.zeros(columns))
+        self.register_buffer("spread", torch.ones(columns))
+        half, full = width // 2, width // 4
+        self.read = nn.Conv2d(columns + 3 + shapes + 3 * GRID**2, width, 1)
+        pairs = [(Conv(width, width), Conv(width, width)) for _ in range(blocks)]
+        self.rows = nn.ModuleList(nn.Sequential(first, nn.ReLU(), second) for first, second in pairs)
+        self.up = nn.ModuleList([Conv(width, half), Conv(half, half), Conv(half, full), Conv(full, full)])
+        self.last = Conv(full, 3)
+        with torch.no_grad():
+            for _, second in pairs:
+                second.weight.mul_(0.3)
+            self.last.weight.mul_(0.1)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"columns": self.columns, "shapes": self.shapes, "width": self.width, "blocks": self.blocks}
+
+    def path(self) -> list[nn.Module]:
+        """Return the layers from the columns to the picture, in the order in which they run."""
+        first, second, third, fourth = self.up
+        double = nn.Upsample(scale_factor=2.0)
+        return [self.read, *self.rows, double, first, second, double, third, fourth, self.last]
+
+    def forward(self, columns: Tensor, colors: Tensor, shapes: Tensor, before: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the picture, (B, 3, *size), not clamped.
+
+        columns: (B, C, h, w), of the painting's places; colors: (B, 3, h, w), theirs; shapes: (B, S, h, w), the
+        photo's features, normalised; before: (B, 3, *size), the picture so far; h, w: `size` / 4, rounded down.
+        """
+        seen = (columns - self.middle[:, None, None]) / self.spread[:, None, None]
+        small = before[..., : 4 * columns.shape[-2], : 4 * columns.shape[-1]]
+        x = F.relu(self.read(torch.cat([seen, colors - 0.5, shapes, F.pixel_unshuffle(small - 0.5, GRID)], 1)))
+        for row in self.rows:
+            first, _, second = cast(nn.Sequential, row)
+            x = x + second(first(x, relu=True))
+        for first, second in zip(self.up[::2], self.up[1::2], strict=True):
+            x = second(first(x, relu=True, doubled=True), relu=True)
+        base = F.interpolate(colors, scale_factor=float(GRID), mode="bilinear", align_corners=False)
+        painted = base + self.last(x)
+        below, right = size[0] - painted.shape[-2], size[1] - painted.shape[-1]
+        return F.pad(painted, (0, right, 0, below), mode="replicate") if below or right else painted

@@ -1,0 +1,381 @@
+"""Neural neighbours in one pass: a network paints what `nnst` would optimise (Kolkin et al. 2022, the fast variant).
+
+At each size, from coarse to fine, every place of the photo takes the features of the most similar place of the
+painting, and a network paints the picture from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from impasto.feedforward.place_painter import GRID, PlacePainter
+from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, MomentsOf, Stage, StageInput, Thinned, run_whole
+from impasto.feedforward.tile_size import backwards_room
+from impasto.images.exchange import AnyPicture, take_painting
+from impasto.images.tensors import LEAST_SIDE, check_image, resize
+from impasto.images.windows import Canvas, Window
+from impasto.methods.nnst import SLIM_COLUMNS
+from impasto.networks.backbones import load_backbone
+from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
+from impasto.networks.vgg19_slim import SLIM
+from impasto.ops.moments import Moments, normalize, precise
+from impasto.optimize.nearest import rows_of
+from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
+from impasto.progress import OnStep
+from impasto.stylizers.one_pass import OnePass, OnePassOptions
+from impasto.stylizers.painting_places import Places, balance, distinct, gather, places_kind, recall_places
+from impasto.stylizers.place_cards import restore
+from impasto.stylizers.place_choice import SAMPLED, Choice, KnownPlaces, know, plan_choice
+from impasto.stylizers.styles import Style
+from impasto.training.loop import Task, Training, TrainOptions
+from impasto.training.one_pass import MethodOptions, as_task, judge
+from impasto.training.pictures import Pictures
+from impasto.weights import load_weights, resolve
+
+SHAPE_LAYERS = ("relu3_1", "relu4_1")
+"""The layers at which the network sees the photo's shapes."""
+MOST_OCTAVES, LEAST_COARSE, LARGE = 3, 48, 2048
+"""Most sizes before a picture's own, shortest side of these, and the longest side of pictures whose half is one."""
+SHAPES, SEEN = "shapes", "seen"
+"""The maps of the photo's features, and of the columns of photo and coarser picture together."""
+
+
+class NNSTDOptions(OnePassOptions):
+    """Options of nnst_d."""
+
+    candidates: int = Field(2048, ge=16, le=65_536, description="places of the painting to choose from, at each size")
+    spread: float = Field(0.1, ge=0, le=2, description="cost of taking the same place repeatedly")
+    alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
+
+
+class NNSTD(OnePass):
+    """Match and paint at each size, from coarse to fine, without optimisation (Kolkin et al. 2022, sec. 3.4).
+
+    Departs from the paper: its network and training are not published, so both are free designs (see `PlacePainter` and
+    `NNSTDTraining`), over vgg19-slim; sizes are as many halves as leave `LEAST_COARSE` pixels a side; from `LARGE`
+    pixels on, the picture at half of that comes before the full size.
+    """
+
+    name = "nnst_d"
+    rebuilds = True
+    Options = NNSTDOptions
+    options: NNSTDOptions
+
+    def __init__(
+        self,
+        options: NNSTDOptions,
+        *,
+        device: str | torch.device = "cpu",
+        preset: str = "default",
+        network: PlacePainter | None = None,
+    ) -> None:
+        super().__init__(options, device=device, preset=preset)
+        self.backbone = Hypercolumns(load_backbone(SLIM), SLIM_COLUMNS).to(self.device)
+        self.digest = "random"
+        if network is None:
+            file = load_weights(options.weights or resolve(self.name))
+            network = file.build(lambda config: PlacePainter(**config["shape"]), self.name)
+            self.digest = file.digest
+        self.shapes = Hypercolumns(self.backbone, SHAPE_LAYERS).to(self.device)
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        for module in (self.backbone, self.shapes, self.network):
+            module.to(memory_format=torch.channels_last)
+        self._photo: tuple[Canvas, Tensor | None] | None = None
+        self._known: tuple[Style, dict[int, KnownPlaces]] | None = None
+
+    @property
+    def style_kind(self) -> str:
+        """Places seen by the backbone, as in nnst."""
+        return places_kind(self.backbone)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Encoder and network."""
+        return {str(self.backbone.name): str(self.backbone.digest), self.name: self.digest}
+
+    def encode_style(self, image: AnyPicture) -> Style:
+        """Return places of the painting at its size and at halves."""
+        image = take_painting(image, "the painting").to(self.device)
+        check_image(image, "painting")
+        image = self.continue_painting(image)
+        room = backwards_room(self.device)
+        with torch.no_grad():
+            values = gather(self.backbone, image, (), octaves=MOST_OCTAVES, most=self.options.candidates, room=room)
+        return Style(values, self.style_kind, convert=self.accept_style)
+
+    def read_card(self, style: Style) -> Mapping[str, Tensor]:
+        """Return the places that a compact card holds."""
+        return restore(style)
+
+    def _paint(
+        self,
+        content: Canvas,
+        target: Canvas,
+        plan: Callable[[], Sequence[Stage]],
+        mask: Tensor | None,
+        on_step: OnStep,
+        regions: Sequence[Tensor] = (),
+    ) -> None:
+        """Paint as every method does; the stages begin with pictures of coarser sizes, made of `content` first."""
+        self._photo = content, mask
+        try:
+            super()._paint(content, target, plan, mask, on_step, regions)
+        finally:
+            self._photo = None
+
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """Look at photo and coarser picture, choose places, paint them; the coarser picture is painted here."""
+        content, mask = self._photo or (None, None)
+        coarse = None
+        for octave, (height, width) in reversed(list(enumerate(coarser_sizes(*size), 1))):
+            photo = torch.zeros(1, 3, height, width) if content is None else reduced(content, height, width)
+            rows = self._stages(style, strength, octave, (height, width), coarse, mask)
+            region = None if mask is None else resize(mask, height, width)
+            coarse = run_whole(rows, photo.to(self.device), region, moments_of=self.moments_of)
+        return self._stages(style, strength, 0, size, coarse, mask)
+
+    def _know(self, style: Style, octave: int) -> KnownPlaces:
+        """Return the places of `style` at this octave, kept until another style is needed."""
+        if self._known is None or self._known[0] is not style:
+            self._known = style, {}
+        known = self._known[1]
+        if octave not in known:
+            mixture = [(share, Style(restore(one), one.kind)) for share, one in distinct(style)]
+            known[octave] = know(recall_places(mixture, octave), self.backbone.widths)
+        return known[octave]
+
+    def _stages(
+        self,
+        style: Style,
+        strength: float,
+        octave: int,
+        size: tuple[int, int],
+        coarse: Tensor | None,
+        mask: Tensor | None,
+    ) -> tuple[Stage, ...]:
+        """Return the stages of one size; coarse: the picture of the size before it, (1, 3, h, w)."""
+        options, matched = self.options, self._know(style, octave)
+        places = matched.places
+
+        def look(work: StageInput) -> dict[str, Tensor]:
+            photo, found = work.maps[IMAGE], {}
+            if SHAPES in work.wanted:
+                found[SHAPES] = self.shapes(photo, {COLUMNS})[COLUMNS]
+            if SEEN in work.wanted:
+                if coarse is not None:
+                    photo = torch.lerp(enlarged(coarse, size, work).to(photo), photo, options.alpha)
+                found[SEEN] = self.backbone(photo, {COLUMNS})[COLUMNS]
+            return found
+
+        def prepare(known: Known) -> tuple[Choice, Moments]:
+            sample = known[f"{SEEN}.thinned"]
+            weights = None if mask is None else resize(mask, *sample.shape[-2:]).flatten()
+            rows = sample[0].flatten(1).T.float()
+            return plan_choice(rows, matched, options.spread, weights), known[SHAPES]
+
+        def paint(work: StageInput) -> dict[str, Tensor]:
+            choice, own = work.given
+            photo, seen = work.maps[IMAGE], work.maps[SEEN]
+            index = choice.index(seen)
+            taken = places.columns[index.flatten()].T.reshape(seen.shape)
+            colors = places.colors[index.flatten()].T.reshape(1, 3, *index.shape)
+            if strength < 1:
+                taken = torch.lerp(seen.to(taken), taken, strength)
+                colors = torch.lerp(F.avg_pool2d(photo, GRID).to(colors), colors, strength)
+            before = torch.full_like(photo, 0.5) if coarse is None else enlarged(coarse, size, work).to(photo)
+            shapes = standardized(work.maps[SHAPES], own)
+            return {RESULT: self.network(taken, colors, shapes, before, photo.shape[-2:])}
+
+        edges = [
+            Edge(IMAGE, name, (*network.path(COLUMNS), nn.Conv2d(1, sum(network.widths), 1, device="meta")))
+            for name, network in ((SHAPES, self.shapes), (SEEN, self.backbone))
+        ]
+        measures = MomentsOf(SHAPES, full=False, layer=f"{SHAPES}{octave}"), Thinned(SEEN, SAMPLED)
+        ways = tuple(Edge(name, RESULT, (self.network,)) for name in (SHAPES, SEEN))
+        return (
+            Stage(tuple(edges), look, measures),
+            Stage((*ways, Edge(IMAGE, RESULT)), paint, prepare=prepare),
+        )
+
+
+def coarser_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the sizes that are painted before height x width, from its half down: each half the one before."""
+    share = LARGE / 2 / max(height, width) if max(height, width) > LARGE else 0.5
+    found: list[tuple[int, int]] = []
+    while len(found) < MOST_OCTAVES and min(height, width) * share >= LEAST_COARSE:
+        height, width, share = round(height * share), round(width * share), 0.5
+        found.append((height, width))
+    return found
+
+
+def reduced(content: Canvas, height: int, width: int) -> Tensor:
+    """Return `content` at this smaller size, (1, 3, height, width); a large one is read in strips."""
+    rows, columns = content.size
+    share = min(rows // height, columns // width) if max(rows, columns) > LARGE else 1
+    if share <= 1:
+        return resize(content.read(Window(0, 0, rows, columns)).float(), height, width)
+    strip = share * max(1, LARGE // share)
+    tops = range(0, rows - share + 1, strip)
+    read = (content.read(Window(top, 0, min(top + strip, rows), columns)).float() for top in tops)
+    return resize(torch.cat([F.avg_pool2d(part, share) for part in read], 2), height, width)
+
+
+def enlarged(coarse: Tensor, size: tuple[int, int], work: StageInput) -> Tensor:
+    """Return `coarse`, (1, 3, h, w), enlarged to the whole picture's `size`, where `work` is; bicubic."""
+    starts = (work.top, work.height, size[0]), (work.left, work.width, size[1])
+    rows, columns = ((2 * (first + torch.arange(extent)) + 1) / whole - 1 for first, extent, whole in starts)
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), 2)[None].to(coarse)
+    return F.grid_sample(coarse, grid, "bicubic", "border", align_corners=False).clamp(0, 1)
+
+
+def standardized(maps: Tensor, own: Moments) -> Tensor:
+    """Return `maps`, (B, C, h, w), with mean 0 and deviation 1 in each channel by its moments, in float32."""
+    mean, deviation = (value.float()[..., None, None] for value in (own.mean, own.deviation()))
+    return (precise(maps) - mean) / deviation
+
+
+class NNSTDTraining(nn.Module):
+    """Training of the network: to rebuild pictures from their own places, then to paint photos from a painting's.
+
+    Sizes, from coarse to fine, are `octaves` halves of the crop and the crop; each begins with the result of the one
+    before. Gradients end at the size.
+    """
+
+    def __init__(
+        self, backbone: Hypercolumns, loss: PerceptualLoss, network: PlacePainter, options: NNSTDTrainOptions
+    ) -> None:
+        super().__init__()
+        self.network, self.options = network, options
+        self._frozen = backbone, loss, Hypercolumns(backbone, SHAPE_LAYERS)  # in a tuple, so that it is not saved
+
+    def config(self) -> dict[str, Any]:
+        """Return the network's shape, for the file's header."""
+        return {"method": "nnst_d", "backbone": str(self._frozen[0].digest), "shape": self.network.shape}
+
+    def training_terms(self, contents: Tensor, styles: Tensor, progress: float) -> dict[str, Tensor]:
+        """Return the terms of the rebuilt pictures, and after the introduction those of the painted ones."""
+        terms = self._rebuilt(torch.cat([contents, styles]) if progress < self.options.introduction else styles[:1])
+        if progress < self.options.introduction:
+            return terms
+        painted = list(self.paint(contents, styles))
+        terms["matched"] = self.options.matched_weight * torch.stack([self._matched(*one) for one in painted]).mean()
+        picture = painted[-2 if float(torch.rand(())) < self.options.half_share else -1][0]
+        own, theirs = (_shrink(image, picture.shape) for image in (contents, styles))
+        terms |= self._frozen[1](picture, own, theirs)
+        return terms
+
+    def paint(self, contents: Tensor, styles: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return, for each size, pictures (B, 3, h, w), wanted columns and their factors."""
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for octave in range(self.options.octaves, -1, -1):
+            size = [side >> octave for side in contents.shape[-2:]]
+            photo, painting = resize(contents, *size), resize(styles, *size)
+            before = resize(found[-1][0].detach().clamp(0, 1).to(photo), *size) if found else None
+            found.append(self._paint_size(photo, painting, before))
+        return found
+
+    def _paint_size(self, photo: Tensor, painting: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        backbone, options = self._frozen[0], self.options
+        with torch.no_grad():
+            looked = photo if before is None else torch.lerp(before, photo, options.alpha)
+            seen, theirs = backbone(looked, {COLUMNS})[COLUMNS], backbone(painting, {COLUMNS, COLORS})
+            columns, colors, scales = [], [], []
+            for number in range(len(photo)):
+                rows, tones = (precise(rows_of(theirs[layer][number : number + 1])) for layer in (COLUMNS, COLORS))
+                places = Places(rows, tones, torch.zeros(len(rows), dtype=torch.long), torch.ones(1))
+                queries = precise(seen[number : number + 1])
+                step = max(1, -(-queries[0, 0].numel() // SAMPLED))
+                choice = plan_choice(rows_of(queries)[step // 2 :: step], know(places, backbone.widths), options.spread)
+                index = choice.index(queries).flatten()
+                columns.append(rows[index].T.reshape(-1, *seen.shape[-2:]))
+                colors.append(tones[index].T.reshape(-1, *seen.shape[-2:]))
+                scales.append(choice.known.scale)
+            shapes = normalize(precise(self._frozen[2](photo, {COLUMNS})[COLUMNS]))
+        wanted, tints = torch.stack(columns), torch.stack(colors)
+        start = torch.full_like(photo, 0.5) if before is None else before
+        painted = self.network(wanted, tints, shapes, start, photo.shape[-2:])
+        return painted, wanted, torch.stack(scales)
+
+    def _matched(self, painted: Tensor, wanted: Tensor, scales: Tensor) -> Tensor:
+        """Return the mean cosine distance of the columns of `painted` from those wanted."""
+        seen = precise(self._frozen[0](painted, {COLUMNS})[COLUMNS])
+        factors = scales[:, :, None, None]
+        return (1 - F.cosine_similarity(seen * factors, wanted * factors, dim=1)).mean()
+
+    def _rebuilt(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the terms of half-size pictures painted from their own places."""
+        backbone = self._frozen[0]
+        images = _shrink(images, [side // 2 for side in images.shape[-2:]])
+        with torch.no_grad():
+            seen = backbone(images, {COLUMNS, COLORS})
+            columns, colors = precise(seen[COLUMNS]), precise(seen[COLORS])
+            before = resize(resize(images, *(side // 2 for side in images.shape[-2:])), *images.shape[-2:])
+            blank = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+            before = torch.where(blank, torch.full_like(before, 0.5), before)
+            shapes = normalize(precise(self._frozen[2](images, {COLUMNS})[COLUMNS]))
+        painted = self.network(columns, colors, shapes, before, images.shape[-2:])
+        scale = torch.stack([balance(rows_of(one[None]), backbone.widths) for one in columns])
+        return {
+            "pixels": self.options.pixels_weight * F.l1_loss(precise(painted), images),
+            "rebuilt": self.options.matched_weight * self._matched(painted, columns, scale),
+        }
+
+    @torch.no_grad()
+    def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
+        """Return photographs, artworks and results, (1, 3, 3 H, B W)."""
+        return stack_rows((contents, styles, self.paint(contents, styles)[-1][0].float().clamp(0, 1)))
+
+
+def _shrink(image: Tensor, size: Sequence[int]) -> Tensor:
+    return image if image.shape[-2:] == tuple(size[-2:]) else resize(image, *size[-2:])
+
+
+class NNSTDTrainOptions(MethodOptions):
+    """Further training options for nnst_d."""
+
+    octaves: int = Field(2, ge=1, le=4, description="number of sizes before the crop's, each half the next")
+    alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
+    spread: float = Field(0.1, ge=0, le=2, description="cost of taking the same place repeatedly")
+    introduction: float = Field(0.1, ge=0, le=1, description="first part of the training, in which it only rebuilds")
+    pixels_weight: float = Field(4.0, ge=0, description="weight of rebuilt pixels")
+    matched_weight: float = Field(2.0, ge=0, description="weight of the distance from the matched features")
+    half_share: float = Field(0.2, ge=0, le=1, description="share of the steps that judge the picture at half the crop")
+    width: int = Field(64, ge=8, le=512, description="channels at a quarter of the picture's size")
+    blocks: int = Field(3, ge=0, le=32, description="residual blocks at a quarter of the picture's size")
+
+
+@torch.no_grad()
+def survey(backbone: Hypercolumns, network: PlacePainter, options: TrainOptions, styles: Pictures) -> None:
+    """Measure the columns' means and deviations over artworks, in whose units the network reads."""
+    crops = [styles.batch((options.seed, 0, 0, 4 + i), 8, options.crop) for i in range(4)]
+    rows = torch.cat([rows_of(backbone(one[None], {COLUMNS})[COLUMNS]) for crop in crops for one in crop])
+    network.middle.copy_(rows.mean(0))
+    network.spread.copy_(rows.std(0).clamp_min(1e-3))
+
+
+def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) -> Task:
+    """Return the training of the network, from random weights or from `from_`."""
+    options = cast(NNSTDTrainOptions, options)
+    torch.manual_seed(options.seed)
+    backbone = Hypercolumns(load_backbone(SLIM), SLIM_COLUMNS)
+    widths = dict(zip(backbone.columns, backbone.widths, strict=True))
+    network = PlacePainter(
+        sum(backbone.widths), sum(widths[layer] for layer in SHAPE_LAYERS), options.width, options.blocks
+    )
+    if options.from_:
+        load_weights(options.from_).fill(network)
+    else:
+        survey(backbone, network, options, styles)
+    learner = NNSTDTraining(backbone, judge(options), network, options)
+    return as_task("nnst_d", learner)
+
+
+TRAINING = Training(NNSTDTrainOptions, build_training)
