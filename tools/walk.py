@@ -1,4 +1,4 @@
-"""Count the files of impasto that a command enters, and how often: by all calls, and by the first call of each function.
+"""Count the files of impasto that a command enters, and how often: by all calls, and by each function's first.
 
 python tools/walk.py stylize photo.jpg painting.jpg -o out.png
 """

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from impasto.errors import ImpastoError, OptionError, nearest, no_style
+from impasto.files import real_path
 from impasto.images.files import WRITABLE
-from impasto.regular_files import real_path
 from impasto.runs.record import Recipe, check_recipe, choose_method, file_stem, sidecar
 from impasto.runs.remote_files import find_remote, has_pattern, is_remote, to_path, url_of
 from impasto.stylizers.styles import CARD, built_in_styles

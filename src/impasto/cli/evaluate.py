@@ -188,6 +188,6 @@ def _numbers(text: str) -> list[int]:
 
 
 def _write(path: Path, text: str) -> None:
-    from impasto.atomic import write_atomically
+    from impasto.files import write_atomically
 
     write_atomically(path, text.encode())

@@ -15,7 +15,7 @@ from impasto.commands import terminal
 from impasto.commands.first_look import method_names
 from impasto.commands.options_unread import constant, options_of
 from impasto.errors import ImpastoError, OptionError, nearest
-from impasto.regular_files import real_path
+from impasto.files import real_path
 
 if TYPE_CHECKING:
     from impasto.options import Options

@@ -12,9 +12,9 @@ from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
 from impasto.commands.progress import progress
 from impasto.errors import ImpastoError, OptionError
+from impasto.files import real_path
 from impasto.images.files import WRITABLE, write_image
 from impasto.progress import OnStep, Step, Watch, ignore
-from impasto.regular_files import real_path
 from impasto.runs import runtime_choice
 from impasto.runs.forecast import expected_seconds, forecast, tell
 from impasto.runs.painting import PaintJob, note_size, note_weights, outcome, pick_device, prepare, read_inputs

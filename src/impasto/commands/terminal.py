@@ -9,8 +9,7 @@ from typing import Any
 
 import typer
 
-from impasto.errors import ImpastoError
-from impasto.escaping import printable, to_json
+from impasto.errors import ImpastoError, printable, to_json
 
 
 def be_quiet(quiet: bool) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from impasto.atomic import LEFTOVER, temporary_name
 from impasto.errors import ImpastoError
+from impasto.files import LEFTOVER, temporary_name
 from impasto.images.opening import BYTES_A_PIXEL, SLACK
 from impasto.images.sniffing import HEAD, kind_of, pixels_of
 

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from impasto import __version__
-from impasto.atomic import write_atomically
 from impasto.errors import ImpastoError, OptionError
 from impasto.evaluation.timing import summarize, time_interleaved
 from impasto.feedforward.runtimes import EXTRAS, RUNTIMES, installed
+from impasto.files import write_atomically
 from impasto.methods import load
 from impasto.networks.layers import in_half
 from impasto.stylizers.base import Stylizer
