@@ -119,6 +119,22 @@ def real_path(path: Location) -> Path:
     return Path(os.path.realpath(path))
 
 
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(:/)?")
+"""The start of a path that holds a URL: s3:/bucket/a.png for s3://bucket/a.png."""
+
+
+def is_remote(path: Path) -> bool:
+    """Return whether `path` holds a URL."""
+    return URL.match(path.as_posix()) is not None
+
+
+def url_of(path: Path) -> str:
+    """Return the URL that `path` holds, else its text."""
+    if not is_remote(path):
+        return str(path)
+    return URL.sub(lambda found: f"{found[1]}:///" if found[2] else f"{found[1]}://", path.as_posix(), count=1)
+
+
 def size_of(file: BinaryIO) -> int:
     """Return the number of bytes of a seekable file."""
     before = file.tell()

@@ -13,7 +13,7 @@ import typer
 
 from impasto.commands import terminal
 from impasto.commands import train as training_run
-from impasto.commands.progress import PAUSE, count
+from impasto.commands.terminal import PAUSE, count
 from impasto.errors import OptionError
 from impasto.files import write_atomically
 from impasto.images.files import write_image

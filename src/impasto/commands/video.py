@@ -18,7 +18,7 @@ from torch import Tensor
 from impasto.batch.painter import Painter
 from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
-from impasto.commands.progress import PAUSE, Count, count
+from impasto.commands.terminal import PAUSE, Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
 from impasto.commands.video_report import measure, paint_strip
 from impasto.errors import ImpastoError, OptionError, to_json
