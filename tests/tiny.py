@@ -25,6 +25,7 @@ from impasto.stylizers.fixed_styles import LearnedStyles, network_style
 from impasto.stylizers.styles import Style
 
 LEARNED = ("first", "second")
+SLIM_COLUMN_WIDTHS, SLIM_SHAPE_WIDTHS = (16, 32, 64, 64, 128, 128), (64, 128)
 NARROW_WIDTHS = (8, 16, 24, 32, 32)
 VGG_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
@@ -79,6 +80,16 @@ def tiny_sanet() -> Stylizer:
     _liven(network)
     _calm(network)
     return SANet(SANetOptions(precision="fp32"), backbone=random_slim(), network=network)
+
+
+def tiny_nnst_d() -> Stylizer:
+    """Neural neighbours in one pass, by a network that never learned anything, over the slim encoder."""
+    from impasto.feedforward.place_painter import PlacePainter
+    from impasto.methods.nnst_d import NNSTD, NNSTDOptions
+
+    network = PlacePainter(sum(SLIM_COLUMN_WIDTHS), sum(SLIM_SHAPE_WIDTHS), 16, 1)
+    _liven(network)
+    return NNSTD(NNSTDOptions(precision="fp32", candidates=200), backbone=random_slim(), network=network)
 
 
 def tiny_swift() -> Stylizer:
@@ -217,6 +228,7 @@ METHODS: dict[str, Callable[[], Stylizer]] = {
     "metanet": tiny_metanet,
     "metastyle": tiny_metastyle,
     "nnst": tiny_nnst,
+    "nnst_d": tiny_nnst_d,
     "sanet": tiny_sanet,
     "stylebank": tiny_stylebank,
     "swift": tiny_swift,

@@ -21,6 +21,7 @@ from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import LEAST_SIDE, check_image, resize
 from impasto.images.windows import Canvas, Window
 from impasto.methods.nnst import SLIM_COLUMNS
+from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
 from impasto.networks.vgg19_slim import SLIM
@@ -73,10 +74,11 @@ class NNSTD(OnePass):
         *,
         device: str | torch.device = "cpu",
         preset: str = "default",
+        backbone: Backbone | None = None,
         network: PlacePainter | None = None,
     ) -> None:
         super().__init__(options, device=device, preset=preset)
-        self.backbone = Hypercolumns(load_backbone(SLIM), SLIM_COLUMNS).to(self.device)
+        self.backbone = Hypercolumns(backbone or load_backbone(SLIM), SLIM_COLUMNS).to(self.device)
         self.digest = "random"
         if network is None:
             file = load_weights(options.weights or resolve(self.name))

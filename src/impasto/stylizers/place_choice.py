@@ -60,8 +60,15 @@ def know(places: Places, widths: Sequence[int]) -> KnownPlaces:
     with torch.autocast(places.columns.device.type, enabled=False):
         scale = balance(places.columns, widths, part=places.part)
         keys = places.keys(scale)
-        basis = torch.linalg.eigh(keys.T @ keys)[1][:, -COMPARED:]
+        basis = main_directions(keys)
         return KnownPlaces(places, scale, basis, keys @ basis)
+
+
+def main_directions(rows: Tensor) -> Tensor:
+    """Return the directions in which `rows`, (N, C), are longest, (C, D), D at most `COMPARED`."""
+    products = (rows.T @ rows).double()
+    different = torch.linspace(0, 1e-9 * max(1, len(rows)), len(products), device=rows.device)  # for equal eigenvalues
+    return torch.linalg.eigh(products + different.double().diag())[1][:, -COMPARED:].to(rows)
 
 
 @torch.no_grad()
