@@ -37,6 +37,10 @@ CHOICE: dict[str, dict[str, str]] = {
         "zh": "`impasto adapt` 一分钟学会您的画。",
     },
     "texture_network": {"en": "A pyramid of networks for each painting.", "zh": "每幅画一个多尺度网络。"},
+    "nnst_d": {
+        "en": "A painted look at once, of any painting.",
+        "zh": "任何一幅画，马上就有画出来的样子。",
+    },
     "nnst": {
         "en": "The most painted look. Each place takes strokes from the place most like it.",
         "zh": "最像画出来的：每一处取画中最相似处的笔触。",

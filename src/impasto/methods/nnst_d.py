@@ -26,7 +26,7 @@ from impasto.networks.backbones import load_backbone
 from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
 from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments, normalize, precise
-from impasto.optimize.nearest import rows_of
+from impasto.optimize.nearest import directions, rows_of
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.progress import OnStep
 from impasto.stylizers.one_pass import OnePass, OnePassOptions
@@ -43,6 +43,8 @@ SHAPE_LAYERS = ("relu3_1", "relu4_1")
 """The layers at which the network sees the photo's shapes."""
 MOST_OCTAVES, LEAST_COARSE, LARGE = 3, 48, 2048
 """Most sizes before a picture's own, shortest side of these, and the longest side of pictures whose half is one."""
+LOOSE = 0.5
+"""Share of the steps in which pictures are rebuilt from the places most similar to their own."""
 SHAPES, SEEN = "shapes", "seen"
 """The maps of the photo's features, and of the columns of photo and coarser picture together."""
 
@@ -313,18 +315,23 @@ class NNSTDTraining(nn.Module):
         return (1 - F.cosine_similarity(seen * factors, wanted * factors, dim=1)).mean()
 
     def _rebuilt(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the terms of half-size pictures painted from their own places."""
+        """Return the terms of half-size pictures painted from their own places, half of them from the next similar."""
         backbone = self._frozen[0]
         images = _shrink(images, [side // 2 for side in images.shape[-2:]])
         with torch.no_grad():
             seen = backbone(images, {COLUMNS, COLORS})
             columns, colors = precise(seen[COLUMNS]), precise(seen[COLORS])
+            scale = torch.stack([balance(rows_of(one[None]), backbone.widths) for one in columns])
+            given = [columns, colors]
+            if float(torch.rand(())) < LOOSE:
+                index = torch.stack([_next_similar(one, own) for one, own in zip(columns, scale, strict=True)])
+                given = [maps.flatten(2).gather(2, index[:, None].expand(-1, maps.shape[1], -1)) for maps in given]
             before = resize(resize(images, *(side // 2 for side in images.shape[-2:])), *images.shape[-2:])
             blank = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
             before = torch.where(blank, torch.full_like(before, 0.5), before)
             shapes = normalize(precise(self._frozen[2](images, {COLUMNS})[COLUMNS]))
-        painted = self.network(columns, colors, shapes, before, images.shape[-2:])
-        scale = torch.stack([balance(rows_of(one[None]), backbone.widths) for one in columns])
+        taken, tints = (maps.view(len(images), -1, *columns.shape[-2:]) for maps in given)
+        painted = self.network(taken, tints, shapes, before, images.shape[-2:])
         return {
             "pixels": self.options.pixels_weight * F.l1_loss(precise(painted), images),
             "rebuilt": self.options.matched_weight * self._matched(painted, columns, scale),
@@ -334,6 +341,13 @@ class NNSTDTraining(nn.Module):
     def preview(self, contents: Tensor, styles: Tensor) -> Tensor:
         """Return photographs, artworks and results, (1, 3, 3 H, B W)."""
         return stack_rows((contents, styles, self.paint(contents, styles)[-1][0].float().clamp(0, 1)))
+
+
+def _next_similar(columns: Tensor, scale: Tensor) -> Tensor:
+    """Return the most similar other place, (h w,), of each place of `columns`, (C, h, w)."""
+    rows = rows_of(columns[None]) * scale
+    rows = directions(rows, rows.mean(0))
+    return (rows @ rows.T).fill_diagonal_(-2).argmax(1)
 
 
 def _shrink(image: Tensor, size: Sequence[int]) -> Tensor:
