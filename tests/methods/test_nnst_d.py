@@ -12,7 +12,7 @@ from cli_support import use_one_thread
 from impasto.feedforward.place_painter import PlacePainter
 from impasto.feedforward.stages import IMAGE, StageInput
 from impasto.feedforward.tiled_run import Tiling
-from impasto.images.windows import Bytes, Floats
+from impasto.images.tensors import Bytes, Floats
 from impasto.methods import nnst_d
 from impasto.methods.nnst_d import NNSTD, NNSTDTraining, NNSTDTrainOptions, coarser_sizes, enlarged, reduced
 from impasto.networks.hypercolumns import Hypercolumns
@@ -162,10 +162,22 @@ def train(introduction: float, steps: int = 12) -> tuple[list[float], set[str], 
     ("introduction", "terms"),
     [(1.0, {"pixels", "rebuilt"}), (0.0, {"pixels", "rebuilt", "matched", "content", "style"})],
 )
-def test_the_network_learns_to_rebuild_then_to_paint(introduction: float, terms: set[str]) -> None:
-    values, found, _ = train(introduction)
+def test_the_network_learns_to_rebuild_then_to_paint(
+    introduction: float, terms: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nnst_d, "LOOSE", 0.0)  # or the terms differ from step to step
+    values, found, _ = train(introduction, steps=30)
     assert found == terms
-    assert sum(values[-3:]) < 0.97 * sum(values[:3])
+    assert sum(values[-5:]) < 0.95 * sum(values[:5])
+
+
+def test_the_next_similar_place_is_another_one() -> None:
+    columns = torch.randn(6, 4, 5)
+    index = nnst_d._next_similar(columns, torch.ones(6))
+    rows = columns.double().flatten(1).T
+    rows = F.normalize(rows - rows.mean(0), dim=1)
+    similar = rows @ rows.T - 9 * torch.eye(20, dtype=torch.float64)
+    assert torch.equal(index, similar.argmax(1))
 
 
 def test_gradients_reach_every_parameter() -> None:
