@@ -21,7 +21,7 @@ from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import check_image, resize
 from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import default_layers
-from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
+from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, STRIDE, Hypercolumns
 from impasto.networks.receptive_field import stride_after
 from impasto.ops.moments import Moments, adaptive_instance_norm, fit_mask
 from impasto.optimize.descent import OptimizerName, Scale, Settings
@@ -49,7 +49,6 @@ VGG16_LAYERS = (
     *("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1"),
     *("relu3_2", "relu3_3", "relu4_1", "relu4_2", "relu4_3"),
 )
-SLIM_COLUMNS = ("relu1_2", "relu2_2", "relu3_1", "relu3_3", "relu4_1", "relu4_3")
 COARSE_DETAIL, START_NOISE = 3, 0.02
 """The finest bands of the coarsest size that begin empty, and the deviation of the noise by which seeds differ."""
 

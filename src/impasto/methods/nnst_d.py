@@ -19,10 +19,9 @@ from impasto.feedforward.place_painter import GRID, PlacePainter
 from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, MomentsOf, Stage, StageInput, Thinned, run_whole
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import LEAST_SIDE, Canvas, Window, check_image, resize
-from impasto.methods.nnst import SLIM_COLUMNS
 from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import load_backbone
-from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
+from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, Hypercolumns
 from impasto.ops.moments import Moments, normalize, precise
 from impasto.optimize.nearest import directions, rows_of
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows

@@ -15,6 +15,8 @@ COLUMNS, COLORS = "columns", "colors"
 """The layers that `Hypercolumns` adds to those of its backbone."""
 
 STRIDE = 4
+SLIM_COLUMNS = ("relu1_2", "relu2_2", "relu3_1", "relu3_3", "relu4_1", "relu4_3")
+"""The layers of vgg19-slim that stand for a place."""
 
 
 class Hypercolumns(Backbone):
