@@ -40,7 +40,7 @@ def attack(
     """
     terminal.be_quiet(run.quiet)
     from impasto.commands import methods_table, network_command
-    from impasto.commands.progress import progress
+    from impasto.commands.terminal import progress
     from impasto.errors import OptionError
     from impasto.images.files import read_image
     from impasto.networks.classifiers import CLASSIFIER, load_classifier

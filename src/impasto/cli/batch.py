@@ -73,12 +73,12 @@ def batch(
     arguments.check_options(ctx, arguments.words(contents, styles), stylization.chosen_method, reporting.recipe)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as command
-    from impasto.commands import recipe_from_flags
+    from impasto.commands.stylize import merge_flags
     from impasto.runs.remote_files import to_path
 
     open_engine = _choose_engine(engine, workers, watch)
     target = None if output is None else to_path(output)
-    base, files = recipe_from_flags.merge_flags(ctx, arguments.words(contents, styles), reporting.recipe, given)
+    base, files = merge_flags(ctx, arguments.words(contents, styles), reporting.recipe, given)
     if base.vary:
         raise ImpastoError(f"{reporting.recipe} records a contact sheet, not a picture")
     plan = cli_batch_plan.make_plan(

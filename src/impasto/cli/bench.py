@@ -36,10 +36,10 @@ def bench(
     json: flags.JsonFlag = False,
 ) -> None:
     """Time the methods, in ratio to one pass of VGG-19 to relu4_1 in fp32 at 512x512."""
-    from impasto.atomic import write_atomically
     from impasto.errors import OptionError
     from impasto.evaluation import bench as benching
     from impasto.evaluation.timing import to_markdown
+    from impasto.files import write_atomically
     from impasto.methods import find_method, list_methods
     from impasto.runs import runtime_choice
     from impasto.runs.painting import pick_device

@@ -49,7 +49,7 @@ def dream(
     """
     terminal.be_quiet(run.quiet)
     from impasto.commands import methods_table, network_command
-    from impasto.commands.progress import progress
+    from impasto.commands.terminal import progress
     from impasto.errors import OptionError, nearest
     from impasto.vision import dreams
 

@@ -137,7 +137,7 @@ class _Run:
 
     def measure(self, pairs: list[Pair]) -> Evaluation:
         """Measure the pictures of `pairs`."""
-        from impasto.commands.progress import PAUSE, count
+        from impasto.commands.terminal import PAUSE, count
         from impasto.evaluation import evaluate
 
         with count("measuring", len(pairs), self.quiet, pause=PAUSE) as shown:
@@ -164,7 +164,7 @@ def _find(ctx: typer.Context, words: list[str]) -> list[Pair]:
 
 def _make(ctx: typer.Context, words: list[str], folder: Path, given: dict[str, Any], run: _Run) -> list[Pair]:
     """Make the protocol's pictures in `folder`."""
-    from impasto.commands.progress import PAUSE, count
+    from impasto.commands.terminal import PAUSE, count
     from impasto.evaluation import pair_up, stylize_pairs
     from impasto.methods import find_method, load
 
@@ -188,6 +188,6 @@ def _numbers(text: str) -> list[int]:
 
 
 def _write(path: Path, text: str) -> None:
-    from impasto.atomic import write_atomically
+    from impasto.files import write_atomically
 
     write_atomically(path, text.encode())

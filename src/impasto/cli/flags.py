@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto.commands import arguments, first_look
-from impasto.commands.options_unread import constant
+from impasto.commands.arguments import constant
 from impasto.errors import OptionError, nearest
 
 LOOK, SPEED, SCRIPT = "Colours, regions, variants", "Speed", "Scripts and records"

@@ -38,9 +38,8 @@ from impasto.cli.video import video
 from impasto.cli.web import web
 from impasto.commands.arguments import Command, Group, OpenCommand
 from impasto.commands.terminal import say
-from impasto.errors import ImpastoError, is_out_of_memory
-from impasto.escaping import one_line
-from impasto.ops.processor import KERNELS, set_threads
+from impasto.errors import ImpastoError, is_out_of_memory, one_line
+from impasto.ops.machine import KERNELS, set_threads
 
 DONE, BROKEN, MISTAKE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)

@@ -226,7 +226,7 @@ def _optimise(
     """Return a texture of paintings, by optimisation."""
     from impasto.cli.invert import choose_pooling
     from impasto.commands import network_command
-    from impasto.commands.progress import progress
+    from impasto.commands.terminal import progress
     from impasto.networks.backbones import default_layers
     from impasto.textures import optimized
 

@@ -116,7 +116,7 @@ def video(
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)
     arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
     from impasto.commands import video as command
-    from impasto.commands.recipe_from_flags import make_recipe
+    from impasto.commands.stylize import make_recipe
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)

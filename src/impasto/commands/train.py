@@ -16,13 +16,12 @@ import typer
 
 from impasto.commands import methods_table, terminal
 from impasto.commands.arguments import prove_folder, take_flags
-from impasto.commands.progress import Line
-from impasto.commands.terminal import print_json
+from impasto.commands.terminal import Line, print_json
 from impasto.errors import ImpastoError, nearest
+from impasto.files import real_path
 from impasto.methods import find_training, list_methods
 from impasto.networks.layers import count_parameters
 from impasto.progress import duration
-from impasto.regular_files import real_path
 from impasto.training.loop import CHECKPOINT, StepReport, Task, Training, TrainOptions, train
 from impasto.training.pictures import Pictures
 

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from impasto.batch.painter import Painter
-from impasto.commands.progress import PAUSE, count
+from impasto.commands.terminal import PAUSE, count
 from impasto.evaluation.metrics import LossNetwork
 from impasto.evaluation.video_score import VideoScore
 from impasto.images.contact_sheet import contact_sheet
 from impasto.images.files import Picture, read_image
 from impasto.images.video import Survey, read_frames
+from impasto.networks.backbone import SLIM
 from impasto.networks.backbones import load_backbone
-from impasto.networks.vgg19_slim import SLIM
 from impasto.runs.painting import read_style
 from impasto.runs.record import Recipe
 

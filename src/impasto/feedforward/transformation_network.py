@@ -14,11 +14,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.feedforward.stages import IMAGE, RESULT, Edge, MomentsOf, Stage, StageInput
 from impasto.networks.layers import DOUBLING, Conv, DoublingConv, fit_edge
 from impasto.ops.cpu_kernels import add_scaled
-from impasto.ops.moments import Moments, precise
+from impasto.ops.moments import Moments, adaptive_instance_norm, precise
 
 Norms = Sequence[tuple[Tensor, Tensor]]
 """Scale and shift of each norm, in the order of the layers, each (1 or B, C)."""

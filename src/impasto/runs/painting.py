@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from impasto.errors import ImageError, OptionError, nearest
+from impasto.feedforward.runtimes import AUTO
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, open_picture, read_painting
-from impasto.images.tensors import MAX_PIXELS, fit, parse_size, resize
-from impasto.images.windows import Bytes, Canvas, Floats, Window
+from impasto.images.tensors import MAX_PIXELS, Bytes, Canvas, Floats, Window, fit, parse_size, resize
 from impasto.methods import load
-from impasto.ops.memory import keep_freed_memory
+from impasto.ops.machine import keep_freed_memory
 from impasto.progress import OnStep, Watch, ignore
 from impasto.runs.record import Recipe, is_bare
 from impasto.stylizers.base import Stylizer
@@ -27,7 +27,6 @@ from impasto.stylizers.one_pass import OnePass
 from impasto.stylizers.styles import CARD, Style, load_style, mix, named_style
 
 log = logging.getLogger(__name__)
-
 
 MOST_PIXELS = MAX_PIXELS
 MOST_FLOATS = 4_000_000
@@ -44,14 +43,14 @@ class Inputs:
 
 def pick_device(name: str, runtime: str = "torch") -> str:
     """Return the device called `name`; ``auto``: the fastest one for `runtime`. Raises OptionError if there is none."""
-    if name == "auto" and runtime != "torch":
+    if name == AUTO and runtime not in ("torch", AUTO):
         return "cpu"
     there = ["cpu"]
     if torch.backends.mps.is_available():
         there.insert(0, "mps")
     if torch.cuda.is_available():
         there.insert(0, "cuda")
-    if name == "auto":
+    if name == AUTO:
         return there[0]
     if name not in there:
         near = nearest(name, ("auto", "cpu", "cuda", "mps"))
@@ -106,22 +105,23 @@ class PaintJob:
 
     def finish(self, image: Tensor) -> Tensor:
         """Return the method's result, with the photo's colours if they are kept."""
-        return restore_color(image.detach().cpu(), self.content, self.recipe.keep_color)
+        image, mode = image.detach().cpu(), self.recipe.keep_color
+        return image if mode == "off" else restore_color(image, self.content, mode)
 
     def paint(self, on_step: OnStep = ignore) -> Tensor:
         """Paint; returns (1, 3, H, W)."""
         keep_freed_memory()
         recipe = self.recipe
         styles = self._styles()
-        image = self.model.stylize(
+        image = self.model.paint_tensor(
             self.content,
-            *styles,
-            weights=recipe.style_weights,
-            strength=recipe.strength,
-            style_size=recipe.style_size,
-            masks=self.inputs.masks,
-            seed=recipe.seed,
-            on_step=on_step,
+            styles,
+            recipe.style_weights,
+            recipe.strength,
+            recipe.style_size,
+            self.inputs.masks,
+            recipe.seed,
+            on_step,
         )
         return self.finish(image)
 
@@ -148,8 +148,17 @@ class PaintJob:
 
 
 def load_model(recipe: Recipe, device: str, runtime: str = "torch") -> Stylizer:
-    """Return the recipe's method with its options; raises ImpastoError."""
-    return load(recipe.method, preset=recipe.preset, device=device, runtime=runtime, **recipe.options)
+    """Return the recipe's method with its options, run by `runtime`; raises ImpastoError.
+
+    runtime: ``auto`` is the fastest one that `impasto doctor` has measured here.
+    """
+    named = "torch" if runtime == AUTO else runtime
+    model = load(recipe.method, preset=recipe.preset, device=device, runtime=named, **recipe.options)
+    if runtime == AUTO:
+        from impasto.runs.runtime_choice import use_quickest
+
+        use_quickest(model)
+    return model
 
 
 def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch") -> PaintJob:
@@ -195,6 +204,8 @@ def read_style(path: Path) -> Tensor | Style:
 
 def read_masks(recipe: Recipe) -> tuple[Tensor, ...]:
     """Return the masks, (1, 1, H, W) each; raises ImpastoError, also if they select nothing."""
+    if not recipe.masks:
+        return ()
     masks = tuple(mask_of(open_picture(path)) for path in recipe.masks)
     check_masks(masks, [path.name for path in recipe.masks])
     return masks

@@ -20,8 +20,8 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from impasto.atomic import write_atomically
 from impasto.errors import ImpastoError
+from impasto.files import write_atomically
 from impasto.images.files import write_image
 from impasto.options import Options
 from impasto.training.pictures import Pictures

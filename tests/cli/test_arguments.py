@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from impasto.commands import options_unread
+from impasto.commands import arguments
 from impasto.commands.first_look import method_names
 from impasto.images.color import COLOR_MODES
 from impasto.methods import DEFAULT_METHOD, find_method
@@ -15,7 +15,7 @@ from impasto.methods import DEFAULT_METHOD, find_method
 
 @pytest.mark.parametrize("name", method_names())
 def test_the_source_tells_what_the_options_are(name: str) -> None:
-    read, real = options_unread.options_of(name), find_method(name).Options
+    read, real = arguments.options_of(name), find_method(name).Options
     assert read is not None
     assert list(read.model_fields) == list(real.model_fields)
     for field, wanted in real.model_fields.items():
@@ -24,10 +24,10 @@ def test_the_source_tells_what_the_options_are(name: str) -> None:
 
 
 def test_constants_are_read_too() -> None:
-    assert options_unread.constant("impasto.methods", "DEFAULT_METHOD") == DEFAULT_METHOD
-    assert options_unread.constant("impasto.images.color", "COLOR_MODES") == COLOR_MODES
+    assert arguments.constant("impasto.methods", "DEFAULT_METHOD") == DEFAULT_METHOD
+    assert arguments.constant("impasto.images.color", "COLOR_MODES") == COLOR_MODES
     with pytest.raises(NameError):
-        options_unread.constant("impasto.methods", "NOTHING")
+        arguments.constant("impasto.methods", "NOTHING")
 
 
 def test_what_the_source_does_not_tell_is_left_to_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,18 +40,18 @@ class Odd(Options):
 class OddStylizer:
     Options = Odd
 """
-    real = options_unread._statements
+    real = arguments._statements
     monkeypatch.setattr(
-        options_unread,
+        arguments,
         "_statements",
-        lambda module: options_unread.ast.parse(source).body if module == "impasto.methods.odd" else real(module),
+        lambda module: arguments.ast.parse(source).body if module == "impasto.methods.odd" else real(module),
     )
-    found = options_unread.options_of("odd")
+    found = arguments.options_of("odd")
     assert found is not None
     assert found.parse({"many": "anything"}, "odd")
     with pytest.raises(Exception, match="few must be at most 2, not 3"):
         found.parse({"few": 3}, "odd")
-    assert options_unread.options_of("none") is None
+    assert arguments.options_of("none") is None
 
 
 MISTAKES = {
