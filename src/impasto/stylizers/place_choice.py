@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from impasto.optimize.nearest import directions, nearest, spread
+from impasto.optimize.nearest import Similarities, directions, nearest
 from impasto.stylizers.painting_places import Places, balance, owners_bonus
 
 SAMPLED = 1024
@@ -68,7 +68,8 @@ def main_directions(rows: Tensor) -> Tensor:
     """Return the directions in which `rows`, (N, C), are longest, (C, D), D at most `COMPARED`."""
     products = (rows.T @ rows).double()
     different = torch.linspace(0, 1e-9 * max(1, len(rows)), len(products), device=rows.device)  # for equal eigenvalues
-    return torch.linalg.eigh(products + different.double().diag())[1][:, -COMPARED:].to(rows)
+    found: Tensor = torch.linalg.eigh(products + different.double().diag())[1][:, -COMPARED:].to(rows)
+    return found
 
 
 @torch.no_grad()
@@ -83,7 +84,7 @@ def plan_choice(rows: Tensor, known: KnownPlaces, amount: float, weights: Tensor
             rows = rows[weights > LEAST_WEIGHT]
         choice = Choice(known, (rows * known.scale).mean(0))
         queries, keys, places = choice.compare(rows), known.keys, known.places
-        handicap = spread(queries, keys, places.expected, amount) if amount else None
+        handicap = Similarities(queries, keys).spread(places.expected, amount) if amount else None
         if len(places.shares) > 1:
             handicap = owners_bonus(queries, keys, places, handicap)
         return replace(choice, handicap=handicap)
