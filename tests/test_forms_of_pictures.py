@@ -15,7 +15,7 @@ from torch import Tensor
 
 import impasto
 from impasto.images.files import write_image
-from impasto.methods import DEFAULT_METHOD
+from impasto.methods import STILL_METHOD
 from impasto.runs import one_call
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.fixed_styles import LearnedStyles
@@ -201,14 +201,14 @@ def test_one_call_does_what_the_model_does(
 
     def load(method: str | None, **options: Any) -> Stylizer:
         asked.append({"method": method, **options})
-        return tiny(method or DEFAULT_METHOD)
+        return tiny(method or STILL_METHOD)
 
     monkeypatch.setattr(one_call, "load", load)
     write_image(painting(), tmp_path / "painting.png")
     result = impasto.stylize(as_path(bytes_, tmp_path), tmp_path / "painting.png", strength=0.5, size=32, device="cpu")
-    wanted = tiny(DEFAULT_METHOD).stylize(Image.fromarray(bytes_), tmp_path / "painting.png", strength=0.5, size=32)
+    wanted = tiny(STILL_METHOD).stylize(Image.fromarray(bytes_), tmp_path / "painting.png", strength=0.5, size=32)
     assert np.array_equal(np.asarray(result), np.asarray(wanted))
-    assert asked == [{"method": DEFAULT_METHOD, "preset": "default", "device": "cpu", "runtime": "torch"}]
+    assert asked == [{"method": STILL_METHOD, "preset": "default", "device": "cpu", "runtime": "torch"}]
     large = torch.rand(1, 3, 40, 600)
     assert impasto.stylize(large, painting(), method="gatys", device="cpu", steps=9).shape == (1, 3, 34, 512)
     assert asked[-1]["steps"] == 9

@@ -18,7 +18,7 @@ PICTURES = DOCS / "pictures"
 THUMBNAILS = DOCS.parent / "build" / "styles"
 
 CHOICE: dict[str, dict[str, str]] = {
-    "swift": {"en": "A good picture at once. The default.", "zh": "马上出好图，默认方法。"},
+    "swift": {"en": "The quickest. Paints videos, the camera, and in the browser.", "zh": "最快：视频、摄像头和浏览器都由它来画。"},
     "wct": {
         "en": "You choose how much of the photo's drawing stays: `--detail`.",
         "zh": "用 `--detail` 决定保留多少照片的线条。",
@@ -38,8 +38,8 @@ CHOICE: dict[str, dict[str, str]] = {
     },
     "texture_network": {"en": "A pyramid of networks for each painting.", "zh": "每幅画一个多尺度网络。"},
     "nnst_d": {
-        "en": "A painted look at once, of any painting.",
-        "zh": "任何一幅画，马上就有画出来的样子。",
+        "en": "A painted look at once, of any painting. The default.",
+        "zh": "任何一幅画，马上就有画出来的样子。默认方法。",
     },
     "nnst": {
         "en": "The most painted look. Each place takes strokes from the place most like it.",

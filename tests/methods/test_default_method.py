@@ -13,7 +13,7 @@ from cli_support import make_picture
 from impasto.cli.main import main
 from impasto.errors import ImpastoError
 from impasto.images.files import write_image
-from impasto.methods import DEFAULT_METHOD, TRAINED_METHODS, method_for
+from impasto.methods import DEFAULT_METHOD, STILL_METHOD, TRAINED_METHODS, method_for
 from impasto.server.schema import PictureRequest, make_order
 from impasto.weights import load_weights, manifest, resolve
 
@@ -33,7 +33,11 @@ def test_built_in_styles_are_painted_by_the_first_method_that_has_learned_them()
     assert method_for([known[0]]) == SINGLE
     assert method_for(["water-lilies"]) == SHARED
     assert method_for([known[0], "water-lilies"]) == SHARED
-    for styles in ([], [None], [known[0], None], ["no-such-style"], ["plum-blossom"], ["udnie", "plum-blossom"]):
+    for styles in ([None], [known[0], None], ["plum-blossom"], ["udnie", "plum-blossom"]):
+        assert method_for(styles) == STILL_METHOD
+        assert method_for(styles, still=False) == DEFAULT_METHOD
+        assert method_for(styles, runtime="onnxruntime") == DEFAULT_METHOD
+    for styles in ([], ["card.safetensors"], [None, "card.safetensors"]):
         assert method_for(styles) == DEFAULT_METHOD
 
 
@@ -44,6 +48,8 @@ def test_built_in_styles_are_painted_by_the_first_method_that_has_learned_them()
         (("udnie",), SINGLE),
         (("--style", "udnie", "-m", DEFAULT_METHOD), DEFAULT_METHOD),
         (("--style", "water-lilies"), SHARED),
+        (("--style", "plum-blossom"), STILL_METHOD),
+        (("photo.png",), STILL_METHOD),  # a painting, for once
         (("--style", "udnie", "--precision", "fp32"), DEFAULT_METHOD),  # an option was meant for the default method
     ],
 )
@@ -85,6 +91,9 @@ def method_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
         ("sweep photo.png udnie --vary strength=0.5,1", SINGLE),
         ("sweep photo.png water-lilies --vary strength=0.5,1", SHARED),
         ("sweep photo.png udnie --vary precision=fp32,bf16", DEFAULT_METHOD),  # the default method's option
+        ("batch photo.png --style udnie --style plum-blossom -o out", STILL_METHOD),
+        ("sweep photo.png plum-blossom --vary strength=0.5,1", STILL_METHOD),
+        ("video clip.mp4 plum-blossom", DEFAULT_METHOD),
         ("video clip.mp4 udnie", SINGLE),
         ("video clip.mp4 water-lilies", SHARED),
         ("video clip.mp4 udnie --runtime openvino", DEFAULT_METHOD),
@@ -103,9 +112,11 @@ def test_all_commands_choose_alike(words: str, method: str, tmp_path: Path, monk
         ({"styles": ["udnie"]}, {}, SINGLE),
         ({"styles": ["udnie"], "method": DEFAULT_METHOD}, {}, DEFAULT_METHOD),
         ({"styles": ["udnie", "water-lilies"]}, {}, SHARED),
-        ({"styles": ["udnie"]}, {"paintings": (b"",)}, DEFAULT_METHOD),
+        ({"styles": ["udnie"]}, {"paintings": (b"",)}, STILL_METHOD),
+        ({"styles": ["udnie"]}, {"cards": (b"",)}, DEFAULT_METHOD),
+        ({"styles": ["0123456789abcdef"]}, {}, DEFAULT_METHOD),
         ({"styles": ["udnie"], "options": {"precision": "fp32"}}, {}, DEFAULT_METHOD),
-        ({}, {"paintings": (b"",)}, DEFAULT_METHOD),
+        ({}, {"paintings": (b"",)}, STILL_METHOD),
     ],
 )
 def test_the_server_chooses_alike(values: dict[str, Any], files: dict[str, tuple[bytes, ...]], method: str) -> None:

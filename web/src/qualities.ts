@@ -5,7 +5,7 @@ import type { Method } from "./server";
 /** The methods behind each word, the best first: which of them paints depends on the style. */
 const QUALITIES: Record<string, string[]> = {
   quick: ["swift"],
-  painted: ["johnson", "conditional_norm", "gatys"],
+  painted: ["johnson", "conditional_norm", "nnst_d"],
   finest: ["nnst"],
 };
 

@@ -120,7 +120,8 @@ def video(
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
-    made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, given, runtime=machine.runtime)
+    words = arguments.words(content, styles)
+    made = make_recipe(ctx, words, reporting.recipe, given, runtime=machine.runtime, still=False)
     recipe = command.fill_defaults(made)
     places = command.Places(output, strip, report, flow_weights, salvage)
     work = command.plan(

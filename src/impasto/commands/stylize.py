@@ -46,6 +46,7 @@ def make_recipe(
     *,
     runtime: str = "torch",
     vary: Collection[str] | None = None,
+    still: bool = True,
 ) -> Recipe:
     """Return the recipe of a command: its flags over a recorded run over the defaults. Raises ImpastoError.
 
@@ -58,6 +59,7 @@ def make_recipe(
         flags: values by the names of a Recipe's fields; ``style``: more styles by name.
         runtime: what runs the networks.
         vary: for a contact sheet: names of the method's options that differ between its cells.
+        still: no video.
     """
     given = dict(flags)
     names = given.pop("style", [])
@@ -77,7 +79,8 @@ def make_recipe(
     made = check_recipe(Recipe.parse(known, ctx.command.name or "impasto"))
     if recipe is not None or "method" in given:
         return made
-    return choose_method(made, made.styles, options=[*made.options, *(vary or ())], runtime=runtime)
+    options = [*made.options, *(vary or ())]
+    return choose_method(made, made.styles, options=options, runtime=runtime, still=still)
 
 
 def merge_flags(

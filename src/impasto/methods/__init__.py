@@ -13,10 +13,13 @@ import torch
 
 from impasto.errors import OptionError, nearest, no_method
 from impasto.stylizers.base import Stylizer
+from impasto.stylizers.styles import built_in_styles
 from impasto.training.loop import Training
 from impasto.weights import manifest
 
 DEFAULT_METHOD = "swift"
+STILL_METHOD = "nnst_d"
+"""The method that paints any painting's style best in one pass; from frame to frame of a video it is not steady."""
 TRAINED_METHODS = "johnson", "conditional_norm"
 """Methods with networks trained for built-in styles, which look more painted than the default's, best first."""
 
@@ -39,20 +42,26 @@ def find_method(name: str | None = None) -> type[Stylizer]:
 
 
 def method_for(
-    styles: Iterable[str | None], *, preset: str = "default", options: Collection[str] = (), runtime: str = "torch"
+    styles: Iterable[str | None],
+    *,
+    preset: str = "default",
+    options: Collection[str] = (),
+    runtime: str = "torch",
+    still: bool = True,
 ) -> str:
     """Return the method that paints these styles if no method is named.
 
-    styles: names of built-in styles, None for any other painting. The first of `TRAINED_METHODS` that paints all of
-    them well, as the manifest says, is returned, unless a preset, options or another runtime are given, which are meant
-    for the default method.
+    styles: names of built-in styles, None for a painting, any other name for a style card. still: no video. The first
+    of `TRAINED_METHODS` that paints all of them well, as the manifest says, is returned; else `STILL_METHOD`, unless it
+    is a video or a card is among the styles. A preset, options or another runtime are meant for the default method.
     """
     if preset != "default" or options or runtime != "torch":
         return DEFAULT_METHOD
     names = list(styles)
     learned = {method: manifest().get(method, {}).get("styles", []) for method in TRAINED_METHODS}
     able = (method for method, known in learned.items() if names and all(name in known for name in names))
-    return next(able, DEFAULT_METHOD)
+    pictures = names and all(name is None or name in built_in_styles() for name in names)
+    return next(able, STILL_METHOD if pictures and still else DEFAULT_METHOD)
 
 
 def find_training(name: str) -> Training | None:

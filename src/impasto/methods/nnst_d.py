@@ -77,7 +77,7 @@ class NNSTD(OnePass):
         network: PlacePainter | None = None,
     ) -> None:
         super().__init__(options, device=device, preset=preset)
-        self.backbone = Hypercolumns(backbone or load_backbone(SLIM), SLIM_COLUMNS).to(self.device)
+        self.backbone = Hypercolumns(backbone or load_backbone(SLIM, pooling="average"), SLIM_COLUMNS).to(self.device)
         self.digest = "random"
         if network is None:
             file = load_weights(options.weights or resolve(self.name))
@@ -378,7 +378,7 @@ def build_training(options: TrainOptions, contents: Pictures, styles: Pictures) 
     """Return the training of the network, from random weights or from `from_`."""
     options = cast(NNSTDTrainOptions, options)
     torch.manual_seed(options.seed)
-    backbone = Hypercolumns(load_backbone(SLIM), SLIM_COLUMNS)
+    backbone = Hypercolumns(load_backbone(SLIM, pooling="average"), SLIM_COLUMNS)
     widths = dict(zip(backbone.columns, backbone.widths, strict=True))
     network = PlacePainter(
         sum(backbone.widths), sum(widths[layer] for layer in SHAPE_LAYERS), options.width, options.blocks

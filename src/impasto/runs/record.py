@@ -321,10 +321,13 @@ def _find(source: Any, record: Path, *, learned: bool) -> Path:
     return path
 
 
-def choose_method(recipe: Recipe, styles: Iterable[Path], *, options: Collection[str], runtime: str) -> Recipe:
-    """Return the recipe of a run that names no method, with the method that paints these styles."""
-    names = {path: name for name, path in built_in_styles().items()}
-    method = method_for((names.get(path) for path in styles), preset=recipe.preset, options=options, runtime=runtime)
+def choose_method(
+    recipe: Recipe, styles: Iterable[Path], *, options: Collection[str], runtime: str, still: bool = True
+) -> Recipe:
+    """Return the recipe of a run that names no method, with the method that paints these styles; still: no video."""
+    built_in = {path: name for name, path in built_in_styles().items()}
+    names = (built_in.get(path, path.name if path.suffix.lower() == CARD else None) for path in styles)
+    method = method_for(names, preset=recipe.preset, options=options, runtime=runtime, still=still)
     return recipe.model_copy(update={"method": method})
 
 

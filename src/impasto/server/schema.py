@@ -156,8 +156,10 @@ def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str
 
 def _method_for(settings: Choice, files: Mapping[str, tuple[bytes, ...]]) -> str:
     """Return the method of a request that names none: the one that suits its built-in styles."""
-    pictures = [None for name in ("painting", "paintings", "cards") for _ in files.get(name, ())]
-    return method_for([*getattr(settings, "styles", ()), *pictures], preset=settings.preset, options=settings.options)
+    paintings = [None for name in ("painting", "paintings") for _ in files.get(name, ())]
+    cards = ["card" for _ in files.get("cards", ())]
+    styles, still = [*getattr(settings, "styles", ()), *paintings, *cards], isinstance(settings, PictureRequest)
+    return method_for(styles, preset=settings.preset, options=settings.options, still=still)
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
