@@ -17,10 +17,9 @@ from torch import Tensor
 
 from impasto.errors import ImpastoError
 from impasto.feedforward.pass_plan import whole_halo
-from impasto.feedforward.stages import IMAGE, Stage, map_channels, map_strides, needed_later
+from impasto.feedforward.stages import Stage, map_strides, numbers_held
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.tensors import Canvas, Window
-from impasto.networks.receptive_field import widest
 from impasto.ops.machine import give_back_freed_memory
 
 CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1600 << 20, 2560 << 20
@@ -94,14 +93,7 @@ def backwards_room(device: torch.device) -> int:
 
 def bytes_per_pixel(stages: Sequence[Stage], element: int) -> float:
     """Return the most bytes that `stages` hold per pixel that they work on; element: bytes of a number."""
-    strides, channels = map_strides(stages), map_channels(stages)
-    most, made = 0.0, {IMAGE}
-    for number, stage in enumerate(stages):
-        made |= set(stage.outcomes)
-        live = {IMAGE, *stage.outcomes, *needed_later(stages[number:])} & made
-        held = sum(channels[name] / strides[name] ** 2 for name in live)
-        most = max(most, held + max(widest(edge.path, strides[edge.source]) for edge in stage.edges))
-    return SLACK * most * element
+    return SLACK * numbers_held(stages) * element
 
 
 def choose_tiling(

@@ -354,7 +354,8 @@ class _Row:
             return {name: layer(x, (work.height // side, work.width // side))}
 
         measures = (MomentsOf(name, full=False, mask=self.mask),) if layer.form.norm else ()
-        return Stage(tuple(Edge(source, name, (layer,)) for source in sources), run, measures)
+        path = tuple(layer.path())
+        return Stage(tuple(Edge(source, name, path) for source in sources), run, measures)
 
 
 def blend_stage(painted: Mapping[str, float], strength: float, *, rest: str = IMAGE, outcome: str = RESULT) -> Stage:

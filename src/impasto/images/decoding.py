@@ -157,7 +157,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
     return bool(np.abs(after.astype(np.int16) - probe).max() <= 1)
 
 
-Floats = NDArray[np.float32]
+# --- colour profiles
 
 SRGB_XY = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 """White, red, green and blue as x, y."""

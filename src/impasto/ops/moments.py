@@ -253,8 +253,9 @@ def adaptive_instance_norm(
     Departs from the paper: nothing.
     """
     own = own or moments(content, full=False)
-    scale = round_scale(deviation / own.deviation(), content)
-    return scale_channels(content, scale, mean - own.mean * scale, relu=relu, plus=plus)
+    own_mean, own_deviation = own.mean, own.deviation()
+    scale = round_scale(deviation / own_deviation, content)
+    return scale_channels(content, scale, mean - own_mean * scale, relu=relu, plus=plus)
 
 
 def fit_mask(mask: Tensor | None, features: Tensor) -> Tensor | None:

@@ -20,7 +20,7 @@ from impasto.images.files import Picture, open_picture, read_painting
 from impasto.images.tensors import MAX_PIXELS, Bytes, Canvas, Floats, Window, fit, parse_size, resize
 from impasto.methods import load
 from impasto.ops.machine import keep_freed_memory
-from impasto.progress import OnStep, Watch, ignore
+from impasto.progress import OnStep, ignore
 from impasto.runs.record import Recipe, is_bare
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.one_pass import OnePass
@@ -230,10 +230,10 @@ def note_size(recipe: Recipe, model: Stylizer, photo: tuple[int, int], work: tup
         log.info("the photo has only %dx%d; --size %s enlarges it, --size %d does not", width, height, larger, wanted)
 
 
-def outcome(job: PaintJob, watch: Watch) -> dict[str, Any]:
-    """Return the results of a run."""
+def outcome(job: PaintJob, seconds: float) -> dict[str, Any]:
+    """Return the results of a run that took so many seconds."""
     return {
-        "seconds": round(watch.seconds, 3),
+        "seconds": round(seconds, 3),
         "losses": job.model.losses,
         "interrupted": job.model.interrupted,
     }

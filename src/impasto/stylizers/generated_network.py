@@ -50,7 +50,7 @@ class GeneratedNetworks(ArbitraryStyle):
         self._digest = "random"
         if network is None:
             file = load_weights(options.weights or resolve(self.name))
-            network = file.build(lambda config: HyperNetwork(**config["shape"]), self.name)
+            network = file.build(lambda config: HyperNetwork(**config["shape"], start=False), self.name)
             self._digest = file.digest
         self.network = network.eval().requires_grad_(False).to(self.device)
         self._adopted: tuple[Style, Style] | None = None
