@@ -10,7 +10,8 @@ import typer
 from impasto.cli import flags
 from impasto.cli.flags import NetworkFlags, spread
 from impasto.cli.transfer import ClassifierFlag, WeightsFlag
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, early_checks, terminal
+from impasto.errors import OptionError
 
 PhotoWord = Annotated[str | None, typer.Argument(metavar="PHOTO", help="The picture.")]
 TargetFlag = Annotated[
@@ -20,6 +21,9 @@ AlsoFlag = Annotated[
     list[str] | None,
     typer.Option("--also", metavar="NAME|FILE", help="Another classifier: is it fooled, too? Repeatable."),
 ]
+
+
+USAGE = "impasto attack PHOTO --target CLASS"
 
 
 @spread
@@ -39,9 +43,18 @@ def attack(
     [bold]impasto attack elephant.jpg --target giraffe[/bold]; --epsilon 0 sets no limit to the changes.
     """
     terminal.be_quiet(run.quiet)
+    if not run.list_options:
+        words = [*arguments.words(photo, None), *ctx.args]
+        found, _ = early_checks.check_words(ctx, words, "impasto.vision.attack", "AttackOptions", "attack")
+        early_checks.check_picture(arguments.one_picture(found, USAGE))
+        if target is None:
+            raise OptionError("name the class that the classifier should see: --target CLASS")
+        for name in (classifier, *(also or [])):
+            early_checks.check_classifier(name, target if name == classifier else None)
+        early_checks.check_weights(backbone_weights)
+        early_checks.check_target_name(output)
     from impasto.commands import methods_table, network_command
     from impasto.commands.progress import progress
-    from impasto.errors import OptionError
     from impasto.images.files import read_image
     from impasto.networks.classifiers import CLASSIFIER, load_classifier
     from impasto.runs.painting import pick_device
@@ -52,9 +65,8 @@ def attack(
         return
     words = [*arguments.words(photo, None), *ctx.args]
     words, options = network_command.read_options(ctx, words, adversarial.AttackOptions, "attack")
-    path = network_command.one_picture(words, "impasto attack PHOTO --target CLASS")
-    if target is None:
-        raise OptionError("name the class that the classifier should see: --target CLASS")
+    path = arguments.one_picture(words, USAGE)
+    assert target is not None
     where = pick_device(run.device)
     model = load_classifier(classifier or CLASSIFIER, weights=backbone_weights, device=where)
     others = [load_classifier(name, device=where) for name in also or []]
@@ -86,8 +98,6 @@ def _name(path: str, target: str) -> str:
 
 def _judge_other(found: Any, other: Any, source: str, target: str) -> dict[str, Any]:
     """Return another classifier's answers; if it lacks one of the classes, only its answers before and after."""
-    from impasto.errors import OptionError
-
     try:
         verdict: dict[str, Any] = found.judge(other, source, target)
         return verdict

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from impasto.commands import arguments, first_look
+from impasto.commands import arguments, early_checks, first_look
 from impasto.commands.options_unread import constant
 from impasto.errors import OptionError, nearest
 
@@ -120,11 +120,17 @@ MaskFlag = Annotated[
 SeedFlag = Annotated[
     int | None, typer.Option(metavar="N", rich_help_panel=LOOK, help="Same seed, same picture; default: 0.")
 ]
-DeviceFlag = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=SPEED, help="auto, cpu, cuda or mps.")]
+DeviceFlag = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", parser=early_checks.check_device, rich_help_panel=SPEED, help="auto, cpu, cuda or mps."
+    ),
+]
 RuntimeFlag = Annotated[
     str,
     typer.Option(
         metavar="NAME",
+        parser=early_checks.check_runtime,
         rich_help_panel=SPEED,
         help="torch, onnxruntime or openvino, or auto: the fastest that `impasto doctor` has measured here.",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +135,7 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
     own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
     near = nearest(flag, [*own, *map(flag_of, options.model_fields)], 3)
     hint = f"{near};"
-    theirs = [] if owner.startswith("train ") else _methods_with(flag)
+    theirs = _methods_with(flag) if "--method" in own else []
     if theirs:
         hint = f", but {' and '.join(theirs)} {'has' if len(theirs) == 1 else 'have'}: add -m {theirs[0]};"
     return f"{owner} has no option {flag}{hint} see `{listing}`"
@@ -152,6 +152,13 @@ def words(first: str | None, others: list[str] | None) -> list[str]:
     return ([] if first is None else [first]) + (others or [])
 
 
+def one_picture(words: list[str], usage: str) -> str:
+    """Return the only word; raises ImpastoError."""
+    if len(words) != 1:
+        raise ImpastoError(f"name one picture: {usage}")
+    return words[0]
+
+
 def given(**values: Any) -> dict[str, Any]:
     """Return the flags that were given: those that are neither None nor an empty list."""
     return {name: value for name, value in values.items() if value is not None and value != []}
@@ -160,12 +167,17 @@ def given(**values: Any) -> dict[str, Any]:
 def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Path:
     """Return `path` if a file may and can be written there; raises ImpastoError otherwise, before any work."""
     if suffixes and path.suffix.lower() not in suffixes:
-        raise ImpastoError(f"{path}: the name must end in one of {', '.join(suffixes)}")
+        raise ImpastoError(f"{path}: the name must end in {one_of(suffixes)}")
     try:
         _prove_writable(path, force)
     except OSError as error:
         raise ImpastoError(f"{path} can't be written: {error.strerror}; write it elsewhere with -o") from None
     return path
+
+
+def one_of(words: Sequence[str]) -> str:
+    """Return words for a message: .png, or one of .png, .jpg."""
+    return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
 
 
 def name_target(

@@ -1,4 +1,4 @@
-"""Reads the options of methods from their source, so that wrong values are refused before torch is loaded.
+"""Reads the options of methods and commands from their source, so that wrong values are refused without torch.
 
 Anything that the source does not show is left to the method itself, which checks everything again.
 """
@@ -29,9 +29,39 @@ def options_of(method: str) -> type[Options] | None:
     for statement in _statements(module):
         name = _assigned(statement, "Options") if isinstance(statement, ast.ClassDef) else None
         if isinstance(name, ast.Name):
-            fields = dict(_fields(name.id, module))
-            return create_model(f"{method}_options", __base__=Options, **fields) if fields else None
+            return read_class(module, name.id)
     return None
+
+
+@functools.cache
+def presets_of(method: str) -> dict[str, Any] | None:
+    """Return the presets of a method from its source; None if the source is not enough."""
+    module = f"impasto.methods.{method}"
+    for statement in _statements(module):
+        if isinstance(statement, ast.ClassDef) and _assigned(statement, "Options") is not None:
+            value = _assigned(statement, "presets")
+            try:
+                return {"default": {}} if value is None else dict(_evaluate(value, module))
+            except (NameError, TypeError, ValueError):
+                return None
+    return None
+
+
+@functools.cache
+def training_of(module: str) -> type[Options] | None:
+    """Return the options of the training that a module defines, from its source; None if it defines none."""
+    for statement in _statements(module):
+        value = _value_of(statement, "TRAINING")
+        if isinstance(value, ast.Call) and value.args and isinstance(value.args[0], ast.Name):
+            return read_class(module, value.args[0].id)
+    return None
+
+
+@functools.cache
+def read_class(module: str, name: str) -> type[Options] | None:
+    """Return the options called `name` in a module, from its source; None if the source is not enough."""
+    fields = dict(_fields(name, module))
+    return create_model(name, __base__=Options, **fields) if fields else None
 
 
 def constant(module: str, name: str) -> Any:

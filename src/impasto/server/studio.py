@@ -26,7 +26,7 @@ from impasto.server.side_worker import Gallery, SideWorker
 from impasto.server.work import count_steps, sketch
 from impasto.server.worker import Outcome
 from impasto.stylizers.base import Stylizer
-from impasto.stylizers.styles import built_in_styles, check_weights, load_style
+from impasto.stylizers.styles import built_in_styles, check_weights, load_style, wrong_masks
 
 WARM_UP_SECONDS = 120.0
 
@@ -181,7 +181,7 @@ class Studio:
             raise Malformed("content: the photo is missing")
         check_weights(settings.style_weights, count)
         if len(files.get("masks", ())) not in (0, 1, count):
-            raise OptionError(f"{count} styles need one mask, or {count}, not {len(files['masks'])}")
+            raise OptionError(wrong_masks(count, len(files["masks"])))
         if settings.keep_color in MATCHING_MODES and count > len(files.get("paintings", ())):
             raise OptionError(
                 f"keep_color {settings.keep_color} recolours the painting, which a style card does not hold: take "
