@@ -96,7 +96,7 @@ class Bench:
         self.rows.append({"row": row, "what": what, "goal": GOALS[row], **found})
         print(json.dumps(self.rows[-1]), flush=True)
         if self.output is not None:
-            from impasto.atomic import write_atomically
+            from impasto.files import write_atomically
 
             text = json.dumps({"benchmark": "gpu", "surroundings": self.about, "rows": self.rows}, indent=2)
             write_atomically(self.output, f"{text}\n".encode())

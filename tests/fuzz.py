@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from impasto.errors import ImpastoError
-from impasto.escaping import printable
+from impasto.errors import ImpastoError, printable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")
 DAMAGE = ("cut", "flip", "zero", "double", "insert", "swap")

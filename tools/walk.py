@@ -1,4 +1,4 @@
-"""Count the files of impasto that a command enters, and how often it enters each.
+"""Count the files of impasto that a command enters, and how often: by all calls, and by each function's first.
 
 python tools/walk.py stylize photo.jpg painting.jpg -o out.png
 """
@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import impasto
@@ -19,25 +19,34 @@ SOURCE = str(Path(impasto.__file__).parent)
 
 
 class Walk:
-    """The files whose functions are called, in their order; bodies of modules and classes do not count."""
+    """The files whose functions are called, in their order; what runs at import does not count.
+
+    files: by all calls; first: by the first call of each function. A file follows itself only once.
+    """
 
     def __init__(self) -> None:
         self.files: list[str] = []
+        self.first: list[str] = []
+        self.known: set[CodeType] = set()
 
     def see(self, frame: FrameType, event: str, argument: Any) -> None:
         """Note a call into another file than the last one; made for `sys.setprofile`."""
         code = frame.f_code
-        if event != "call" or code.co_name.startswith("<module") or not code.co_filename.startswith(SOURCE):
+        if event != "call" or code.co_qualname.startswith("<") or not code.co_filename.startswith(SOURCE):
             return
         if not code.co_flags & 0x2:  # the body of a class has no fast locals
             return
         name = code.co_filename[len(SOURCE) + 1 :]
-        if not self.files or self.files[-1] != name:
+        if self.files[-1:] != [name]:
             self.files.append(name)
+        if code not in self.known:
+            self.known.add(code)
+            if self.first[-1:] != [name]:
+                self.first.append(name)
 
 
-def walk(words: list[str]) -> Counter[str]:
-    """Run a command; return how often it enters each file."""
+def walk(words: list[str]) -> Walk:
+    """Run a command; return the files that it enters."""
     found = Walk()
     sys.setprofile(found.see)
     threading.setprofile(found.see)
@@ -46,11 +55,14 @@ def walk(words: list[str]) -> Counter[str]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-    return Counter(found.files)
+    return found
 
 
 if __name__ == "__main__":
-    entered = walk(sys.argv[1:])
-    for name, count in entered.most_common():
-        print(f"{count:6}  {name}")
-    print(f"{sum(entered.values()):6}  in all, {len(entered)} files")
+    found = walk(sys.argv[1:])
+    once = Counter(found.first)
+    print("   all    once")
+    for name, count in Counter(found.files).most_common():
+        print(f"{count:6}  {once[name]:6}  {name}")
+    lines = sum(len((Path(SOURCE) / name).read_text(encoding="utf-8").splitlines()) for name in once)
+    print(f"{len(found.files):6}  {len(found.first):6}  in all: {len(once)} files of {lines} lines")

@@ -1,9 +1,12 @@
-"""Mistakes of users, each reported in one line; how to recognise that memory ran out."""
+"""Mistakes of users, each reported in one line of escaped text; how to recognise that memory ran out."""
+
+from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Collection, Iterable
-
-from impasto.escaping import printable
+from typing import Any
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Unable to allocate", "alloc_cpu")
 
@@ -44,6 +47,14 @@ def no_style(name: str, known: Collection[str]) -> str:
     return f"there is no style {name!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
 
 
+def fixed_styles(method: str, known: Iterable[str]) -> str:
+    """Return what to do if a method that paints only in the `known` styles gets another one."""
+    return (
+        f"name one of the styles that it has learned ({', '.join(known)}) with --style, or teach it the painting: "
+        f"impasto train {method} --style PAINTING"
+    )
+
+
 def no_method(name: str, known: Collection[str]) -> str:
     """Return the message for a method that is none of the `known` ones."""
     return f"there is no method {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
@@ -53,3 +64,36 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that memory ran out, on a CPU or a GPU."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))
+
+
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+"""Control characters, marks that change the direction of text, and surrogates, which stand for bytes of names."""
+
+
+def printable(text: object, keep: str = "") -> str:
+    """Return a text without control characters for a terminal, a log or a page.
+
+    They become ``\\x1b`` or ``\\u202e``; a byte of a name that is not text becomes ``\\xe9``. keep: control characters
+    that are kept, such as a newline.
+    """
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), str(text))
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name, as a surrogate
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def one_line(text: object) -> str:
+    """Return a text on one line, its white space joined, `printable`."""
+    return printable(" ".join(str(text).split()))
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return JSON that is safe for terminals and files: unsafe characters are escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    return _UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)

@@ -14,7 +14,7 @@ from cli_support import Outcome, Shell, make_backbone, open_shell, use_one_threa
 from impasto.cli.main import app, main
 from impasto.commands import doctor
 from impasto.commands.arguments import name_target
-from impasto.commands.progress import escape_left
+from impasto.commands.terminal import escape_left
 from impasto.errors import ImpastoError
 from impasto.images.files import write_image
 from impasto.progress import duration

@@ -85,7 +85,7 @@ def test_torch_runs_what_the_quickest_can_not() -> None:
     options = SimpleNamespace(precision="auto")
     for kind in ("cpu", "meta"):
         model = SimpleNamespace(device=torch.device(kind), options=options, use_runtime=refuse, name="model")
-        runtime_choice.use(model, "auto")  # type: ignore[arg-type]
+        runtime_choice.use_quickest(model)  # type: ignore[arg-type]
     assert refused in (["onnxruntime"], ["torch"])  # asked once: on another device torch is not even left
 
 

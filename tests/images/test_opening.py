@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from impasto.errors import ImageError
+from impasto.files import open_regular
 from impasto.images.files import decode_picture, open_picture, read_image
-from impasto.regular_files import open_regular
 
 RAMP = np.dstack([np.mgrid[:16, :64][1] * 4] * 3).astype(np.uint8)
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names devices and pipes as POSIX does")

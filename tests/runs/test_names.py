@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from impasto.atomic import replace_file, write_atomically
 from impasto.commands.arguments import check_target
-from impasto.errors import ImpastoError, WeightsError
-from impasto.escaping import one_line, printable, to_json
+from impasto.errors import ImpastoError, WeightsError, one_line, printable, to_json
+from impasto.files import is_remote, replace_file, write_atomically
 from impasto.images.files import WRITABLE, read_image, write_image
 from impasto.runs.record import LONGEST_STEM, file_stem, read_recipe, write_recorded
-from impasto.runs.remote_files import is_remote, to_path
+from impasto.runs.remote_files import to_path
 
 BYTES = os.fsdecode(b"caf\xe9")
 posix = pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes on Linux only")

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from impasto.atomic import write_atomically
 from impasto.errors import WeightsError
+from impasto.files import write_atomically
 from impasto.weights import Weights, load_weights, manifest, resolve, save_weights, torchvision_files
 from impasto.weights.files import FOLDER, HEADER_KEY
 

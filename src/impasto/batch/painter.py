@@ -13,9 +13,9 @@ from pathlib import Path
 from torch import Tensor
 
 from impasto.errors import ImpastoError
+from impasto.files import is_remote, url_of
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import Picture
-from impasto.runs import runtime_choice
 from impasto.runs.painting import (
     Inputs,
     PaintJob,
@@ -28,7 +28,7 @@ from impasto.runs.painting import (
 )
 from impasto.runs.painting import working_size as find_working_size
 from impasto.runs.record import Recipe, digest, is_bare
-from impasto.runs.remote_files import is_remote, read_remote, url_of
+from impasto.runs.remote_files import read_remote
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.styles import Style
 
@@ -58,10 +58,7 @@ class Painter:
 
     def _load(self) -> Stylizer:
         device, runtime = self._way
-        named = runtime_choice.named(runtime)
-        model = load_model(self.recipe, pick_device(device, named), named)
-        runtime_choice.use(model, runtime)
-        return model
+        return load_model(self.recipe, pick_device(device, runtime), runtime)
 
     def twin(self) -> Painter:
         """Return a painter for another thread, with its own model and styles; it logs nothing."""

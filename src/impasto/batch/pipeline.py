@@ -18,11 +18,12 @@ from torch import Tensor
 from impasto.batch.painter import Painter
 from impasto.batch.plan import Item
 from impasto.errors import ImpastoError, is_out_of_memory
+from impasto.files import is_remote, url_of
 from impasto.images.files import Picture, open_picture
 from impasto.progress import Step, Watch
 from impasto.runs.painting import PaintJob, outcome
 from impasto.runs.record import digest, digest_of, make_record, sidecar, write_recorded
-from impasto.runs.remote_files import is_remote, put_remote, read_remote, url_of
+from impasto.runs.remote_files import put_remote, read_remote
 
 AHEAD = 1
 """Photos that are read ahead, and results that may wait to be written."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from impasto.errors import ImpastoError, OptionError, nearest, no_style
+from impasto.files import is_remote, real_path, url_of
 from impasto.images.files import WRITABLE
-from impasto.regular_files import real_path
 from impasto.runs.record import Recipe, check_recipe, choose_method, file_stem, sidecar
-from impasto.runs.remote_files import find_remote, has_pattern, is_remote, to_path, url_of
+from impasto.runs.remote_files import find_remote, has_pattern, to_path
 from impasto.stylizers.styles import CARD, built_in_styles
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".avif", ".heic", ".heif")

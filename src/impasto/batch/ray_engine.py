@@ -24,9 +24,10 @@ from impasto.batch.painter import Painter
 from impasto.batch.pipeline import Outcomes, Pipeline, by_photo, explain, new_run
 from impasto.batch.plan import BatchPlan, Item
 from impasto.errors import ImpastoError
+from impasto.files import is_remote
 from impasto.progress import Step
 from impasto.runs.record import Recipe, is_bare
-from impasto.runs.remote_files import is_remote, names_in
+from impasto.runs.remote_files import names_in
 from impasto.stylizers.styles import built_in_styles
 
 CORES = 4

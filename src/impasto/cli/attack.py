@@ -43,18 +43,13 @@ def attack(
     [bold]impasto attack elephant.jpg --target giraffe[/bold]; --epsilon 0 sets no limit to the changes.
     """
     terminal.be_quiet(run.quiet)
+    words = [*arguments.words(photo, None), *ctx.args]
     if not run.list_options:
-        words = [*arguments.words(photo, None), *ctx.args]
-        found, _ = early_checks.check_words(ctx, words, "impasto.vision.attack", "AttackOptions", "attack")
-        early_checks.check_picture(arguments.one_picture(found, USAGE))
-        if target is None:
-            raise OptionError("name the class that the classifier should see: --target CLASS")
-        for name in (classifier, *(also or [])):
-            early_checks.check_classifier(name, target if name == classifier else None)
+        _check(ctx, words, target, classifier, also or [])
         early_checks.check_weights(backbone_weights)
         early_checks.check_target_name(output)
     from impasto.commands import methods_table, network_command
-    from impasto.commands.progress import progress
+    from impasto.commands.terminal import progress
     from impasto.images.files import read_image
     from impasto.networks.classifiers import CLASSIFIER, load_classifier
     from impasto.runs.painting import pick_device
@@ -63,7 +58,6 @@ def attack(
     if run.list_options:
         methods_table.show_options(adversarial.AttackOptions)
         return
-    words = [*arguments.words(photo, None), *ctx.args]
     words, options = network_command.read_options(ctx, words, adversarial.AttackOptions, "attack")
     path = arguments.one_picture(words, USAGE)
     assert target is not None
@@ -90,6 +84,17 @@ def attack(
     result = {"output": str(out.target), "difference": str(difference.target), **made, "seconds": watch.seconds}
     terminal.print_json(result) if run.json else _tell(out.target, facts)
     network_command.tell_interrupted(found.result.interrupted)
+
+
+def _check(ctx: typer.Context, words: list[str], target: str | None, classifier: str | None, also: list[str]) -> None:
+    """Check the words before torch is loaded; raises ImpastoError."""
+    found, _ = early_checks.check_words(ctx, words, "impasto.vision.attack", "AttackOptions", "attack")
+    early_checks.check_picture(arguments.one_picture(found, USAGE))
+    if target is None:
+        raise OptionError("name the class that the classifier should see: --target CLASS")
+    early_checks.check_classifier(classifier, target)
+    for name in also:
+        early_checks.check_classifier(name)
 
 
 def _name(path: str, target: str) -> str:

@@ -41,9 +41,9 @@ def bench(
     _check(methods, sizes, precisions, runtimes, weights)
     if markdown is not None:
         arguments.check_target(markdown, force)
-    from impasto.atomic import write_atomically
     from impasto.evaluation import bench as benching
     from impasto.evaluation.timing import to_markdown
+    from impasto.files import write_atomically
     from impasto.methods import find_method, list_methods
     from impasto.runs import runtime_choice
     from impasto.runs.painting import pick_device

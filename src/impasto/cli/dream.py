@@ -11,7 +11,7 @@ from impasto.cli import flags
 from impasto.cli.flags import NetworkFlags, spread
 from impasto.cli.transfer import ClassifierFlag, WeightsFlag
 from impasto.commands import early_checks, terminal
-from impasto.commands.options_unread import constant
+from impasto.commands.arguments import constant
 from impasto.errors import OptionError
 
 ClassFlag = Annotated[
@@ -62,7 +62,7 @@ def dream(
         early_checks.check_weights(backbone_weights)
         early_checks.check_target_name(output)
     from impasto.commands import methods_table, network_command
-    from impasto.commands.progress import progress
+    from impasto.commands.terminal import progress
     from impasto.vision import dreams
 
     if run.list_options:

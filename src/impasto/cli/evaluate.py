@@ -10,7 +10,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.commands import arguments, early_checks, first_look, terminal
-from impasto.commands.options_unread import constant
+from impasto.commands.arguments import constant
 from impasto.errors import ImpastoError, OptionError, nearest
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class _Run:
 
     def measure(self, pairs: list[Pair]) -> Evaluation:
         """Measure the pictures of `pairs`."""
-        from impasto.commands.progress import PAUSE, count
+        from impasto.commands.terminal import PAUSE, count
         from impasto.evaluation import evaluate
 
         with count("measuring", len(pairs), self.quiet, pause=PAUSE) as shown:
@@ -196,7 +196,7 @@ def _find(ctx: typer.Context, words: list[str]) -> list[Pair]:
 
 def _make(ctx: typer.Context, words: list[str], folder: Path, given: dict[str, Any], run: _Run) -> list[Pair]:
     """Make the protocol's pictures in `folder`."""
-    from impasto.commands.progress import PAUSE, count
+    from impasto.commands.terminal import PAUSE, count
     from impasto.evaluation import pair_up, stylize_pairs
     from impasto.methods import find_method, load
 
@@ -220,6 +220,6 @@ def _numbers(text: str) -> list[int]:
 
 
 def _write(path: Path, text: str) -> None:
-    from impasto.atomic import write_atomically
+    from impasto.files import write_atomically
 
     write_atomically(path, text.encode())

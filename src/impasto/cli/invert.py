@@ -56,14 +56,14 @@ class _Work:
     quiet: bool
 
     def content(self, image: Tensor, layer: str) -> Inversion:
-        from impasto.commands.progress import progress
+        from impasto.commands.terminal import progress
         from impasto.vision.inversion import invert_content
 
         with progress(f"content from {layer}", self.quiet) as (_, on_step):
             return invert_content(self.network, image, layer, self.options, seed=self.seed, on_step=on_step)
 
     def style(self, image: Tensor, layers: Sequence[str]) -> Inversion:
-        from impasto.commands.progress import progress
+        from impasto.commands.terminal import progress
         from impasto.vision.inversion import invert_style
 
         with progress(f"style from {', '.join(layers)}", self.quiet) as (_, on_step):
@@ -135,7 +135,7 @@ def invert(
 
 def _sheet(work: _Work, image: Tensor, painting: Tensor) -> tuple[list[Inversion], Tensor]:
     """Return all of the well-known figure's inversions, and the sheet; after Ctrl-C the finished ones."""
-    from impasto.commands.progress import Count
+    from impasto.commands.terminal import Count
     from impasto.images.contact_sheet import contact_sheet
     from impasto.vision.inversion import sheet_layers
 

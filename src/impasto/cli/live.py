@@ -82,7 +82,7 @@ def live(
     cv2 = live_devices.load_opencv()
     with live_devices.opened_camera(cv2, int(source) if camera else None) as frames:
         from impasto.commands import live as command
-        from impasto.commands.recipe_from_flags import merge_flags
+        from impasto.commands.stylize import merge_flags
 
         given = arguments.given(
             method=method, preset=preset, strength=strength, style_size=style_size, keep_color=keep_color

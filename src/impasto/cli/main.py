@@ -39,8 +39,7 @@ from impasto.cli.video import video
 from impasto.cli.web import web
 from impasto.commands.arguments import Command, Group, OpenCommand
 from impasto.commands.terminal import say
-from impasto.errors import ImpastoError, is_out_of_memory
-from impasto.escaping import one_line
+from impasto.errors import ImpastoError, is_out_of_memory, one_line
 from impasto.ops.processor import KERNELS, set_threads
 
 PLAINER = (

@@ -48,11 +48,11 @@ def stylize(
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
     arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
-    early_checks.check_stylization(stylization, reporting.recipe)
+    stylization.check(reporting.recipe)
     early_checks.check_target_name(output)
     from impasto.commands import stylize as command
-    from impasto.commands.pipes import piped
-    from impasto.commands.recipe_from_flags import make_recipe
+    from impasto.commands.stylize import make_recipe
+    from impasto.commands.terminal import piped
 
     resume = checkpoint is not None and checkpoint.exists()
     with piped(arguments.words(content, styles), output, json=reporting.json, dry_run=reporting.dry_run) as pipes:

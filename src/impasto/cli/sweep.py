@@ -42,12 +42,11 @@ def sweep(
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
     arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
-    early_checks.check_stylization(stylization, reporting.recipe)
+    stylization.check(reporting.recipe)
     early_checks.check_axes(vary or [], stylization.chosen_method, reporting.recipe)
     early_checks.check_target_name(output)
     from impasto.commands import sweep as command
-    from impasto.commands.recipe_from_flags import make_recipe
-    from impasto.commands.stylize import choose_target
+    from impasto.commands.stylize import choose_target, make_recipe
 
     named = command.own_options(vary or [])
     made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, stylization.given(), vary=named)

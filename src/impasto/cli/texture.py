@@ -116,11 +116,8 @@ def texture(
     """
     terminal.be_quiet(quiet)
     if not list_options and not list_textures:
-        words = [*arguments.words(name, None), *ctx.args]
-        found, values = early_checks.check_words(ctx, words, "impasto.textures.optimized", "TextureOptions", "texture")
-        early_checks.check_textures(found, weights)
+        _check(ctx, [*arguments.words(name, None), *ctx.args], weights, backbone)
         early_checks.check_shares(style_weights)
-        early_checks.check_backbone(backbone, values.get("layers", ()))
         early_checks.check_weights(backbone_weights)
         early_checks.check_target_name(output)
     early_checks.check_weights(weights)
@@ -148,6 +145,13 @@ def texture(
     else:
         made = _draw(settings, values, weights, dry_run)
     _finish(out, made, json)
+
+
+def _check(ctx: typer.Context, words: list[str], weights: Path | None, backbone: str) -> None:
+    """Check the words before torch is loaded; raises ImpastoError."""
+    found, values = early_checks.check_words(ctx, words, "impasto.textures.optimized", "TextureOptions", "texture")
+    early_checks.check_textures(found, weights)
+    early_checks.check_backbone(backbone, values.get("layers", ()))
 
 
 def _finish(out: Output, made: _Made, json: bool) -> None:
@@ -236,7 +240,7 @@ def _optimise(
     """Return a texture of paintings, by optimisation."""
     from impasto.cli.invert import choose_pooling
     from impasto.commands import network_command
-    from impasto.commands.progress import progress
+    from impasto.commands.terminal import progress
     from impasto.networks.backbones import default_layers
     from impasto.textures import optimized
 

@@ -39,9 +39,9 @@ def train(
     [bold]impasto train NAME --list-options[/bold] lists the options.
     """
     terminal.be_quiet(quiet)
-    early_checks.check_training(ctx, [*arguments.words(task, None), *ctx.args], listing=list_options)
+    name = early_checks.check_training(ctx, [*arguments.words(task, None), *ctx.args], listing=list_options)
     if not list_options:
-        early_checks.check_places([*(content or []), *(style or [])], "--content and --style")
+        early_checks.check_pictures_of(name, content or [], style or [])
         folder = early_checks.check_run_folder(output, resume=resume, force=force)
         first_look.need("accelerate", "train", "impasto train")
     from impasto.commands import train as command

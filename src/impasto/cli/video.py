@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands import arguments, first_look, terminal
 
 CALM = "Against flicker"
 VideoWord = Annotated[str | None, typer.Argument(metavar="VIDEO", help="The video.")]
@@ -115,9 +115,9 @@ def video(
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)
     arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
-    early_checks.check_stylization(stylization, reporting.recipe)
+    stylization.check(reporting.recipe)
     from impasto.commands import video as command
-    from impasto.commands.recipe_from_flags import make_recipe
+    from impasto.commands.stylize import make_recipe
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)

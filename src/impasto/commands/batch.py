@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from impasto.atomic import LEFTOVER
 from impasto.batch.pipeline import Outcomes
 from impasto.batch.plan import BatchPlan, Item, count_left_out, tell_left_out
 from impasto.commands import terminal
-from impasto.commands.progress import Count, count
-from impasto.commands.terminal import print_json
+from impasto.commands.terminal import Count, count, print_json
 from impasto.errors import ImpastoError
+from impasto.files import LEFTOVER, is_remote, url_of
 from impasto.progress import Step
-from impasto.runs.remote_files import clear_remote, is_remote, make_folder, names_in, url_of
+from impasto.runs.remote_files import clear_remote, make_folder, names_in
 
 FAILED, INTERRUPTED = 1, 130
 PAUSE = 1.0

@@ -5,20 +5,29 @@ They only refuse what the work itself would refuse, and leave the rest to it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from impasto.commands import first_look
-from impasto.commands.arguments import flag_of, one_of, prove_folder, take_flags
-from impasto.commands.options_unread import PACKAGE, constant, options_of, presets_of, read_class, training_of
+from impasto.commands.arguments import (
+    PACKAGE,
+    constant,
+    flag_of,
+    one_of,
+    options_of,
+    presets_of,
+    prove_folder,
+    read_class,
+    take_flags,
+    takes_photos,
+    training_of,
+)
 from impasto.errors import ImageError, ImpastoError, OptionError, WeightsError, nearest
-from impasto.regular_files import real_path
-
-if TYPE_CHECKING:
-    from impasto.cli.flags import StylizationFlags
+from impasto.files import real_path
 
 TRAININGS = {"backbone": "impasto.training.backbone_distillation", "texture": "impasto.textures.generator_training"}
 """Trainings besides those of methods, and the modules with their TRAINING."""
@@ -97,6 +106,16 @@ def check_run_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
         raise ImpastoError(f"{near} is no folder; name another with -o RUNDIR")
     prove_folder(near)
     return folder
+
+
+def check_pictures_of(name: str, contents: list[Path], styles: list[Path]) -> None:
+    """Raise ImpastoError if pictures of a training are missing, or not what it learns from."""
+    if not takes_photos(TRAININGS.get(name, f"impasto.methods.{name}")):
+        if contents or not styles:
+            raise ImpastoError("name pictures to learn from, and no photographs: --style PICTURE --style PICTURE ...")
+    elif not contents or not styles:
+        raise ImpastoError("name folders of pictures: --content PHOTOS --style ARTWORKS")
+    check_places([*contents, *styles], "--content and --style")
 
 
 def check_places(places: Iterable[Path], flags: str) -> None:
@@ -234,15 +253,10 @@ def check_target_name(output: Path | None, endings: tuple[str, ...] = ()) -> Non
         raise ImpastoError(f"{output}: the folder {output.parent} does not exist; make it first")
 
 
-def check_stylization(flags: StylizationFlags, recipe: Path | None) -> None:
-    """Check preset, masks, shares of styles and recipe of a command that paints; raises ImpastoError."""
-    if recipe is None:
-        check_preset(flags.chosen_method, flags.preset)
-    elif not recipe.is_file():
+def check_recipe(recipe: Path) -> None:
+    """Raise ImpastoError if there is no such recipe."""
+    if not recipe.is_file():
         raise ImpastoError(f"{recipe} can't be opened{first_look.near_files(recipe)}; name a picture or a JSON file")
-    for mask in flags.mask or []:
-        first_look.check_content(str(mask), video=False)
-    check_shares(flags.style_weights)
 
 
 def check_shares(text: str | None) -> None:
@@ -284,6 +298,7 @@ def check_batch(words: list[str], named: Iterable[str]) -> None:
         path = Path(word)
         if path.exists() or first_look.URL in word or any(sign in word for sign in "*?["):
             continue
+        os.getcwd()  # the folder may be gone
         if number and not path.suffix and path == Path(path.name):
             first_look.check_painting(word, None)
             continue

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import ImageError, ImpastoError, OptionError, nearest, no_method, no_style
+from impasto.errors import ImageError, ImpastoError, OptionError, fixed_styles, nearest, no_method, no_style
 from impasto.images.sniffing import kind_of
 
 PACKAGE = Path(__file__).parent.parent
 CARDS = PACKAGE / "weights" / "styles"
 HEAD = 4096
 MOST_HEADER = 1_000_000
+CARD = ".safetensors"
 URL = "://"
 
 
@@ -127,6 +128,8 @@ def check_painting(word: str, method: str | None, *, bare: bool = False, own_wei
 
     own_weights: the method's weights are the user's, and may know more styles: an unknown name is left to it.
     """
+    if word == "-":
+        return
     path = Path(word)
     is_name = bare or (not path.suffix and path == Path(path.name))
     if is_name and not path.is_file():
@@ -137,6 +140,9 @@ def check_painting(word: str, method: str | None, *, bare: bool = False, own_wei
     head = _head(word, "painting")
     if head is not None and is_video(head):
         raise ImpastoError(f"{word} is a video; name a painting, or take a frame of it")
+    learned = learned_styles(method) if method and not own_weights and path.suffix.lower() != CARD else []
+    if learned and method:
+        raise OptionError(f"{method} can't look at a painting: {fixed_styles(method, learned)}")
 
 
 def is_video(head: bytes) -> bool:

@@ -1,27 +1,98 @@
-"""The run of `impasto stylize`, from the recipe to the written picture."""
+"""The run of `impasto stylize`: the recipe from its flags, and the written picture from the recipe."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import typer
 from torch import Tensor
 
 from impasto.commands import terminal
-from impasto.commands.arguments import check_target, name_target
-from impasto.commands.progress import progress
+from impasto.commands.arguments import check_target, name_target, take_flags
+from impasto.commands.terminal import progress
 from impasto.errors import ImpastoError, OptionError
+from impasto.files import real_path
 from impasto.images.files import WRITABLE, write_image
+from impasto.methods import find_method
 from impasto.progress import OnStep, Step, Watch, ignore
-from impasto.regular_files import real_path
-from impasto.runs import runtime_choice
-from impasto.runs.forecast import expected_seconds, forecast, tell
 from impasto.runs.painting import PaintJob, note_size, note_weights, outcome, pick_device, prepare, read_inputs
-from impasto.runs.record import Recipe, file_stem, interrupted_picture, make_record, sidecar, write_recorded
+from impasto.runs.record import (
+    Recipe,
+    check_recipe,
+    choose_method,
+    file_stem,
+    find_painting,
+    find_style,
+    interrupted_picture,
+    make_record,
+    read_recipe,
+    sidecar,
+    write_recorded,
+)
+from impasto.stylizers.fixed_styles import LearnedStyles
 from impasto.weights.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)
+
+
+def make_recipe(
+    ctx: typer.Context,
+    words: list[str],
+    recipe: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    runtime: str = "torch",
+    vary: Collection[str] | None = None,
+) -> Recipe:
+    """Return the recipe of a command: its flags over a recorded run over the defaults. Raises ImpastoError.
+
+    If method or preset differ from the recorded ones, the recorded options are dropped. If no method is named, the
+    styles decide.
+
+    Args:
+        words: CONTENT, STYLEs and the method's flags.
+        recipe: picture or JSON file of a recorded run.
+        flags: values by the names of a Recipe's fields; ``style``: more styles by name.
+        runtime: what runs the networks.
+        vary: for a contact sheet: names of the method's options that differ between its cells.
+    """
+    given = dict(flags)
+    names = given.pop("style", [])
+    merged, files = merge_flags(ctx, words, recipe, given)
+    if merged.vary and vary is None:
+        raise ImpastoError(f"{recipe} records a contact sheet: use it with impasto sweep --recipe {recipe}")
+    learned = issubclass(find_method(merged.method), LearnedStyles)
+    named = [find_style(name, learned=learned) for name in names]
+    paintings = [find_painting(word, learned=learned) for word in files[1:]]
+    known = merged.model_dump()
+    if files:
+        known["content"] = files[0]
+    if files[1:] or named:
+        known["styles"] = (*paintings, *named)
+        if len(known["styles"]) != len(merged.styles) and "style_weights" not in given:
+            known["style_weights"] = None
+    made = check_recipe(Recipe.parse(known, ctx.command.name or "impasto"))
+    if recipe is not None or "method" in given:
+        return made
+    return choose_method(made, made.styles, options=[*made.options, *(vary or ())], runtime=runtime)
+
+
+def merge_flags(
+    ctx: typer.Context, words: list[str], recipe: Path | None, flags: Mapping[str, Any]
+) -> tuple[Recipe, list[str]]:
+    """Return a recipe as `make_recipe` does, and the words that are not flags, unread."""
+    base = Recipe.parse({}, "impasto") if recipe is None else read_recipe(recipe)
+    method = find_method(flags.get("method", base.method))
+    changed = method.name != base.method or flags.get("preset", base.preset) != base.preset
+    files, options = take_flags(ctx, words, method.Options, method.name, f"impasto methods {method.name}")
+    known = base.model_dump() | {"method": method.name}
+    known |= {"options": {}, "preset": "default", "weights": {}, "temporal_weight": None} if changed else {}
+    known |= {**flags, "options": {**known["options"], **options}}
+    return Recipe.parse(known, ctx.command.name or "impasto"), files
+
 
 PASSING = ("versions", "device", "runtime", "statistics", "tile")
 """Keys of a run record that describe the machine, not the settings."""
@@ -46,9 +117,7 @@ def choose_target(
 
 def open_job(recipe: Recipe, device: str, runtime: str = "torch") -> PaintJob:
     """Read the files and load the model; raises ImpastoError."""
-    device = pick_device(device, runtime_choice.named(runtime))
-    job = prepare(recipe, read_inputs(recipe), device, runtime_choice.named(runtime))
-    runtime_choice.use(job.model, runtime)
+    job = prepare(recipe, read_inputs(recipe), pick_device(device, runtime), runtime)
     note_size(recipe, job.model, job.photo_size, job.size)
     note_weights(recipe, job.model)
     return job
@@ -98,6 +167,8 @@ def title(job: PaintJob) -> str:
 
 def dry_run(job: PaintJob, target: Path, **ignored: Any) -> dict[str, Any]:
     """Report a checked run, for --dry-run; returns what --json prints."""
+    from impasto.runs.forecast import forecast, tell
+
     found = forecast(job)
     estimate = f"; {tell(found)}" if found else ""
     by = "" if job.model.runtime == "torch" else f" by {job.model.runtime}"
@@ -110,12 +181,21 @@ def paint_file(
     job: PaintJob, target: Path, *, quiet: bool, record: bool, force: bool, also: OnStep = ignore
 ) -> dict[str, Any]:
     """Paint and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
-    with progress(title(job), quiet, also, expected_seconds(job)) as (watch, on_step):
+    with progress(title(job), quiet, also, _expected_seconds(job)) as (watch, on_step):
         image = job.paint_bytes(on_step) if job.by_windows else job.paint(on_step)
     written = write(job, image, target, watch, record=record, force=force)
     if job.model.checkpoint is not None and not job.model.interrupted:
         job.model.checkpoint.finish()
     return {**written, **outcome(job, watch)}
+
+
+def _expected_seconds(job: PaintJob) -> float | None:
+    """Return the seconds of a run that may take long; None if it is short, or too small for an estimate."""
+    if job.model.one_pass and not job.large:
+        return None
+    from impasto.runs.forecast import expected_seconds
+
+    return expected_seconds(job)
 
 
 def write(job: PaintJob, image: Tensor, target: Path, watch: Watch, *, record: bool, force: bool) -> dict[str, Any]:

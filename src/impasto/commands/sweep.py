@@ -11,8 +11,8 @@ from torch import Tensor
 
 from impasto.commands import terminal
 from impasto.commands.arguments import flag_of
-from impasto.commands.progress import progress
 from impasto.commands.stylize import title
+from impasto.commands.terminal import progress
 from impasto.errors import OptionError, nearest
 from impasto.images.contact_sheet import contact_sheet
 from impasto.methods import find_method

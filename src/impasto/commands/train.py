@@ -17,8 +17,7 @@ import typer
 from impasto.commands import methods_table, terminal
 from impasto.commands.arguments import take_flags
 from impasto.commands.early_checks import TRAININGS, check_training
-from impasto.commands.progress import Line
-from impasto.commands.terminal import print_json
+from impasto.commands.terminal import Line, print_json
 from impasto.errors import ImpastoError
 from impasto.methods import find_training
 from impasto.networks.layers import count_parameters

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import typer
 
-from impasto.atomic import write_atomically
 from impasto.commands import terminal
 from impasto.commands import train as training_run
 from impasto.commands.early_checks import check_run_folder
-from impasto.commands.progress import PAUSE, count
+from impasto.commands.terminal import PAUSE, count
 from impasto.errors import OptionError
+from impasto.files import write_atomically
 from impasto.images.files import write_image
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import load_backbone

@@ -15,15 +15,14 @@ import torch
 import typer
 from torch import Tensor
 
-from impasto.atomic import write_atomically
 from impasto.batch.painter import Painter
 from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target
-from impasto.commands.progress import PAUSE, Count, count
+from impasto.commands.terminal import PAUSE, Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
 from impasto.commands.video_report import measure, paint_strip
-from impasto.errors import ImpastoError, OptionError
-from impasto.escaping import to_json
+from impasto.errors import ImpastoError, OptionError, to_json
+from impasto.files import real_path, write_atomically
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import WRITABLE, Picture, open_picture, read_image, write_image
 from impasto.images.flow import estimate_flow, has_flow
@@ -42,7 +41,6 @@ from impasto.images.video import check_target as check_video
 from impasto.methods import find_method
 from impasto.ops.memory import name_bytes
 from impasto.progress import Step
-from impasto.regular_files import real_path
 from impasto.runs import record as record_module
 from impasto.runs.painting import pick_device
 from impasto.runs.record import Recipe, make_record, sidecar

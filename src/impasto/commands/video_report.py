@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from impasto.batch.painter import Painter
-from impasto.commands.progress import PAUSE, count
+from impasto.commands.terminal import PAUSE, count
 from impasto.evaluation.metrics import LossNetwork
 from impasto.evaluation.video_score import VideoScore
 from impasto.images.contact_sheet import contact_sheet

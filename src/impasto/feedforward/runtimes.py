@@ -23,6 +23,9 @@ from impasto.networks.layers import Conv, StepDecoder
 from impasto.networks.receptive_field import factor, leaves
 
 RUNTIMES = ("torch", "onnxruntime", "openvino")
+AUTO = "auto"
+"""Name of the fastest device, or of the fastest runtime."""
+
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 OPSET, FORMAT = 20, 10
 UNCHANGED = (nn.Identity, nn.Dropout)

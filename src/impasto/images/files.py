@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
 from torch import Tensor
 
-from impasto.atomic import replace_file
 from impasto.errors import ImageError
+from impasto.files import replace_file
 from impasto.images.decoding import Floats, srgb
 from impasto.images.opening import opened, read_pixels, reason_of
 from impasto.images.png import encode_png

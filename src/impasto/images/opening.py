@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, _imaging, features
 
 from impasto.errors import ImageError
+from impasto.files import Budgeted, OverBudget, open_regular
 from impasto.images.decoding import MOST_FLOATS, Floats, decode, finish_deep, orientation_of, profile_of
 from impasto.images.deep_png import join, low_mode, unpack_as
 from impasto.images.sniffing import HEAD, first_gif_frame, kind_of, pixels_of
 from impasto.images.tiff import ORIENTATION, alone, check_codec, check_page, is_common, read_page
 from impasto.images.tiff_samples import read_samples, tiff_profile, to_colors
-from impasto.regular_files import Budgeted, OverBudget, open_regular
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")
 HEIF = "HEIF"

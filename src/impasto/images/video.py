@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from impasto.atomic import replacing
 from impasto.errors import ImageError, ImpastoError
+from impasto.files import replacing
 from impasto.images.video_color import UNKNOWN, Colors
 from impasto.images.video_source import Frame, Source, exactly, load_av, opened
 from impasto.images.video_survey import Survey, VideoInfo, probe_video, survey_video

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from impasto.atomic import write_atomically
 from impasto.errors import ImpastoError
+from impasto.files import write_atomically
 from impasto.stylizers.one_pass import OnePass
 
 OPSET = 20

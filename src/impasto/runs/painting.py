@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from impasto.errors import ImageError, OptionError, nearest
+from impasto.feedforward.runtimes import AUTO
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, open_picture, read_painting
@@ -27,7 +28,6 @@ from impasto.stylizers.one_pass import OnePass
 from impasto.stylizers.styles import CARD, Style, load_style, mix, named_style
 
 log = logging.getLogger(__name__)
-
 
 MOST_PIXELS = MAX_PIXELS
 MOST_FLOATS = 4_000_000
@@ -44,14 +44,14 @@ class Inputs:
 
 def pick_device(name: str, runtime: str = "torch") -> str:
     """Return the device called `name`; ``auto``: the fastest one for `runtime`. Raises OptionError if there is none."""
-    if name == "auto" and runtime != "torch":
+    if name == AUTO and runtime not in ("torch", AUTO):
         return "cpu"
     there = ["cpu"]
     if torch.backends.mps.is_available():
         there.insert(0, "mps")
     if torch.cuda.is_available():
         there.insert(0, "cuda")
-    if name == "auto":
+    if name == AUTO:
         return there[0]
     if name not in there:
         near = nearest(name, ("auto", "cpu", "cuda", "mps"))
@@ -148,8 +148,17 @@ class PaintJob:
 
 
 def load_model(recipe: Recipe, device: str, runtime: str = "torch") -> Stylizer:
-    """Return the recipe's method with its options; raises ImpastoError."""
-    return load(recipe.method, preset=recipe.preset, device=device, runtime=runtime, **recipe.options)
+    """Return the recipe's method with its options, run by `runtime`; raises ImpastoError.
+
+    runtime: ``auto`` is the fastest one that `impasto doctor` has measured here.
+    """
+    named = "torch" if runtime == AUTO else runtime
+    model = load(recipe.method, preset=recipe.preset, device=device, runtime=named, **recipe.options)
+    if runtime == AUTO:
+        from impasto.runs.runtime_choice import use_quickest
+
+        use_quickest(model)
+    return model
 
 
 def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch") -> PaintJob:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from impasto.atomic import write_atomically
 from impasto.errors import WeightsError
+from impasto.files import write_atomically
 from impasto.methods import load
 from impasto.stylizers.base import Stylizer
 from impasto.weights import resolve

@@ -20,16 +20,13 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from impasto import __version__
-from impasto.atomic import write_atomically
-from impasto.errors import ImpastoError, OptionError, nearest, no_style
-from impasto.escaping import to_json
+from impasto.errors import ImpastoError, OptionError, nearest, no_style, to_json
+from impasto.files import is_remote, real_path, url_of, write_atomically
 from impasto.images.color import COLOR_MODES, MATCHING_MODES
 from impasto.images.files import read_metadata, write_image
 from impasto.images.tensors import parse_size
 from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_for
 from impasto.options import Options
-from impasto.regular_files import real_path
-from impasto.runs.remote_files import is_remote, url_of
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.fixed_styles import LearnedStyles
 from impasto.stylizers.styles import CARD, built_in_styles, check_weights, find_card, wrong_masks

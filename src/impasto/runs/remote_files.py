@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from impasto.atomic import LEFTOVER, temporary_name
 from impasto.errors import ImpastoError
+from impasto.files import LEFTOVER, URL, is_remote, temporary_name, url_of
 from impasto.images.opening import BYTES_A_PIXEL, SLACK
 from impasto.images.sniffing import HEAD, kind_of, pixels_of
 
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(:/)?")
 LOCAL = re.compile(r"(file|local)://([^/]*)(/.*)")
 WEB = re.compile("https?:/")
 MOST_BYTES, MOST_LISTING = 1 << 30, 1 << 24
@@ -46,18 +45,6 @@ def to_path(word: str) -> Path:
             )
         return Path(local[3] if os.path.exists(local[3]) else unquote(local[3]))
     return Path(word.replace(":///", "://:/", 1))  # a path has no empty part: hdfs:///a.png is carried as hdfs:/:/a.png
-
-
-def is_remote(path: Path) -> bool:
-    """Return whether `path` holds a URL."""
-    return URL.match(path.as_posix()) is not None
-
-
-def url_of(path: Path) -> str:
-    """Return the URL that `path` holds, else its text."""
-    if not is_remote(path):
-        return str(path)
-    return URL.sub(lambda found: f"{found[1]}:///" if found[2] else f"{found[1]}://", path.as_posix(), count=1)
 
 
 def has_pattern(word: str) -> bool:

@@ -15,15 +15,14 @@ from typing import Any
 import torch
 
 from impasto import __version__
-from impasto.atomic import write_atomically
 from impasto.errors import ImpastoError, OptionError
 from impasto.evaluation.timing import summarize, time_interleaved
-from impasto.feedforward.runtimes import EXTRAS, RUNTIMES, installed
+from impasto.feedforward.runtimes import AUTO, EXTRAS, RUNTIMES, installed
+from impasto.files import write_atomically
 from impasto.methods import load
 from impasto.networks.layers import in_half
 from impasto.stylizers.base import Stylizer
 
-AUTO = "auto"
 PROBE, ROUNDS = 512, 5
 CPU = torch.device("cpu")
 
@@ -100,15 +99,8 @@ def quickest(seconds: Mapping[str, float], precision: str = AUTO) -> str:
     return runtime if runtime in RUNTIMES and installed(runtime) else "torch"
 
 
-def use(model: Stylizer, runtime: str) -> None:
-    """Let `runtime` run `model`; ``auto``: the fastest known one, or torch if it does not fit. Raises OptionError."""
-    if runtime != AUTO:
-        model.use_runtime(runtime)
-    elif model.device.type == "cpu":
+def use_quickest(model: Stylizer) -> None:
+    """Let the fastest known runtime run `model`; torch stays if that does not fit."""
+    if model.device.type == "cpu":
         with contextlib.suppress(OptionError):
             model.use_runtime(quickest(recall(), getattr(model.options, "precision", AUTO)))
-
-
-def named(runtime: str) -> str:
-    """Return the runtime before a model is loaded: the named one, torch for ``auto``."""
-    return "torch" if runtime == AUTO else runtime

@@ -17,8 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from impasto import __version__
-from impasto.errors import ImpastoError
-from impasto.escaping import one_line
+from impasto.errors import ImpastoError, one_line
 from impasto.server.body import read_order
 from impasto.server.connections import Connections
 from impasto.server.guard import PROBLEM, Guard, refuse

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from impasto import __version__
-from impasto.atomic import folder_beside
 from impasto.errors import ImpastoError
+from impasto.files import folder_beside
 from impasto.images.files import encode_picture
 from impasto.images.landscape import landscape
 from impasto.runs.split_graphs import (

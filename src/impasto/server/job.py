@@ -10,8 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from impasto.errors import ImpastoError
-from impasto.escaping import one_line
+from impasto.errors import ImpastoError, one_line
 from impasto.server.limits import NotReady, TooMuch
 from impasto.server.worker import LOOKED_AT, Outcome
 

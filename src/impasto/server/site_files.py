@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from impasto.atomic import folder_beside
 from impasto.errors import ImpastoError
+from impasto.files import folder_beside
 
 SITE = Path(__file__).parent / "site"
 """Where `scripts/web` builds the page. Wheels hold it; a checkout does not."""

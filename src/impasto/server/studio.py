@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import peek_size
 from impasto.images.tensors import LEAST_SIDE, parse_size
@@ -81,7 +81,10 @@ class Studio:
                 return self._cards[identifier]
         path = built_in_styles().get(identifier)
         if path is None:
-            raise Missing("there is no such style: see GET /v1/styles; cards that were made here are not kept for ever")
+            near = nearest(identifier, built_in_styles())
+            raise Missing(
+                f"there is no such style{near}: see GET /v1/styles; cards that were made here are not kept for ever"
+            )
         return Card(self._built_in(identifier).info, path.read_bytes())
 
     def shrink(self, data: bytes, longer: int, size: tuple[int, int] | None = None) -> bytes:

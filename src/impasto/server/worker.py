@@ -23,8 +23,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from impasto.errors import ImpastoError, is_out_of_memory
-from impasto.escaping import printable
+from impasto.errors import ImpastoError, is_out_of_memory, printable
 from impasto.images.files import encode_picture
 from impasto.images.tensors import fit, resize
 from impasto.progress import Step

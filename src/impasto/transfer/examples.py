@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from impasto.atomic import write_atomically
 from impasto.errors import ImageError, ImpastoError, WeightsError
+from impasto.files import write_atomically
 from impasto.images.files import read_image
 from impasto.networks.backbone import Backbone
 from impasto.networks.classifiers import square

@@ -18,8 +18,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from impasto.atomic import write_atomically
 from impasto.errors import WeightsError
+from impasto.files import write_atomically
 from impasto.weights.reading import read_config, read_tensors
 from impasto.weights.unfilled import Unfilled
 

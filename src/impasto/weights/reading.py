@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from impasto.errors import WeightsError
-from impasto.regular_files import open_regular, size_of
+from impasto.files import open_regular, size_of
 
 MOST_BYTES, MOST_HEADER, MOST_TENSORS, MOST_SIDES = 1 << 31, 1 << 24, 20_000, 8
 MOST_DEPTH, MOST_VALUES = 32, 200_000
