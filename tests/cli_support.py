@@ -14,7 +14,7 @@ from torch import Tensor
 
 from impasto.cli.main import main
 from impasto.images.files import write_image
-from impasto.networks.vgg19_slim import slim_backbone
+from impasto.networks.backbone import slim_backbone
 from impasto.weights import save_weights
 
 QUICK = ("--steps", "2", "--octaves", "0")

@@ -17,9 +17,8 @@ from impasto.feedforward.transformation_network import slim_network
 from impasto.images.tensors import resize
 from impasto.methods.gatys import Gatys, GatysOptions
 from impasto.methods.nnst import NNST, NNSTOptions
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, SLIM_WIDTHS, VGG19_BLOCKS, Backbone, slim_backbone, vgg_steps
 from impasto.networks.layers import freeze
-from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_BLOCKS, slim_backbone, vgg_steps
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.fixed_styles import LearnedStyles, network_style
 from impasto.stylizers.styles import Style

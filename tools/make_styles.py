@@ -20,8 +20,8 @@ from impasto.images.files import read_image
 from impasto.images.tensors import fit, resize
 from impasto.methods.nnst import NNST, NNSTOptions
 from impasto.methods.sanet import SANet, SANetOptions, SANetwork
+from impasto.networks.backbone import SLIM, SLIM_LAYERS
 from impasto.networks.backbones import load_backbone
-from impasto.networks.vgg19_slim import SLIM, SLIM_LAYERS
 from impasto.stylizers.place_cards import summarize
 from impasto.stylizers.styles import BUILT_IN, Style, measure, save_style
 

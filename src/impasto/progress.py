@@ -1,36 +1,13 @@
-"""Progress of long work: the steps that `on_step` gets, and the time of a run."""
+"""Progress of long work: the steps that `on_step` gets, and durations in words."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class Watch:
-    """Time, number of steps and last loss of a run."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.steps = 0
-        self.loss: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.started
-
-    def see(self, step: Step) -> None:
-        """Note a step."""
-        self.steps, self.loss = step.index, step.loss if step.terms else None
-
-    def __str__(self) -> str:
-        loss = "" if self.loss is None else f", {self.steps} steps, loss {self.loss:.4g}"
-        return f"{self.seconds:.1f} s{loss}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cli_support import QUICK, Outcome, Shell, make_backbone, make_picture, open_shell
 from impasto.images.files import read_image, write_image
-from impasto.networks.vgg19_slim import VGG19_BLOCKS
+from impasto.networks.backbone import VGG19_BLOCKS
 from impasto.weights import save_weights
 
 FOLDERS = ("contents", "styles")

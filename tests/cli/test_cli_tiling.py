@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cli_support import Shell, make_backbone, make_picture, open_shell, use_one_thread
-from impasto.feedforward import tile_size
+from impasto.feedforward import limits
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.files import read_image, write_image
 from impasto.networks.layers import StepDecoder
@@ -80,7 +80,7 @@ def test_a_dry_run_foretells_memory_and_time(shell: Shell, monkeypatch: pytest.M
     done = shell.run(*words, "--json").good()
     assert "in one piece" in done.err
     assert done.json["forecast"]["memory"] > 4e8
-    monkeypatch.setattr(tile_size, "CPU_WORK", 1 << 20)
+    monkeypatch.setattr(limits, "CPU_WORK", 1 << 20)
     larger = shell.run(*words, "--json", "--size", "900x700").good()
     assert "in tiles of 64 px" in larger.err
     assert larger.json["forecast"]["tile"] == 64

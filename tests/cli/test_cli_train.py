@@ -18,8 +18,8 @@ from cli_support import Outcome, make_picture, use_one_thread
 from impasto.cli.main import main
 from impasto.commands import train as train_run
 from impasto.images.files import write_image
+from impasto.networks.backbone import VGG19_BLOCKS, VGG19_WIDTHS
 from impasto.networks.backbones import load_backbone
-from impasto.networks.vgg19_slim import VGG19_BLOCKS, VGG19_WIDTHS
 from impasto.training import backbone_distillation
 from impasto.training.loop import CHECKPOINT, StepReport, Task
 from impasto.weights import load_weights, save_weights

@@ -23,7 +23,7 @@ from impasto.feedforward.tiled_run import Tiling
 from impasto.images.files import read_image, write_image
 from impasto.images.flow import has_flow
 from impasto.images.video import Frame, probe_video, read_frames, write_video
-from impasto.networks.vgg19_slim import SLIM_WIDTHS
+from impasto.networks.backbone import SLIM_WIDTHS
 from impasto.runs.painting import PaintJob
 from impasto.stylizers import one_pass
 from impasto.weights import save_weights

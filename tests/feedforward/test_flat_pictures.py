@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from impasto.feedforward.fine_detail import GRID, PATCH, has_fine_detail
-from impasto.feedforward.instance_norm import adaptive_instance_norm
-from impasto.images.windows import Floats
+from impasto.feedforward.limits import GRID, PATCH, has_fine_detail
+from impasto.images.tensors import Floats
 from impasto.methods import load
 from impasto.methods.sanet import standardize
 from impasto.methods.wct import colour
 from impasto.ops.cpu_kernels import in_last, mix_channels, round_scale, scale_channels
-from impasto.ops.moments import moments, normalize
+from impasto.ops.moments import adaptive_instance_norm, moments, normalize
 from impasto.stylizers.video_coherence import Coherence
 from tiny import narrow, painting
 

@@ -28,9 +28,9 @@ from impasto.feedforward.runtimes import (
 )
 from impasto.feedforward.tiled_run import Tiling
 from impasto.methods import load
+from impasto.networks.backbone import slim_backbone
 from impasto.networks.layers import Conv, DecoderStep
 from impasto.networks.receptive_field import leaves
-from impasto.networks.vgg19_slim import slim_backbone
 from impasto.stylizers.one_pass import OnePass
 from tiny import lively, painting, tiny
 

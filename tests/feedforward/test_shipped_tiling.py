@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from impasto.feedforward import tiled_run
-from impasto.feedforward.tile_size import CPU_KEEP
+from impasto.feedforward.limits import CPU_KEEP
 from impasto.feedforward.tiled_run import Tiling, plan_pass
-from impasto.images.windows import windows
+from impasto.images.tensors import windows
 from impasto.methods import load
 from impasto.stylizers.one_pass import OnePass
 from tiny import painting

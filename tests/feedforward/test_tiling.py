@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from impasto.errors import ImpastoError
-from impasto.feedforward import tile_size, tiled_run
+from impasto.feedforward import limits, tiled_run
 from impasto.feedforward.stages import IMAGE, RESULT, Stage, StageInput, Thinned, pick, thin_grid
 from impasto.feedforward.tiled_run import Tiling, plan_pass
-from impasto.images.windows import Bytes, Floats, Window, windows
+from impasto.images.tensors import Bytes, Floats, Window, windows
 from impasto.methods import find_method, list_methods
 from impasto.methods.wct import WCT, WCTOptions
 from impasto.networks.layers import Conv
@@ -137,8 +137,8 @@ def test_a_large_painting_is_looked_at_in_tiles(
     if not isinstance(method, ArbitraryStyle):
         pytest.skip("it looks at no paintings")
     whole = method.encode_style(photo)
-    monkeypatch.setattr(tile_size, "CPU_WORK", 1 << 20)
-    cut = tile_size.choose_tiling((method.style_stage(),), (101, 179), method.device, method.element)
+    monkeypatch.setattr(limits, "CPU_WORK", 1 << 20)
+    cut = limits.choose_tiling((method.style_stage(),), (101, 179), method.device, method.element)
     assert cut is not None
     assert cut.tile == 64
     found = method.encode_style(photo)

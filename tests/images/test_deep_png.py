@@ -16,8 +16,7 @@ from PIL import Image
 from impasto.errors import ImageError
 from impasto.images import opening
 from impasto.images.decoding import srgb
-from impasto.images.files import open_picture, read_image, write_image
-from impasto.images.png import encode_png
+from impasto.images.files import encode_png, open_picture, read_image, write_image
 
 HEIGHT, WIDTH = 9, 13
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from impasto.images.decoding import srgb
-from impasto.images.files import open_picture
-from impasto.images.png import BAND, encode_png
+from impasto.images.files import BAND, encode_png, open_picture
 from reference.png import decode_png
 
 PROFILE = srgb().tobytes()

@@ -228,7 +228,7 @@ def test_only_the_first_page_is_read():
 
 
 def test_profile_of_deep_colours_keeps_their_precision():
-    from impasto.images.colorimetry import SRGB_XY, make_profile
+    from impasto.images.decoding import SRGB_XY, make_profile
 
     values = np.linspace(0, 1, 4096)[None, :, None] * np.ones(3)
     data = np.round(values * 65535).astype("<u2").tobytes()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.feedforward.stages import run_whole
 from impasto.methods.adain import LAYERS, AdaIN, AdaINOptions, AdaINTraining, paper_decoder, slim_decoder
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import VGG19_BLOCKS, VGG19_WIDTHS, Backbone, vgg_steps
 from impasto.networks.layers import Conv, count_parameters, freeze
-from impasto.networks.vgg19_slim import VGG19_BLOCKS, VGG19_WIDTHS, vgg_steps
-from impasto.ops.moments import moments
+from impasto.ops.moments import adaptive_instance_norm, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss
 from impasto.stylizers.styles import measure
 from tiny import painting, random_slim, tiny

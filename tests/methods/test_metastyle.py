@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from impasto.errors import OptionError
-from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.feedforward.transformation_network import TransformationNetwork, slim_network
 from impasto.methods.metastyle import MetaStyle, MetaStyleOptions, MetaStyleTraining, clip_each, paper_network
 from impasto.networks.layers import count_parameters
-from impasto.ops.moments import moments
+from impasto.ops.moments import adaptive_instance_norm, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss
 from tiny import narrow_slim, painting, varied
 

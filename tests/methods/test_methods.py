@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from impasto.errors import OptionError, WeightsError
 from impasto.feedforward.stages import live_moments
-from impasto.images.windows import Floats
+from impasto.images.tensors import Floats
 from impasto.methods import DEFAULT_METHOD, find_method, list_methods, load
 from impasto.ops.moments import Moments
 from impasto.stylizers.base import Stylizer

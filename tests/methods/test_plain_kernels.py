@@ -8,7 +8,7 @@ from torch import Tensor
 
 from impasto.methods import list_methods, load
 from impasto.ops.cpu_kernels import describe_kernels
-from impasto.ops.processor import KERNELS
+from impasto.ops.machine import KERNELS
 from impasto.stylizers.fixed_styles import LearnedStyles
 from tiny import painting, styles_for, tiny
 

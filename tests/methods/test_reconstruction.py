@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from impasto.errors import WeightsError
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import load_backbone
-from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import moments
 from impasto.optimize.descent import Pixels, Settings, optimize_image
 from impasto.optimize.losses import ContentLoss, GramLoss, Objective, Term

@@ -22,9 +22,8 @@ from impasto.methods.sanet import (
     fine_targets,
     measured_targets,
 )
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import VGG19_BLOCKS, VGG19_WIDTHS, Backbone, vgg_steps
 from impasto.networks.layers import Conv, count_parameters
-from impasto.networks.vgg19_slim import VGG19_BLOCKS, VGG19_WIDTHS, vgg_steps
 from impasto.optimize.perceptual_loss import PerceptualLoss
 from impasto.stylizers.styles import Style, mix, parts
 from tiny import painting, random_slim, tiny

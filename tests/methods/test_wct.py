@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from impasto.errors import OptionError
 from impasto.feedforward.stages import run_whole
 from impasto.methods.wct import WCT, WCTOptions, WCTTraining
+from impasto.networks.backbone import SLIM_WIDTHS
 from impasto.networks.layers import StepDecoder, count_parameters
-from impasto.networks.vgg19_slim import SLIM_WIDTHS
 from impasto.ops.moments import moments
 from impasto.ops.whitening import affine, colour, hold_scale, transport
 from impasto.optimize.perceptual_loss import PerceptualLoss

@@ -10,10 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import ImpastoError, OptionError, WeightsError
-from impasto.networks.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from impasto.networks.backbone import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SLIM,
+    SLIM_WIDTHS,
+    VGG19_WIDTHS,
+    Backbone,
+    slim_backbone,
+)
 from impasto.networks.backbones import BACKBONES, TORCHVISION, load_backbone
 from impasto.networks.layers import count_parameters, freeze
-from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, slim_backbone
 from impasto.weights import load_weights, save_weights
 
 models = pytest.importorskip("torchvision.models")

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from impasto.networks.backbone import slim_backbone
 from impasto.networks.layers import Conv, MaxPool, StepDecoder, double, run_in_full, wrap_edges
-from impasto.networks.vgg19_slim import slim_backbone
 from impasto.ops import cpu_kernels
 from impasto.ops.cpu_kernels import (
     add_scaled,

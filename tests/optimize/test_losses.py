@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
+from impasto.networks.backbone import slim_backbone
 from impasto.networks.layers import freeze
-from impasto.networks.vgg19_slim import slim_backbone
 from impasto.ops.matrix_roots import square_root
 from impasto.ops.moments import Moments, fit_mask, moments
 from impasto.optimize.losses import (

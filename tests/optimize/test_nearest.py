@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
 from impasto.optimize import nearest as module
 from impasto.optimize.losses import Objective, SelfSimilarityLoss, Term
-from impasto.optimize.nearest import MatchedLoss, NearestLoss, directions, nearest, rows_of, spread
+from impasto.optimize.nearest import MatchedLoss, NearestLoss, Similarities, directions, nearest, rows_of
 from impasto.optimize.tiled_objective import TiledObjective, look
 from impasto.stylizers.painting_places import Places, choose, share_out
 from tiny import narrow_slim, painting
@@ -60,11 +60,25 @@ def test_spreading_uses_more_places_and_takes_none_by_far_too_often() -> None:
     queries = directions(torch.cat([rows(300) * 0.05 + 1, rows(30, seed=4)]))  # most of them nearly alike
     keys = directions(rows(40, seed=1))
     wanted = torch.full((40,), 1 / 40)
+    similar = Similarities(queries, keys)
     before = torch.bincount(nearest(queries, keys), minlength=40)
-    after = torch.bincount(nearest(queries, keys, spread(queries, keys, wanted, 0.5)), minlength=40)
+    after = torch.bincount(similar.nearest(similar.spread(wanted, 0.5)), minlength=40)
     assert after.max() < before.max()
     assert (after > 0).sum() > (before > 0).sum()
-    assert torch.equal(spread(queries, keys, wanted, 0.0), torch.zeros(40))
+    assert torch.equal(similar.spread(wanted, 0.0), torch.zeros(40))
+
+
+def test_similarities_that_are_not_kept_give_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, keys = directions(rows(60)), directions(rows(45, seed=1))
+    handicap = rows(45, 1, seed=2)[:, 0].abs() / 10
+    kept = Similarities(queries, keys)
+    monkeypatch.setattr(module, "KEPT", 45 * 20)
+    computed = Similarities(queries, keys)
+    assert kept.table is not None
+    assert computed.table is None
+    assert torch.equal(kept.nearest(handicap), computed.nearest(handicap))
+    wanted = torch.full((45,), 1 / 45)
+    assert torch.equal(computed.spread(wanted, 0.2), Similarities(queries[::3], keys).spread(wanted, 0.2))
 
 
 def test_two_paintings_get_their_shares() -> None:
@@ -106,6 +120,24 @@ def test_the_matched_loss_is_that_of_a_float64_twin(form: str) -> None:
             total += m[row, column] * error
     total /= m.sum() if form == "cosine" else m.sum() * ((k * s - (k * s).mean(0)) ** 2).sum(1).mean()
     assert_close(float(loss(features)), float(total), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_matched_losss_gradient_is_that_of_cosine_similarity(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_CACHE", 2 * 5 * 2)  # blocks of two places
+    keys, scale, index = rows(9, 5), rows(1, 5, 3)[0].abs(), torch.tensor([[0, 3, 3], [8, 1, 4]])
+    mask = torch.tensor([[1.0, 0.5, 0.0], [0.2, 1.0, 1.0]]) if masked else torch.ones(2, 3)
+    features = torch.rand(1, 5, 2, 3).requires_grad_()
+    loss = MatchedLoss(keys, index, scale, mask=mask[None, None] if masked else None)(features)
+    wanted = keys[index.flatten()].T.reshape(5, 2, 3) * scale[:, None, None]
+    errors = 1 - torch.cosine_similarity(features[0] * scale[:, None, None], wanted, dim=0)
+    twin = (errors * mask).sum() / mask.sum()
+    (found,), (expected,) = torch.autograd.grad(3 * loss, features), torch.autograd.grad(3 * twin, features)
+    assert_close(found, expected)
+    flat = torch.zeros(1, 5, 2, 3, requires_grad=True)
+    MatchedLoss(keys, index, scale)(flat).backward()  # type: ignore[no-untyped-call]
+    assert flat.grad is not None
+    assert bool(flat.grad.isfinite().all())
 
 
 def test_what_equals_its_match_has_no_loss_and_the_photo_can_be_kept() -> None:

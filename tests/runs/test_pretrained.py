@@ -14,7 +14,7 @@ from torch import Tensor
 
 from impasto import Stylizer, from_pretrained, load, push_to_hub, save_pretrained
 from impasto.errors import WeightsError
-from impasto.networks.vgg19_slim import SLIM_WIDTHS
+from impasto.networks.backbone import SLIM_WIDTHS
 from impasto.weights import save_weights
 from tiny import painting, tiny_adain
 

@@ -14,7 +14,7 @@ import torch
 import impasto
 from cli_support import QUICK, Shell, make_backbone, make_picture, open_shell, use_one_thread
 from impasto.images.files import read_image, read_metadata, write_image
-from impasto.networks.vgg19_slim import slim_backbone
+from impasto.networks.backbone import slim_backbone
 from impasto.runs.record import KEY, Recipe, read_recipe, sidecar
 from impasto.weights import save_weights
 

@@ -19,8 +19,8 @@ from impasto.errors import OptionError
 from impasto.images.files import read_image, write_image
 from impasto.methods.gatys import Gatys, GatysOptions
 from impasto.methods.nnst import NNST, NNSTOptions
+from impasto.networks.backbone import SLIM_LAYERS
 from impasto.networks.backbones import load_backbone
-from impasto.networks.vgg19_slim import SLIM_LAYERS
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.styles import Style, built_in_styles, find_card, load_style, maps_kind, mix, moments_kind, recall
 from tiny import LEARNING, METHODS, tiny

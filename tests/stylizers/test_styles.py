@@ -12,9 +12,8 @@ from torch.testing import assert_close
 
 from impasto.errors import OptionError, WeightsError
 from impasto.images.tensors import resize
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import Backbone, slim_backbone
 from impasto.networks.layers import freeze
-from impasto.networks.vgg19_slim import slim_backbone
 from impasto.ops.moments import moments
 from impasto.stylizers.styles import (
     Style,

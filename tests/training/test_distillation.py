@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, VGG19_WIDTHS, Backbone, slim_backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import Conv
-from impasto.networks.vgg19_slim import SLIM, VGG19_WIDTHS, slim_backbone
 from impasto.training.backbone_distillation import (
     LAYERS,
     Distillation,

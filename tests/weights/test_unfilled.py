@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from impasto.networks.backbones import load_backbone
-from impasto.weights.unfilled import Unfilled
+from impasto.weights.files import Unfilled
 
 
 def make() -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import secrets
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from impasto.batch.plan import Item
 from impasto.errors import ImpastoError, is_out_of_memory
 from impasto.files import is_remote, url_of
 from impasto.images.files import Picture, open_picture
-from impasto.progress import Step, Watch
+from impasto.progress import Step
 from impasto.runs.painting import PaintJob, outcome
 from impasto.runs.record import digest, digest_of, make_record, sidecar, write_recorded
 from impasto.runs.remote_files import put_remote, read_remote
@@ -104,20 +105,15 @@ class Pipeline:
 
     def _paint(self, item: Item, photo: Picture, sha256: str) -> None:
         job = self.painter.job(item.recipe, photo, item.recipe.styles)
-        watch = Watch()
-
-        def follow(step: Step) -> None:
-            watch.see(step)
-            self.outcomes.within(step)
-
+        started = time.monotonic()
         with self.alone() if job.large else nullcontext():
-            image = job.paint_bytes(follow) if job.by_windows else job.paint(follow)
+            image = job.paint_bytes(self.outcomes.within) if job.by_windows else job.paint(self.outcomes.within)
         if job.model.interrupted:
             raise KeyboardInterrupt  # no half-painted picture among the results
         self._wait_for_writes(AHEAD)
         known = {**self.painter.digests, item.content: sha256}
         made = make_record(item.recipe, job.model, job.size, item.target.parent, known)
-        report = {"record": made, **outcome(job, watch)}
+        report = {"record": made, **outcome(job, time.monotonic() - started)}
         self.writing.append((item, self.writer.submit(self._write, item, job, image, report)))
 
     def _write(self, item: Item, job: PaintJob, image: Tensor, report: dict[str, Any]) -> dict[str, Any]:

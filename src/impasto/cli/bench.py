@@ -43,6 +43,7 @@ def bench(
         arguments.check_target(markdown, force)
     from impasto.evaluation import bench as benching
     from impasto.evaluation.timing import to_markdown
+    from impasto.feedforward.runtimes import AUTO
     from impasto.files import write_atomically
     from impasto.methods import find_method, list_methods
     from impasto.runs import runtime_choice
@@ -51,7 +52,7 @@ def bench(
     names = methods.split(",") if methods else [name for name in list_methods() if find_method(name).one_pass]
     benching.surroundings(threads)
     best = runtime_choice.quickest(runtime_choice.recall())
-    chosen = list(dict.fromkeys(best if name == runtime_choice.AUTO else name for name in runtimes.split(",")))
+    chosen = list(dict.fromkeys(best if name == AUTO else name for name in runtimes.split(",")))
     found = benching.bench(
         names,
         [int(size) for size in sizes.split(",")],

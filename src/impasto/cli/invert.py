@@ -94,8 +94,8 @@ def invert(
     styles = [part.strip() for part in style_layers.split(",") if part.strip()] if style_layers else []
     if not run.list_options:
         words = [*arguments.words(photo, None), *ctx.args]
-        found, _ = early_checks.check_words(ctx, words, "impasto.vision.inversion", "InversionOptions", "invert")
-        for word in [arguments.one_picture(found, USAGE), *([str(painting)] if painting else [])]:
+        given, _ = early_checks.check_words(ctx, words, "impasto.vision.inversion", "InversionOptions", "invert")
+        for word in [arguments.one_picture(given, USAGE), *([str(painting)] if painting else [])]:
             early_checks.check_picture(word)
         if layer and style_layers:
             raise OptionError("give --layer or --style-layers; without both there is a sheet of all")

@@ -40,7 +40,7 @@ from impasto.cli.web import web
 from impasto.commands.arguments import Command, Group, OpenCommand
 from impasto.commands.terminal import say
 from impasto.errors import ImpastoError, is_out_of_memory, one_line
-from impasto.ops.processor import KERNELS, set_threads
+from impasto.ops.machine import KERNELS, set_threads
 
 PLAINER = (
     (r"Input should be a valid integer.*", "a whole number is needed"),

@@ -21,8 +21,8 @@ from impasto.errors import ImpastoError
 from impasto.feedforward.transformation_network import TransformationNetwork
 from impasto.images.dead_leaves import dead_leaves
 from impasto.images.files import WRITABLE, write_image
+from impasto.networks.backbone import SLIM
 from impasto.networks.backbones import load_backbone
-from impasto.networks.vgg19_slim import SLIM
 from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss
 from impasto.runs.record import find_painting
 from impasto.stylizers.fixed_styles import NAMED, PaintingTraining, network_style

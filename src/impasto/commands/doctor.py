@@ -12,12 +12,11 @@ import torch
 
 from impasto import __version__
 from impasto.errors import ImpastoError
-from impasto.feedforward.tile_size import budget, free_memory
+from impasto.feedforward.limits import budget, free_memory
 from impasto.methods import find_method, list_methods
 from impasto.networks.layers import in_half
 from impasto.ops.cpu_kernels import describe_kernels
-from impasto.ops.memory import name_bytes
-from impasto.ops.processor import KERNELS, describe_threads, find_cores
+from impasto.ops.machine import KERNELS, describe_threads, find_cores, name_bytes
 from impasto.runs import runtime_choice
 from impasto.weights.files import resolve
 

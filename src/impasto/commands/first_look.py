@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from impasto.errors import ImageError, ImpastoError, OptionError, fixed_styles, nearest, no_method, no_style
-from impasto.images.sniffing import kind_of
 
 PACKAGE = Path(__file__).parent.parent
 CARDS = PACKAGE / "weights" / "styles"
@@ -119,7 +118,7 @@ def check_content(word: str, *, video: bool) -> None:
         return
     if not video and is_video(head):
         raise ImpastoError(f"{word} is a video: paint it with impasto video {word} STYLE")
-    if video and kind_of(head) not in ("", "GIF"):
+    if video and _kind_of(head) not in ("", "GIF"):
         raise ImpastoError(f"{word} is a picture: paint it with impasto stylize {word} STYLE")
 
 
@@ -148,10 +147,17 @@ def check_painting(word: str, method: str | None, *, bare: bool = False, own_wei
 def is_video(head: bytes) -> bool:
     """Return whether a file's first bytes are those of a video."""
     if head[4:8] == b"ftyp":
-        return not kind_of(head)
+        return not _kind_of(head)
     if head[:4] in (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV\1") or head[4:8] in (b"moov", b"mdat"):
         return True
     return (head[:4] == b"RIFF" and head[8:12] == b"AVI ") or (head[:1] == b"G" and head[188:189] == b"G")
+
+
+def _kind_of(head: bytes) -> str:
+    """Return the format of a picture as `kind_of` does, which needs Pillow, so that only odd files load it."""
+    from impasto.images.opening import kind_of
+
+    return kind_of(head)
 
 
 def _head(word: str, kind: str) -> bytes | None:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target, take_flags
-from impasto.commands.terminal import progress
+from impasto.commands.terminal import Watch, progress
 from impasto.errors import ImpastoError, OptionError
 from impasto.files import real_path
 from impasto.images.files import WRITABLE, write_image
 from impasto.methods import find_method
-from impasto.progress import OnStep, Step, Watch, ignore
+from impasto.progress import OnStep, Step, ignore
 from impasto.runs.painting import PaintJob, note_size, note_weights, outcome, pick_device, prepare, read_inputs
 from impasto.runs.record import (
     Recipe,
@@ -186,7 +186,7 @@ def paint_file(
     written = write(job, image, target, watch, record=record, force=force)
     if job.model.checkpoint is not None and not job.model.interrupted:
         job.model.checkpoint.finish()
-    return {**written, **outcome(job, watch)}
+    return {**written, **outcome(job, watch.seconds)}
 
 
 def _expected_seconds(job: PaintJob) -> float | None:

@@ -140,7 +140,7 @@ def _paint_cell(plan: SheetPlan, values: Values, sheet: _Sheet, quiet: bool) -> 
         sheet.interrupted = True
     if not sheet.interrupted:
         sheet.pictures.append(picture)
-        sheet.reports.append({**_named(values), **outcome(job, watch)})
+        sheet.reports.append({**_named(values), **outcome(job, watch.seconds)})
 
 
 def _lay_out(plan: SheetPlan, pictures: list[Tensor | None], cell: int) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from impasto.errors import ImpastoError, printable, to_json
-from impasto.progress import OnStep, Step, Watch, duration, ignore
+from impasto.progress import OnStep, Step, duration, ignore
 
 
 def be_quiet(quiet: bool) -> None:
@@ -141,6 +141,28 @@ PAUSE = 5.0
 
 WORTH_SAYING = 5.0
 """Work that is expected to take this many seconds is announced with its time."""
+
+
+class Watch:
+    """Time, number of steps and last loss of a run."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.steps = 0
+        self.loss: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def see(self, step: Step) -> None:
+        """Note a step."""
+        self.steps, self.loss = step.index, step.loss if step.terms else None
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f", {self.steps} steps, loss {self.loss:.4g}"
+        return f"{self.seconds:.1f} s{loss}"
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from impasto.images.video import (
 )
 from impasto.images.video import check_target as check_video
 from impasto.methods import find_method
-from impasto.ops.memory import name_bytes
+from impasto.ops.machine import name_bytes
 from impasto.progress import Step
 from impasto.runs import record as record_module
 from impasto.runs.painting import pick_device

@@ -15,8 +15,8 @@ from impasto.evaluation.video_score import VideoScore
 from impasto.images.contact_sheet import contact_sheet
 from impasto.images.files import Picture, read_image
 from impasto.images.video import Survey, read_frames
+from impasto.networks.backbone import SLIM
 from impasto.networks.backbones import load_backbone
-from impasto.networks.vgg19_slim import SLIM
 from impasto.runs.painting import read_style
 from impasto.runs.record import Recipe
 

@@ -16,7 +16,7 @@ from impasto.errors import ImpastoError
 from impasto.evaluation.timing import summarize, time_interleaved
 from impasto.methods import find_method, load
 from impasto.networks.backbones import load_backbone
-from impasto.ops.memory import give_back_freed_memory
+from impasto.ops.machine import give_back_freed_memory
 from impasto.stylizers.base import Stylizer
 
 YARDSTICK = "yardstick"

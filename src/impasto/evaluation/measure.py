@@ -24,9 +24,9 @@ from impasto.evaluation.metrics import (
 from impasto.evaluation.pairs import Pair, Size, read_sized, show_size
 from impasto.evaluation.report import Evaluation, Row
 from impasto.images.files import read_image
+from impasto.networks.backbone import HEADS, SLIM
 from impasto.networks.backbones import load_backbone
 from impasto.networks.normalised_vgg import NormalisedVGG
-from impasto.networks.vgg19_slim import HEADS, SLIM
 from impasto.progress import OnPart, ignore_part
 
 DEFAULT_NETWORK = SLIM + HEADS

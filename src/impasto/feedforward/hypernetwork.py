@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -71,18 +71,20 @@ def build_network(shape: Mapping[str, Any]) -> GeneratedNetwork:
     return GeneratedNetwork(**{key: value for key, value in shape.items() if key != "form"})
 
 
-def _layers(width: int, residual: bool, doubling: bool, shortcuts: bool) -> Iterable[TransformLayer]:
-    yield TransformLayer(3, width, 9, Form(norm=False), bias=True)
-    yield TransformLayer(width, 2 * width, 3, Form(stride=2), bias=False)
-    yield TransformLayer(2 * width, 4 * width, 3, Form(stride=2), bias=False)
+def _layers(width: int, residual: bool, doubling: bool, shortcuts: bool) -> list[TransformLayer]:
+    layers = [
+        TransformLayer(3, width, 9, Form(norm=False), bias=True),
+        TransformLayer(width, 2 * width, 3, Form(stride=2), bias=False),
+        TransformLayer(2 * width, 4 * width, 3, Form(stride=2), bias=False),
+    ]
     for number in range(10):
         second = residual and number % 2 == 1
         form = Form(opens=residual and not second, closes=second, relu=not second)
-        yield TransformLayer(4 * width, 4 * width, 3, form, bias=False)
+        layers.append(TransformLayer(4 * width, 4 * width, 3, form, bias=False))
     for inputs, back in zip((4 * width, 2 * width), UPS, strict=True):
         form = Form(up=True, transposed=not doubling, shortcut=back if shortcuts else 0)
-        yield TransformLayer(inputs, inputs // 2, 3 if doubling else 4, form, bias=False)
-    yield TransformLayer(width, 3, 9, Form(norm=False, relu=False), bias=False)
+        layers.append(TransformLayer(inputs, inputs // 2, 3 if doubling else 4, form, bias=False))
+    return [*layers, TransformLayer(width, 3, 9, Form(norm=False, relu=False), bias=False)]
 
 
 class HyperNetwork(nn.Module):
@@ -91,7 +93,7 @@ class HyperNetwork(nn.Module):
     moments: length of the input; hidden: length of each of the 14 groups. There are 226 684 672 parameters with the
     paper's sizes and width 32, 17 395 072 with its fast network's 8, without the first and the last convolution, which
     all styles share. affine: one more group makes the scales and shifts of the norms, and the gains of shortcuts;
-    doubling, shortcuts: see `GeneratedNetwork`.
+    doubling, shortcuts: see `GeneratedNetwork`. start: initialise the kernels, which a file need not fill then.
 
     Departs from the paper: the moments are on a logarithmic scale and in units of their spread over paintings.
     """
@@ -111,6 +113,7 @@ class HyperNetwork(nn.Module):
         affine: bool = False,
         doubling: bool = False,
         shortcuts: bool = False,
+        start: bool = True,
     ) -> None:
         super().__init__()
         if shortcuts and not affine:
@@ -124,14 +127,15 @@ class HyperNetwork(nn.Module):
         self.sizes = {name: template.get_parameter(name).shape for name in template.generated}
         groups = len(self.sizes) + affine
         self.read = nn.Linear(moments, groups * hidden)
-        self.write = nn.ModuleList(nn.Linear(hidden, size.numel()) for size in self.sizes.values())
+        self.write = nn.ModuleList([nn.Linear(hidden, size.numel()) for size in self.sizes.values()])
         gains = [gain.numel() for gain in template.gains]
         self.write_norms = nn.ModuleList([nn.Linear(hidden, 2 * sum(template.normed) + sum(gains))] if affine else [])
         self.first, self.last = Conv(3, width, 9), Conv(width, 3, 9)
         self.last.register_parameter("bias", None)
-        for name, start in (("unit", 1.0), ("middle", 0.0), ("spread", 1.0)):
-            self.register_buffer(name, torch.full((moments,), start))
-        self.start_kernels()
+        for name, value in (("unit", 1.0), ("middle", 0.0), ("spread", 1.0)):
+            self.register_buffer(name, torch.full((moments,), value))
+        if start:
+            self.start_kernels()
 
     @property
     def template(self) -> GeneratedNetwork:

@@ -1,4 +1,4 @@
-"""Adaptive instance normalisation, at one layer and throughout a decoder."""
+"""Adaptive instance normalisation throughout a decoder, at once and as stages."""
 
 from __future__ import annotations
 
@@ -9,32 +9,10 @@ from torch import Tensor
 
 from impasto.feedforward.stages import RESULT, Edge, MomentsOf, Stage, StageInput
 from impasto.networks.layers import StepDecoder, size_below
-from impasto.ops.cpu_kernels import round_scale, scale_channels
-from impasto.ops.moments import Moments, moments
+from impasto.ops.moments import adaptive_instance_norm
 
 LevelTargets = Mapping[int, tuple[Tensor, Tensor]]
 """Means and deviations, each (1 or B, C), by level."""
-
-
-def adaptive_instance_norm(
-    content: Tensor,
-    mean: Tensor,
-    deviation: Tensor,
-    own: Moments | None = None,
-    *,
-    relu: bool = False,
-    plus: Tensor | None = None,
-) -> Tensor:
-    """Give content features a style's channel means and deviations (Huang & Belongie 2017, sec. 5).
-
-    content: (B, C, H, W); mean, deviation: (1 or B, C), of the style's features; own: the content's moments, if they
-    are not those of all of `content`; relu: apply a ReLU; plus: added after it. Returns (B, C, H, W).
-
-    Departs from the paper: nothing.
-    """
-    own = own or moments(content, full=False)
-    scale = round_scale(deviation / own.deviation(), content)
-    return scale_channels(content, scale, mean - own.mean * scale, relu=relu, plus=plus)
 
 
 def decode_normalised(decoder: StepDecoder, x: Tensor, targets: LevelTargets, shape: Sequence[int]) -> Tensor:

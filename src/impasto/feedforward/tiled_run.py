@@ -31,7 +31,7 @@ from impasto.feedforward.stages import (
     measure_whole,
     needed_later,
 )
-from impasto.images.windows import Canvas, Window, windows
+from impasto.images.tensors import Canvas, Window, windows
 from impasto.ops.cpu_kernels import in_last
 from impasto.ops.moments import fit_mask
 from impasto.progress import OnPart

@@ -14,11 +14,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.feedforward.stages import IMAGE, RESULT, Edge, MomentsOf, Stage, StageInput
 from impasto.networks.layers import DOUBLING, Conv, DoublingConv, fit_edge
 from impasto.ops.cpu_kernels import add_scaled
-from impasto.ops.moments import Moments, precise
+from impasto.ops.moments import Moments, adaptive_instance_norm, precise
 
 Norms = Sequence[tuple[Tensor, Tensor]]
 """Scale and shift of each norm, in the order of the layers, each (1 or B, C)."""
@@ -355,7 +354,8 @@ class _Row:
             return {name: layer(x, (work.height // side, work.width // side))}
 
         measures = (MomentsOf(name, full=False, mask=self.mask),) if layer.form.norm else ()
-        return Stage(tuple(Edge(source, name, (layer,)) for source in sources), run, measures)
+        path = tuple(layer.path())
+        return Stage(tuple(Edge(source, name, path) for source in sources), run, measures)
 
 
 def blend_stage(painted: Mapping[str, float], strength: float, *, rest: str = IMAGE, outcome: str = RESULT) -> Stage:

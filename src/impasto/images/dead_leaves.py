@@ -18,17 +18,29 @@ def dead_leaves(seed: int, height: int, width: int) -> Tensor:
     rng = np.random.default_rng(seed)
     noise = _noise(rng, height, width)
     picture = _colour(rng) + 0.08 * noise
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     for radius in np.sort(_radii(rng, min(height, width)))[::-1]:  # small ones last, so that they stay visible
-        down, right = rows - rng.uniform(0, height), columns - rng.uniform(0, width)
+        top, left = rng.uniform(0, height), rng.uniform(0, width)
         turn, flat, power = rng.uniform(0, np.pi), rng.uniform(0.4, 1), rng.choice([1, 2, 8])
+        rolled = int(rng.integers(height)), int(rng.integers(width))
+        shading, texture = rng.uniform(-0.25, 0.25), rng.uniform(0, 0.4) ** 2
+        color = _colour(rng)
+        rows, columns = _near(top, radius, height), _near(left, radius, width)
+        down, right = (rows - top)[:, None], columns - left
         along = (down * np.sin(turn) + right * np.cos(turn)) / radius
         across = (right * np.sin(turn) - down * np.cos(turn)) / (radius * flat)
         inside = (along.abs() ** power + across.abs() ** power <= 1).float()
-        rolled = noise.roll((int(rng.integers(height)), int(rng.integers(width))), (1, 2))
-        shade = rng.uniform(-0.25, 0.25) * along.clamp(-1, 1) + rng.uniform(0, 0.4) ** 2 * rolled
-        picture = torch.lerp(picture, _colour(rng) + shade, inside)
+        grain = noise[:, ((rows - rolled[0]) % height)[:, None], (columns - rolled[1]) % width]
+        shade = shading * along.clamp(-1, 1) + texture * grain
+        if len(rows) and len(columns):
+            part = picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            part.copy_(torch.lerp(part, color + shade, inside))
     return picture.clamp(0, 1).float()
+
+
+def _near(center: float, radius: float, side: int) -> Tensor:
+    """Return the rows, or columns, of the picture that a shape of this radius may reach: its corners are farthest."""
+    reach = radius * 2**0.5
+    return torch.arange(max(0, int(center - reach)), min(side, int(center + reach) + 2))
 
 
 def _radii(rng: np.random.Generator, side: int) -> np.ndarray:

@@ -1,11 +1,18 @@
-"""Pictures on disk and image tensors: reading, writing, sizes."""
+"""Picture files: read as tensors, with their transparency; written whole or not at all, PNG by a fast encoder.
+
+A stylized picture has fine strokes everywhere: zlib's search for repetitions hardly makes its PNG smaller, and takes
+half as long as painting it. So all rows have one filter, and ISA-L compresses them; without ISA-L, zlib searches for
+runs only: as small, in three times the time.
+"""
 
 from __future__ import annotations
 
 import functools
 import io
 import os
+import struct
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +29,6 @@ from impasto.errors import ImageError
 from impasto.files import replace_file
 from impasto.images.decoding import Floats, srgb
 from impasto.images.opening import opened, read_pixels, reason_of
-from impasto.images.png import encode_png
 from impasto.images.tensors import MAX_PIXELS, check_sides, is_finite, resize
 from impasto.images.transparency import fill_hidden, resize_covered, visible_part
 
@@ -73,7 +79,7 @@ class Picture:
 
     def painting(self, name: str) -> Tensor:
         """Return the visible part of a painting, (1, 3, H, W), for a method. Raises ImageError if there is none."""
-        return visible_part(self.color, self.alpha, name)
+        return self.color if self.alpha is None else visible_part(self.color, self.alpha, name)
 
 
 def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, name: str = "") -> Picture:
@@ -272,3 +278,54 @@ def _room_for(size: int) -> Iterator[None]:
             yield
         finally:
             ImageFile.MAXBLOCK = before
+
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+COLOR_TYPES = {3: 2, 4: 6}
+AVERAGE = 3
+BAND = 128
+"""Rows that are filtered and compressed at a time."""
+
+
+def encode_png(pixels: NDArray[Any], profile: bytes, text: Mapping[str, str]) -> bytes:
+    """Return a PNG of (H, W, 3) or, with alpha, (H, W, 4) pixels of uint8 or uint16, with a colour profile and texts.
+
+    text: by keywords; those are of 1 to 79 characters of Latin-1. Pillow would not write 16 bits.
+    """
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, COLOR_TYPES[channels], 0, 0, 0)
+    chunks = [SIGNATURE, _chunk(b"IHDR", header), _chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(profile))]
+    for key, value in text.items():
+        chunks.append(_chunk(b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + value.encode()))
+    squeeze = _compressor()
+    chunks += (_chunk(b"IDAT", squeeze.compress(rows.data)) for rows in _filter(pixels))
+    return b"".join([*chunks, _chunk(b"IDAT", squeeze.flush()), _chunk(b"IEND", b"")])
+
+
+def _compressor() -> Any:
+    try:
+        from isal import isal_zlib
+    except ImportError:  # there is no wheel for this kind of machine
+        return zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    return isal_zlib.compressobj(1)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
+def _filter(pixels: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+    """Yield bands of rows, each after its filter's number: every byte minus the mean of those to the left and above."""
+    step = pixels.shape[2] * pixels.itemsize
+    above = np.zeros((1, pixels.shape[1] * step), np.uint8)
+    for start in range(0, len(pixels), BAND):
+        band = pixels[start : start + BAND]
+        rows = np.ascontiguousarray(band, band.dtype.newbyteorder(">")).view(np.uint8).reshape(len(band), -1)
+        left = np.zeros_like(rows)
+        left[:, step:] = rows[:, :-step]
+        over = np.concatenate([above, rows[:-1]])
+        filtered = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
+        filtered[:, 0] = AVERAGE
+        np.subtract(rows, (left & over) + ((left ^ over) >> 1), out=filtered[:, 1:])
+        above = rows[-1:]
+        yield filtered

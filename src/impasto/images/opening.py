@@ -1,4 +1,4 @@
-"""Opens picture files within bounds: limits what Pillow reads, and explains failures."""
+"""Opens picture files of any origin: recognises their format, limits what Pillow reads, explains failures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import functools
 import io
 import logging
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,10 +22,6 @@ from PIL import Image, UnidentifiedImageError, _imaging, features
 from impasto.errors import ImageError
 from impasto.files import Budgeted, OverBudget, open_regular
 from impasto.images.decoding import MOST_FLOATS, Floats, decode, finish_deep, orientation_of, profile_of
-from impasto.images.deep_png import join, low_mode, unpack_as
-from impasto.images.sniffing import HEAD, first_gif_frame, kind_of, pixels_of
-from impasto.images.tiff import ORIENTATION, alone, check_codec, check_page, is_common, read_page
-from impasto.images.tiff_samples import read_samples, tiff_profile, to_colors
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")
 HEIF = "HEIF"
@@ -57,6 +54,10 @@ def read_pixels(
             return _read_tiff(file, max_pixels, name)
         with _opened(file, head, max_pixels, name, formats) as image:
             check(image)
+            if not _has_deep_colors(image):
+                return decode(image, head, name)
+            from impasto.images.deep_png import join, low_mode, unpack_as
+
             low = low_mode(image)
             if low is None or not _fits_floats(image.height, image.width, name):
                 return decode(image, head, name)
@@ -66,6 +67,12 @@ def read_pixels(
         with _opened(file, head, max_pixels, name, formats) as image:
             color, alpha = join(high, unpack_as(image, low), low, image.info.get("transparency"))
         return finish_deep(color, alpha, profile, orientation)
+
+
+def _has_deep_colors(image: Image.Image) -> bool:
+    """Return whether an opened picture is a PNG of 16 bits a channel, of which Pillow keeps the high bytes only."""
+    tiles = getattr(image, "tile", [])
+    return image.format == "PNG" and len(tiles) == 1 and str(tiles[0][3]).endswith(";16B")
 
 
 @contextmanager
@@ -103,6 +110,8 @@ def _opened(file: BinaryIO, head: bytes, max_pixels: int, name: str, formats: tu
     if kind == "AVIF" and "AVIF" in formats and not features.check("avif"):
         raise ImageError(f"{name} is AVIF, which this Pillow does not read; install a newer one, or save it as PNG")
     if kind == "GIF" and "GIF" in formats:
+        from impasto.images.gif import first_gif_frame
+
         frame = first_gif_frame(file)
         if frame is None:
             raise OSError("no frame")
@@ -144,6 +153,9 @@ def _quiet_libtiff() -> None:
 
 
 def _read_tiff(file: BinaryIO, max_pixels: int, name: str) -> Pixels:
+    from impasto.images.tiff import ORIENTATION, alone, check_codec, check_page, is_common, read_page
+    from impasto.images.tiff_samples import read_samples, tiff_profile, to_colors
+
     page = read_page(file, name)
     check_page(page, name)
     check_codec(page, name)
@@ -247,3 +259,71 @@ def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[st
     if head.startswith(b"<"):
         return f"{name} is a web page or drawing (HTML, SVG, XML), not a picture; get the picture itself"
     return f"{name} is damaged or no picture; it must be one of {', '.join(formats)}"
+
+
+HEAD = 1 << 16
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
+
+
+def kind_of(head: bytes) -> str:
+    """Return the format of a file by its first bytes: TIFF, GIF, AVIF, HEIF, PNG, JPEG, WEBP, BMP, or empty."""
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:2] == b"BM":
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        brands = [head[8:12], *(head[at : at + 4] for at in range(16, min(_box_end(head), 128), 4))]
+        if any(brand in AVIF_BRANDS for brand in brands):
+            return "AVIF"
+        return "HEIF" if any(brand in HEIF_BRANDS for brand in brands) else ""
+    return ""
+
+
+def _box_end(head: bytes) -> int:
+    return int(struct.unpack(">I", head[:4])[0])
+
+
+def pixels_of(head: bytes, kind: str) -> int:
+    """Return how many pixels a file's first bytes announce; 0 if they don't show it."""
+    try:
+        if kind == "PNG":
+            width, height = struct.unpack(">II", head[16:24])
+        elif kind == "BMP":
+            width, height = struct.unpack("<ii", head[18:26])
+        elif kind == "WEBP":
+            width, height = _webp_size(head)
+        elif kind in ("AVIF", "HEIF"):
+            found = [struct.unpack(">II", head[at + 8 : at + 16]) for at in _occurrences(head, b"ispe")]
+            width, height = max(found, key=lambda size: size[0] * size[1])
+        else:
+            return 0
+    except (struct.error, ValueError, IndexError):
+        return 0
+    return int(abs(width * height))
+
+
+def _occurrences(head: bytes, word: bytes) -> list[int]:
+    found, at = [], head.find(word)
+    while at >= 0:
+        found.append(at)
+        at = head.find(word, at + 4)
+    return found
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    if head[12:16] == b"VP8X":
+        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack("<HH", head[26:30])
+    return width & 0x3FFF, height & 0x3FFF

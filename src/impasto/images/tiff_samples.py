@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from impasto.errors import ImageError
-from impasto.images.colorimetry import SRGB_XY, make_profile
+from impasto.images.decoding import SRGB_XY, make_profile
 from impasto.images.tiff import (
     BITS,
     CHUNK_SLACK,

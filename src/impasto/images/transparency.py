@@ -132,14 +132,12 @@ def resize_covered(color: Tensor, alpha: Tensor, height: int, width: int) -> tup
     return torch.lerp(scaled(color), quotient, sure).clamp(0, 1), cover.clamp(0, 1)
 
 
-def visible_part(color: Tensor, alpha: Tensor | None, name: str) -> Tensor:
+def visible_part(color: Tensor, alpha: Tensor, name: str) -> Tensor:
     """Return the colours of a painting's visible part, cropped to it.
 
-    color: (1, 3, H, W); alpha: (1, 1, H, W) or None; transparent parts within it take the mirrored visible colours,
+    color: (1, 3, H, W); alpha: (1, 1, H, W); transparent parts within it take the mirrored visible colours,
     faint ones partly. Raises ImageError if nothing is visible.
     """
-    if alpha is None:
-        return color
     rows, columns = (torch.nonzero(alpha[0, 0].amax(axis) > 0).flatten() for axis in (1, 0))
     if not len(rows):
         raise ImageError(f"{name} is all transparent: nothing of it can be seen; give a picture that shows something")

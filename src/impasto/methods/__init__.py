@@ -84,5 +84,6 @@ def load(
         raise OptionError(f"{found.name} has no preset {preset!r}{near}; it has: {', '.join(found.presets)}")
     values = {**found.presets[preset], **options}
     model = found(found.Options.parse(values, found.name), device=device, preset=preset)
-    model.use_runtime(runtime)
+    if runtime != model.runtime:
+        model.use_runtime(runtime)
     return model

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from impasto.feedforward.instance_norm import decode_normalised, decoding_stages, measure_level, measure_photo
 from impasto.feedforward.stages import IMAGE, Edge, Known, MomentsOf, Stage, StageInput
 from impasto.images.tensors import LEAST_SIDE
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import StepDecoder
-from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions

@@ -17,9 +17,8 @@ from impasto.errors import ImageError, OptionError
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.files import read_image
 from impasto.images.tensors import check_image, median8, parse_size, resize
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import default_layers
-from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments
 from impasto.optimize.descent import ImageParameter, OptimizerName, Pixels, Scale, Settings
 from impasto.optimize.loss_check import warn_of_losses

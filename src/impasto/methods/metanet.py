@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 
 from impasto.feedforward.hypernetwork import HyperNetwork
+from impasto.networks.backbone import SLIM
 from impasto.networks.backbones import load_backbone
-from impasto.networks.vgg19_slim import SLIM
 from impasto.stylizers.generated_network import SLIM_MOMENTS, GeneratedNetworks, GeneratedOptions, HyperTraining
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge, survey

@@ -16,16 +16,14 @@ from pydantic import Field
 from torch import Tensor
 
 from impasto.errors import OptionError
-from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.images.color import match_low_frequencies
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import check_image, resize
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import default_layers
 from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
 from impasto.networks.receptive_field import stride_after
-from impasto.networks.vgg19_slim import SLIM
-from impasto.ops.moments import Moments, fit_mask
+from impasto.ops.moments import Moments, adaptive_instance_norm, fit_mask
 from impasto.optimize.descent import OptimizerName, Scale, Settings
 from impasto.optimize.losses import ContentLoss, CovarianceLoss, Objective, SelfSimilarityLoss, Term, TotalVariation
 from impasto.optimize.nearest import MatchedLoss, MatchForm, NearestLoss, directions, rows_of

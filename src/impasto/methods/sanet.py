@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from impasto.feedforward.instance_norm import LevelTargets, decode_normalised, decoding_stages, measure_photo
 from impasto.feedforward.stages import IMAGE, Edge, Known, Measure, MomentsOf, Stage, StageInput, Thinned
 from impasto.images.tensors import LEAST_SIDE
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, SLIM_WIDTHS, VGG19_WIDTHS, Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import DOUBLING, Conv, StepDecoder
-from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS, VGG19_WIDTHS
 from impasto.ops.cpu_kernels import round_scale, scale_channels
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import STYLE_LAYERS, PerceptualLoss, stack_rows

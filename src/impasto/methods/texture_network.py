@@ -16,7 +16,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import WeightsError
-from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.feedforward.stages import IMAGE, Edge, MomentsOf, Stage, StageInput
 from impasto.feedforward.transformation_network import (
     Form,
@@ -27,7 +26,7 @@ from impasto.feedforward.transformation_network import (
     row_stages,
 )
 from impasto.networks.layers import DOUBLING, Conv, double, fit_edge
-from impasto.ops.moments import Moments
+from impasto.ops.moments import Moments, adaptive_instance_norm
 from impasto.stylizers.fixed_styles import NAMED, PaintingNetworks, PaintingTraining
 from impasto.stylizers.one_pass import OnePassOptions
 from impasto.stylizers.styles import Style

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from impasto.errors import OptionError
 from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, MomentsOf, Stage, StageInput
 from impasto.images.tensors import LEAST_SIDE
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, SLIM_WIDTHS, Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import StepDecoder, fit_edge, size_below
-from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.ops.whitening import (
     Affine,

@@ -1,15 +1,18 @@
-"""Backbone: a frozen feature extractor with named layers."""
+"""Backbone, a frozen feature extractor with named layers, and vgg19-slim, the one inside the package."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError, nearest
-from impasto.networks.layers import Conv, MaxPool, run_in_full
+from impasto.networks.layers import Conv, MaxPool, freeze, run_in_full
+from impasto.weights import load_weights, resolve
+from impasto.weights.files import Unfilled
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -116,3 +119,65 @@ def pool(kind: str) -> nn.Module:
     if kind == "average":
         return nn.AvgPool2d(2)
     raise OptionError(f"pooling is max or average, not {kind!r}")
+
+
+SLIM = "vgg19-slim"
+HEADS = "+heads"
+VGG19_BLOCKS = (2, 2, 4, 4, 1)
+SLIM_WIDTHS = (16, 32, 64, 128, 128)
+VGG19_WIDTHS = (64, 128, 256, 512, 512)
+SLIM_LAYERS = (("relu4_1",), tuple(f"relu{block}_1" for block in range(1, 6)))
+
+
+def vgg_steps(blocks: tuple[int, ...], widths: tuple[int, ...], pooling: str = "max") -> dict[str, nn.Module]:
+    """Return the named steps of a VGG body with repeated edges: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
+    steps: dict[str, nn.Module] = {}
+    inputs = 3
+    for block, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
+        for i in range(1, count + 1):
+            steps[f"conv{block}_{i}"] = Conv(inputs, width)
+            steps[f"relu{block}_{i}"] = nn.ReLU()
+            inputs = width
+        if block < len(blocks):
+            steps[f"pool{block}"] = pool(pooling)
+    return steps
+
+
+def slim_backbone(*, heads: bool = False, pooling: str = "max", digest: str = "random") -> Backbone:
+    """Return vgg19-slim with random weights: VGG-19 (Simonyan & Zisserman 2015) at a quarter of its widths.
+
+    heads: map the five layers relu1_1 ... relu5_1 through 1x1 convolutions to VGG-19's own widths, in the normalisation
+    of mean activation 1 (Gatys et al. 2016). Wang et al. 2020 ("Collaborative Distillation") train such an encoder
+    together with its heads.
+
+    Departs from the papers: edges are repeated, not zero; the heads end in a ReLU, like the layers that they imitate.
+    """
+    sides = {
+        f"relu{block}_1": nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU())
+        for block, (inputs, outputs) in enumerate(zip(SLIM_WIDTHS, VGG19_WIDTHS, strict=True), start=1)
+    }
+    return Backbone(
+        SLIM + HEADS if heads else SLIM,
+        vgg_steps(VGG19_BLOCKS, SLIM_WIDTHS, pooling),
+        heads=sides if heads else None,
+        digest=digest,
+        least_side=16,
+    )
+
+
+def load_slim(
+    *, heads: bool = False, pooling: str = "max", weights: str | Path | None = None, pretrained: bool = True
+) -> Backbone:
+    """Return vgg19-slim, frozen, with its own weights, those of a local file, or random ones; see `slim_backbone`.
+
+    Raises WeightsError if the weights are not available.
+    """
+    if not pretrained:
+        backbone = slim_backbone(heads=heads, pooling=pooling)
+    else:
+        file = load_weights(weights if weights is not None else resolve(SLIM))
+        with Unfilled():
+            backbone = slim_backbone(heads=heads, pooling=pooling, digest=file.digest)
+        file.fill(backbone, ignore=() if heads else ("heads.",))
+    freeze(backbone)
+    return backbone

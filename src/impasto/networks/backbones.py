@@ -9,11 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from impasto.errors import OptionError, nearest
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import HEADS, SLIM, SLIM_LAYERS, Backbone, load_slim
 from impasto.networks.layers import freeze
-from impasto.networks.vgg19_slim import HEADS, SLIM, SLIM_LAYERS, slim_backbone
-from impasto.weights import Weights, load_weights, resolve
-from impasto.weights.unfilled import Unfilled
 
 TORCHVISION = (
     "vgg16",
@@ -60,18 +57,7 @@ def load_backbone(
         from impasto.networks.torchvision_backbones import build
 
         backbone = build(name, pooling=pooling, weights=weights, pretrained=pretrained)
-    else:
-        backbone = _load_slim(name, pooling, weights, pretrained)
-    freeze(backbone)
-    return backbone
-
-
-def _load_slim(name: str, pooling: str, weights: str | Path | None, pretrained: bool) -> Backbone:
+        freeze(backbone)
+        return backbone
     heads = name.endswith(HEADS)
-    if not pretrained:
-        return slim_backbone(heads=heads, pooling=pooling)
-    file: Weights = load_weights(weights) if weights is not None else load_weights(resolve(SLIM))
-    with Unfilled():
-        backbone = slim_backbone(heads=heads, pooling=pooling, digest=file.digest)
-    file.fill(backbone, ignore=() if heads else ("heads.",))
-    return backbone
+    return load_slim(heads=heads, pooling=pooling, weights=weights, pretrained=pretrained)

@@ -14,9 +14,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from impasto.errors import WeightsError
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import VGG19_BLOCKS, Backbone
 from impasto.networks.layers import Conv, MaxPool, freeze
-from impasto.networks.vgg19_slim import VGG19_BLOCKS
 from impasto.weights import Weights, load_weights
 
 NAME = re.compile(r"(?:conv0|(?:conv|head)[1-5]_[1-4])\.(?:weight|bias)")

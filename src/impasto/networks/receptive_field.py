@@ -110,6 +110,12 @@ def widest(path: Iterable[nn.Module], stride: int = 1) -> float:
     return most
 
 
+def trace(path: Iterable[nn.Module], stride: int, channels: int) -> tuple[int, int, float]:
+    """Return stride and channels of the path's output, and the result of `widest`: what a run's memory depends on."""
+    layers = list(leaves(path))
+    return stride_after(layers, stride), channels_after(layers, channels), widest(layers, stride)
+
+
 def work(path: Iterable[nn.Module], stride: int = 1) -> float:
     """Return the multiplications per pixel of the picture."""
     total = 0.0

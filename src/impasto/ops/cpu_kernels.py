@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.ops.processor import KERNELS
+from impasto.ops.machine import KERNELS
 
 CIRCULAR: Final = "circular"
 HALF = (torch.float16, torch.bfloat16)

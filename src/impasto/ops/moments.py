@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.ops.cpu_kernels import HALF, is_free
+from impasto.ops.cpu_kernels import HALF, is_free, round_scale, scale_channels
 
 NARROW = 64
 LEAST_VARIANCE, LEAST_COVARIANCE = 0.05, 0.02
@@ -234,6 +234,28 @@ def normalize(features: Tensor, eps: float = 1e-5) -> Tensor:
     values = precise(features)
     mean, deviation = channel_stats(values, eps)
     return ((values - mean) / deviation).to(features.dtype)
+
+
+def adaptive_instance_norm(
+    content: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
+    own: Moments | None = None,
+    *,
+    relu: bool = False,
+    plus: Tensor | None = None,
+) -> Tensor:
+    """Give content features a style's channel means and deviations (Huang & Belongie 2017, sec. 5).
+
+    content: (B, C, H, W); mean, deviation: (1 or B, C), of the style's features; own: the content's moments, if they
+    are not those of all of `content`; relu: apply a ReLU; plus: added after it. Returns (B, C, H, W).
+
+    Departs from the paper: nothing.
+    """
+    own = own or moments(content, full=False)
+    own_mean, own_deviation = own.mean, own.deviation()
+    scale = round_scale(deviation / own_deviation, content)
+    return scale_channels(content, scale, mean - own_mean * scale, relu=relu, plus=plus)
 
 
 def fit_mask(mask: Tensor | None, features: Tensor) -> Tensor | None:

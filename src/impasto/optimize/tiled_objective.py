@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from impasto.feedforward.tile_size import free, too_large
+from impasto.feedforward.limits import free, too_large
 from impasto.feedforward.tiled_run import Tiling
-from impasto.images.windows import Window, windows
+from impasto.images.tensors import Window, windows
 from impasto.networks.backbone import Backbone
 from impasto.networks.receptive_field import leaves, reach, stride_after, strides
 from impasto.ops.moments import Moments, fit_mask, moments

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.feedforward.fine_detail import has_fine_detail
-from impasto.feedforward.tile_size import backwards_room, choose_tiling, estimate, free_memory
+from impasto.feedforward.limits import backwards_room, choose_tiling, estimate, free_memory, has_fine_detail
 from impasto.networks.layers import inference
-from impasto.ops.memory import name_bytes
+from impasto.ops.machine import name_bytes
 from impasto.optimize.tiled_objective import bytes_backwards, choose_tile
 from impasto.progress import Step
 from impasto.runs.painting import PaintJob

@@ -17,11 +17,10 @@ from impasto.feedforward.runtimes import AUTO
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, open_picture, read_painting
-from impasto.images.tensors import MAX_PIXELS, fit, parse_size, resize
-from impasto.images.windows import Bytes, Canvas, Floats, Window
+from impasto.images.tensors import MAX_PIXELS, Bytes, Canvas, Floats, Window, fit, parse_size, resize
 from impasto.methods import load
-from impasto.ops.memory import keep_freed_memory
-from impasto.progress import OnStep, Watch, ignore
+from impasto.ops.machine import keep_freed_memory
+from impasto.progress import OnStep, ignore
 from impasto.runs.record import Recipe, is_bare
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.one_pass import OnePass
@@ -106,22 +105,23 @@ class PaintJob:
 
     def finish(self, image: Tensor) -> Tensor:
         """Return the method's result, with the photo's colours if they are kept."""
-        return restore_color(image.detach().cpu(), self.content, self.recipe.keep_color)
+        image, mode = image.detach().cpu(), self.recipe.keep_color
+        return image if mode == "off" else restore_color(image, self.content, mode)
 
     def paint(self, on_step: OnStep = ignore) -> Tensor:
         """Paint; returns (1, 3, H, W)."""
         keep_freed_memory()
         recipe = self.recipe
         styles = self._styles()
-        image = self.model.stylize(
+        image = self.model.paint_tensor(
             self.content,
-            *styles,
-            weights=recipe.style_weights,
-            strength=recipe.strength,
-            style_size=recipe.style_size,
-            masks=self.inputs.masks,
-            seed=recipe.seed,
-            on_step=on_step,
+            styles,
+            recipe.style_weights,
+            recipe.strength,
+            recipe.style_size,
+            self.inputs.masks,
+            recipe.seed,
+            on_step,
         )
         return self.finish(image)
 
@@ -204,6 +204,8 @@ def read_style(path: Path) -> Tensor | Style:
 
 def read_masks(recipe: Recipe) -> tuple[Tensor, ...]:
     """Return the masks, (1, 1, H, W) each; raises ImpastoError, also if they select nothing."""
+    if not recipe.masks:
+        return ()
     masks = tuple(mask_of(open_picture(path)) for path in recipe.masks)
     check_masks(masks, [path.name for path in recipe.masks])
     return masks
@@ -228,10 +230,10 @@ def note_size(recipe: Recipe, model: Stylizer, photo: tuple[int, int], work: tup
         log.info("the photo has only %dx%d; --size %s enlarges it, --size %d does not", width, height, larger, wanted)
 
 
-def outcome(job: PaintJob, watch: Watch) -> dict[str, Any]:
-    """Return the results of a run."""
+def outcome(job: PaintJob, seconds: float) -> dict[str, Any]:
+    """Return the results of a run that took so many seconds."""
     return {
-        "seconds": round(watch.seconds, 3),
+        "seconds": round(seconds, 3),
         "losses": job.model.losses,
         "interrupted": job.model.interrupted,
     }

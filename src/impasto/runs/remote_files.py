@@ -13,8 +13,7 @@ from urllib.parse import unquote
 
 from impasto.errors import ImpastoError
 from impasto.files import LEFTOVER, URL, is_remote, temporary_name, url_of
-from impasto.images.opening import BYTES_A_PIXEL, SLACK
-from impasto.images.sniffing import HEAD, kind_of, pixels_of
+from impasto.images.opening import BYTES_A_PIXEL, HEAD, SLACK, kind_of, pixels_of
 
 LOCAL = re.compile(r"(file|local)://([^/]*)(/.*)")
 WEB = re.compile("https?:/")

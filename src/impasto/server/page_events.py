@@ -107,9 +107,10 @@ class Painter:
         job: Job | None = None
         with contextlib.ExitStack() as kept:
             try:
-                job, _ = await run_in_threadpool(self._begin, common, {}, words_for(None))
-                await asyncio.wrap_future(job.finished)
-                yield await run_in_threadpool(self._keep, kept, job.outcome().data, ".png", "painted")
+                begun, _ = await run_in_threadpool(self._begin, common, {}, words_for(None))
+                job = begun
+                await asyncio.wrap_future(begun.finished)
+                yield await run_in_threadpool(self._keep, kept, begun.outcome().data, ".png", "painted")
             except ImpastoError as error:
                 raise gr.Error(tell(error), print_exception=False) from None
             finally:

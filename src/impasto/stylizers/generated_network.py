@@ -12,10 +12,8 @@ from impasto.errors import OptionError
 from impasto.feedforward.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
 from impasto.feedforward.stages import IMAGE, Edge, Known, MomentsOf, Stage
 from impasto.images.tensors import LEAST_SIDE
-from impasto.networks.backbone import Backbone
-from impasto.networks.backbones import load_backbone
+from impasto.networks.backbone import SLIM_WIDTHS, Backbone, load_slim
 from impasto.networks.layers import fill
-from impasto.networks.vgg19_slim import SLIM, SLIM_WIDTHS
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions, mixture_stages, network_kind
@@ -47,12 +45,12 @@ class GeneratedNetworks(ArbitraryStyle):
         network: HyperNetwork | None = None,
     ) -> None:
         super().__init__(options, device=device, preset=preset)
-        self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
+        self.backbone = (backbone or load_slim()).to(self.device)
         self.backbone.to(memory_format=torch.channels_last)
         self._digest = "random"
         if network is None:
             file = load_weights(options.weights or resolve(self.name))
-            network = file.build(lambda config: HyperNetwork(**config["shape"]), self.name)
+            network = file.build(lambda config: HyperNetwork(**config["shape"], start=False), self.name)
             self._digest = file.digest
         self.network = network.eval().requires_grad_(False).to(self.device)
         self._adopted: tuple[Style, Style] | None = None

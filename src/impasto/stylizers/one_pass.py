@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -14,22 +14,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import OptionError, is_out_of_memory
-from impasto.feedforward.fine_detail import has_fine_detail
+from impasto.feedforward.limits import choose_tiling, free, has_fine_detail, smaller
 from impasto.feedforward.runtimes import check_runtime, openvino_has_bf16, running_in_full, switch
 from impasto.feedforward.stages import (
     Known,
     Stage,
     ask_once,
     blend_in_photo,
+    measure_whole,
     photo_share,
     run_whole,
 )
-from impasto.feedforward.tile_size import choose_tiling, free, smaller
 from impasto.feedforward.tiled_run import Tiling, measure_tiles, paint_tiles
 from impasto.feedforward.transformation_network import StagedNetwork, blend_stage
 from impasto.images.exchange import AnyPicture, take_painting
-from impasto.images.tensors import LEAST_SIDE, check_image
-from impasto.images.windows import Canvas, Floats, NewFloats, Window
+from impasto.images.tensors import LEAST_SIDE, Canvas, Floats, NewFloats, Window, check_image
 from impasto.networks.layers import in_half, inference
 from impasto.options import Options
 from impasto.progress import OnStep, as_steps, ignore
@@ -102,7 +101,8 @@ class OnePass(Stylizer):
         Gives the bytes per number.
         """
         half = self.chooses_half and has_fine_detail(content, masks)
-        with inference(self.device, self.precision if half else "fp32"), running_in_full(not half):
+        elsewhere = nullcontext() if self.runtime == "torch" else running_in_full(not half)
+        with inference(self.device, self.precision if half else "fp32"), elsewhere:
             yield 2 if half and self.runtime == "torch" else 4
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
@@ -219,13 +219,18 @@ class ArbitraryStyle(OnePass):
 
     def encode_style(self, image: AnyPicture) -> Style:
         """Return what the encoder sees of a painting of any size."""
-        image = take_painting(image, "the painting")
+        if not isinstance(image, Tensor) or image.dim() == 3:
+            image = take_painting(image, "the painting")
         check_image(image, "painting")
         image = self.continue_painting(image)
         with self._arithmetic(Floats(image)) as element:
             stages = (self.style_stage(),)
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
-            found = self.style_of(measure_tiles(stages, Floats(image), cut, device=self.device))
+            if cut is None:
+                known = measure_whole(stages, image.to(self.device))
+            else:
+                known = measure_tiles(stages, Floats(image), cut, device=self.device)
+            found = self.style_of(known)
             values = {name: value.to(self.dtype) for name, value in found.items()}
             return Style(values, found.kind, found.info, convert=self.accept_style)
 

@@ -10,11 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from impasto.feedforward.limits import backwards_room
 from impasto.feedforward.stages import photo_share
-from impasto.feedforward.tile_size import backwards_room
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import choose_pooling, load_backbone
-from impasto.networks.vgg19_slim import SLIM
 from impasto.optimize.descent import ImageParameter, ImageTerms, Result, Scale, coarse_to_fine
 from impasto.optimize.tiled_objective import FittingObjective
 from impasto.options import Options

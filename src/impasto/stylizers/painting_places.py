@@ -15,7 +15,7 @@ from impasto.errors import OptionError
 from impasto.images.tensors import resize
 from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
 from impasto.ops.moments import Moments
-from impasto.optimize.nearest import directions, nearest, spread
+from impasto.optimize.nearest import Similarities, directions, nearest
 from impasto.optimize.tiled_objective import Tiles, choose_tile
 from impasto.stylizers.styles import PLACES, Style, moments_kind, parts
 
@@ -183,16 +183,20 @@ def balance(
 def choose(queries: Tensor, places: Places, scale: Tensor, amount: float) -> Tensor:
     """Return the place that each of `queries`, directions (N, C), should look like, by the paintings' shares."""
     keys = places.keys(scale)
-    handicap = spread(queries, keys, places.expected, amount) if amount else None
+    if not amount and len(places.shares) == 1:
+        return nearest(queries, keys)
+    similar = Similarities(queries, keys)
+    handicap = similar.spread(places.expected, amount) if amount else None
     if len(places.shares) == 1:
-        return nearest(queries, keys, handicap)
+        return similar.nearest(handicap)
+    del similar  # frees the memory
     best, index = [], []
     for number in range(len(places.shares)):
         own = (places.owner == number).nonzero()[:, 0]
         less = None if handicap is None else handicap[own]
         found = nearest(queries, keys[own], less)
-        similar = (queries * keys[own][found]).sum(1)
-        best.append(similar if less is None else similar - less[found])
+        alike = (queries * keys[own][found]).sum(1)
+        best.append(alike if less is None else alike - less[found])
         index.append(own[found])
     owner = share_out(torch.stack(best, 1), places.shares)
     return torch.stack(index, 1).gather(1, owner[:, None])[:, 0]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError, WeightsError, nearest
-from impasto.feedforward.instance_norm import adaptive_instance_norm
 from impasto.networks.layers import Conv, double, freeze, inference, wrap_edges
+from impasto.ops.moments import adaptive_instance_norm
 from impasto.stylizers.styles import check_weights
 from impasto.weights import load_weights, resolve
 

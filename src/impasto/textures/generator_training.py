@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from impasto.errors import ImpastoError
 from impasto.images.tensors import resize
+from impasto.networks.backbone import SLIM
 from impasto.networks.backbones import load_backbone
-from impasto.networks.vgg19_slim import SLIM
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.losses import CovarianceLoss
 from impasto.optimize.perceptual_loss import STYLE_LAYERS, stack_rows

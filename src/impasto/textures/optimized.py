@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from impasto.errors import OptionError
-from impasto.feedforward.tile_size import backwards_room
+from impasto.feedforward.limits import backwards_room
 from impasto.images.tensors import LEAST_PAINTING, mirror_to, resize
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import default_layers

@@ -17,11 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, VGG19_BLOCKS, VGG19_WIDTHS, Backbone, slim_backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import Conv
 from impasto.networks.normalised_vgg import NormalisedVGG
-from impasto.networks.vgg19_slim import SLIM, VGG19_BLOCKS, VGG19_WIDTHS, slim_backbone
 from impasto.ops.moments import channel_stats, moments
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.pictures import Pictures

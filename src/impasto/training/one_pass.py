@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from impasto.networks.backbone import HEADS, SLIM, SLIM_WIDTHS
 from impasto.networks.backbones import load_backbone
 from impasto.networks.layers import StepDecoder
 from impasto.networks.normalised_vgg import NormalisedVGG
-from impasto.networks.vgg19_slim import HEADS, SLIM, SLIM_WIDTHS
 from impasto.optimize.perceptual_loss import CONTENT_LAYERS, PerceptualLoss
 from impasto.stylizers.generated_network import read_moments
 from impasto.training.loop import MethodTask, Task, TrainOptions

@@ -10,10 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.images.contact_sheet import heat_map
-from impasto.networks.backbone import Backbone
+from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.classifiers import HEAD, Header, Mode
 from impasto.networks.layers import freeze
-from impasto.networks.vgg19_slim import SLIM
 from impasto.training.loop import Task, TrainOptions
 from impasto.transfer.lora import adapt, adapters
 

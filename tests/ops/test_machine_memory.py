@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from impasto.ops.memory import give_back_freed_memory, keep_freed_memory, name_bytes
+from impasto.ops.machine import give_back_freed_memory, keep_freed_memory, name_bytes
 
 ROUNDS, MAPS, MEGABYTES = 12, 3, 64
 PAGES = ROUNDS * MAPS * (MEGABYTES << 20) // 4096
@@ -17,7 +17,7 @@ glibc = pytest.mark.skipif(not keep_freed_memory(), reason="another C library th
 
 def run(code: str) -> list[int]:
     """What a process of its own prints."""
-    start = "import resource, torch\nfrom impasto.ops.memory import give_back_freed_memory, keep_freed_memory\n"
+    start = "import resource, torch\nfrom impasto.ops.machine import give_back_freed_memory, keep_freed_memory\n"
     done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, check=True)
     return [int(word) for word in done.stdout.split()]
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from impasto.ops import processor
-from impasto.ops.processor import Cores, describe_threads, find_cores, find_quota, is_idle, set_threads
+from impasto.ops import machine
+from impasto.ops.machine import Cores, describe_threads, find_cores, find_quota, is_idle, set_threads
 
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A system without limits."""
-    monkeypatch.setattr(processor, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(processor, "OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(processor, "LOAD", tmp_path / "load")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine, "LOAD", tmp_path / "load")
     return tmp_path
 
 
@@ -47,7 +47,7 @@ def test_version_2_takes_the_smallest_of_all_levels(groups: Path) -> None:
     assert find_quota() == 1.5
 
 
-@pytest.mark.parametrize("root", processor.V1)
+@pytest.mark.parametrize("root", machine.V1)
 def test_version_1(groups: Path, root: str) -> None:
     write(groups / "own", "9:name=systemd:/\n4:memory:/docker/x\n1:cpuacct,cpu:/docker/x\n")
     write(groups / f"cgroup/{root}/docker/x/cpu.cfs_quota_us", "250000\n")
@@ -105,7 +105,7 @@ def test_settings_of_the_user_stay(groups: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_on_an_idle_machine_nothing_is_set_but_for_a_server(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(groups / "load", "0.0 0.0 0.0 1/300 77")
-    monkeypatch.setattr(processor, "find_cores", lambda: Cores(4, 4, None))
+    monkeypatch.setattr(machine, "find_cores", lambda: Cores(4, 4, None))
     found: dict[str, str] = {}
     set_threads(found)
     assert found == {}
