@@ -85,9 +85,14 @@ def test_gradios_client_paints_in_paintings_and_hears_of_mistakes(address: str, 
 def test_files_of_the_server_are_not_read(address: str, tmp_path: Path) -> None:
     secret = tmp_path / "secret.jpg"
     put_picture(secret, 3)
-    file = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
-    call = f"{address}gradio/gradio_api/call/stylize"
-    begun = httpx.post(call, json={"data": [file, "starry-night", 1, "", "", None]}, timeout=60)
-    said = httpx.get(f"{call}/{begun.json()['event_id']}", timeout=60).text
-    assert "event: error" in said
-    assert "event: complete" not in said
+    for path in (
+        str(secret),
+        f"{tmp_path}/../{tmp_path.name}/secret.jpg",
+        "/etc/hostname",
+        "secret.jpg",
+        "http://x/y.png",
+    ):
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        data = [file, "starry-night", 1, "", "", None]
+        answer = httpx.post(f"{address}gradio/gradio_api/call/stylize", json={"data": data}, timeout=60)
+        assert (answer.status_code, answer.json()["error"]) == (400, "files are uploaded; addresses are not fetched")

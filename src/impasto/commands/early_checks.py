@@ -186,7 +186,7 @@ def check_backbone(name: str, layers: Iterable[str] = ()) -> None:
 
 def slim_layers() -> list[str]:
     """Return the names of vgg19-slim's layers, shallow to deep."""
-    blocks = constant("impasto.networks.vgg19_slim", "VGG19_BLOCKS")
+    blocks = constant("impasto.networks.backbone", "VGG19_BLOCKS")
     names = ["image"]
     for block, count in enumerate(blocks, start=1):
         names += [f"{kind}{block}_{i}" for i in range(1, count + 1) for kind in ("conv", "relu")]

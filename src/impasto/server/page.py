@@ -9,6 +9,7 @@ from typing import Any, Literal, get_origin
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
 from pydantic.fields import FieldInfo
 
 from impasto.errors import ImpastoError
@@ -113,7 +114,7 @@ def add_page(app: FastAPI, studio: Studio, path: str = "/") -> None:
         css=CSS,
     )
     mounted: Any = app.routes[-1]
-    mounted.app = NoAddresses(mounted.app, studio.limits)
+    mounted.app = NoAddresses(mounted.app, studio.limits, Path(get_upload_folder()))
 
 
 def build_page(studio: Studio, words: Any) -> Any:
