@@ -281,6 +281,8 @@ def _room_for(size: int) -> Iterator[None]:
             ImageFile.MAXBLOCK = before
 
 
+# --- PNG
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOR_TYPES = {3: 2, 4: 6}
 AVERAGE = 3

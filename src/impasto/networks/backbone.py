@@ -122,6 +122,8 @@ def pool(kind: str) -> nn.Module:
     raise OptionError(f"pooling is max or average, not {kind!r}")
 
 
+# --- vgg19-slim, the backbone inside the package: VGG-19 with a quarter of its widths
+
 SLIM = "vgg19-slim"
 HEADS = "+heads"
 VGG19_BLOCKS = (2, 2, 4, 4, 1)
