@@ -134,7 +134,7 @@ def test_not_finite_is_never_written(shell: Shell, monkeypatch: pytest.MonkeyPat
     def fail(self: object, content: Tensor, *styles: object, **more: object) -> Tensor:
         return content * torch.nan
 
-    monkeypatch.setattr(find_method("gatys"), "stylize", fail)
+    monkeypatch.setattr(find_method("gatys"), "paint_tensor", fail)
     done = shell.stylize("photo.png", "sea.png")
     assert done.code == 2
     assert "not finite" in done.err

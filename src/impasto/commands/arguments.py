@@ -236,6 +236,10 @@ def _prove_writable(path: Path, force: bool) -> None:
         path.unlink()
 
 
+# --- options of methods, read from their source, so that wrong values are refused before torch is loaded
+#
+# What the source does not show is left to the method itself, which checks everything again.
+
 PACKAGE = Path(__file__).parent.parent
 BUILT_IN = {"Literal": Literal, "Field": Field, "Any": Any, "ClassVar": ClassVar}
 SIMPLE = {kind.__name__: kind for kind in (bool, int, float, str, tuple)}
