@@ -18,7 +18,10 @@ PICTURES = DOCS / "pictures"
 THUMBNAILS = DOCS.parent / "build" / "styles"
 
 CHOICE: dict[str, dict[str, str]] = {
-    "swift": {"en": "The quickest. Paints videos, the camera, and in the browser.", "zh": "最快：视频、摄像头和浏览器都由它来画。"},
+    "swift": {
+        "en": "The quickest. Paints videos, the camera, and in the browser.",
+        "zh": "最快：视频、摄像头和浏览器都由它来画。",
+    },
     "wct": {
         "en": "You choose how much of the photo's drawing stays: `--detail`.",
         "zh": "用 `--detail` 决定保留多少照片的线条。",

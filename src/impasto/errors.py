@@ -1,4 +1,4 @@
-"""Mistakes of users, each reported in one line of escaped text; how to recognise that memory ran out."""
+"""Errors that the user can fix, escaping of text for display, and the test for a lack of memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", 
 
 
 class ImpastoError(Exception):
-    """A mistake that the user can mend: its text is one line that says what is wrong and what to do.
+    """An error that the user can fix: its text is one line that says what is wrong and what to do.
 
-    Names from files of strangers come in it with their control characters escaped.
+    Control characters in the text are escaped, because it may contain names from files of strangers.
     """
 
     def __init__(self, text: object = "") -> None:
@@ -47,6 +47,14 @@ def no_style(name: str, known: Collection[str]) -> str:
     return f"there is no style {name!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
 
 
+def fixed_styles(method: str, known: Iterable[str]) -> str:
+    """Return what to do if a method that paints only in the `known` styles gets another one."""
+    return (
+        f"name one of the styles that it has learned ({', '.join(known)}) with --style, or teach it the painting: "
+        f"impasto train {method} --style PAINTING"
+    )
+
+
 def no_method(name: str, known: Collection[str]) -> str:
     """Return the message for a method that is none of the `known` ones."""
     return f"there is no method {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
@@ -58,17 +66,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))
 
 
+# --- escaping
+
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
-"""Control characters, marks that change the direction of text, and surrogates, which stand for bytes of names."""
+"""Control characters, marks that change the direction of text, and surrogates: bytes of file names that are no text."""
 
 
 def printable(text: object, keep: str = "") -> str:
-    """Return a text without control characters for a terminal, a log or a page.
+    """Return a text with its control characters escaped, for a terminal, a log or a page.
 
-    They become ``\\x1b`` or ``\\u202e``; a byte of a name that is not text becomes ``\\xe9``. keep: control characters
-    that are kept, such as a newline.
+    They become ``\\x1b`` or ``\\u202e``; a byte of a file name that is no text becomes ``\\xe9``. keep: control
+    characters that are not escaped, such as a newline.
     """
     return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), str(text))
 
@@ -81,7 +91,7 @@ def _escape(character: str) -> str:
 
 
 def one_line(text: object) -> str:
-    """Return a text on one line, its white space joined, `printable`."""
+    """Return a `printable` text on one line; each run of white space becomes one space."""
     return printable(" ".join(str(text).split()))
 
 

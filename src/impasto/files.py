@@ -89,6 +89,8 @@ def _publish_new(temporary: Path, target: Path) -> None:
         temporary.replace(target)
 
 
+# --- reading
+
 NOT_REGULAR = "it is a device, a pipe or a socket, not a file"
 
 Location = str | os.PathLike[str]
@@ -119,6 +121,8 @@ def real_path(path: Location) -> Path:
     return Path(os.path.realpath(path))
 
 
+# --- paths that hold URLs
+
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(:/)?")
 """The start of a path that holds a URL: s3:/bucket/a.png for s3://bucket/a.png."""
 
@@ -133,6 +137,9 @@ def url_of(path: Path) -> str:
     if not is_remote(path):
         return str(path)
     return URL.sub(lambda found: f"{found[1]}:///" if found[2] else f"{found[1]}://", path.as_posix(), count=1)
+
+
+# --- budgets
 
 
 def size_of(file: BinaryIO) -> int:

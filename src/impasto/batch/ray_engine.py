@@ -1,7 +1,7 @@
-"""`impasto batch --engine ray`: the photos as a Ray data set, painted by workers that load the model once.
+"""`impasto batch --engine ray`: workers of a Ray cluster paint the photos; each loads the model once.
 
-A worker takes a few photos at a time and paints them as a run without Ray does. If it crashes, another worker takes
-them and skips those that were written, because nothing is ever half-written.
+A worker takes a few photos at a time and paints them like a run without Ray. If it crashes, another worker takes them
+and skips those that are written already. No file is ever written in part.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MOST_PHOTOS = 8
 ROUNDS = 4
 """Least number of tasks per worker, so that all end at about the same time."""
 MOST_TRIES = 4
-"""Tries of a task whose workers crash; Ray itself would try forever."""
+"""How often a task is tried if its workers crash; Ray itself would try forever."""
 BUILT_IN = "built-in "
 WRITTEN_BEFORE: dict[str, Any] = {"record": None, "seconds": 0.0, "losses": {}, "interrupted": False}
 DIED = "every worker that tried it died, most likely for lack of memory: try fewer --workers or a smaller --size"
@@ -47,8 +47,8 @@ DIED = "every worker that tried it died, most likely for lack of memory: try few
 class Order:
     """The settings of every worker.
 
-    folder: the current one, if it exists there; sent: styles and masks, as bytes; begin: called for a task that begins;
-    returns how often it has begun.
+    folder: the current folder, which the worker also enters if it has it; sent: the bytes of styles and masks; begin:
+    called when a task begins, returns how often it has begun.
     """
 
     recipe: Recipe
@@ -64,7 +64,7 @@ class Order:
 
 
 class Cluster:
-    """The engine of many processes. Raises ImpastoError if the plan can't be run anywhere."""
+    """The engine that paints on a Ray cluster. Raises ImpastoError if no node can run the plan."""
 
     def __init__(self, plan: BatchPlan, device: str, runtime: str, workers: int | None) -> None:
         self.run = new_run()
@@ -106,7 +106,7 @@ class Cluster:
         data = self.ray.data
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
-        context.max_errored_blocks = -1  # failures are reported, and everything else is made
+        context.max_errored_blocks = -1  # failures are reported, and the other pictures are painted
         return data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks)).map_batches(
             Worker,
             fn_constructor_args=(self.order,),
@@ -117,7 +117,7 @@ class Cluster:
 
 
 class Worker:
-    """One of Ray's workers: called with tasks, made by `pack_all`; returns JSON lists of reports."""
+    """One of Ray's workers: paints tasks that `pack_all` made; returns a JSON list of reports for each."""
 
     def __init__(self, order: Order) -> None:
         with contextlib.suppress(OSError):
@@ -201,7 +201,7 @@ def open_cluster(plan: BatchPlan, device: str, runtime: str, *, workers: int | N
 
 
 def pack_all(items: Sequence[Item], workers: int) -> list[str]:
-    """Return `items`, numbered, as tasks for Ray: JSON, with few enough photos that all workers get some."""
+    """Return `items`, numbered, as tasks for Ray in JSON; each has few enough photos that all workers get some."""
     groups = [list(group) for _, group in groupby(enumerate(items), lambda pair: pair[1].content)]
     most = max(1, min(MOST_PHOTOS, len(groups) // (workers * ROUNDS)))
     tasks = []
@@ -242,7 +242,7 @@ def _pass_on(item: Item, report: dict[str, Any], outcomes: Outcomes) -> None:
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, bytes]]:
-    """Yield files that workers may lack, under their known names; unreadable ones fail on the worker."""
+    """Yield the bytes of files that workers may lack, by their packed paths; the worker reports unreadable ones."""
     for path in paths:
         packed = pack(path)
         if not (packed.startswith(BUILT_IN) or is_bare(path) or is_remote(path)):
@@ -284,7 +284,7 @@ def _count_tries(ray: Any) -> Callable[[str], int]:
 def _share_out(
     nodes: Sequence[dict[str, Any]], workers: int | None, device: str, runtime: str
 ) -> tuple[int, dict[str, int]]:
-    """Return the number of workers, and what each takes of the cluster; raises ImpastoError if there is nothing."""
+    """Return the number of workers, and the GPUs or cores that each needs; raises ImpastoError if there are none."""
     there = [node["Resources"] for node in nodes if node["Alive"]]
     gpus, cores = (int(sum(node.get(kind, 0) for node in there)) for kind in ("GPU", "CPU"))
     if gpus and runtime == "torch" and device in ("auto", "cuda"):

@@ -17,6 +17,8 @@ import typer
 from impasto.errors import ImpastoError, printable, to_json
 from impasto.progress import OnStep, Step, duration, ignore
 
+log = logging.getLogger(__name__)
+
 
 def be_quiet(quiet: bool) -> None:
     """If `quiet`, silence notes, but not warnings."""
@@ -54,6 +56,8 @@ def print_json(value: Any, *, line: bool = False) -> None:
     """Print one JSON object to stdout; line: on a single line."""
     say(to_json(value, indent=None if line else 2))
 
+
+# --- pipes: `-` is standard input for a photo or a painting, and standard output for the result
 
 PIPE = "-"
 MOST_BYTES = 1 << 30
@@ -135,7 +139,8 @@ def _send(path: Path) -> None:
         raise ImpastoError(f"standard output can't be written: {error.strerror or error}") from None
 
 
-log = logging.getLogger(__name__)
+# --- progress on stderr: a bar on a terminal; elsewhere a line at the start, at the end, and now and then
+
 PAUSE = 5.0
 """Seconds between two lines of a count of quick items."""
 

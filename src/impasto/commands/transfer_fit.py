@@ -1,4 +1,4 @@
-"""The work of `impasto transfer fit`: read, learn, test, report."""
+"""The work of `impasto transfer fit`: read the pictures, train the classifier, test it, write the report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 
 from impasto.commands import terminal
 from impasto.commands import train as training_run
+from impasto.commands.early_checks import check_run_folder
 from impasto.commands.terminal import PAUSE, count
 from impasto.errors import OptionError
 from impasto.files import write_atomically
@@ -33,7 +34,7 @@ REPORT, TABLE, ERRORS = "report.json", "report.md", "errors.png"
 
 @dataclass(frozen=True)
 class FitPlan:
-    """A checked training: pictures, network, layer, the folder of the results."""
+    """A training that was checked: its pictures, its network and layer, and the folder for the results."""
 
     options: FitOptions
     folders: ClassFolders
@@ -46,7 +47,7 @@ class FitPlan:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Facts for --json."""
+        """The plan for --json: output, options, layer, and the number of pictures by class."""
         classes = self.folders.classes
         return {
             "output": str(self.folder / "classifier.safetensors"),
@@ -60,7 +61,7 @@ class FitPlan:
 def plan(source: Path, options: FitOptions, output: Path | None, device: str, *, resume: bool, force: bool) -> FitPlan:
     """Find the pictures and load the network; raises ImpastoError before anything is written."""
     where = pick_device(device)
-    folder = training_run.check_folder(output, resume=resume, force=force)
+    folder = check_run_folder(output, resume=resume, force=force)
     if options.mode != "features" and options.side < options.crop:
         raise OptionError(f"--side {options.side} is smaller than --crop {options.crop}")
     folders = ClassFolders.find(source)
@@ -73,19 +74,22 @@ def plan(source: Path, options: FitOptions, output: Path | None, device: str, *,
 
 
 def dry_run(plan: FitPlan) -> dict[str, Any]:
-    """Report a checked run, for --dry-run; returns what --json prints."""
+    """Say what would be done, for --dry-run; returns what --json prints."""
     terminal.say(f"dry run: {plan.options.mode}, {plan.options.steps} steps; nothing was written", err=True)
     return {**plan.facts, "dry_run": True}
 
 
 def run(plan: FitPlan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any]:
-    """Train, test and write the report; returns what --json prints. Ctrl-C keeps finished work. Raises ImpastoError."""
+    """Train, test and write the report; returns what --json prints.
+
+    Ctrl-C stops it; the same command continues with what was finished. Raises ImpastoError.
+    """
     plan.folder.mkdir(parents=True, exist_ok=True)
     try:
         examples = _read(plan, quiet)
     except KeyboardInterrupt:
         kept = (
-            f": {plan.folder / FEATURES} is kept; the same command goes on" if plan.options.mode == "features" else ""
+            f": {plan.folder / FEATURES} is kept; the same command continues" if plan.options.mode == "features" else ""
         )
         terminal.say(f"interrupted{kept}", err=True)
         raise typer.Exit(130) from None

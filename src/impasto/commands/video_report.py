@@ -1,4 +1,4 @@
-"""Reports of `impasto video`: a strip of frames; flicker and style, with and without smoothing."""
+"""Reports of `impasto video`: a strip of sample frames; flicker and style loss, with and without smoothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS, CELL = 6, 256
 
 
 def paint_strip(source: Path, survey: Survey, result: Callable[[int], Path]) -> Tensor:
-    """Return frames from beginning to end above their results, (1, 3, H, W)."""
+    """Return a sheet, (1, 3, H, W): evenly spaced frames in the first row, their results in the second."""
     total = survey.frames
     number = min(COLUMNS, total)
     wanted = [round(i * (total - 1) / max(number - 1, 1)) for i in range(number)]
@@ -36,9 +36,9 @@ def paint_strip(source: Path, survey: Survey, result: Callable[[int], Path]) -> 
 def measure(
     painter: Painter, recipe: Recipe, source: Path, survey: Survey, results: Iterable[Tensor], quiet: bool
 ) -> dict[str, Any]:
-    """Return warping error and style loss of `results`, and of frames painted separately.
+    """Return warping error and style loss of `results`, and of the same frames painted without smoothing.
 
-    The style loss is measured with vgg19-slim, against the first style that is a painting.
+    The style loss is that of vgg19-slim, relative to the first style that is a painting.
     """
     device = painter.model.device
     network = load_backbone(SLIM).to(device)

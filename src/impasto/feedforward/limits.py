@@ -1,7 +1,8 @@
-"""What limits a run: free memory decides about tiles, a picture's detail about half precision.
+"""The limits of a run: the free memory, and the detail that half precision needs.
 
-Instance norm, whitening and attention amplify small differences. In a flat, faded or smooth picture these are as small
-as bfloat16's rounding errors, and the result would be noise. Such pictures are rare and quick to detect.
+A picture that does not fit into the free memory is cut into tiles. A picture without fine detail is painted in float32:
+instance norm, whitening and attention amplify small differences, and in a flat, faded or smooth picture these are as
+small as bfloat16's rounding errors. Such pictures are rare and quick to detect.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from impasto.images.tensors import Canvas, Window
 from impasto.ops.machine import give_back_freed_memory
 
 CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1600 << 20, 2560 << 20
-"""Most bytes that a CPU uses for features."""
+"""Most bytes that a CPU uses for features: to paint in one piece, to keep maps of tiles, and to optimise."""
 
 KEEP_LEAST, KEEP_EACH = 512 << 20, 20
-"""Bytes that kept maps may always take of a CPU's memory, and bytes per pixel of a large picture."""
+"""On a CPU, kept maps may take the larger one of these: a number of bytes, and a number of bytes per pixel."""
 
 CPU_TILE = 208 << 20
-"""Bytes that a CPU uses for a tile: maps below 32 MB each, which the C library reuses without asking the system."""
+"""Bytes that a CPU uses for a tile. Each map then has less than 32 MB, and the C library reuses its memory."""
 
 ASSUMED_FREE = 2 << 30
 SMALLEST_TILE = 64
@@ -38,7 +39,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
-    """Return how many bytes a process can still take on `device`, as far as the system tells."""
+    """Return how many bytes this process can still allocate on `device`; a guess if the system does not say."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
@@ -57,7 +58,7 @@ def _available() -> int | None:
 
 
 def _left_in_group() -> int | None:
-    """Return what a container's limit leaves; the file cache counts as free."""
+    """Return the bytes that are left of a container's limit; the file cache counts as free."""
     try:
         limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
         used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
@@ -86,7 +87,7 @@ def budget(device: torch.device) -> Budget:
 
 
 def backwards_room(device: torch.device) -> int:
-    """Return how many bytes a way through a network and back may take on `device`."""
+    """Return how many bytes a forward and a backward pass may use on `device`."""
     free = free_memory(device)
     return min(CPU_BACKWARDS, free // 2) if device.type == "cpu" else free // 2
 

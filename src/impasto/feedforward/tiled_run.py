@@ -1,8 +1,8 @@
 """Stages tile by tile: any size in bounded memory, with the same result as in one piece.
 
-Every barrier is one pass over all tiles, which sums the moments of each tile's own part. A pass starts from the picture
-(recompute) or from maps that an earlier pass kept (lockstep), map by map, as memory allows. Tiles begin at multiples of
-the deepest map's stride and overlap their neighbours as far as the layers reach.
+Each barrier ends one pass over all tiles. The pass sums the moments of each tile without its overlap. It starts from
+maps that an earlier pass has kept, as far as memory allows, and computes the others again from the picture. Tiles begin
+at multiples of the deepest map's stride. They overlap their neighbours as far as the layers reach.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from impasto.feedforward.stages import (
     deepest_stride,
     live_moments,
     map_strides,
-    measure_whole,
     needed_later,
 )
 from impasto.images.tensors import Canvas, Window, windows
@@ -40,7 +39,10 @@ from impasto.progress import OnPart
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut: the side of a tile without its halo, and bytes for maps kept between passes."""
+    """How a picture is cut into tiles.
+
+    tile: the side of a tile in pixels, without its overlap; keep: bytes for maps that are kept between passes.
+    """
 
     tile: int
     keep: int = 0
@@ -59,24 +61,22 @@ def paint_tiles(
 ) -> None:
     """Run `stages` over `content` and write the result to `target`, a canvas of the same size.
 
-    mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: source of the moments of every map, given the
-    sums over its tiles. on_tile: called after every tile.
+    mask: (1, 1, H, W) in [0, 1], the region that is measured. moments_of: called with the moments of a map, summed over
+    all tiles; returns those to use. on_tile: called after every tile.
     """
     run = _Run(stages, content, target, tiling, device, mask, moments_of)
     run.all(on_tile)
 
 
-def measure_tiles(stages: Sequence[Stage], content: Canvas, tiling: Tiling | None, *, device: torch.device) -> Known:
-    """Return what `stages`, none of which paints, measure of `content`; without a tiling in one piece."""
-    if tiling is None:
-        return measure_whole(stages, content.read(Window(0, 0, *content.size)).to(device))
+def measure_tiles(stages: Sequence[Stage], content: Canvas, tiling: Tiling, *, device: torch.device) -> Known:
+    """Return what `stages`, none of which paints, measure of `content`."""
     run = _Run(stages, content, None, tiling, device, None)
     run.all()
     return run.known
 
 
 class _Run:
-    """The passes over one picture, with the measures and maps kept between them."""
+    """The passes over one picture, and the measures and maps that are kept between them."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class _Run:
         self.store[name][(..., *own)] = value
 
     def _cut(self, value: Tensor, name: str, tile: Window, outer: Window) -> Tensor:
-        """Return the tile's own part of a map that was computed for `outer`."""
+        """Return the part of a map that belongs to the tile, without the overlap; the map was computed for `outer`."""
         stride = self.strides[name]
         rows, columns = tile.at(stride, self.height, self.width)
         top, left = outer.top // stride, outer.left // stride
@@ -252,7 +252,7 @@ class _Overwritten:
         self.left = whole[..., :0]
 
     def mend(self, x: Tensor, read: tuple[slice, slice], own: tuple[slice, slice]) -> None:
-        """Restore in `x`, the part `read` of the map, what was overwritten; own: the tile's own part."""
+        """Restore what was overwritten in `x`, the part `read` of the map; own: the tile without overlap."""
         top, left = (inner.start - outer.start for inner, outer in zip(own, read, strict=True))
         if top:
             x[..., :top, :] = self.above[..., self.reach - top :, read[1]]

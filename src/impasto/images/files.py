@@ -1,8 +1,8 @@
-"""Picture files: read as tensors, with their transparency; written whole or not at all, PNG by a fast encoder.
+"""Picture files: reads them as tensors, with their transparency; writes them whole or not at all, PNG fast.
 
-A stylized picture has fine strokes everywhere: zlib's search for repetitions hardly makes its PNG smaller, and takes
-half as long as painting it. So all rows have one filter, and ISA-L compresses them; without ISA-L, zlib searches for
-runs only: as small, in three times the time.
+A stylized picture has fine strokes everywhere. In its PNG, zlib finds few repetitions, and searching for them takes
+half as long as painting. So one filter is used for all rows, and ISA-L compresses them. Without ISA-L, zlib searches
+for runs of equal bytes only: the file is as small, but takes three times as long.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from impasto.images.tensors import MAX_PIXELS, check_sides, is_finite, resize
 from impasto.images.transparency import fill_hidden, resize_covered, visible_part
 
 TRUSTED = ("JPEG", "PNG", "WEBP")
-"""Formats that are decoded if a client sent them."""
+"""Formats that the server decodes; a client may send anything."""
 
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -69,7 +69,7 @@ class Picture:
         return self.stored.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
     def resized(self, height: int, width: int) -> Picture:
-        """Return the picture at another size, colours weighted by their alpha; itself if it has this size."""
+        """Return the picture at another size; colours are weighted by their alpha. At the same size, return itself."""
         if self.size == (height, width):
             return self
         if self.alpha is None:
@@ -78,16 +78,17 @@ class Picture:
         return Picture(*resize_covered(self.color, self.alpha, height, width))
 
     def painting(self, name: str) -> Tensor:
-        """Return the visible part of a painting, (1, 3, H, W), for a method. Raises ImageError if there is none."""
+        """Return the visible part of a painting, (1, 3, H, W). Raises ImageError if all of it is transparent."""
         return self.color if self.alpha is None else visible_part(self.color, self.alpha, name)
 
 
 def open_picture(path: Location | io.BytesIO, *, max_pixels: int = MAX_PIXELS, name: str = "") -> Picture:
-    """Read a picture, a file or its bytes, upright, in sRGB, with its transparency; of an animation the first frame.
+    """Read a picture from a file or from its bytes: upright, in sRGB, with its transparency.
 
-    JPEG, PNG, WebP, TIFF, GIF, BMP and AVIF are read, and HEIC by the extra ``heif``, whatever the file's name says.
-    What a TIFF or a PNG has beyond 8 bits is kept, up to 25 megapixels of colour; floats are taken as [0, 1]. The size
-    is checked before anything is decoded.
+    JPEG, PNG, WebP, TIFF, GIF, BMP and AVIF are read, and HEIC with the extra ``heif``; the suffix does not matter. Of
+    an animation, the first frame is read.
+    TIFF and PNG keep more than 8 bits up to 25 megapixels of colour; floats are in [0, 1]. The size is checked before
+    anything is decoded.
     name: what errors call it. Raises ImageError if there is no such picture, if it is damaged or if it has more than
     max_pixels.
     """
@@ -270,7 +271,7 @@ def _encode(pixels: NDArray[Any], kind: str, quality: int, metadata: Mapping[str
 
 @contextmanager
 def _room_for(size: int) -> Iterator[None]:
-    """Let Pillow's buffer take a picture of noise, whose JPEG has more bytes than pixels; the setting is global."""
+    """Enlarge Pillow's global buffer: the JPEG of a picture of noise has more bytes than pixels."""
     with _buffer_lock:
         before = ImageFile.MAXBLOCK
         ImageFile.MAXBLOCK = max(before, 2 * size + (1 << 16))
@@ -279,6 +280,8 @@ def _room_for(size: int) -> Iterator[None]:
         finally:
             ImageFile.MAXBLOCK = before
 
+
+# --- PNG
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOR_TYPES = {3: 2, 4: 6}
@@ -315,7 +318,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _filter(pixels: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
-    """Yield bands of rows, each after its filter's number: every byte minus the mean of those to the left and above."""
+    """Yield bands of filtered rows: the filter's number, then each byte minus the mean of the left and upper one."""
     step = pixels.shape[2] * pixels.itemsize
     above = np.zeros((1, pixels.shape[1] * step), np.uint8)
     for start in range(0, len(pixels), BAND):

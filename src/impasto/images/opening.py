@@ -261,6 +261,8 @@ def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[st
     return f"{name} is damaged or no picture; it must be one of {', '.join(formats)}"
 
 
+# --- format and size, from the first bytes of a file
+
 HEAD = 1 << 16
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")

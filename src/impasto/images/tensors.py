@@ -103,6 +103,9 @@ def parse_size(text: str) -> int | tuple[int, int]:
     return sides[0] if len(sides) == 1 else (sides[1], sides[0])
 
 
+# --- windows and canvases
+
+
 @dataclass(frozen=True)
 class Window:
     """A part of a picture: rows from top to bottom, columns from left to right, ends excluded."""

@@ -75,11 +75,12 @@ class Backbone(nn.Module):
         found = {"image": image} if "image" in wanted else {}
         x, rectified = (image - self.mean) / self.std, False
         steps = list(self.steps.items())
+        mergeable = [_rectifies(step, steps[number : number + 1]) for number, (_, step) in enumerate(steps, 1)]
         for number, (name, step) in enumerate(steps):
             if len(found) == len(wanted):
                 break
             if not rectified:  # otherwise the convolution has applied this ReLU already
-                rectified = name not in wanted and _rectifies(step, steps[number + 1 : number + 2])
+                rectified = name not in wanted and mergeable[number]
                 settings = {"relu": True} if rectified else {}
                 x = step(x, **settings) if number or rounded else run_in_full(step, x, **settings)
             else:
@@ -120,6 +121,8 @@ def pool(kind: str) -> nn.Module:
         return nn.AvgPool2d(2)
     raise OptionError(f"pooling is max or average, not {kind!r}")
 
+
+# --- vgg19-slim, the backbone inside the package: VGG-19 with a quarter of its widths
 
 SLIM = "vgg19-slim"
 HEADS = "+heads"

@@ -1,1 +1,1 @@
-"""Tensor arithmetic: moments, matrix roots, faster kernels for CPUs."""
+"""Tensor arithmetic: moments, matrix roots, faster kernels for CPUs; the machine's cores and memory."""

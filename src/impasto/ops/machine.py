@@ -148,6 +148,8 @@ def describe_threads(environment: MutableMapping[str, str]) -> str:
     return f"{cores.machine} logical cores{usable}, threads wait {waiting}"
 
 
+# --- memory
+
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8
 """The names of glibc's settings, see mallopt(3)."""
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK, KEPT, IN_CACHE = 1 << 23, 1 << 26, 1 << 19
+CHUNK, KEPT, IN_CACHE = 1 << 21, 1 << 26, 1 << 19
 """Number of similarities computed at once, kept for repeated searches (512x512 px and 4096 places: 256 MB), and read at
 once."""
 

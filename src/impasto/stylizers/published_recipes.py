@@ -1,4 +1,4 @@
-"""The recipes of pixel optimisation as their authors published them: presets of the method gatys."""
+"""Presets of the method gatys: recipes of pixel optimisation, as their authors published them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CAFFE = 57.4
-"""Ratio of Keras' and Caffe's scale of images, 0 to 255, to torchvision's, in deviations."""
+"""Pixels of Keras and Caffe are from 0 to 255: this many times those of torchvision, which count in deviations."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
