@@ -124,7 +124,8 @@ def check_flags(verbs: tuple[str, ...], context: Any) -> None:
 def options_of(verbs: tuple[str, ...], context: Any) -> type[Options] | None:
     """The options that a recipe takes besides its flags."""
     from impasto.commands.adapt import AdaptOptions
-    from impasto.commands.train import find_any_training, list_trainings
+    from impasto.commands.early_checks import training_names
+    from impasto.commands.train import find_any_training
     from impasto.transfer.tasks import FitOptions
     from impasto.vision.attack import AttackOptions
     from impasto.vision.dreams import DreamOptions
@@ -132,7 +133,7 @@ def options_of(verbs: tuple[str, ...], context: Any) -> type[Options] | None:
 
     if verbs == ("train",):
         task = context.params["task"]
-        training = find_any_training(task) if task in list_trainings() else None
+        training = find_any_training(task) if task in training_names() else None
         return training.options if training else None
     recipes = {
         "attack": AttackOptions,

@@ -47,6 +47,14 @@ def no_style(name: str, known: Collection[str]) -> str:
     return f"there is no style {name!r}{near}, neither as a file nor built in; the built-in ones are: {there}"
 
 
+def fixed_styles(method: str, known: Iterable[str]) -> str:
+    """Return what to do if a method that paints only in the `known` styles gets another one."""
+    return (
+        f"name one of the styles that it has learned ({', '.join(known)}) with --style, or teach it the painting: "
+        f"impasto train {method} --style PAINTING"
+    )
+
+
 def no_method(name: str, known: Collection[str]) -> str:
     """Return the message for a method that is none of the `known` ones."""
     return f"there is no method {name!r}{nearest(name, known)}; there are: {', '.join(known)}"

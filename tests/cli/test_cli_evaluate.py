@@ -120,7 +120,7 @@ def test_make(shell: Shell) -> None:
         (["contents", "styles", "stylized", "--size", "big"], "size 'big' is not understood"),
         (["contents", "styles", "stylized", "--skip", "fid"], "--skip takes painted, lpips, cfsd, artfid"),
         (["contents", "styles", "stylized", "--metric-weights", "nowhere"], "nowhere is no folder"),
-        (["contents", "styles", "stylized", "--markdown", "table.txt"], "must end in one of .md"),
+        (["contents", "styles", "stylized", "--markdown", "table.txt"], "must end in .md"),
         (["contents", "styles", "--make", "made", "--offsets", "a"], "--offsets takes whole numbers"),
         (["contents", "styles", "--make", "made", "--pairs", "99"], "there are 6 pairs"),
         (["contents", "styles", "--make", "made", "-m", "nothing"], "there is no method 'nothing'"),

@@ -115,7 +115,7 @@ def test_a_rehearsal_writes_nothing(shell: Shell) -> None:
         (("oil", "--size", "42x24", "--tileable", *FILE), "multiples of 4, not 42x24: take --size 40x24"),
         (("sea.png", "--size", "50x32", "--tileable", *QUICK), "multiples of 16, not 50x32: take --size 48x32"),
         (("sea.png", "--style-weights", "1,x"), "--style-weights takes numbers"),
-        (("sea.png", "--style-weights", "1,2"), "1 styles need 1 weights"),
+        (("sea.png", "--style-weights", "1,2"), "one style needs one weight"),
         (("sea.png", "--stepps", "1"), "no option --stepps (did you mean --steps"),
         (("oil", "--weights", "sea.png"), "no readable safetensors file"),
         (("oil", "--weights", "slim.safetensors"), "holds no texture generator"),

@@ -181,7 +181,7 @@ def test_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--stepps", "3"], r"train backbone has no option --stepps \(did you mean --steps"),
         (["--steps", "0"], "steps must be at least 1"),
-        (["--precision", "fp4"], "precision: "),
+        (["--precision", "fp4"], "precision is one of no, bf16, fp16"),
         (["--content", "nowhere"], "nowhere is not there"),
         (["extra"], "'extra' is too much"),
         (["--teacher", "nowhere"], "--teacher is a folder or vgg19; there is no folder nowhere"),

@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.style import PaintingWord
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
 
 PhotosFlag = Annotated[
     list[Path] | None,
@@ -45,8 +45,12 @@ def adapt(
     terminal.be_quiet(quiet)
     words = [*arguments.words(painting, None), *ctx.args]
     if not list_options:
-        for name in first_look.before_flags(words):
-            first_look.check_painting(name, None)
+        found, values = early_checks.check_words(ctx, words, "impasto.commands.adapt", "AdaptOptions", "adapt")
+        first_look.check_painting(arguments.one_picture(found, "impasto adapt PAINTING -o CARD.safetensors"), None)
+        early_checks.check_places(content or [], "--content")
+        early_checks.check_target_name(preview)
+        early_checks.check_target_name(output, (".safetensors",))
+        early_checks.check_weights(Path(values["from_"]) if values.get("from_") else None)
         first_look.need("accelerate", "train", "impasto adapt")
     from impasto.commands import adapt as command
     from impasto.commands import train

@@ -10,7 +10,8 @@ import typer
 from impasto.cli import flags
 from impasto.cli.flags import NetworkFlags, spread
 from impasto.cli.transfer import ClassifierFlag, WeightsFlag
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, early_checks, terminal
+from impasto.errors import OptionError
 
 PhotoWord = Annotated[str | None, typer.Argument(metavar="PHOTO", help="The picture.")]
 TargetFlag = Annotated[
@@ -20,6 +21,9 @@ AlsoFlag = Annotated[
     list[str] | None,
     typer.Option("--also", metavar="NAME|FILE", help="Another classifier: is it fooled, too? Repeatable."),
 ]
+
+
+USAGE = "impasto attack PHOTO --target CLASS"
 
 
 @spread
@@ -39,9 +43,13 @@ def attack(
     [bold]impasto attack elephant.jpg --target giraffe[/bold]; --epsilon 0 sets no limit to the changes.
     """
     terminal.be_quiet(run.quiet)
+    words = [*arguments.words(photo, None), *ctx.args]
+    if not run.list_options:
+        _check(ctx, words, target, classifier, also or [])
+        early_checks.check_weights(backbone_weights)
+        early_checks.check_target_name(output)
     from impasto.commands import methods_table, network_command
     from impasto.commands.terminal import progress
-    from impasto.errors import OptionError
     from impasto.images.files import read_image
     from impasto.networks.classifiers import CLASSIFIER, load_classifier
     from impasto.runs.painting import pick_device
@@ -50,11 +58,9 @@ def attack(
     if run.list_options:
         methods_table.show_options(adversarial.AttackOptions)
         return
-    words = [*arguments.words(photo, None), *ctx.args]
     words, options = network_command.read_options(ctx, words, adversarial.AttackOptions, "attack")
-    path = network_command.one_picture(words, "impasto attack PHOTO --target CLASS")
-    if target is None:
-        raise OptionError("name the class that the classifier should see: --target CLASS")
+    path = arguments.one_picture(words, USAGE)
+    assert target is not None
     where = pick_device(run.device)
     model = load_classifier(classifier or CLASSIFIER, weights=backbone_weights, device=where)
     others = [load_classifier(name, device=where) for name in also or []]
@@ -80,14 +86,23 @@ def attack(
     network_command.tell_interrupted(found.result.interrupted)
 
 
+def _check(ctx: typer.Context, words: list[str], target: str | None, classifier: str | None, also: list[str]) -> None:
+    """Check the words before torch is loaded; raises ImpastoError."""
+    found, _ = early_checks.check_words(ctx, words, "impasto.vision.attack", "AttackOptions", "attack")
+    early_checks.check_picture(arguments.one_picture(found, USAGE))
+    if target is None:
+        raise OptionError("name the class that the classifier should see: --target CLASS")
+    early_checks.check_classifier(classifier, target)
+    for name in also:
+        early_checks.check_classifier(name)
+
+
 def _name(path: str, target: str) -> str:
     return f"{Path(path).stem}-as-{target.replace('/', '-')}.png"
 
 
 def _judge_other(found: Any, other: Any, source: str, target: str) -> dict[str, Any]:
     """Return another classifier's answers; if it lacks one of the classes, only its answers before and after."""
-    from impasto.errors import OptionError
-
     try:
         verdict: dict[str, Any] = found.judge(other, source, target)
         return verdict

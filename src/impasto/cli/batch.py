@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
 from impasto.errors import ImpastoError
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ def batch(
     terminal.be_quiet(reporting.quiet)
     first_look.check_method(stylization.chosen_method)
     arguments.check_options(ctx, arguments.words(contents, styles), stylization.chosen_method, reporting.recipe)
+    stylization.check(reporting.recipe)
+    if output is None:
+        raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
+    early_checks.check_batch(first_look.before_flags(arguments.words(contents, styles)), named)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as command
     from impasto.commands.stylize import merge_flags

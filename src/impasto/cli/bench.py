@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.errors import OptionError, nearest
 
 ManyMethods = Annotated[
     str | None, typer.Option("--methods", "-m", metavar="M1,M2,...", help="Default: all one-pass methods.")
@@ -18,6 +19,7 @@ PrecisionsFlag = Annotated[str, typer.Option(metavar="P1,P2,...", help="fp32, bf
 RuntimesFlag = Annotated[str, typer.Option(metavar="R1,R2,...", help="torch, onnxruntime, openvino, auto.")]
 RoundsFlag = Annotated[int, typer.Option(metavar="N", min=1, help="Number of rounds of which medians are taken.")]
 ThreadsFlag = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of torch; default: its own choice.")]
+PRECISIONS = ("fp32", "bf16", "auto")
 MarkdownFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table there, too.")]
 
 
@@ -36,7 +38,9 @@ def bench(
     json: flags.JsonFlag = False,
 ) -> None:
     """Time the methods, in ratio to one pass of VGG-19 to relu4_1 in fp32 at 512x512."""
-    from impasto.errors import OptionError
+    _check(methods, sizes, precisions, runtimes, weights)
+    if markdown is not None:
+        arguments.check_target(markdown, force)
     from impasto.evaluation import bench as benching
     from impasto.evaluation.timing import to_markdown
     from impasto.feedforward.runtimes import AUTO
@@ -46,10 +50,6 @@ def bench(
     from impasto.runs.painting import pick_device
 
     names = methods.split(",") if methods else [name for name in list_methods() if find_method(name).one_pass]
-    if not all(size.isdigit() and 16 <= int(size) <= 20_000 for size in sizes.split(",")):
-        raise OptionError(f"--sizes are whole numbers from 16 to 20000, separated by commas, not {sizes}")
-    if markdown is not None:
-        arguments.check_target(markdown, force)
     benching.surroundings(threads)
     best = runtime_choice.quickest(runtime_choice.recall())
     chosen = list(dict.fromkeys(best if name == AUTO else name for name in runtimes.split(",")))
@@ -68,6 +68,20 @@ def bench(
     terminal.print_json(found) if json else terminal.say(table or "nothing to time")
     for name, reason in found["missing"].items():
         terminal.say(f"no {name}: {reason}", err=True)
+
+
+def _check(methods: str | None, sizes: str, precisions: str, runtimes: str, weights: str | None) -> None:
+    """Check the words of `impasto bench` before torch is loaded; raises ImpastoError."""
+    for name in methods.split(",") if methods else []:
+        first_look.check_method(name)
+    if not all(size.isdigit() and 16 <= int(size) <= 20_000 for size in sizes.split(",")):
+        raise OptionError(f"--sizes are whole numbers from 16 to 20000, separated by commas, not {sizes!r}")
+    for name in precisions.split(","):
+        if name not in PRECISIONS:
+            raise OptionError(f"--precisions are {', '.join(PRECISIONS)}, not {name!r}{nearest(name, PRECISIONS)}")
+    for name in runtimes.split(","):
+        early_checks.check_runtime(name)
+    early_checks.check_weights(None if weights is None else Path(weights))
 
 
 def doctor(json: flags.JsonFlag = False) -> None:

@@ -10,7 +10,9 @@ import typer
 from impasto.cli import flags
 from impasto.cli.flags import NetworkFlags, spread
 from impasto.cli.transfer import ClassifierFlag, WeightsFlag
-from impasto.commands import terminal
+from impasto.commands import early_checks, terminal
+from impasto.commands.arguments import constant
+from impasto.errors import OptionError
 
 ClassFlag = Annotated[
     str | None, typer.Option("--class", metavar="NAME|N", help="A class of the classifier, by name or number.")
@@ -24,6 +26,9 @@ UnitFlag = Annotated[str | None, typer.Option(metavar="ROW,COLUMN", help="One un
 SideFlag = Annotated[
     int | None, typer.Option(metavar="N", min=32, max=4096, help="Side of the picture; default: the classifier's.")
 ]
+
+
+DREAMS, SLIM = "impasto.vision.dreams", "vgg19-slim"
 
 
 @spread
@@ -48,22 +53,22 @@ def dream(
     --preset noise and beginners work in plain pixels, as lessons do; --layer relu4_1 --channel 17 shows a channel.
     """
     terminal.be_quiet(run.quiet)
+    changes = early_checks.choose_preset(constant(DREAMS, "PRESETS"), preset, "dream")
+    if not run.list_options:
+        words, _ = early_checks.check_words(ctx, ctx.args, DREAMS, "DreamOptions", "dream", changes)
+        if words:
+            raise OptionError(f"{words[0]!r} is too much: impasto dream --class NAME")
+        _check_target(class_name, classifier, backbone, layer, channel, unit)
+        early_checks.check_weights(backbone_weights)
+        early_checks.check_target_name(output)
     from impasto.commands import methods_table, network_command
     from impasto.commands.terminal import progress
-    from impasto.errors import OptionError, nearest
     from impasto.vision import dreams
 
     if run.list_options:
         methods_table.show_options(dreams.DreamOptions)
         return
-    presets = dreams.PRESETS
-    if preset is not None and preset not in presets:
-        near = nearest(preset, presets)
-        raise OptionError(f"dream has no preset {preset!r}{near}; it has: {', '.join(presets)}")
-    changes = presets[preset or "default"]
-    words, options = network_command.read_options(ctx, ctx.args, dreams.DreamOptions, "dream", changes)
-    if words:
-        raise OptionError(f"{words[0]!r} is too much: impasto dream --class NAME")
+    _, options = network_command.read_options(ctx, ctx.args, dreams.DreamOptions, "dream", changes)
     asked = (class_name, classifier, backbone, backbone_weights, layer, channel, unit)
     network, model, target, name = _target(*asked, device=run.device)
     out = network_command.Output.choose(output, f"dream-{name}.png", record=run.record, force=run.force)
@@ -82,6 +87,30 @@ def dream(
     network_command.tell_interrupted(result.interrupted)
 
 
+def _check_target(
+    class_name: str | None,
+    classifier: str | None,
+    backbone: str | None,
+    layer: str | None,
+    channel: int | None,
+    unit: str | None,
+) -> None:
+    """Check the words that name a target; raises ImpastoError."""
+    if (class_name is None) == (layer is None) or (layer is None) != (channel is None):
+        raise OptionError("name a target: --class NAME, or --layer NAME --channel N")
+    if class_name is not None and (backbone is not None or unit is not None):
+        raise OptionError("--backbone and --unit go with --layer and --channel; a class needs --classifier")
+    if backbone is not None and classifier is not None:
+        raise OptionError("give --classifier or --backbone, not both")
+    _position(unit)
+    if backbone is not None:
+        early_checks.check_backbone(backbone, [layer] if layer else [])
+    else:
+        early_checks.check_classifier(classifier, class_name)
+        if layer not in (None, "logits") and classifier is None:
+            early_checks.check_backbone(SLIM, [layer])
+
+
 def _target(
     class_name: str | None,
     classifier: str | None,
@@ -94,17 +123,10 @@ def _target(
 ) -> tuple[Any, Any, Any, str]:
     """Return the network, its classifier if it is one, the target, a name for it; raises OptionError."""
     from impasto.commands.network_command import open_backbone
-    from impasto.errors import OptionError
     from impasto.networks.classifiers import CLASSIFIER, LOGITS, load_classifier
     from impasto.runs.painting import pick_device
     from impasto.vision.dreams import Target
 
-    if (class_name is None) == (layer is None) or (layer is None) != (channel is None):
-        raise OptionError("name a target: --class NAME, or --layer NAME --channel N")
-    if class_name is not None and (backbone is not None or unit is not None):
-        raise OptionError("--backbone and --unit go with --layer and --channel; a class needs --classifier")
-    if backbone is not None and classifier is not None:
-        raise OptionError("give --classifier or --backbone, not both")
     model = None
     if backbone is not None:
         network = open_backbone(backbone, weights, device)
@@ -123,8 +145,6 @@ def _target(
 
 
 def _position(unit: str | None) -> tuple[int, int] | None:
-    from impasto.errors import OptionError
-
     if unit is None:
         return None
     parts = unit.split(",")

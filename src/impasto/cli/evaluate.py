@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, terminal
-from impasto.errors import ImpastoError, OptionError
+from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands.arguments import constant
+from impasto.errors import ImpastoError, OptionError, nearest
 
 if TYPE_CHECKING:
     from impasto.evaluation import Evaluation, Pair
@@ -34,7 +35,11 @@ NetworkFlag = Annotated[
 ]
 SizeFlag = Annotated[
     str,
-    typer.Option(metavar="WxH|N", help="Size at which everything is measured: WxH ignores proportions, N keeps them."),
+    typer.Option(
+        metavar="WxH|N",
+        parser=flags.read_size,
+        help="Size at which everything is measured: WxH ignores proportions, N keeps them.",
+    ),
 ]
 WeightsFlag = Annotated[
     Path | None,
@@ -101,11 +106,43 @@ def evaluate(
     if markdown is not None:
         arguments.check_target(markdown, force, (".md",))
     words = arguments.words(contents, others)
+    _check(ctx, words, method, preset, making=make is not None)
+    _check_networks(loss_network, vgg16, metric_weights, skip or [])
+    if offsets is not None:
+        _numbers(offsets)
     run = _Run(loss_network, size, metric_weights, vgg16, tuple(skip or ()), device, quiet)
     found = run.measure(_find(ctx, words) if make is None else _make(ctx, words, make, given, run))
     if markdown is not None:
         _write(markdown, found.to_markdown())
     terminal.print_json(found.to_json()) if json else terminal.say(found.to_markdown(rows=False), nl=False)
+
+
+def _check(ctx: typer.Context, words: list[str], method: str | None, preset: str | None, *, making: bool) -> None:
+    """Check the folders and the method before torch is loaded; raises ImpastoError."""
+    if making:
+        first_look.check_method(method)
+        early_checks.check_preset(method, preset)
+        arguments.check_options(ctx, words, method)
+    if not words:
+        raise ImpastoError("name three folders: impasto evaluate CONTENTS STYLES STYLIZED; or two, and --make DIR")
+    for word in first_look.before_flags(words)[: 2 if making else 3]:
+        if not Path(word).is_dir():
+            near = first_look.near_files(Path(word))
+            raise ImpastoError(f"{word} is no folder{near}; name folders: impasto evaluate CONTENTS STYLES STYLIZED")
+
+
+def _check_networks(loss_network: str, vgg16: Path | None, metric_weights: Path | None, skip: list[str]) -> None:
+    """Check the names of networks and measures before torch is loaded; raises ImpastoError."""
+    for name in skip:
+        if name not in SKIPPABLE:
+            raise OptionError(f"--skip takes {', '.join(SKIPPABLE)}, not {name!r}{nearest(name, SKIPPABLE)}")
+    if metric_weights is not None and not metric_weights.is_dir():
+        raise ImpastoError(f"--metric-weights: {metric_weights} is no folder")
+    known = constant("impasto.evaluation.measure", "NETWORKS")
+    if loss_network not in known and not Path(loss_network).is_dir():
+        near = nearest(loss_network, known)
+        raise OptionError(f"--loss-network is {', '.join(known)} or a folder of weights, not {loss_network!r}{near}")
+    early_checks.check_weights(vgg16)
 
 
 class _Run:
@@ -125,11 +162,6 @@ class _Run:
         from impasto.images.tensors import parse_size
         from impasto.runs.painting import pick_device
 
-        for name in skip:
-            if name not in SKIPPABLE:
-                raise OptionError(f"--skip takes {', '.join(SKIPPABLE)}, not {name!r}")
-        if weights is not None and not weights.is_dir():
-            raise ImpastoError(f"--metric-weights: {weights} is no folder")
         self.size, self.device, self.quiet = parse_size(size), pick_device(device), quiet
         self.network = load_loss_network(network, self.device)
         names = tuple("artfid_like" if name == "artfid" else name for name in skip)

@@ -9,6 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.commands import arguments, first_look, terminal
+from impasto.errors import OptionError
 
 BrowserFlag = Annotated[bool, typer.Option("--browser", help="Write what the page in the browser uses.")]
 
@@ -32,7 +33,9 @@ def export(
     """
     first_look.check_method(method)
     arguments.check_options(ctx, words or [], method)
-    from impasto.errors import OptionError
+    for word in first_look.before_flags(words or [])[:1]:
+        if Path(word).suffix.lower() not in ("", ".onnx"):
+            raise OptionError(f"{word}: name a file that ends in .onnx, or a folder")
     from impasto.methods import find_method, load
     from impasto.runs.onnx_export import export_onnx
     from impasto.stylizers.one_pass import OnePass

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from impasto.commands import arguments, first_look
+from impasto.commands import arguments, early_checks, first_look
 from impasto.commands.arguments import constant
 from impasto.errors import OptionError, nearest
 
@@ -120,11 +120,17 @@ MaskFlag = Annotated[
 SeedFlag = Annotated[
     int | None, typer.Option(metavar="N", rich_help_panel=LOOK, help="Same seed, same picture; default: 0.")
 ]
-DeviceFlag = Annotated[str, typer.Option(metavar="NAME", rich_help_panel=SPEED, help="auto, cpu, cuda or mps.")]
+DeviceFlag = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", parser=early_checks.check_device, rich_help_panel=SPEED, help="auto, cpu, cuda or mps."
+    ),
+]
 RuntimeFlag = Annotated[
     str,
     typer.Option(
         metavar="NAME",
+        parser=early_checks.check_runtime,
         rich_help_panel=SPEED,
         help="torch, onnxruntime or openvino, or auto: the fastest that `impasto doctor` has measured here.",
     ),
@@ -199,6 +205,16 @@ class StylizationFlags:
         if self.best and self.method not in (None, BEST):
             raise OptionError(f"--best is -m {BEST}: leave out -m {self.method}")
         return BEST if self.best else self.method
+
+    def check(self, recipe: Path | None) -> None:
+        """Check the preset, the masks and the shares of styles, and the recipe; raises ImpastoError."""
+        if recipe is None:
+            early_checks.check_preset(self.chosen_method, self.preset)
+        else:
+            early_checks.check_recipe(recipe)
+        for mask in self.mask or []:
+            first_look.check_content(str(mask), video=False)
+        early_checks.check_shares(self.style_weights)
 
     def given(self, **others: Any) -> dict[str, Any]:
         """Return the given flags, and those of `others`, by the names of a recipe's fields."""

@@ -10,7 +10,7 @@ import typer
 from impasto.cli import flags
 from impasto.cli.invert import BackboneFlag
 from impasto.cli.transfer import WeightsFlag
-from impasto.commands import terminal
+from impasto.commands import early_checks, terminal
 
 if TYPE_CHECKING:
     from impasto.vision.inspection import Layer
@@ -41,6 +41,11 @@ def inspect(
     [bold]impasto inspect --backbone vgg19[/bold]; [bold]impasto inspect photo.jpg --layer relu3_1[/bold].
     """
     terminal.be_quiet(quiet)
+    if photo is not None:
+        early_checks.check_picture(photo)
+    early_checks.check_backbone(backbone, [layer] if layer else [])
+    early_checks.check_weights(backbone_weights)
+    early_checks.check_target_name(output)
     from impasto.errors import OptionError
     from impasto.networks.backbones import load_backbone
     from impasto.runs.painting import pick_device

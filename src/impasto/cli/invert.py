@@ -13,7 +13,8 @@ import typer
 from impasto.cli import flags
 from impasto.cli.flags import NetworkFlags, spread
 from impasto.cli.transfer import WeightsFlag
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, early_checks, terminal
+from impasto.errors import OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +22,19 @@ if TYPE_CHECKING:
     from impasto.networks.backbone import Backbone
     from impasto.vision.inversion import Inversion, InversionOptions
 
+USAGE = "impasto invert PHOTO --layer NAME"
 log = logging.getLogger(__name__)
 
 PhotoWord = Annotated[str | None, typer.Argument(metavar="PHOTO", help="The picture.")]
 BackboneFlag = Annotated[str, typer.Option("--backbone", metavar="NAME", help="The network.")]
 PoolingFlag = Annotated[
-    str, typer.Option("--pooling", metavar="KIND", help="max, average or auto: average in vgg19-slim, max elsewhere.")
+    str,
+    typer.Option(
+        "--pooling",
+        metavar="KIND",
+        parser=early_checks.check_pooling,
+        help="max, average or auto: average in vgg19-slim, max elsewhere.",
+    ),
 ]
 LongerFlag = Annotated[int, typer.Option(metavar="N", min=32, max=4096, help="Longer side at which it is rebuilt.")]
 LayerFlag = Annotated[str | None, typer.Option(metavar="NAME", help="Rebuild the content from this layer.")]
@@ -83,8 +91,20 @@ def invert(
     Without --layer and --style-layers: a labelled sheet, content layer by layer, style from more and more layers.
     """
     terminal.be_quiet(run.quiet)
+    styles = [part.strip() for part in style_layers.split(",") if part.strip()] if style_layers else []
+    if not run.list_options:
+        words = [*arguments.words(photo, None), *ctx.args]
+        given, _ = early_checks.check_words(ctx, words, "impasto.vision.inversion", "InversionOptions", "invert")
+        for word in [arguments.one_picture(given, USAGE), *([str(painting)] if painting else [])]:
+            early_checks.check_picture(word)
+        if layer and style_layers:
+            raise OptionError("give --layer or --style-layers; without both there is a sheet of all")
+        if painting and (layer or style_layers):
+            raise OptionError("--painting is for the sheet: without --layer and --style-layers")
+        early_checks.check_backbone(backbone, [*styles, *([layer] if layer else [])])
+        early_checks.check_weights(backbone_weights)
+        early_checks.check_target_name(output)
     from impasto.commands import methods_table, network_command
-    from impasto.errors import OptionError
     from impasto.vision.inversion import InversionOptions
 
     if run.list_options:
@@ -93,13 +113,8 @@ def invert(
     words, options = network_command.read_options(
         ctx, [*arguments.words(photo, None), *ctx.args], InversionOptions, "invert"
     )
-    path = network_command.one_picture(words, "impasto invert PHOTO --layer NAME")
-    if layer and style_layers:
-        raise OptionError("give --layer or --style-layers; without both there is a sheet of all")
-    if painting and (layer or style_layers):
-        raise OptionError("--painting is for the sheet: without --layer and --style-layers")
+    path = arguments.one_picture(words, USAGE)
     network = network_command.open_backbone(backbone, backbone_weights, run.device, choose_pooling(pooling, backbone))
-    styles = [part.strip() for part in style_layers.split(",") if part.strip()] if style_layers else []
     network.check_layers([*styles, *([layer] if layer else [])])
     out = network_command.Output.choose(output, _name(path, layer, styles), record=run.record, force=run.force)
     image = network_command.read_sized(path, size, network)

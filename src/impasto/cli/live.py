@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
 
 SourceFlag = Annotated[
     str,
@@ -69,8 +69,8 @@ def live(
     """
     terminal.be_quiet(quiet)
     first_look.check_method(method)
-    for name in [*first_look.before_flags(styles or []), *(style or [])]:
-        first_look.check_painting(name, method)
+    first_look.check_paintings(styles or [], style, method)
+    early_checks.check_preset(method, preset)
     arguments.check_options(ctx, styles or [], method)
     camera = source.isdecimal()
     if not camera:

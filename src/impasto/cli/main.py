@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -41,6 +42,12 @@ from impasto.commands.terminal import say
 from impasto.errors import ImpastoError, is_out_of_memory, one_line
 from impasto.ops.machine import KERNELS, set_threads
 
+PLAINER = (
+    (r"Input should be a valid integer.*", "a whole number is needed"),
+    (r"Input should be a valid number.*", "a number is needed"),
+    (r"Input should be greater than or equal to (\S+)", r"it must be at least \1"),
+    (r"Input should be less than or equal to (\S+)", r"it must be at most \1"),
+)
 DONE, BROKEN, MISTAKE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
 
@@ -126,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImpastoError as error:
         return _fail(str(error))
     except USAGE_ERRORS as error:
-        return _fail(cast(Any, error).format_message())
+        return _fail(_plain(cast(Any, error).format_message()))
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader has closed the pipe
@@ -138,6 +145,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_out_of_memory(error):
             return _fail("not enough memory for this: try a smaller --size")
         return _report_fault(error)
+
+
+def _plain(message: str) -> str:
+    """Return a usage error in the words of impasto's own ones."""
+    for pattern, words in PLAINER:
+        message = re.sub(pattern, words, message)
+    return message
 
 
 def _leave_stdout() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, early_checks, terminal
 
 if TYPE_CHECKING:
     from impasto.server.limits import Limits
@@ -51,7 +51,12 @@ ProxyFlag = Annotated[
 ]
 DevicesFlag = Annotated[
     list[str] | None,
-    typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, mps; repeatable: one worker each."),
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        parser=early_checks.check_device,
+        help="auto, cpu, cuda, mps; repeatable: one worker each.",
+    ),
 ]
 BrowserFlag = Annotated[
     bool | None,
@@ -80,6 +85,10 @@ def serve(
     """
     terminal.be_quiet(quiet)
     words = list(ctx.args)
+    if words != ["--limits"]:
+        early_checks.check_words(
+            ctx, words, "impasto.server.limits", "Limits", "serve", listing="impasto serve --limits"
+        )
     _check_extras()
     atexit.register(_leave)  # before multiprocessing's own handler, so that it runs after it
     from impasto.server.wire import process_context
@@ -98,10 +107,11 @@ def serve(
         raise ImpastoError(f"impasto serve takes no files: {extra[0]}")
     secret = _choose_token(host, token, token_file)
     limits = Limits.choose(values, own_machine=host in LOOPBACK and not secret and not proxy)
-    from impasto.runs.painting import pick_device
     from impasto.server.listen import Place, bind, own_folder
 
     with _ending_well(), bind(host, port) as listener, own_folder(Path(tempfile.gettempdir())) as folder:
+        from impasto.runs.painting import pick_device
+
         devices = list(dict.fromkeys(pick_device(name) for name in device or ["auto"]))
         _log_access(access_log)
         place = Place(listener, host, secret, tuple(proxy or ()))

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.errors import ImpastoError
 
 PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting.")]
 CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card, or a built-in style by its name.")]
@@ -39,22 +40,23 @@ def extract(
     """
     terminal.be_quiet(quiet)
     first_look.check_method(method)
-    arguments.check_options(ctx, [*arguments.words(painting, None), *ctx.args], method)
-    from impasto.errors import ImpastoError
+    words = [*arguments.words(painting, None), *ctx.args]
+    arguments.check_options(ctx, words, method)
+    early_checks.check_preset(method, preset)
+    if not words:
+        raise ImpastoError("name one painting: impasto style extract PAINTING")
+    if first_look.before_flags(words):
+        _check_painting(words[0])
     from impasto.images.files import read_painting
     from impasto.methods import find_method, load
     from impasto.runs.painting import fit_painting, pick_device
     from impasto.stylizers.styles import Style, save_style
 
     found = find_method(method)
-    words = [*arguments.words(painting, None), *ctx.args]
     files, options = arguments.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
     if len(files) != 1:
         raise ImpastoError("name one painting: impasto style extract PAINTING")
-    if files[0] in first_look.style_names() and not Path(files[0]).exists():
-        raise ImpastoError(
-            f"{files[0]} is built in as a card: paint in it by its name, impasto stylize PHOTO {files[0]}"
-        )
+    _check_painting(files[0])
     target = arguments.name_target(
         output, Path(f"{Path(files[0]).stem}.safetensors"), force=force, suffixes=(".safetensors",)
     )
@@ -68,6 +70,13 @@ def extract(
     style = model.encode_style(fitted)
     save_style(Style(style, style.kind, info), target)
     terminal.print_json(describe_card(target)) if json else terminal.say_path(target)
+
+
+def _check_painting(word: str) -> None:
+    """Raise ImpastoError if `word` is not a file that may be a painting."""
+    if word in first_look.style_names() and not Path(word).exists():
+        raise ImpastoError(f"{word} is built in as a card: paint in it by its name, impasto stylize PHOTO {word}")
+    first_look.check_painting(word, None)
 
 
 def show(card: CardWord, json: flags.JsonFlag = False) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
 
 LONG = "Long runs"
 
@@ -48,6 +48,8 @@ def stylize(
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
     arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
+    stylization.check(reporting.recipe)
+    early_checks.check_target_name(output)
     from impasto.commands import stylize as command
     from impasto.commands.stylize import make_recipe
     from impasto.commands.terminal import piped

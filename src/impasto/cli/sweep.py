@@ -8,7 +8,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
 
 VaryFlag = Annotated[
     list[str] | None,
@@ -42,6 +42,9 @@ def sweep(
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
     arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
+    stylization.check(reporting.recipe)
+    early_checks.check_axes(vary or [], stylization.chosen_method, reporting.recipe)
+    early_checks.check_target_name(output)
     from impasto.commands import sweep as command
     from impasto.commands.stylize import choose_target, make_recipe
 

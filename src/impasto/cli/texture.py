@@ -11,7 +11,7 @@ import typer
 from impasto.cli import flags
 from impasto.cli.invert import BackboneFlag, PoolingFlag
 from impasto.cli.transfer import WeightsFlag
-from impasto.commands import arguments, terminal
+from impasto.commands import arguments, early_checks, terminal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,10 @@ TextureWord = Annotated[
     str | None, typer.Argument(metavar="NAME|PAINTING", help="A texture of the generator, or a picture to learn from.")
 ]
 SizeFlag = Annotated[
-    str | None, typer.Option(metavar="N|WxH", help=f"Side of the square, or WIDTHxHEIGHT; default: {SIDE}.")
+    str | None,
+    typer.Option(
+        metavar="N|WxH", parser=flags.read_size, help=f"Side of the square, or WIDTHxHEIGHT; default: {SIDE}."
+    ),
 ]
 TileableFlag = Annotated[bool, typer.Option("--tileable", help="Opposite borders join: the picture tiles a plane.")]
 SharesFlag = Annotated[
@@ -112,6 +115,12 @@ def texture(
     by optimisation, with the options of --list-options. Several names or paintings are mixed.
     """
     terminal.be_quiet(quiet)
+    if not list_options and not list_textures:
+        _check(ctx, [*arguments.words(name, None), *ctx.args], weights, backbone)
+        early_checks.check_shares(style_weights)
+        early_checks.check_weights(backbone_weights)
+        early_checks.check_target_name(output)
+    early_checks.check_weights(weights)
     from impasto.commands import methods_table, network_command
     from impasto.textures.optimized import TextureOptions
 
@@ -136,6 +145,13 @@ def texture(
     else:
         made = _draw(settings, values, weights, dry_run)
     _finish(out, made, json)
+
+
+def _check(ctx: typer.Context, words: list[str], weights: Path | None, backbone: str) -> None:
+    """Check the words before torch is loaded; raises ImpastoError."""
+    found, values = early_checks.check_words(ctx, words, "impasto.textures.optimized", "TextureOptions", "texture")
+    early_checks.check_textures(found, weights)
+    early_checks.check_backbone(backbone, values.get("layers", ()))
 
 
 def _finish(out: Output, made: _Made, json: bool) -> None:
@@ -174,8 +190,6 @@ def _are_pictures(words: list[str], weights: Path | None) -> bool:
     from impasto.errors import ImpastoError, nearest
     from impasto.textures.generator import TextureGenerator
 
-    if not words:
-        raise ImpastoError("name a texture or a painting: impasto texture NAME; --list lists the textures")
     files = [word for word in words if Path(word).suffix or Path(word).is_file()]
     names = [word for word in words if word not in files]
     if not names:

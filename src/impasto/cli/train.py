@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
 
 TaskWord = Annotated[str | None, typer.Argument(metavar="TASK", help="A method, `backbone` or `texture`.")]
 ContentFlag = Annotated[list[Path] | None, typer.Option(metavar="PATH", help="Photographs, a folder; repeatable.")]
@@ -39,7 +39,10 @@ def train(
     [bold]impasto train NAME --list-options[/bold] lists the options.
     """
     terminal.be_quiet(quiet)
+    name = early_checks.check_training(ctx, [*arguments.words(task, None), *ctx.args], listing=list_options)
     if not list_options:
+        early_checks.check_pictures_of(name, content or [], style or [])
+        folder = early_checks.check_run_folder(output, resume=resume, force=force)
         first_look.need("accelerate", "train", "impasto train")
     from impasto.commands import train as command
 
@@ -50,7 +53,6 @@ def train(
     options = training.options.parse(values, f"train {name}")
     folders = command.Folders(content or [], style or [])
     pictures = folders.read(options) if training.contents else folders.read_styles(options)
-    folder = command.check_folder(output, resume=resume, force=force)
     built = command.build(training, options, pictures)
     run = command.dry_run if dry_run else command.run
     result = run(built, pictures, options, folder, resume=resume, log=log)

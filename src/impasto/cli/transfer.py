@@ -9,7 +9,8 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.train import ResumeFlag, RunFlag
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.errors import ImpastoError
 
 FolderWord = Annotated[str | None, typer.Argument(metavar="FOLDER", help="Holds a folder of pictures for each class.")]
 PictureWords = Annotated[list[str] | None, typer.Argument(metavar="PICTURES", help="Pictures to judge.")]
@@ -47,9 +48,10 @@ def fit(
     """
     terminal.be_quiet(quiet)
     if not list_options:
+        _check_fit(ctx, [*arguments.words(folder, None), *ctx.args])
+        early_checks.check_run_folder(output, resume=resume, force=force)
         first_look.need("accelerate", "transfer", "impasto transfer fit")
     from impasto.commands import methods_table, transfer_fit
-    from impasto.errors import ImpastoError
     from impasto.transfer.tasks import FitOptions
 
     words = [*arguments.words(folder, None), *ctx.args]
@@ -65,6 +67,18 @@ def fit(
     terminal.print_json(result) if json else terminal.say_path(result["output"])
 
 
+def _check_fit(ctx: typer.Context, words: list[str]) -> None:
+    """Check the words of `impasto transfer fit` before torch is loaded; raises ImpastoError."""
+    found, values = early_checks.check_words(ctx, words, "impasto.transfer.tasks", "FitOptions", "transfer fit")
+    if len(found) != 1:
+        raise ImpastoError("name one folder of class folders: impasto transfer fit FOLDER -o RUN")
+    if not Path(found[0]).is_dir():
+        near = first_look.near_files(Path(found[0]))
+        raise ImpastoError(f"{found[0]} is no folder{near}; name one that holds a folder of pictures for each class")
+    if "backbone" in values:
+        early_checks.check_backbone(values["backbone"], filter(None, [values["layer"]]))
+
+
 def predict(
     pictures: PictureWords = None,
     classifier: ClassifierFlag = None,
@@ -76,13 +90,16 @@ def predict(
 ) -> None:
     """Name what pictures show, with probabilities."""
     terminal.be_quiet(quiet)
-    from impasto.errors import ImpastoError
+    if not pictures:
+        raise ImpastoError("name pictures: impasto transfer predict photo.jpg")
+    for picture in pictures:
+        early_checks.check_picture(picture)
+    early_checks.check_classifier(classifier)
+    early_checks.check_weights(backbone_weights)
     from impasto.images.files import read_image
     from impasto.networks.classifiers import CLASSIFIER, load_classifier
     from impasto.runs.painting import pick_device
 
-    if not pictures:
-        raise ImpastoError("name pictures: impasto transfer predict photo.jpg")
     where = pick_device(device)
     model = load_classifier(classifier or CLASSIFIER, weights=backbone_weights, device=where)
     results: list[dict[str, Any]] = []

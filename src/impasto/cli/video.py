@@ -115,6 +115,7 @@ def video(
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)
     arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
+    stylization.check(reporting.recipe)
     from impasto.commands import video as command
     from impasto.commands.stylize import make_recipe
 

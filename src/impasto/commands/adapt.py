@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from impasto.commands import terminal, train
-from impasto.commands.arguments import check_target, name_target
-from impasto.commands.network_command import one_picture, read_options
+from impasto.commands.arguments import check_target, name_target, one_picture
+from impasto.commands.network_command import read_options
 from impasto.errors import ImpastoError
 from impasto.feedforward.transformation_network import TransformationNetwork
 from impasto.images.dead_leaves import dead_leaves

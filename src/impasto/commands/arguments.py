@@ -6,7 +6,7 @@ import ast
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -136,7 +136,7 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
     own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
     near = nearest(flag, [*own, *map(flag_of, options.model_fields)], 3)
     hint = f"{near};"
-    theirs = [] if owner.startswith("train ") else _methods_with(flag)
+    theirs = _methods_with(flag) if "--method" in own else []
     if theirs:
         hint = f", but {' and '.join(theirs)} {'has' if len(theirs) == 1 else 'have'}: add -m {theirs[0]};"
     return f"{owner} has no option {flag}{hint} see `{listing}`"
@@ -153,6 +153,13 @@ def words(first: str | None, others: list[str] | None) -> list[str]:
     return ([] if first is None else [first]) + (others or [])
 
 
+def one_picture(words: list[str], usage: str) -> str:
+    """Return the only word; raises ImpastoError."""
+    if len(words) != 1:
+        raise ImpastoError(f"name one picture: {usage}")
+    return words[0]
+
+
 def given(**values: Any) -> dict[str, Any]:
     """Return the flags that were given: those that are neither None nor an empty list."""
     return {name: value for name, value in values.items() if value is not None and value != []}
@@ -161,12 +168,17 @@ def given(**values: Any) -> dict[str, Any]:
 def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Path:
     """Return `path` if a file may and can be written there; raises ImpastoError otherwise, before any work."""
     if suffixes and path.suffix.lower() not in suffixes:
-        raise ImpastoError(f"{path}: the name must end in one of {', '.join(suffixes)}")
+        raise ImpastoError(f"{path}: the name must end in {one_of(suffixes)}")
     try:
         _prove_writable(path, force)
     except OSError as error:
         raise ImpastoError(f"{path} can't be written: {error.strerror}; write it elsewhere with -o") from None
     return path
+
+
+def one_of(words: Sequence[str]) -> str:
+    """Return words for a message: .png, or one of .png, .jpg."""
+    return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
 
 
 def name_target(
@@ -242,9 +254,46 @@ def options_of(method: str) -> type[Options] | None:
     for statement in _statements(module):
         name = _assigned(statement, "Options") if isinstance(statement, ast.ClassDef) else None
         if isinstance(name, ast.Name):
-            fields = dict(_fields(name.id, module))
-            return create_model(f"{method}_options", __base__=Options, **fields) if fields else None
+            return read_class(module, name.id)
     return None
+
+
+@functools.cache
+def presets_of(method: str) -> dict[str, Any] | None:
+    """Return the presets of a method from its source; None if the source is not enough."""
+    module = f"impasto.methods.{method}"
+    for statement in _statements(module):
+        if isinstance(statement, ast.ClassDef) and _assigned(statement, "Options") is not None:
+            value = _assigned(statement, "presets")
+            try:
+                return {"default": {}} if value is None else dict(_evaluate(value, module))
+            except (NameError, TypeError, ValueError):
+                return None
+    return None
+
+
+@functools.cache
+def training_of(module: str) -> type[Options] | None:
+    """Return the options of the training that a module defines, from its source; None if it defines none."""
+    for statement in _statements(module):
+        value = _value_of(statement, "TRAINING")
+        if isinstance(value, ast.Call) and value.args and isinstance(value.args[0], ast.Name):
+            return read_class(module, value.args[0].id)
+    return None
+
+
+def takes_photos(module: str) -> bool:
+    """Return whether the training that a module defines learns from photographs, too, from its source."""
+    values = [_value_of(statement, "TRAINING") for statement in _statements(module)]
+    keywords = [keyword for value in values if isinstance(value, ast.Call) for keyword in value.keywords]
+    return not any(one.arg == "contents" and ast.unparse(one.value) == "False" for one in keywords)
+
+
+@functools.cache
+def read_class(module: str, name: str) -> type[Options] | None:
+    """Return the options called `name` in a module, from its source; None if the source is not enough."""
+    fields = dict(_fields(name, module))
+    return create_model(name, __base__=Options, **fields) if fields else None
 
 
 def constant(module: str, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import itertools
 import json
@@ -11,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import ImageError, ImpastoError, OptionError, nearest, no_method, no_style
+from impasto.errors import ImageError, ImpastoError, OptionError, fixed_styles, nearest, no_method, no_style
 
 PACKAGE = Path(__file__).parent.parent
 CARDS = PACKAGE / "weights" / "styles"
 HEAD = 4096
 MOST_HEADER = 1_000_000
+CARD = ".safetensors"
 URL = "://"
 
 
@@ -38,11 +40,26 @@ def built_in_styles() -> list[dict[str, Any]]:
 
 
 def _describe(card: Path) -> dict[str, Any]:
-    with card.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(size, MOST_HEADER)))
-    about: dict[str, Any] = json.loads(header["__metadata__"]["impasto"])["info"]
+    about: dict[str, Any] = header_of(card)["info"]
     return about
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    """Return impasto's own header of a safetensors file; empty if it has none. Nothing else is checked."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            found = json.loads(json.loads(file.read(min(size, MOST_HEADER)))["__metadata__"]["impasto"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def learned_styles(method: str) -> list[str]:
+    """Return the names of the styles that the shipped network of a method has learned, from its header."""
+    header = header_of(PACKAGE / "weights" / f"{method}.safetensors")
+    lists = [value for value in header.values() if isinstance(value, list)]
+    return [str(one["name"]) for infos in lists for one in infos if isinstance(one, dict) and "name" in one]
 
 
 def look_at(
@@ -62,13 +79,19 @@ def look_at(
     if "" in words:
         raise ImpastoError("a name is empty; name a photo and a painting: impasto stylize photo.jpg painting.jpg")
     check_method(method)
-    for number, word in enumerate(words):
-        if number == 0:
-            check_content(word, video=video)
-        else:
-            check_painting(word, method)
+    if words:
+        check_content(words[0], video=video)
+    rest = list(styles or []) if content is not None and not content.startswith("--") else []
+    check_paintings(rest, named, method)
+
+
+def check_paintings(words: Sequence[str], named: Iterable[str] | None, method: str | None) -> None:
+    """Check the paintings before the first flag, and the values of --style; raises ImpastoError."""
+    own = any(word.partition("=")[0] == "--weights" for word in words)
+    for word in before_flags(words):
+        check_painting(word, method, own_weights=own)
     for name in named or []:
-        check_painting(name, method, bare=True)
+        check_painting(name, method, bare=True, own_weights=own)
 
 
 def before_flags(words: Sequence[str]) -> list[str]:
@@ -99,20 +122,26 @@ def check_content(word: str, *, video: bool) -> None:
         raise ImpastoError(f"{word} is a picture: paint it with impasto stylize {word} STYLE")
 
 
-def check_painting(word: str, method: str | None, *, bare: bool = False) -> None:
+def check_painting(word: str, method: str | None, *, bare: bool = False, own_weights: bool = False) -> None:
     """Raise ImpastoError if `word` is neither a file nor the name of a style; bare: any word may be a name.
 
-    Methods may know more styles than the built-in ones: with a method named, an unknown name is left to it.
+    own_weights: the method's weights are the user's, and may know more styles: an unknown name is left to it.
     """
+    if word == "-":
+        return
     path = Path(word)
     is_name = bare or (not path.suffix and path == Path(path.name))
     if is_name and not path.is_file():
-        if word in style_names() or method is not None:
+        known = list(dict.fromkeys([*style_names(), *(learned_styles(method) if method else [])]))
+        if word in known or (own_weights and method is not None):
             return
-        raise ImpastoError(no_style(word, style_names()))
+        raise ImpastoError(no_style(word, known))
     head = _head(word, "painting")
     if head is not None and is_video(head):
         raise ImpastoError(f"{word} is a video; name a painting, or take a frame of it")
+    learned = learned_styles(method) if method and not own_weights and path.suffix.lower() != CARD else []
+    if learned and method:
+        raise OptionError(f"{method} can't look at a painting: {fixed_styles(method, learned)}")
 
 
 def is_video(head: bytes) -> bool:
@@ -149,13 +178,15 @@ def _head(word: str, kind: str) -> bytes | None:
         with path.open("rb") as file:
             return file.read(HEAD)
     except OSError as error:
-        near = _near_files(path) if isinstance(error, FileNotFoundError) else ""
+        near = near_files(path) if isinstance(error, FileNotFoundError) else ""
         raise ImageError(f"{word} can't be opened: {error.strerror}{near}; check its name and permissions") from None
 
 
-def _near_files(path: Path) -> str:
+def near_files(path: Path) -> str:
+    """Return " (did you mean X?)" for files beside `path` with a similar name, or nothing."""
     try:
         names = [entry.name for entry in os.scandir(path.parent) if not entry.name.startswith(".")]
     except OSError:
         return ""
-    return nearest(path.name, names)
+    like = difflib.get_close_matches(path.stem, [Path(name).stem for name in names], cutoff=0.6)
+    return nearest(path.name, [name for name in names if Path(name).stem in like])

@@ -14,7 +14,6 @@ from torch import Tensor
 from impasto import __version__
 from impasto.commands import terminal
 from impasto.commands.arguments import check_target, name_target, take_flags
-from impasto.errors import ImpastoError
 from impasto.images.files import WRITABLE, read_image
 from impasto.images.tensors import fit, resize
 from impasto.networks.backbone import Backbone
@@ -119,13 +118,6 @@ def make_record(command: str, options: Options, network: Network, **facts: Any) 
 def describe(path: str) -> dict[str, str]:
     """Return a file by name and digest, for a record."""
     return {"file": path, "sha256": digest(Path(path))}
-
-
-def one_picture(words: list[str], usage: str) -> str:
-    """Return the only word; raises ImpastoError."""
-    if len(words) != 1:
-        raise ImpastoError(f"name one picture: {usage}")
-    return words[0]
 
 
 def tell_interrupted(interrupted: bool) -> None:

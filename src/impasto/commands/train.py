@@ -15,20 +15,17 @@ from typing import Any
 import typer
 
 from impasto.commands import methods_table, terminal
-from impasto.commands.arguments import prove_folder, take_flags
+from impasto.commands.arguments import take_flags
+from impasto.commands.early_checks import TRAININGS, check_training
 from impasto.commands.terminal import Line, print_json
-from impasto.errors import ImpastoError, nearest
-from impasto.files import real_path
-from impasto.methods import find_training, list_methods
+from impasto.errors import ImpastoError
+from impasto.methods import find_training
 from impasto.networks.layers import count_parameters
 from impasto.progress import duration
 from impasto.training.loop import CHECKPOINT, StepReport, Task, Training, TrainOptions, train
 from impasto.training.pictures import Pictures
 
 log = logging.getLogger(__name__)
-OTHERS = {"backbone": "impasto.training.backbone_distillation", "texture": "impasto.textures.generator_training"}
-"""Trainings besides those of methods, and the modules with their TRAINING."""
-
 OFTEN, SELDOM = 2.0, 10.0
 NAMED = 5
 
@@ -64,34 +61,20 @@ class Folders:
         return Pictures([]), styles
 
 
-def list_trainings() -> list[str]:
-    """Return the names of all trainings: of methods, and those in OTHERS."""
-    return [*OTHERS, *(name for name in list_methods() if find_training(name))]
-
-
 def read_words(ctx: typer.Context, words: list[str]) -> tuple[str, Training, dict[str, Any]]:
     """Return the task's name, its training and the values of its options; raises ImpastoError."""
-    name = next((word for word in words if word in OTHERS or word in list_methods()), None)
-    training = None if name is None else find_any_training(name)
-    if name is None or training is None:
-        known = list_trainings()
-        wrong = "" if name is None else f"{name} has no training; "
-        first = next((word for word in words if not word.startswith("-")), None)
-        if name is None and first is not None:
-            wrong = f"there is no training {first!r}{nearest(first, known)}; "
-        raise ImpastoError(f"{wrong}say what to train, one of: {', '.join(known)}, such as: impasto train {known[0]}")
-    plain, values = take_flags(ctx, words, training.options, f"train {name}", f"impasto train {name} --list-options")
-    if plain != [name]:
-        extra = next(word for word in plain if word != name)
-        raise ImpastoError(f"{extra!r} is too much: put --content or --style before each folder")
+    name = check_training(ctx, words, listing=True)
+    training = find_any_training(name)
+    assert training is not None
+    _, values = take_flags(ctx, words, training.options, f"train {name}", f"impasto train {name} --list-options")
     return name, training, values
 
 
 def find_any_training(name: str) -> Training | None:
-    """Return the training called `name`, of a method or one of OTHERS; None if there is none."""
-    if name not in OTHERS:
+    """Return the training called `name`, of a method or one of TRAININGS; None if there is none."""
+    if name not in TRAININGS:
         return find_training(name)
-    training: Training = importlib.import_module(OTHERS[name]).TRAINING
+    training: Training = importlib.import_module(TRAININGS[name]).TRAINING
     return training
 
 
@@ -101,22 +84,6 @@ def show_options(training: Training, json: bool) -> None:
         print_json(methods_table.describe_options(training.options))
     else:
         methods_table.show_options(training.options)
-
-
-def check_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
-    """Return `folder` if a training can start or continue there; raises ImpastoError otherwise."""
-    if folder is None:
-        raise ImpastoError("name a folder for the weights: -o RUNDIR")
-    there = (folder / CHECKPOINT).is_file()
-    if resume and not there:
-        raise ImpastoError(f"{folder} holds no checkpoint to resume from")
-    if there and not resume and not force:
-        raise ImpastoError(f"{folder} holds a training already: --resume goes on with it, --force starts over")
-    near = next(path for path in (folder, *real_path(folder).parents) if path.exists())
-    if not near.is_dir():
-        raise ImpastoError(f"{near} is no folder; name another with -o RUNDIR")
-    prove_folder(near)
-    return folder
 
 
 def build(training: Training, options: TrainOptions, pictures: tuple[Pictures, Pictures]) -> Task:

@@ -13,6 +13,7 @@ import typer
 
 from impasto.commands import terminal
 from impasto.commands import train as training_run
+from impasto.commands.early_checks import check_run_folder
 from impasto.commands.terminal import PAUSE, count
 from impasto.errors import OptionError
 from impasto.files import write_atomically
@@ -60,7 +61,7 @@ class FitPlan:
 def plan(source: Path, options: FitOptions, output: Path | None, device: str, *, resume: bool, force: bool) -> FitPlan:
     """Find the pictures and load the network; raises ImpastoError before anything is written."""
     where = pick_device(device)
-    folder = training_run.check_folder(output, resume=resume, force=force)
+    folder = check_run_folder(output, resume=resume, force=force)
     if options.mode != "features" and options.side < options.crop:
         raise OptionError(f"--side {options.side} is smaller than --crop {options.crop}")
     folders = ClassFolders.find(source)

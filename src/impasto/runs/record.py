@@ -29,7 +29,7 @@ from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_fo
 from impasto.options import Options
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.fixed_styles import LearnedStyles
-from impasto.stylizers.styles import CARD, built_in_styles, check_weights, find_card
+from impasto.stylizers.styles import CARD, built_in_styles, check_weights, find_card, wrong_masks
 
 LONGEST_STEM = 200
 """Bytes; file systems allow names of 255, and endings are added."""
@@ -337,7 +337,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
     check_weights(recipe.style_weights, len(recipe.styles))
     if len(recipe.masks) not in (0, 1, len(recipe.styles)):
         count = len(recipe.styles)
-        raise OptionError(f"{count} styles need one mask, or {count}, not {len(recipe.masks)}")
+        raise OptionError(wrong_masks(count, len(recipe.masks)))
     cards = [path for path in recipe.styles if path.suffix.lower() == CARD]
     if cards and recipe.keep_color in MATCHING_MODES:
         raise OptionError(

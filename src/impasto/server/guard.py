@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import URL, QueryParams
@@ -227,10 +228,13 @@ class Exchange:
 
 
 class NoAddresses:
-    """An ASGI application around the page, which refuses requests that name addresses instead of uploaded files."""
+    """An ASGI application around the page, which refuses requests that name other files than uploaded ones.
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.app, self.limits = app, limits
+    Gradio checks the paths of requests only if it was launched itself, not if it is mounted. uploads: its folder.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, uploads: Path) -> None:
+        self.app, self.limits, self.uploads = app, limits, uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -242,7 +246,7 @@ class NoAddresses:
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-        if _names_foreign_file(body):
+        if _names_foreign_file(body, self.uploads):
             await refuse(400, "files are uploaded; addresses are not fetched")(scope, receive, send)
             return
         given = False
@@ -257,11 +261,13 @@ class NoAddresses:
         await self.app(scope, replay, send)
 
 
-def _names_foreign_file(body: bytes) -> bool:
+def _names_foreign_file(body: bytes, uploads: Path) -> bool:
+    """Return whether a JSON request names a file outside the folder of uploads, or can't be read."""
     try:
         found = json.loads(body) if body else None
-        return any(str(path).lower().lstrip().startswith(("http:", "https:", "//")) for path in _paths(found))
-    except (ValueError, RecursionError):
+        own = uploads.resolve()
+        return any(not Path(str(path)).resolve().is_relative_to(own) for path in _paths(found) if path is not None)
+    except (OSError, ValueError, RecursionError):
         return True
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_origin
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
 from pydantic.fields import FieldInfo
 
 from impasto.errors import ImpastoError
@@ -17,13 +18,14 @@ from impasto.images.files import decode_picture
 from impasto.methods import DEFAULT_METHOD, list_methods
 from impasto.server.guard import NoAddresses
 from impasto.server.page_events import FILES, Knobs, Painter, shown
-from impasto.server.schema import served_options
+from impasto.server.schema import LONGEST_NAME, served_options
 from impasto.server.studio import Studio
 from impasto.server.translations import translations
 from impasto.stylizers.styles import built_in_styles
 
 FIRST_STYLE = "starry-night"
 MASK_SIDE = 768
+LONGEST_SIZE = 20
 MOST_EVENTS = 32
 CHOOSE = """
 element.addEventListener('click', event => {
@@ -112,7 +114,7 @@ def add_page(app: FastAPI, studio: Studio, path: str = "/") -> None:
         css=CSS,
     )
     mounted: Any = app.routes[-1]
-    mounted.app = NoAddresses(mounted.app, studio.limits)
+    mounted.app = NoAddresses(mounted.app, studio.limits, Path(get_upload_folder()))
 
 
 def build_page(studio: Studio, words: Any) -> Any:
@@ -151,7 +153,23 @@ def build_page(studio: Studio, words: Any) -> Any:
             show_progress="hidden",
         )
         stop.click(painter.stop, [current], None, api_visibility="private", queue=False)
+        _add_call(painter)
     return page
+
+
+def _add_call(painter: Painter) -> None:
+    """Add what gradio_client calls by the name of /stylize; people don't see it. Defaults are those of the fields."""
+    with gr.Column(visible=False):
+        fields = [
+            _upload(label="photo"),
+            gr.Textbox(FIRST_STYLE, max_length=LONGEST_NAME, label="style"),
+            gr.Slider(0, 1, 1, label="strength"),
+            gr.Textbox("", max_length=LONGEST_SIZE, label="size"),
+            gr.Textbox("", max_length=LONGEST_NAME, label="method"),
+            _upload(label="painting"),
+        ]
+        result = gr.File(label="picture")
+        gr.Button("stylize").click(painter.stylize, fields, result, api_name="stylize", show_progress="hidden")
 
 
 def _build_inputs(knobs: Knobs, studio: Studio, words: Any) -> None:
@@ -174,7 +192,9 @@ def _build_inputs(knobs: Knobs, studio: Studio, words: Any) -> None:
         modes = list(COLOR_MODES)
         common["method"] = gr.Dropdown(list_methods(), value=DEFAULT_METHOD, label=words("method"), elem_id="method")
         common["keep_color"] = gr.Dropdown(modes, value="off", label=words("keep_color"), elem_id="keep_color")
-    common["size"] = gr.Textbox("", max_length=20, label=words("size"), info=words("size_info"), elem_id="size")
+    common["size"] = gr.Textbox(
+        "", max_length=LONGEST_SIZE, label=words("size"), info=words("size_info"), elem_id="size"
+    )
     with gr.Accordion(words("mask"), open=False, elem_id="mask"):
         gr.HTML(f"<small>{words('mask_info')}</small>", padding=False)
         common["mask"] = brush = _brush()

@@ -88,13 +88,43 @@ class Painter:
         with contextlib.suppress(ImpastoError):
             self.studio.queue.cancel(self.studio.queue.find(identifier))
 
+    async def stylize(
+        self, photo: str, style: str, strength: float, size: str, method: str, painting: str | None = None
+    ) -> AsyncIterator[str]:
+        """Paint a photo for gradio_client; if it leaves, the job ends.
+
+        Args:
+            photo: file of the photo.
+            style: name of a built-in style.
+            strength: how much of the style, from 0 to 1.
+            size: longer side of the result, or WIDTHxHEIGHT; empty: the photo's own.
+            method: name of the method; empty: the one that suits the style.
+            painting: file of a painting, instead of a built-in style.
+        """
+        source = "painting" if painting else "built_in"
+        common: dict[str, Any] = {"photo": photo, "source": source, "painting": painting, "built_in": style}
+        common |= {"strength": strength, "size": size, "mask": []} | ({"method": method} if method else {})
+        job: Job | None = None
+        with contextlib.ExitStack() as kept:
+            try:
+                begun, _ = await run_in_threadpool(self._begin, common, {}, words_for(None))
+                job = begun
+                await asyncio.wrap_future(begun.finished)
+                yield await run_in_threadpool(self._keep, kept, begun.outcome().data, ".png", "painted")
+            except ImpastoError as error:
+                raise gr.Error(tell(error), print_exception=False) from None
+            finally:
+                if job is not None:
+                    self.studio.queue.forget(job)
+
     def _begin(
         self, common: dict[str, Any], options: dict[str, Any], words: dict[str, str]
     ) -> tuple[Job, dict[str, tuple[bytes, ...]]]:
         if not common["photo"]:
             raise NotReady(words["no_photo"])
         files: dict[str, tuple[bytes, ...]] = {"content": (Path(common["photo"]).read_bytes(),)}
-        settings: dict[str, Any] = {name: common[name] for name in ("method", "strength", "keep_color", "seed")}
+        given = ("method", "strength", "keep_color", "seed")
+        settings: dict[str, Any] = {name: common[name] for name in given if name in common}
         settings |= {"options": options} | ({"size": common["size"].strip()} if common["size"].strip() else {})
         source = common["source"]
         if not common[source]:

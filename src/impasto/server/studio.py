@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, nearest
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import peek_size
 from impasto.images.tensors import LEAST_SIDE, parse_size
@@ -26,7 +26,7 @@ from impasto.server.side_worker import Gallery, SideWorker
 from impasto.server.work import count_steps, sketch
 from impasto.server.worker import Outcome
 from impasto.stylizers.base import Stylizer
-from impasto.stylizers.styles import built_in_styles, check_weights, load_style
+from impasto.stylizers.styles import built_in_styles, check_weights, load_style, wrong_masks
 
 WARM_UP_SECONDS = 120.0
 
@@ -81,7 +81,10 @@ class Studio:
                 return self._cards[identifier]
         path = built_in_styles().get(identifier)
         if path is None:
-            raise Missing("there is no such style: see GET /v1/styles; cards that were made here are not kept for ever")
+            near = nearest(identifier, built_in_styles())
+            raise Missing(
+                f"there is no such style{near}: see GET /v1/styles; cards that were made here are not kept for ever"
+            )
         return Card(self._built_in(identifier).info, path.read_bytes())
 
     def shrink(self, data: bytes, longer: int, size: tuple[int, int] | None = None) -> bytes:
@@ -181,7 +184,7 @@ class Studio:
             raise Malformed("content: the photo is missing")
         check_weights(settings.style_weights, count)
         if len(files.get("masks", ())) not in (0, 1, count):
-            raise OptionError(f"{count} styles need one mask, or {count}, not {len(files['masks'])}")
+            raise OptionError(wrong_masks(count, len(files["masks"])))
         if settings.keep_color in MATCHING_MODES and count > len(files.get("paintings", ())):
             raise OptionError(
                 f"keep_color {settings.keep_color} recolours the painting, which a style card does not hold: take "

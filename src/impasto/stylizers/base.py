@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Unpack, overload
 
 import torch
@@ -26,7 +26,7 @@ from impasto.options import Options as BaseOptions
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.arguments import AnySize, AnyStyle, HowToPaint, take_masks, take_size, take_style
 from impasto.stylizers.card_check import find_misfit, sample_paintings
-from impasto.stylizers.styles import Style, check_weights, mix
+from impasto.stylizers.styles import Style, check_weights, mix, wrong_masks
 from impasto.weights.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -123,9 +123,8 @@ class Stylizer(ABC):
         for other in style.others:
             with contextlib.suppress(OptionError):
                 return self.accept_style(other)
-        raise OptionError(
-            f"this style card holds {' and '.join(style.kinds)}, but {self.name} needs {self.style_kind}: {self.advice}"
-        )
+        there, needed = _shorten_kinds(style.kinds, self.style_kind)
+        raise OptionError(f"this style card holds {there}, but {self.name} needs {needed}: {self.advice}")
 
     def take(self, style: Style) -> Style:
         """Return the style as `accept_style` does; raises OptionError if one from a file does not fit."""
@@ -287,7 +286,7 @@ class Stylizer(ABC):
         if len(masks) == 1:
             known = [mix(known, weights)]
         if len(masks) != len(known):
-            raise OptionError(f"{len(known)} styles need one mask, or {len(known)}, not {len(masks)}")
+            raise OptionError(wrong_masks(len(known), len(masks)))
         return self._by_region(content, known, masks, strength, seed, on_step)
 
     def encode_styles(self, styles: Sequence[Tensor | Style], longer: int) -> list[Style]:
@@ -337,3 +336,11 @@ class Stylizer(ABC):
     def least_side(self) -> int:
         """The shortest side that its networks accept; smaller pictures are extended by mirroring and cut afterwards."""
         return LEAST_SIDE
+
+
+def _shorten_kinds(kinds: Iterable[str], needed: str) -> tuple[str, str]:
+    """Return what a card holds and what is needed, for a message: in short, unless they differ in the rest."""
+    heads = list(dict.fromkeys(kind.split("/")[0] for kind in kinds))
+    if needed.split("/")[0] in heads:
+        return " and ".join(kinds), needed
+    return " and ".join(heads), needed.split("/")[0]

@@ -11,7 +11,7 @@ from typing import Any, Generic, cast
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, fixed_styles
 from impasto.feedforward.stages import Stage
 from impasto.feedforward.transformation_network import StagedNetwork, TransformationNetwork
 from impasto.images.tensors import LEAST_SIDE
@@ -51,10 +51,7 @@ class LearnedStyles(OnePass):
     @property
     def advice(self) -> str:
         """What to do instead of naming an unknown style."""
-        return (
-            f"name one of the styles that it has learned ({', '.join(self.learned)}) with --style, or teach it "
-            f"the painting: impasto train {self.name} --style PAINTING"
-        )
+        return fixed_styles(self.name, self.learned)
 
     def accept_style(self, style: Style) -> Style:
         """Return `style` if it is of this method's kind, or the learned one of the same name, or title and artist."""

@@ -140,11 +140,19 @@ def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, .
     if weights is None:
         return (1 / count,) * count
     if len(weights) != count:
-        raise OptionError(f"{count} styles need {count} weights, not {len(weights)}")
+        some = "one style needs one weight" if count == 1 else f"{count} styles need {count} weights"
+        raise OptionError(f"{some}, not {len(weights)}")
     total = sum(weights)
     if min(weights) < 0 or not 0 < total < float("inf"):
         raise OptionError(f"style weights are at least 0 and not all 0, not {', '.join(f'{w:g}' for w in weights)}")
     return tuple(weight / total for weight in weights)
+
+
+def wrong_masks(styles: int, masks: int) -> str:
+    """Return the message for a wrong number of masks."""
+    if styles == 1:
+        return f"one style needs one mask, not {masks}"
+    return f"{styles} styles need one mask, or {styles}, not {masks}"
 
 
 def sum_weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

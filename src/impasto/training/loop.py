@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import torch
 from pydantic import Field
@@ -45,7 +45,7 @@ class TrainOptions(Options):
     learning_rate: float = Field(1.5e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     seed: int = Field(0, ge=0, description="fixes the initial weights and every crop")
-    precision: str = Field("no", pattern="^(no|bf16|fp16)$", description="accelerate's mixed precision: no, bf16, fp16")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="accelerate's mixed precision: no, bf16, fp16")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     preview_every: int = Field(1000, ge=1, description="steps between preview sheets")
 

@@ -47,27 +47,22 @@ class DreamOptions(Options):
     turn: float = Field(8.0, ge=0, le=180, description="the image is turned by up to this many degrees")
 
 
+NOISE: dict[str, Any] = {
+    "parameterization": "pixels",
+    "goal": "cross-entropy",
+    "tv_weight": 0.0,
+    "steps": 1000,
+    "optimizer": "gd",
+    "learning_rate": 1.0,
+    "spread": 1.0,
+    "jitter": 0,
+    "zoom": 0.0,
+    "turn": 0.0,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "noise": {
-        "parameterization": "pixels",
-        "goal": "cross-entropy",
-        "tv_weight": 0.0,
-        "steps": 1000,
-        "optimizer": "gd",
-        "learning_rate": 1.0,
-        "spread": 1.0,
-        "jitter": 0,
-        "zoom": 0.0,
-        "turn": 0.0,
-    },
-}
-PRESETS["beginners"] = {
-    **PRESETS["noise"],
-    "first_steps": 1000,
-    "weight": 10.0,
-    "tv_weight": 0.005,
-    "tv_form": "l1-sum",
+    "noise": NOISE,
+    "beginners": {**NOISE, "first_steps": 1000, "weight": 10.0, "tv_weight": 0.005, "tv_form": "l1-sum"},
 }
 """``noise``, and ``beginners`` with its second pass, follow the lesson of "AI for Beginners": plain pixels in the
 network's own normalisation from N(0, 1), gradient descent at rate 1; then ten times the class and some variation."""
