@@ -23,7 +23,7 @@ TEXT = {
     "zh_CN": "# 风格\n\n风格迁移把油画的笔触画到照片上，由服务器绘制。swift 是默认方法。\n",
 }
 COMMAND = "impasto stylize photo.jpg painting.jpg --keep-color luminance --style-size 256 --strength 0.5 -o out.png"
-BLOCK = f"\n```sh\n{COMMAND}\n```\n"
+BLOCK = f"\n```sh\n{COMMAND}\n```\n\nIndented:\n\n    {COMMAND}\n"
 TABLE = "\n| option | meaning |\n| --- | --- |\n| `--a-very-long-option-that-nobody-breaks` | " + "word " * 30 + "|\n"
 WORDS = {"en": ("brushwork", "Copy", "Copied"), "zh_CN": ("笔触", "复制", "已复制")}
 RUNNING_OFF = """() => {
@@ -34,7 +34,7 @@ RUNNING_OFF = """() => {
     return box.getBoundingClientRect().right > holder.getBoundingClientRect().right + 1
       && !["auto", "scroll"].includes(getComputedStyle(holder).overflowX);
   });
-  const commands = [...document.querySelectorAll(".highlight-sh pre")];
+  const commands = [...document.querySelectorAll(".highlight-sh pre, .highlight-none pre")];
   off.push(...commands.filter((box) => box.scrollWidth > box.clientWidth + 1)); // the end of a command is seen, too
   return { wide, off: off.map((box) => box.outerHTML.slice(0, 200)) };
 }"""
@@ -109,7 +109,7 @@ def test_search_finds_what_a_page_says(page: Any, site: tuple[str, str]) -> None
 def test_a_block_is_copied_by_its_button(page: Any, site: tuple[str, str]) -> None:
     language, address = site
     page.goto(f"{address}/index.html")
-    button = page.locator("article div.highlight button.copy")
+    button = page.locator("article div.highlight button.copy").first
     assert button.inner_text() == WORDS[language][1]
     button.focus()
     page.keyboard.press("Enter")
