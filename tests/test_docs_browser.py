@@ -20,10 +20,10 @@ generate = pytest.importorskip("generate")
 SITE = Path(__file__).parent.parent / "docs" / "site"
 TEXT = {
     "en": "# Styles\n\nThe painting's brushwork covers the photograph.\n",
-    "zh_CN": "# 风格\n\n风格迁移把油画的笔触画到照片上。swift 是默认方法。\n",
+    "zh_CN": "# 风格\n\n风格迁移把油画的笔触画到照片上，由服务器绘制。swift 是默认方法。\n",
 }
 COMMAND = "impasto stylize photo.jpg painting.jpg --keep-color luminance --style-size 256 --strength 0.5 -o out.png"
-BLOCK = f"\n```sh\n{COMMAND}\n```\n"
+BLOCK = f"\n```sh\n{COMMAND}\n```\n\nIndented:\n\n    {COMMAND}\n"
 TABLE = "\n| option | meaning |\n| --- | --- |\n| `--a-very-long-option-that-nobody-breaks` | " + "word " * 30 + "|\n"
 WORDS = {"en": ("brushwork", "Copy", "Copied"), "zh_CN": ("笔触", "复制", "已复制")}
 RUNNING_OFF = """() => {
@@ -34,7 +34,7 @@ RUNNING_OFF = """() => {
     return box.getBoundingClientRect().right > holder.getBoundingClientRect().right + 1
       && !["auto", "scroll"].includes(getComputedStyle(holder).overflowX);
   });
-  const commands = [...document.querySelectorAll(".highlight-sh pre")];
+  const commands = [...document.querySelectorAll(".highlight-sh pre, .highlight-none pre")];
   off.push(...commands.filter((box) => box.scrollWidth > box.clientWidth + 1)); // the end of a command is seen, too
   return { wide, off: off.map((box) => box.outerHTML.slice(0, 200)) };
 }"""
@@ -50,7 +50,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     source.mkdir()
     more = "\n## More\n\n```{toctree}\nother\n```\n"
     (source / "index.md").write_text(TEXT[language] + BLOCK + TABLE + more, encoding="utf-8")
-    (source / "other.md").write_text("# Other\n", encoding="utf-8")
+    (source / "other.md").write_text("# Other\n\n服务器\n", encoding="utf-8")
     built = str(folder / "built")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,12 +102,14 @@ def test_search_finds_what_a_page_says(page: Any, site: tuple[str, str]) -> None
     if language == "zh_CN":  # the same method by its Latin name
         page.goto(f"{address}/search.html?q=swift")
         page.wait_for_selector("#search-results ul.search li a", timeout=10_000)
+        page.goto(f"{address}/search.html?q=服务器")  # on one page alone, on the other within a sentence
+        page.wait_for_function("document.querySelectorAll('#search-results ul.search li').length === 2", timeout=10_000)
 
 
 def test_a_block_is_copied_by_its_button(page: Any, site: tuple[str, str]) -> None:
     language, address = site
     page.goto(f"{address}/index.html")
-    button = page.locator("article div.highlight button.copy")
+    button = page.locator("article div.highlight button.copy").first
     assert button.inner_text() == WORDS[language][1]
     button.focus()
     page.keyboard.press("Enter")

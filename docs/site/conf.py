@@ -76,7 +76,9 @@ class Generated(SphinxDirective):
 
 
 class SearchInChinese(SearchChinese):
-    """Finds Chinese words without a dictionary: by whole runs of characters, and by every two that stand together.
+    """Finds Chinese words without a dictionary: by whole runs of characters, and by every two to four in a row.
+
+    Sphinx looks for parts of words only if no page has the whole word as a run, so words need entries of their own.
 
     language_name is the stemmer's, by which Sphinx names its JavaScript class; there is none for Chinese.
     """
@@ -85,10 +87,10 @@ class SearchInChinese(SearchChinese):
     runs = re.compile(r"[\u4e00-\u9fff]+")
 
     def split(self, input: str) -> list[str]:
-        """Latin words, runs of Chinese characters, their pairs."""
+        """Latin words, runs of Chinese characters, their parts of two to four."""
         found = super().split(input)
         for run in self.runs.findall(input):
-            found += [run, *(run[i : i + 2] for i in range(len(run) - 1))]
+            found += [run, *(run[i : i + n] for n in (2, 3, 4) for i in range(len(run) - n + 1))]
         return found
 
 

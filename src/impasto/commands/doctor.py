@@ -35,7 +35,7 @@ EXTRAS = {
     "fastapi": ("fastapi", "impasto serve", "serve"),
     "uvicorn": ("uvicorn", "impasto serve", "serve"),
     "python_multipart": ("python-multipart", "impasto serve", "serve"),
-    "gradio": ("gradio", "the page of impasto serve", "ui"),
+    "gradio": ("gradio", "a second page of impasto serve, at /gradio", "ui"),
     "ray": ("ray", "impasto batch --engine ray", "ray"),
     "fsspec": ("fsspec", "photos and results at URLs", "ray"),
     "accelerate": ("accelerate", "impasto train, adapt and transfer fit", "train"),
@@ -75,7 +75,7 @@ def _processor() -> list[Finding]:
     cores, threads = find_cores().usable, torch.get_num_threads()
     few, many = threads < cores // 2, threads > cores
     remedy = f"set OMP_NUM_THREADS={cores}" if many else "unset OMP_NUM_THREADS" if few else ""
-    text = f"{describe_threads(os.environ)}, {threads} threads used, {torch.backends.cpu.get_cpu_capability()}"
+    text = f"{describe_threads(os.environ)}, threads used: {threads}, {torch.backends.cpu.get_cpu_capability()}"
     used = Finding(not (few or many), "processor", text, remedy)
     half = in_half(torch.device("cpu"), "auto")
     text = "used by --precision auto" if half else "not in this processor; fp32 is used"

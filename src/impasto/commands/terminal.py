@@ -8,14 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from impasto.errors import ImpastoError, printable, to_json
-from impasto.progress import OnStep, Step, duration, ignore
+
+if TYPE_CHECKING:
+    from impasto.progress import OnStep, Step
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +64,14 @@ PIPE = "-"
 MOST_BYTES = 1 << 30
 
 
-@dataclass(frozen=True)
 class Piped:
     """A command's words and output, with files in place of its pipes.
 
     to_stdout: the result goes to standard output, and its name is not printed.
     """
 
-    words: list[str]
-    output: Path | None
-    to_stdout: bool
+    def __init__(self, words: list[str], output: Path | None, to_stdout: bool) -> None:
+        self.words, self.output, self.to_stdout = words, output, to_stdout
 
     def deliver(self, tell: Callable[[], None]) -> None:
         """Send the result through the pipe, or call `tell`."""
@@ -141,6 +140,14 @@ def _send(path: Path) -> None:
 
 # --- progress on stderr: a bar on a terminal; elsewhere a line at the start, at the end, and now and then
 
+
+def _duration(seconds: float) -> str:
+    """Return a time in words: 40 s, 12 min, 2 h 5 min."""
+    from impasto.progress import duration
+
+    return duration(seconds)
+
+
 PAUSE = 5.0
 """Seconds between two lines of a count of quick items."""
 
@@ -172,7 +179,7 @@ class Watch:
 
 @contextmanager
 def progress(
-    title: str, quiet: bool, also: OnStep = ignore, expected: float | None = None
+    title: str, quiet: bool, also: OnStep = lambda step: None, expected: float | None = None
 ) -> Iterator[tuple[Watch, OnStep]]:
     """Give a watch and the `on_step` that shows the progress.
 
@@ -180,7 +187,7 @@ def progress(
     """
     watch = Watch()
     if expected is not None and expected >= WORTH_SAYING:
-        title = f"{title}, about {duration(expected)}"
+        title = f"{title}, about {_duration(expected)}"
 
     def follow(step: Step) -> None:
         watch.see(step)
@@ -231,7 +238,7 @@ class Count:
         if self.done >= self.total:
             return ""
         each = (time.monotonic() - self.started) / max(self.done - self.before, 1)
-        return f", {duration(each * (self.total - self.done))} left"
+        return f", {_duration(each * (self.total - self.done))} left"
 
 
 class _CountBar(Count):
@@ -331,7 +338,7 @@ def _columns() -> Iterator[tuple[Any, Callable[[str], str]]]:
 def escape_left(task: Any) -> str:
     """Return the time that is left of work without steps; empty if no time was expected, or it is over."""
     expected, elapsed = task.fields.get("expected"), task.elapsed or 0.0
-    return f"{duration(expected - elapsed)} left" if expected and elapsed < expected else ""
+    return f"{_duration(expected - elapsed)} left" if expected and elapsed < expected else ""
 
 
 @contextmanager

@@ -116,7 +116,7 @@ class _Doubled(torch.autograd.Function):
 
 def _halve(by: Tensor, dim: int) -> Tensor:
     """Return the gradient of the values from that of the doubled ones, along `dim`: (1, 3, 3, 1) / 4 at stride 2."""
-    even, odd = by.unflatten(dim, (-1, 2)).unbind(dim + 1)
+    even, odd = torch.unflatten(by, dim, (-1, 2)).unbind(dim + 1)
     last = even.shape[dim] - 1
     found = (even + odd).mul_(0.75)
     found.narrow(dim, 1, last).add_(odd.narrow(dim, 0, last), alpha=0.25)

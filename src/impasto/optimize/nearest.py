@@ -159,7 +159,8 @@ class _Cosines(torch.autograd.Function):
         cosines = products / lengths.clamp_min(EPSILON)
         ctx.save_for_backward(rows, keys, index, squares, weights, cosines, lengths)
         errors = 1 - cosines
-        return (errors if weights is None else errors * weights).sum()
+        total: Tensor = (errors if weights is None else errors * weights).sum()
+        return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
