@@ -19,6 +19,7 @@ from impasto.errors import OptionError
 from impasto.images.files import read_image, write_image
 from impasto.methods.gatys import Gatys, GatysOptions
 from impasto.methods.nnst import NNST, NNSTOptions
+from impasto.methods.nnst_d import NNSTD, NNSTDOptions
 from impasto.networks.backbone import SLIM_LAYERS
 from impasto.networks.backbones import load_backbone
 from impasto.stylizers.base import Stylizer
@@ -127,6 +128,8 @@ def shipped(name: str) -> Stylizer:
         return Gatys(GatysOptions(steps=2, octaves=0))
     if isinstance(method, NNST):
         return NNST(NNSTOptions(steps=1, octaves=0, last_steps=1))
+    if isinstance(method, NNSTD):
+        return NNSTD(NNSTDOptions(precision="fp32"), network=method.network)
     network = method.backbone  # type: ignore[attr-defined]
     network.digest = load_backbone().digest
     return method
