@@ -15,7 +15,7 @@ from torch import Tensor
 import impasto
 from cli_support import QUICK, Shell, make_backbone, make_picture, open_shell, use_one_thread
 from impasto.cli import main
-from impasto.commands import stylize
+from impasto.commands import first_look, stylize
 from impasto.images.files import open_picture, read_image, write_image
 from impasto.methods import find_method, list_methods
 from impasto.progress import Step
@@ -334,7 +334,7 @@ def test_extract_takes_the_methods_options(shell: Shell) -> None:
         (["extract"], "name one painting"),
         (["extract", "starry-night"], "is built in as a card"),
         (["extract", "sea.png", "sky.jpg"], "name one painting"),
-        (["extract", "sea.png", "-o", "card.png"], r"must end in one of \.safetensors"),
+        (["extract", "sea.png", "-o", "card.png"], r"must end in \.safetensors"),
         (["extract", "sea.png", "-o", "slim.safetensors"], "exists already"),
         (["extract", "sea.png", "--size", "4"], "'--size'"),
         (["extract", "sea.png", "--sizes", "40"], "did you mean --size"),
@@ -357,6 +357,7 @@ def test_built_in_styles(shell: Shell, tmp_path: Path, monkeypatch: pytest.Monke
     folder.mkdir()
     Path("sea.safetensors").rename(folder / "wave.safetensors")
     monkeypatch.setattr(styles, "BUILT_IN", folder)
+    monkeypatch.setattr(first_look, "CARDS", folder)
     found = shell.stylize("photo.png", "--style", "wave", "--json").good().json
     assert found["output"] == "photo-wave.png"
     assert found["styles"][0]["style"] == "wave"

@@ -47,9 +47,7 @@ def test_what_can_not_be_timed_is_told(shell: Shell) -> None:
     done = shell.run("bench", "--methods", "adain", "--weights", "nothing.safetensors", "--sizes", "32").good()
     assert done.err.startswith("no adain: ")
     assert done.out == "nothing to time\n"
-    words = ("--methods", "adain", "--weights", "adain.safetensors", "--sizes", "32", "--precisions", "fp32")
-    done = shell.run("bench", *words, "--runtimes", "magic").good()
-    assert done.err.startswith("no adain by magic: there is no runtime 'magic'")
+    assert shell.run("bench", "--runtimes", "magic").code == 2
     assert shell.run("bench", "--methods", "magic").code == 2
     assert shell.run("bench", "--sizes", "huge").code == 2
 

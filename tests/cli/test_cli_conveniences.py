@@ -132,7 +132,7 @@ def test_needs_are_checked_before_the_work(shell: Shell, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "accelerate" else real(name, *rest)
     )
-    for words in (["adapt", "sea.png"], ["transfer", "fit", "."], ["train", "swift", "--content", "."]):
+    for words in (["adapt", "sea.png"], ["transfer", "fit", "."], ["train", "swift", "--content", ".", "--style", "."]):
         done = run(shell, *words)
         assert (done.code, done.out) == (2, "")
         assert re.search(r"needs accelerate: pip install 'impasto\[(train|transfer)\]'", done.err)

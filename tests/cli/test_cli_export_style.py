@@ -60,7 +60,7 @@ def test_built_in_styles_have_networks_too(shell: Shell) -> None:
         ([], "name one painting"),
         (["sea.png", "--style", "great-wave"], "name one painting"),
         (["sea.png", "-m", "adain"], "adain makes no networks: use -m metanet"),
-        (["sea.png", "-o", "sea.png"], r"must end in one of \.safetensors"),
+        (["sea.png", "-o", "sea.png"], r"must end in \.safetensors"),
         (["nothing.png"], "nothing.png"),
         (["sea.png", "--hat", "red"], "--hat"),
     ],

@@ -62,7 +62,7 @@ def test_invert_all_layers_on_a_sheet(shell: Shell) -> None:
         (("invert", "photo.png", "--layer", "relu1_1", "--style-layers", "relu1_1"), "--layer or --style-layers"),
         (("invert", "photo.png", "--layer", "relu1_1", "--painting", "sea.png"), "--painting is for the sheet"),
         (("invert", "photo.png", "--stepz", "3"), "did you mean --steps"),
-        (("invert", "photo.png", "--pooling", "median"), "pooling is max or average"),
+        (("invert", "photo.png", "--pooling", "median"), "--pooling is one of auto, max, average"),
         (("inspect", "photo.png"), "a photo and a layer go together"),
         (("inspect", "-o", "x.png"), "the table goes to the screen"),
         (("inspect", "photo.png", "--layer", "no"), "no layer 'no'"),

@@ -148,7 +148,7 @@ def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
         (["photo.png"], "takes no files: photo.png"),
         (["--token-file", "none"], "--token-file none can't be read: No such file"),
         (["--token-file", "photo.png"], "at least 8 characters of ASCII"),
-        (["--device", "abacus", "--port", "0"], "--device abacus is not there"),
+        (["--device", "abacus", "--port", "0"], "--device is one of auto, cpu, cuda, mps"),
         (["--host", "not an address"], "no address of this machine"),
         (["--host", "192.0.2.1"], "192.0.2.1 port 7860 can't be listened at"),
         (["--access-log", "nowhere/x", "--port", "0"], "--access-log nowhere/x can't be written: No such file"),

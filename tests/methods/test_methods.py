@@ -369,7 +369,7 @@ def test_odd_masks_are_refused(method: Stylizer, picture: Tensor, mask: Tensor) 
 
 def test_as_many_masks_as_styles_or_one(method: Stylizer, picture: Tensor, style: Style) -> None:
     mask = torch.ones(1, 1, 48, 64)
-    with pytest.raises(OptionError, match="1 styles need one mask, or 1, not 2"):
+    with pytest.raises(OptionError, match="one style needs one mask, not 2"):
         method.stylize(picture, style, masks=[mask, mask])
 
 

@@ -143,7 +143,7 @@ def test_strides() -> None:
         ({"options": {"layers": ("relu9_1",)}}, "has no layer 'relu9_1'"),
         ({"options": {"layer_weights": (1.0,)}}, "2 --layers need as many layer weights"),
         ({"options": {"layer_weights": (1.0, -1.0)}}, "layer weights are at least 0"),
-        ({"weights": (1.0, 1.0)}, "1 styles need 1 weights, not 2"),
+        ({"weights": (1.0, 1.0)}, "one style needs one weight, not 2"),
         ({"height": 33, "tileable": True}, "multiples of 2, not 48x33"),
     ],
 )

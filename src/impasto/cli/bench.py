@@ -38,7 +38,7 @@ def bench(
     json: flags.JsonFlag = False,
 ) -> None:
     """Time the methods, in ratio to one pass of VGG-19 to relu4_1 in fp32 at 512x512."""
-    _check(methods, sizes, precisions, runtimes, weights)
+    _check(methods, sizes, precisions, runtimes)
     if markdown is not None:
         arguments.check_target(markdown, force)
     from impasto.evaluation import bench as benching
@@ -70,7 +70,7 @@ def bench(
         terminal.say(f"no {name}: {reason}", err=True)
 
 
-def _check(methods: str | None, sizes: str, precisions: str, runtimes: str, weights: str | None) -> None:
+def _check(methods: str | None, sizes: str, precisions: str, runtimes: str) -> None:
     """Check the words of `impasto bench` before torch is loaded; raises ImpastoError."""
     for name in methods.split(",") if methods else []:
         first_look.check_method(name)
@@ -81,7 +81,6 @@ def _check(methods: str | None, sizes: str, precisions: str, runtimes: str, weig
             raise OptionError(f"--precisions are {', '.join(PRECISIONS)}, not {name!r}{nearest(name, PRECISIONS)}")
     for name in runtimes.split(","):
         early_checks.check_runtime(name)
-    early_checks.check_weights(None if weights is None else Path(weights))
 
 
 def doctor(json: flags.JsonFlag = False) -> None:

@@ -159,8 +159,9 @@ def _finish(out: Output, made: _Made, json: bool) -> None:
 
     found = {"output": str(out.target), **made.record}
     if made.image is None:
-        terminal.say("dry run: nothing was written", err=True)
-        found["dry_run"] = True
+        took = f"about {made.seconds:.0f} s; " if made.seconds else ""
+        terminal.say(f"dry run: {took}nothing was written", err=True)
+        found |= {"dry_run": True, "seconds": round(made.seconds, 1)}
     else:
         out.write(made.image, made.record)
         if made.state is not None and not made.interrupted:
@@ -256,9 +257,11 @@ def _optimise(
     facts = {"pictures": files, "backbone": backbone, "style_size": style_size, **settings.facts}
     record = network_command.make_record("texture", options, network, **facts)
     state = _state(settings.checkpoint, record)
+    seconds = optimized.expected_seconds(network, paintings, *settings.size, options)
     if dry_run:
-        return _Made(None, record)
-    with progress(f"texture of {', '.join(settings.words)} by {network.name}", settings.quiet) as (watch, on_step):
+        return _Made(None, record, seconds=seconds)
+    title = f"texture of {', '.join(settings.words)} by {network.name}"
+    with progress(title, settings.quiet, expected=seconds) as (watch, on_step):
         result = optimized.synthesize(
             network,
             paintings,

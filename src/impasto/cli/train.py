@@ -42,8 +42,8 @@ def train(
     name = early_checks.check_training(ctx, [*arguments.words(task, None), *ctx.args], listing=list_options)
     if not list_options:
         early_checks.check_pictures_of(name, content or [], style or [])
-        folder = early_checks.check_run_folder(output, resume=resume, force=force)
         first_look.need("accelerate", "train", "impasto train")
+        folder = early_checks.check_run_folder(output, resume=resume, force=force)
     from impasto.commands import train as command
 
     name, training, values = command.read_words(ctx, [*arguments.words(task, None), *ctx.args])

@@ -49,8 +49,8 @@ def fit(
     terminal.be_quiet(quiet)
     if not list_options:
         _check_fit(ctx, [*arguments.words(folder, None), *ctx.args])
-        early_checks.check_run_folder(output, resume=resume, force=force)
         first_look.need("accelerate", "transfer", "impasto transfer fit")
+        early_checks.check_run_folder(output, resume=resume, force=force)
     from impasto.commands import methods_table, transfer_fit
     from impasto.transfer.tasks import FitOptions
 

@@ -294,9 +294,9 @@ def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) ->
 
 def check_batch(words: list[str], named: Iterable[str]) -> None:
     """Raise ImpastoError if photos or paintings of `impasto batch` are missing, as far as they lie here."""
-    for number, word in enumerate(words):
+    for number, word in enumerate([*(words or [""]), *named]):
         path = Path(word)
-        if path.exists() or first_look.URL in word or any(sign in word for sign in "*?["):
+        if not word or path.exists() or first_look.URL in word or any(sign in word for sign in "*?["):
             continue
         os.getcwd()  # the folder may be gone
         if number and not path.suffix and path == Path(path.name):
@@ -304,5 +304,3 @@ def check_batch(words: list[str], named: Iterable[str]) -> None:
             continue
         wanted = "a painting, a folder or a style" if number else "a photo or a folder of photos"
         raise ImpastoError(f"{word} does not exist{first_look.near_files(path)}; name {wanted}")
-    for name in named:
-        first_look.check_painting(name, None, bare=True)

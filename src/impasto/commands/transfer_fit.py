@@ -89,7 +89,7 @@ def run(plan: FitPlan, *, resume: bool, log: bool, quiet: bool) -> dict[str, Any
         examples = _read(plan, quiet)
     except KeyboardInterrupt:
         kept = (
-            f": {plan.folder / FEATURES} is kept; the same command continues" if plan.options.mode == "features" else ""
+            f": {plan.folder / FEATURES} is kept; the same command goes on" if plan.options.mode == "features" else ""
         )
         terminal.say(f"interrupted{kept}", err=True)
         raise typer.Exit(130) from None
