@@ -50,16 +50,15 @@ class NNSTDOptions(OnePassOptions):
     """Options of nnst_d."""
 
     candidates: int = Field(2048, ge=16, le=65_536, description="places of the painting to choose from, at each size")
-    spread: float = Field(0.1, ge=0, le=2, description="cost of taking the same place repeatedly")
+    spread: float = Field(0.05, ge=0, le=2, description="cost of taking the same place repeatedly")
     alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
 
 
 class NNSTD(OnePass):
     """Match and paint at each size, from coarse to fine, without optimisation (Kolkin et al. 2022, sec. 3.4).
 
-    Departs from the paper: its network and training are not published, so both are free designs (see `PlacePainter` and
-    `NNSTDTraining`), over vgg19-slim; sizes are as many halves as leave `LEAST_COARSE` pixels a side; from `LARGE`
-    pixels on, the picture at half of that comes before the full size.
+    Departs from the paper: its network and training are not published, so both are impasto's own, over vgg19-slim; the
+    network also sees the photo's features. Of pictures above 2048 pixels, one of 1024 is painted before the full size.
     """
 
     name = "nnst_d"
@@ -356,7 +355,7 @@ class NNSTDTrainOptions(MethodOptions):
 
     octaves: int = Field(2, ge=1, le=4, description="number of sizes before the crop's, each half the next")
     alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
-    spread: float = Field(0.1, ge=0, le=2, description="cost of taking the same place repeatedly")
+    spread: float = Field(0.05, ge=0, le=2, description="cost of taking the same place repeatedly")
     introduction: float = Field(0.1, ge=0, le=1, description="first part of the training, in which it only rebuilds")
     pixels_weight: float = Field(4.0, ge=0, description="weight of rebuilt pixels")
     matched_weight: float = Field(2.0, ge=0, description="weight of the distance from the matched features")

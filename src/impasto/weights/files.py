@@ -172,6 +172,8 @@ def first_misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str 
     return None
 
 
+# --- networks whose random initial weights nobody needs, because a file is about to fill them
+
 RANDOM: frozenset[Callable[..., Any]] = frozenset(
     {
         nn.init.kaiming_uniform_,
@@ -186,7 +188,7 @@ RANDOM: frozenset[Callable[..., Any]] = frozenset(
 
 
 class Unfilled(TorchFunctionMode):
-    """While it is entered, random initial weights stay whatever memory holds: a third of the time to load a network."""
+    """While it is active, random weights are not drawn; loading a network takes a third of the time."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -195,6 +197,8 @@ class Unfilled(TorchFunctionMode):
         given = kwargs or {}
         return given.get("tensor", args[0] if args else None) if func in RANDOM else func(*args, **given)
 
+
+# --- safetensors files of any origin
 
 MOST_BYTES, MOST_HEADER, MOST_TENSORS, MOST_SIDES = 1 << 31, 1 << 24, 20_000, 8
 MOST_DEPTH, MOST_VALUES = 32, 200_000
