@@ -9,17 +9,17 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from cli_support import use_one_thread
-from impasto.feedforward.place_painter import PlacePainter
+from impasto.feedforward import place_painter
+from impasto.feedforward.place_painter import PlacePainter, coarser_sizes, enlarged, reduced
 from impasto.feedforward.stages import IMAGE, StageInput
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.tensors import Bytes, Floats
 from impasto.methods import nnst_d
-from impasto.methods.nnst_d import NNSTD, NNSTDTraining, NNSTDTrainOptions, coarser_sizes, enlarged, reduced
+from impasto.methods.nnst_d import NNSTD, NNSTDTraining, NNSTDTrainOptions
 from impasto.networks.hypercolumns import Hypercolumns
 from impasto.networks.receptive_field import reach
 from impasto.optimize.perceptual_loss import PerceptualLoss
-from impasto.stylizers.painting_places import Places, find_bonus
-from impasto.stylizers.place_choice import COMPARED, know, plan_choice
+from impasto.stylizers.painting_places import COMPARED, Places, find_bonus, know, plan_choice
 from impasto.stylizers.styles import mix
 from tiny import SLIM_COLUMN_WIDTHS, SLIM_SHAPE_WIDTHS, painting, random_slim, tiny
 
@@ -89,7 +89,7 @@ def test_a_large_photo_is_reduced_in_strips(monkeypatch: pytest.MonkeyPatch) -> 
     pixels = (painting(210, 150, seed=4)[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
     canvas = Bytes(pixels)
     whole = Floats(pixels.permute(2, 0, 1)[None].float() / 255)
-    monkeypatch.setattr(nnst_d, "LARGE", 64)
+    monkeypatch.setattr(place_painter, "LARGE", 64)
     assert_close(reduced(canvas, 70, 50), F.avg_pool2d(whole.image, 3), atol=1e-5, rtol=0)
     assert reduced(canvas, 40, 30).shape == (1, 3, 40, 30)
 

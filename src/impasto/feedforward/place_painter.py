@@ -1,4 +1,4 @@
-"""A network that paints what the places of a painting look like, from one size to the next (Kolkin et al. 2022)."""
+"""A network that paints what a painting's places look like, and the sizes of the pictures that it paints in turn."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from impasto.feedforward.stages import StageInput
+from impasto.images.tensors import Canvas, Window, resize
 from impasto.networks.layers import Conv
 
 GRID = 4
 """Pixels of the picture on each side of a place."""
+MOST_OCTAVES, LEAST_COARSE, LARGE = 3, 48, 2048
+"""Most sizes before a picture's own, shortest side of these, and the longest side of pictures whose half is one."""
 
 
 class PlacePainter(nn.Module):
@@ -74,3 +78,33 @@ class PlacePainter(nn.Module):
         painted = base + self.last(x)
         below, right = size[0] - painted.shape[-2], size[1] - painted.shape[-1]
         return F.pad(painted, (0, right, 0, below), mode="replicate") if below or right else painted
+
+
+def coarser_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the sizes that are painted before height x width, from its half down: each half the one before."""
+    share = LARGE / 2 / max(height, width) if max(height, width) > LARGE else 0.5
+    found: list[tuple[int, int]] = []
+    while len(found) < MOST_OCTAVES and min(height, width) * share >= LEAST_COARSE:
+        height, width, share = round(height * share), round(width * share), 0.5
+        found.append((height, width))
+    return found
+
+
+def reduced(content: Canvas, height: int, width: int) -> Tensor:
+    """Return `content` at this smaller size, (1, 3, height, width); a large one is read in strips."""
+    rows, columns = content.size
+    share = min(rows // height, columns // width) if max(rows, columns) > LARGE else 1
+    if share <= 1:
+        return resize(content.read(Window(0, 0, rows, columns)).float(), height, width)
+    strip = share * max(1, LARGE // share)
+    tops = range(0, rows - share + 1, strip)
+    read = (content.read(Window(top, 0, min(top + strip, rows), columns)).float() for top in tops)
+    return resize(torch.cat([F.avg_pool2d(part, share) for part in read], 2), height, width)
+
+
+def enlarged(coarse: Tensor, size: tuple[int, int], work: StageInput) -> Tensor:
+    """Return `coarse`, (1, 3, h, w), enlarged to the whole picture's `size`, where `work` is; bicubic."""
+    starts = (work.top, work.height, size[0]), (work.left, work.width, size[1])
+    rows, columns = ((2 * (first + torch.arange(extent)) + 1) / whole - 1 for first, extent, whole in starts)
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), 2)[None].to(coarse)
+    return F.grid_sample(coarse, grid, "bicubic", "border", align_corners=False).clamp(0, 1)

@@ -15,10 +15,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from impasto.feedforward.limits import backwards_room
-from impasto.feedforward.place_painter import GRID, PlacePainter
+from impasto.feedforward.place_painter import (
+    GRID,
+    MOST_OCTAVES,
+    PlacePainter,
+    coarser_sizes,
+    enlarged,
+    reduced,
+)
 from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, MomentsOf, Stage, StageInput, Thinned, run_whole
 from impasto.images.exchange import AnyPicture, take_painting
-from impasto.images.tensors import LEAST_SIDE, Canvas, Window, check_image, resize
+from impasto.images.tensors import LEAST_SIDE, Canvas, check_image, resize
 from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, Hypercolumns
@@ -27,9 +34,20 @@ from impasto.optimize.nearest import directions, rows_of
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.progress import OnStep
 from impasto.stylizers.one_pass import OnePass, OnePassOptions
-from impasto.stylizers.painting_places import Places, balance, distinct, gather, places_kind, recall_places
+from impasto.stylizers.painting_places import (
+    SAMPLED,
+    Choice,
+    KnownPlaces,
+    Places,
+    balance,
+    distinct,
+    gather,
+    know,
+    places_kind,
+    plan_choice,
+    recall_places,
+)
 from impasto.stylizers.place_cards import restore
-from impasto.stylizers.place_choice import SAMPLED, Choice, KnownPlaces, know, plan_choice
 from impasto.stylizers.styles import Style
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge
@@ -38,8 +56,6 @@ from impasto.weights import load_weights, resolve
 
 SHAPE_LAYERS = ("relu3_1", "relu4_1")
 """The layers at which the network sees the photo's shapes."""
-MOST_OCTAVES, LEAST_COARSE, LARGE = 3, 48, 2048
-"""Most sizes before a picture's own, shortest side of these, and the longest side of pictures whose half is one."""
 LOOSE = 0.5
 """Share of the steps in which pictures are rebuilt from the places most similar to their own."""
 SHAPES, SEEN = "shapes", "seen"
@@ -204,36 +220,6 @@ class NNSTD(OnePass):
             Stage(tuple(edges), look, measures),
             Stage((*ways, Edge(IMAGE, RESULT)), paint, prepare=prepare),
         )
-
-
-def coarser_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the sizes that are painted before height x width, from its half down: each half the one before."""
-    share = LARGE / 2 / max(height, width) if max(height, width) > LARGE else 0.5
-    found: list[tuple[int, int]] = []
-    while len(found) < MOST_OCTAVES and min(height, width) * share >= LEAST_COARSE:
-        height, width, share = round(height * share), round(width * share), 0.5
-        found.append((height, width))
-    return found
-
-
-def reduced(content: Canvas, height: int, width: int) -> Tensor:
-    """Return `content` at this smaller size, (1, 3, height, width); a large one is read in strips."""
-    rows, columns = content.size
-    share = min(rows // height, columns // width) if max(rows, columns) > LARGE else 1
-    if share <= 1:
-        return resize(content.read(Window(0, 0, rows, columns)).float(), height, width)
-    strip = share * max(1, LARGE // share)
-    tops = range(0, rows - share + 1, strip)
-    read = (content.read(Window(top, 0, min(top + strip, rows), columns)).float() for top in tops)
-    return resize(torch.cat([F.avg_pool2d(part, share) for part in read], 2), height, width)
-
-
-def enlarged(coarse: Tensor, size: tuple[int, int], work: StageInput) -> Tensor:
-    """Return `coarse`, (1, 3, h, w), enlarged to the whole picture's `size`, where `work` is; bicubic."""
-    starts = (work.top, work.height, size[0]), (work.left, work.width, size[1])
-    rows, columns = ((2 * (first + torch.arange(extent)) + 1) / whole - 1 for first, extent, whole in starts)
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), 2)[None].to(coarse)
-    return F.grid_sample(coarse, grid, "bicubic", "border", align_corners=False).clamp(0, 1)
 
 
 def standardized(maps: Tensor, own: Moments) -> Tensor:

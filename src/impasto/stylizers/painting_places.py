@@ -6,7 +6,7 @@ Neural neighbours need nothing else of it; a style card holds it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -234,3 +234,84 @@ def sum_moments(found: Sequence[Moments], mixture: Sequence[tuple[float, Style]]
     for one, (share, _) in zip(found[1:], mixture[1:], strict=True):
         total = total + one * share
     return total
+
+
+# --- the choice of a place for each place of a photo, the same in a tile as in the whole picture
+
+SAMPLED = 1024
+"""Number of places of the photo on which a choice is planned."""
+LEAST_WEIGHT = 0.5
+COMPARED = 64
+"""Number of directions in which places are compared: those in which the painting's differ most."""
+
+
+@dataclass(frozen=True)
+class KnownPlaces:
+    """Places, and what of them is compared.
+
+    scale: (C,), factors of the columns' channels; basis: (C, D), the compared directions; keys: (M, D), the places.
+    """
+
+    places: Places
+    scale: Tensor
+    basis: Tensor
+    keys: Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to choose: from a fixed center, with fixed handicaps of the painting's places.
+
+    center: (C,), the mean of the photo's scaled columns; handicap: (M,), subtracted from the places' similarity, None:
+    nothing.
+    """
+
+    known: KnownPlaces
+    center: Tensor
+    handicap: Tensor | None = None
+
+    def index(self, columns: Tensor) -> Tensor:
+        """Return the place to take, (h, w), for each of `columns`, (1, C, h, w)."""
+        with torch.autocast(columns.device.type, enabled=False):
+            queries = self.compare(columns[0].flatten(1).T.to(self.center))
+            return nearest(queries, self.known.keys, self.handicap).view(columns.shape[-2:])
+
+    def compare(self, rows: Tensor) -> Tensor:
+        """Return what is compared of `rows`, (N, C): (N, D)."""
+        return directions(rows * self.known.scale, self.center) @ self.known.basis
+
+
+@torch.no_grad()
+def know(places: Places, widths: Sequence[int]) -> KnownPlaces:
+    """Return the places with the directions in which they differ most; widths: channels of each layer."""
+    with torch.autocast(places.columns.device.type, enabled=False):
+        scale = balance(places.columns, widths, part=places.part)
+        keys = places.keys(scale)
+        basis = main_directions(keys)
+        return KnownPlaces(places, scale, basis, keys @ basis)
+
+
+def main_directions(rows: Tensor) -> Tensor:
+    """Return the directions in which `rows`, (N, C), are longest, (C, D), D at most `COMPARED`."""
+    products = (rows.T @ rows).double()
+    different = torch.linspace(0, 1e-9 * max(1, len(rows)), len(products), device=rows.device)  # for equal eigenvalues
+    found: Tensor = torch.linalg.eigh(products + different.double().diag())[1][:, -COMPARED:].to(rows)
+    return found
+
+
+@torch.no_grad()
+def plan_choice(rows: Tensor, known: KnownPlaces, amount: float, weights: Tensor | None = None) -> Choice:
+    """Return the choice for a photo of which `rows`, (N, C), is a sample of its columns.
+
+    amount: cost of taking the same place repeatedly; weights: (N,), how much each row counts, None: all the same.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        rows = rows.to(known.scale)
+        if weights is not None and bool((weights > LEAST_WEIGHT).any()):
+            rows = rows[weights > LEAST_WEIGHT]
+        choice = Choice(known, (rows * known.scale).mean(0))
+        queries, keys, places = choice.compare(rows), known.keys, known.places
+        handicap = Similarities(queries, keys).spread(places.expected, amount) if amount else None
+        if len(places.shares) > 1:
+            handicap = owners_bonus(queries, keys, places, handicap)
+        return replace(choice, handicap=handicap)
