@@ -189,6 +189,8 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
 
     if name in (*LEARNING, "metanet", "swift"):
         return _double(tiny(name)) if double else tiny(name)
+    if name == "nnst_d":
+        return _narrow_nnst_d(double)
     backbone, widths = narrow_slim(), NARROW_WIDTHS if name == "wct" else NARROW_WIDTHS[:4]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
@@ -203,6 +205,18 @@ def narrow(name: str, *, double: bool = False) -> Stylizer:
     if name == "wct":
         return WCT(WCTOptions(precision="fp32"), backbone=backbone, decoder=network)
     return SANet(SANetOptions(precision="fp32"), backbone=backbone, network=network)
+
+
+def _narrow_nnst_d(double: bool) -> Stylizer:
+    from impasto.feedforward.place_painter import PlacePainter
+    from impasto.methods.nnst_d import NNSTD, NNSTDOptions
+
+    one, two, three, four, _ = NARROW_WIDTHS
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        network = lively(PlacePainter(one + two + 2 * (three + four), three + four, 8, 1))
+    method = NNSTD(NNSTDOptions(precision="fp32", candidates=200), backbone=narrow_slim(), network=network)
+    return _double(method) if double else method
 
 
 LEARNING = ("conditional_norm", "johnson", "metastyle", "stylebank", "texture_network")

@@ -104,7 +104,7 @@ def test_wcts_other_transform_is_refused_before_anything_is_written(
     [
         (["-m", "gatys", "out.onnx"], "gatys optimises"),
         (["-m", "adain"], "name one file to write"),
-        (["-m", "adain", "out.png"], "the name must end in one of .onnx"),
+        (["-m", "adain", "out.png"], "name a file that ends in .onnx"),
         (["-m", "adain", "out.onnx", "--hat", "red"], "adain has no option --hat"),
     ],
 )

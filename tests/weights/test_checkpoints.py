@@ -227,4 +227,4 @@ def test_only_optimisations_have_something_to_go_on_with(shell: Shell) -> None:
     assert done.code == 2
     assert "adain paints in one pass" in done.err
     done = shell.stylize("photo.png", "sea.png", "--checkpoint", "run.txt")
-    assert "must end in one of .safetensors" in done.err
+    assert "must end in .safetensors" in done.err
