@@ -9,10 +9,12 @@ import pytest
 from torch import Tensor
 
 from cli_support import Shell, make_backbone, make_picture, open_shell, use_one_thread
+from impasto.commands import network_command
 from impasto.images.files import read_image, read_metadata, write_image
 from impasto.optimize import losses
 from impasto.transfer.class_folders import Sample
 from impasto.transfer.examples import FeatureStore
+from impasto.vision.dreams import DreamOptions
 from impasto.weights import load_weights
 
 one_thread = pytest.fixture(autouse=True, scope="module")(use_one_thread)
@@ -131,6 +133,16 @@ def test_inspect_shows_what_a_layer_sees(shell: Shell) -> None:
     assert once_more.out == "photo-relu1_1-3.png\nphoto-relu1_1-3-gram.png\n"
     refused = shell.run("inspect", "photo.png", "--layer", "relu1_1", *SLIM, "-o", "photo-relu1_1.png")
     assert (refused.code, "photo-relu1_1-gram.png exists already" in refused.err) == (2, True)
+
+
+def test_the_time_of_all_steps_is_told_from_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    clock = iter([100.0, 106.0])
+    monkeypatch.setattr(network_command.time, "monotonic", lambda: next(clock))
+    options = DreamOptions(steps=50, first_steps=40)
+    seconds = network_command.expected_seconds(lambda few: seen.append((few.steps, few.first_steps)), options)
+    assert seen == [(1, 0), (network_command.PILOT, 0)]
+    assert seconds == pytest.approx(6.0 * 90 / network_command.PILOT)
 
 
 # --- dream and attack, with the shipped classifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,8 +74,10 @@ def dream(
     network, model, target, name = _target(*asked, device=run.device)
     out = network_command.Output.choose(output, f"dream-{name}.png", record=run.record, force=run.force)
     side = size or (model.size if model else 224)
-    with progress(f"dreaming of {name} with {network.name}", run.quiet) as (watch, on_step):
-        result = dreams.dream(network, target, options, size=side, seed=seed, on_step=on_step)
+    dream_it = partial(dreams.dream, network, target, size=side, seed=seed)
+    expected = None if run.quiet else network_command.expected_seconds(lambda few: dream_it(options=few), options)
+    with progress(f"dreaming of {name} with {network.name}", run.quiet, expected=expected) as (watch, on_step):
+        result = dream_it(options=options, on_step=on_step)
     facts: dict[str, Any] = {"target": {"layer": target.layer, "channel": target.channel, "unit": target.position}}
     if model is not None and class_name is not None:
         facts |= {"class": model.classes[target.channel], "classifier": model.name}

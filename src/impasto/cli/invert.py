@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,18 +57,24 @@ class _Work:
     quiet: bool
 
     def content(self, image: Tensor, layer: str) -> Inversion:
-        from impasto.commands.terminal import progress
         from impasto.vision.inversion import invert_content
 
-        with progress(f"content from {layer}", self.quiet) as (_, on_step):
-            return invert_content(self.network, image, layer, self.options, seed=self.seed, on_step=on_step)
+        return self._run(f"content from {layer}", partial(invert_content, self.network, image, layer, seed=self.seed))
 
     def style(self, image: Tensor, layers: Sequence[str]) -> Inversion:
-        from impasto.commands.terminal import progress
         from impasto.vision.inversion import invert_style
 
-        with progress(f"style from {', '.join(layers)}", self.quiet) as (_, on_step):
-            return invert_style(self.network, image, layers, self.options, seed=self.seed, on_step=on_step)
+        name = ", ".join(layers)
+        return self._run(f"style from {name}", partial(invert_style, self.network, image, layers, seed=self.seed))
+
+    def _run(self, title: str, invert: Callable[..., Inversion]) -> Inversion:
+        """Invert with progress, which says the expected time first if it is long."""
+        from impasto.commands.network_command import expected_seconds
+        from impasto.commands.terminal import progress
+
+        expected = None if self.quiet else expected_seconds(lambda options: invert(options=options), self.options)
+        with progress(title, self.quiet, expected=expected) as (_, on_step):
+            return invert(options=self.options, on_step=on_step)
 
 
 @spread

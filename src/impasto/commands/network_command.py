@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -23,6 +24,9 @@ from impasto.runs.painting import pick_device
 from impasto.runs.record import digest, interrupted_picture, sidecar, write_recorded
 
 T = TypeVar("T", bound=Options)
+
+PILOT = 3
+"""Number of steps from which the time of all of them is told."""
 
 
 class Network(Protocol):
@@ -49,6 +53,17 @@ def open_backbone(name: str, weights: Path | None, device: str, pooling: str = "
     """Return the backbone called `name` on a device; raises ImpastoError."""
     where = pick_device(device)
     return load_backbone(name, weights=weights, pooling=pooling).to(where)
+
+
+def expected_seconds(run: Callable[[T], object], options: T) -> float:
+    """Return about how many seconds `run` takes with `options`, from a few of their steps."""
+    known = options.model_dump()
+    total = sum(known.get(name, 0) for name in ("steps", "first_steps"))
+    others = {"first_steps": 0} if "first_steps" in known else {}
+    run(options.model_copy(update={"steps": 1, **others}))  # the first step prepares what others find ready
+    started = time.monotonic()
+    run(options.model_copy(update={"steps": PILOT, **others}))
+    return (time.monotonic() - started) * float(total) / PILOT
 
 
 def read_sized(path: str, longer: int, network: Backbone) -> Tensor:
