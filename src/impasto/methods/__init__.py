@@ -58,7 +58,9 @@ def method_for(
     if preset != "default" or options or runtime != "torch":
         return DEFAULT_METHOD
     names = list(styles)
-    learned = {method: manifest().get(method, {}).get("styles", []) for method in TRAINED_METHODS}
+    lists = ("styles",) if still else ("styles", "video_styles")
+    entries = {method: manifest().get(method, {}) for method in TRAINED_METHODS}
+    learned = {method: [name for key in lists for name in entry.get(key, ())] for method, entry in entries.items()}
     able = (method for method, known in learned.items() if names and all(name in known for name in names))
     pictures = names and all(name is None or name in built_in_styles() for name in names)
     return next(able, STILL_METHOD if pictures and still else DEFAULT_METHOD)
