@@ -143,6 +143,8 @@ MISTAKES = {
     "batch photo.jpg starry-night": "name a folder for the results",
     "sweep photo.jpg starry-night --vary strenght=0,1": "did you mean strength?",
     "sweep photo.jpg starry-night -m gatys --vary steps=1,x": "steps must be a whole number, not 'x'",
+    "sweep photo.jpg starry-night --vary strength=0.5,a": "--vary: strength must be a number, not 'a'",
+    "export -m gatys out.onnx": "gatys can't be written as ONNX",
     "train jonson": "did you mean johnson?",
     "train gatys": "gatys has no training; say what to train, one of:",
     "train johnson --stepps 5": "did you mean --steps",

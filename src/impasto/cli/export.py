@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands.early_checks import EXPORTABLE
 from impasto.errors import OptionError
 
 BrowserFlag = Annotated[bool, typer.Option("--browser", help="Write what the page in the browser uses.")]
@@ -32,6 +33,7 @@ def export(
     Options of the method are flags, too, such as --weights FILE. Needs the extra onnx.
     """
     first_look.check_method(method)
+    early_checks.check_exportable(method or EXPORTABLE[0])
     arguments.check_options(ctx, words or [], method)
     for word in first_look.before_flags(words or [])[:1]:
         if Path(word).suffix.lower() not in ("", ".onnx"):

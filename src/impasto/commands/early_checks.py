@@ -35,6 +35,7 @@ TRAININGS = {"backbone": "impasto.training.backbone_distillation", "texture": "i
 DEVICES = ("auto", "cpu", "cuda", "mps")
 POOLINGS = ("auto", "max", "average")
 CARD = ".safetensors"
+EXPORTABLE = ("swift", "wct", "adain", "sanet", "metanet")
 
 
 def check_words(
@@ -288,10 +289,26 @@ def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) ->
             raise OptionError(
                 f"--vary: {method} has no option {name!r}{nearest(name, known)}; see `impasto methods {method}`"
             )
+        _check_common(name.replace("-", "_"), common, values)
         field = next((field for field in options.model_fields if flag_of(field)[2:] == name), None)
         if field is not None and "tuple" not in str(options.model_fields[field].annotation):
             for value in values.split(","):
                 options.parse({field: value.strip()}, f"--vary: {method}")
+
+
+def _check_common(name: str, common: Iterable[str], values: str) -> None:
+    """Raise OptionError for values that an option of all methods can't have, as far as their source shows."""
+    recipe = read_class("impasto.runs.record", "Recipe") if name in common else None
+    if recipe is None or name not in recipe.model_fields:
+        return
+    for value in filter(None, map(str.strip, values.split(","))):
+        recipe.parse({name: value}, "--vary")
+
+
+def check_exportable(method: str) -> None:
+    """Raise OptionError if one of impasto's methods can't be written as ONNX."""
+    if method not in EXPORTABLE and (PACKAGE / "methods" / f"{method}.py").is_file():
+        raise OptionError(f"{method} can't be written as ONNX: export swift, wct, adain, sanet or metanet")
 
 
 def check_batch(words: list[str], named: Iterable[str]) -> None:
