@@ -36,6 +36,7 @@ KINDS = {
 SIDE = 512
 ONE_PASS = (
     ("swift", "auto"),
+    ("nnst_d", "auto"),
     ("adain", "auto"),
     ("johnson", "auto"),
     ("johnson", "fp32"),
