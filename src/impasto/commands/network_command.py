@@ -26,7 +26,7 @@ from impasto.runs.record import digest, interrupted_picture, sidecar, write_reco
 T = TypeVar("T", bound=Options)
 
 PILOT = 3
-"""Number of steps from which the time of all of them is told."""
+"""Number of steps that are timed to estimate the time of all steps."""
 
 
 class Network(Protocol):

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from impasto.feedforward.stages import StageInput
 from impasto.images.tensors import Canvas, Window, resize
+from impasto.networks.hypercolumns import STRIDE
 from impasto.networks.layers import Conv
 
-GRID = 4
-"""Pixels of the picture on each side of a place."""
 MOST_OCTAVES, LEAST_COARSE, LARGE = 3, 48, 2048
 """Most sizes before a picture's own, shortest side of these, and the longest side of pictures whose half is one."""
 
@@ -39,7 +38,7 @@ class PlacePainter(nn.Module):
         self.register_buffer("middle", torch.zeros(columns))
         self.register_buffer("spread", torch.ones(columns))
         half, full = width // 2, width // 4
-        self.read = nn.Conv2d(columns + 3 + shapes + 3 * GRID**2, width, 1)
+        self.read = nn.Conv2d(columns + 3 + shapes + 3 * STRIDE**2, width, 1)
         pairs = [(Conv(width, width), Conv(width, width)) for _ in range(blocks)]
         self.rows = nn.ModuleList(nn.Sequential(first, nn.ReLU(), second) for first, second in pairs)
         self.up = nn.ModuleList([Conv(width, half), Conv(half, half), Conv(half, full), Conv(full, full)])
@@ -67,14 +66,14 @@ class PlacePainter(nn.Module):
         photo's features, normalised; before: (B, 3, *size), the picture so far; h, w: `size` / 4, rounded down.
         """
         seen = (columns - self.middle[:, None, None]) / self.spread[:, None, None]
-        small = before[..., : 4 * columns.shape[-2], : 4 * columns.shape[-1]]
-        x = F.relu(self.read(torch.cat([seen, colors - 0.5, shapes, F.pixel_unshuffle(small - 0.5, GRID)], 1)))
+        small = before[..., : STRIDE * columns.shape[-2], : STRIDE * columns.shape[-1]]
+        x = F.relu(self.read(torch.cat([seen, colors - 0.5, shapes, F.pixel_unshuffle(small - 0.5, STRIDE)], 1)))
         for row in self.rows:
             first, _, second = cast(nn.Sequential, row)
             x = x + second(first(x, relu=True))
         for first, second in zip(self.up[::2], self.up[1::2], strict=True):
             x = second(first(x, relu=True, doubled=True), relu=True)
-        base = F.interpolate(colors, scale_factor=float(GRID), mode="bilinear", align_corners=False)
+        base = F.interpolate(colors, scale_factor=float(STRIDE), mode="bilinear", align_corners=False)
         painted = base + self.last(x)
         below, right = size[0] - painted.shape[-2], size[1] - painted.shape[-1]
         return F.pad(painted, (0, right, 0, below), mode="replicate") if below or right else painted

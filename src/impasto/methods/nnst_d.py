@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from impasto.feedforward.limits import backwards_room
 from impasto.feedforward.place_painter import (
-    GRID,
     MOST_OCTAVES,
     PlacePainter,
     coarser_sizes,
@@ -28,7 +27,7 @@ from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.tensors import LEAST_SIDE, Canvas, check_image, resize
 from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import load_backbone
-from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, Hypercolumns
+from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, STRIDE, Hypercolumns
 from impasto.ops.moments import Moments, normalize, precise
 from impasto.optimize.nearest import directions, rows_of
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
@@ -205,7 +204,7 @@ class NNSTD(OnePass):
             colors = places.colors[index.flatten()].T.reshape(1, 3, *index.shape)
             if strength < 1:
                 taken = torch.lerp(seen.to(taken), taken, strength)
-                colors = torch.lerp(F.avg_pool2d(photo, GRID).to(colors), colors, strength)
+                colors = torch.lerp(F.avg_pool2d(photo, STRIDE).to(colors), colors, strength)
             before = torch.full_like(photo, 0.5) if coarse is None else enlarged(coarse, size, work).to(photo)
             shapes = standardized(work.maps[SHAPES], own)
             return {RESULT: self.network(taken, colors, shapes, before, photo.shape[-2:])}
@@ -254,7 +253,7 @@ class NNSTDTraining(nn.Module):
         painted = list(self.paint(contents, styles))
         terms["matched"] = self.options.matched_weight * torch.stack([self._matched(*one) for one in painted]).mean()
         picture = painted[-2 if float(torch.rand(())) < self.options.half_share else -1][0]
-        own, theirs = (_shrink(image, picture.shape) for image in (contents, styles))
+        own, theirs = (resize(image, *picture.shape[-2:]) for image in (contents, styles))
         terms |= self._frozen[1](picture, own, theirs)
         return terms
 
@@ -299,7 +298,7 @@ class NNSTDTraining(nn.Module):
     def _rebuilt(self, images: Tensor) -> dict[str, Tensor]:
         """Return the terms of half-size pictures painted from their own places, half of them from the next similar."""
         backbone = self._frozen[0]
-        images = _shrink(images, [side // 2 for side in images.shape[-2:]])
+        images = resize(images, *(side // 2 for side in images.shape[-2:]))
         with torch.no_grad():
             seen = backbone(images, {COLUMNS, COLORS})
             columns, colors = precise(seen[COLUMNS]), precise(seen[COLORS])
@@ -330,10 +329,6 @@ def _next_similar(columns: Tensor, scale: Tensor) -> Tensor:
     rows = rows_of(columns[None]) * scale
     rows = directions(rows, rows.mean(0))
     return (rows @ rows.T).fill_diagonal_(-2).argmax(1)
-
-
-def _shrink(image: Tensor, size: Sequence[int]) -> Tensor:
-    return image if image.shape[-2:] == tuple(size[-2:]) else resize(image, *size[-2:])
 
 
 class NNSTDTrainOptions(MethodOptions):
