@@ -6,7 +6,7 @@ painting, and a network paints the picture from them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -31,7 +31,6 @@ from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, STRIDE,
 from impasto.ops.moments import Moments, normalize, precise
 from impasto.optimize.nearest import directions, rows_of
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.progress import OnStep
 from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.painting_places import (
     SAMPLED,
@@ -101,7 +100,6 @@ class NNSTD(OnePass):
         self.network = network.eval().requires_grad_(False).to(self.device)
         for module in (self.backbone, self.shapes, self.network):
             module.to(memory_format=torch.channels_last)
-        self._photo: tuple[Canvas, Tensor | None] | None = None
         self._known: tuple[Style, dict[int, KnownPlaces]] | None = None
 
     @property
@@ -128,34 +126,22 @@ class NNSTD(OnePass):
         """Return the places that a compact card holds."""
         return restore(style)
 
-    def _paint(
-        self,
-        content: Canvas,
-        target: Canvas,
-        plan: Callable[[], Sequence[Stage]],
-        mask: Tensor | None,
-        on_step: OnStep,
-        regions: Sequence[Tensor] = (),
-    ) -> None:
-        """Paint as every method does; the stages begin with pictures of coarser sizes, made of `content` first."""
-        self._photo = content, mask
-        try:
-            super()._paint(content, target, plan, mask, on_step, regions)
-        finally:
-            self._photo = None
-
     def stages(
         self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
     ) -> tuple[Stage, ...]:
-        """Look at photo and coarser picture, choose places, paint them; the coarser picture is painted here."""
-        content, mask = self._photo or (None, None)
+        """Look at photo and coarser picture, choose places, paint them; without a photo that picture is black."""
+        coarse = torch.zeros(1, 3, 1, 1, device=self.device) if coarser_sizes(*size) else None
+        return self._stages(style, strength, 0, size, coarse, None)
+
+    def stages_for(self, content: Canvas, style: Style, strength: float, mask: Tensor | None) -> tuple[Stage, ...]:
+        """Return the stages of the full size; the pictures of coarser sizes are painted here."""
         coarse = None
-        for octave, (height, width) in reversed(list(enumerate(coarser_sizes(*size), 1))):
-            photo = torch.zeros(1, 3, height, width) if content is None else reduced(content, height, width)
+        for octave, (height, width) in reversed(list(enumerate(coarser_sizes(*content.size), 1))):
             rows = self._stages(style, strength, octave, (height, width), coarse, mask)
+            photo = reduced(content, height, width).to(self.device)
             region = None if mask is None else resize(mask, height, width)
-            coarse = run_whole(rows, photo.to(self.device), region, moments_of=self.moments_of)
-        return self._stages(style, strength, 0, size, coarse, mask)
+            coarse = run_whole(rows, photo, region, moments_of=self.moments_of)
+        return self._stages(style, strength, 0, content.size, coarse, mask)
 
     def _know(self, style: Style, octave: int) -> KnownPlaces:
         """Return the places of `style` at this octave, kept until another style is needed."""

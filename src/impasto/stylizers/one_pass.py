@@ -134,12 +134,15 @@ class OnePass(Stylizer):
         if strength == 0:
             self.cut = None
             return content.clamp(0, 1)
-        size = content.shape[-2], content.shape[-1]
-        return self._run_stages(content, partial(self._plan, style, strength, size), mask, on_step)
+        return self._run_stages(content, partial(self._plan, style, strength, Floats(content), mask), mask, on_step)
 
-    def _plan(self, style: Style, strength: float, size: tuple[int, int]) -> tuple[Stage, ...]:
+    def stages_for(self, content: Canvas, style: Style, strength: float, mask: Tensor | None) -> tuple[Stage, ...]:
+        """Return the stages for `content`; a method that looks at the photo before the first of them does it here."""
+        return self.stages(style, strength, content.size)
+
+    def _plan(self, style: Style, strength: float, content: Canvas, mask: Tensor | None = None) -> tuple[Stage, ...]:
         """Return the stages; if the network rebuilds photos, with a share of the photo itself at a small strength."""
-        stages = self.stages(style, strength, size)
+        stages = self.stages_for(content, style, strength, mask)
         return blend_in_photo(stages, photo_share(strength)) if self.rebuilds and strength < 1 else stages
 
     def _run_stages(
@@ -168,7 +171,7 @@ class OnePass(Stylizer):
             painted = self.paint_tensor(photo, [style], None, strength, None, (), 0, on_step)
             target.write(everything, painted)
             return
-        self._paint(content, target, partial(self._plan, style, strength, content.size), None, on_step)
+        self._paint(content, target, partial(self._plan, style, strength, content), None, on_step)
 
     def _paint(
         self,
