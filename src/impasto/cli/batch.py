@@ -70,11 +70,11 @@ def batch(
     named = given.pop("style", [])
     terminal.be_quiet(reporting.quiet)
     first_look.check_method(stylization.chosen_method)
-    arguments.check_options(ctx, arguments.words(contents, styles), stylization.chosen_method, reporting.recipe)
-    stylization.check(reporting.recipe)
+    words = arguments.words(contents, styles)
+    stylization.check(ctx, words, reporting.recipe)
     if output is None:
         raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
-    early_checks.check_batch(first_look.before_flags(arguments.words(contents, styles)), named)
+    early_checks.check_batch(first_look.before_flags(words), named)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as command
     from impasto.commands.stylize import merge_flags
@@ -82,7 +82,7 @@ def batch(
 
     open_engine = _choose_engine(engine, workers, watch)
     target = None if output is None else to_path(output)
-    base, files = merge_flags(ctx, arguments.words(contents, styles), reporting.recipe, given)
+    base, files = merge_flags(ctx, words, reporting.recipe, given)
     if base.vary:
         raise ImpastoError(f"{reporting.recipe} records a contact sheet, not a picture")
     plan = cli_batch_plan.make_plan(

@@ -206,8 +206,12 @@ class StylizationFlags:
             raise OptionError(f"--best is -m {BEST}: leave out -m {self.method}")
         return BEST if self.best else self.method
 
-    def check(self, recipe: Path | None) -> None:
-        """Check the preset, the masks and the shares of styles, and the recipe; raises ImpastoError."""
+    def check(self, ctx: typer.Context, words: list[str], recipe: Path | None) -> None:
+        """Check the method's options among the words, the preset, the masks, the shares of styles, and the recipe.
+
+        words: those of the command line that are no declared flags. Raises ImpastoError for the first mistake.
+        """
+        arguments.check_options(ctx, words, self.chosen_method, recipe)
         if recipe is None:
             early_checks.check_preset(self.chosen_method, self.preset)
         else:
@@ -257,7 +261,7 @@ class NetworkFlags:
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Return `command` in the form for typer: each parameter that is a group becomes the group's
+    """Return `command` in the form for typer: each parameter that is a group is replaced by the group's flags.
 
     Groups come after ``*``, because they have no default.
     """
