@@ -71,22 +71,30 @@ def batch(
     terminal.be_quiet(reporting.quiet)
     first_look.check_method(stylization.chosen_method)
     words = arguments.words(contents, styles)
-    stylization.check(ctx, words, reporting.recipe)
+    stylization.check(ctx, words, reporting.recipe, many=True)
     if output is None:
         raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
     early_checks.check_batch(first_look.before_flags(words), named)
+    early_checks.check_batch_target(output, f".{format}")
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as command
     from impasto.commands.stylize import merge_flags
     from impasto.runs.remote_files import to_path
 
     open_engine = _choose_engine(engine, workers, watch)
-    target = None if output is None else to_path(output)
     base, files = merge_flags(ctx, words, reporting.recipe, given)
     if base.vary:
         raise ImpastoError(f"{reporting.recipe} records a contact sheet, not a picture")
     plan = cli_batch_plan.make_plan(
-        base, files, named, target, suffix=f".{format}", pairs=pairs, record=reporting.record, force=force, watch=watch
+        base,
+        files,
+        named,
+        to_path(output),
+        suffix=f".{format}",
+        pairs=pairs,
+        record=reporting.record,
+        force=force,
+        watch=watch,
     )
     if stylization.chosen_method is None and reporting.recipe is None:
         plan = plan.with_method(machine.runtime)

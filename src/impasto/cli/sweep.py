@@ -8,7 +8,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
 
 VaryFlag = Annotated[
     list[str] | None,
@@ -43,8 +43,8 @@ def sweep(
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
     words = arguments.words(content, styles)
     stylization.check(ctx, words, reporting.recipe)
-    early_checks.check_axes(vary or [], stylization.chosen_method, reporting.recipe)
-    early_checks.check_target_name(output)
+    early_recipes.check_axes(vary or [], stylization.chosen_method, reporting.recipe)
+    early_checks.check_target_name(output, force=force)
     from impasto.commands import sweep as command
     from impasto.commands.stylize import choose_target, make_recipe
 

@@ -9,7 +9,8 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.errors import OptionError, flickers
 
 CALM = "Against flicker"
 VideoWord = Annotated[str | None, typer.Argument(metavar="VIDEO", help="The video.")]
@@ -116,6 +117,7 @@ def video(
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)
     words = arguments.words(content, styles)
     stylization.check(ctx, words, reporting.recipe)
+    _check(stylization.keep_color, output, force)
     from impasto.commands import video as command
     from impasto.commands.stylize import make_recipe
 
@@ -136,3 +138,10 @@ def video(
     )
     result = command.dry_run(work) if reporting.dry_run else command.paint_video(work, quiet=reporting.quiet)
     terminal.print_json(result) if reporting.json else terminal.say_path(result["output"])
+
+
+def _check(color: str | None, output: Path | None, force: bool) -> None:
+    """Check what videos don't share with pictures, before torch is loaded; raises ImpastoError."""
+    if color in arguments.constant("impasto.images.color", "MATCHING_MODES"):
+        raise OptionError(flickers(str(color)))
+    early_checks.check_target_name(output, tuple(arguments.constant("impasto.images.video", "ENCODERS")), force=force)
