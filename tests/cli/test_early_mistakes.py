@@ -64,6 +64,8 @@ MISTAKES = [
     ("video clip.mp4 sea.png -o out.png", "out.png: the name must end in one of .mp4"),
     ("batch photo.png sea.png -o sea.png", "sea.png is a file; name a folder for the results"),
     ("batch photo.png sea.png -o out --format gif", "--format is one of png, jpg"),
+    ("batch photo.png sea.png -o out --engine rai", "--engine is local or ray, not 'rai' (did you mean ray?)"),
+    ("batch photo.png sea.png -o out --workers 2", "--workers goes with --engine ray"),
     ("sweep photo.png sea.png --vary detail=0,1", "no option 'detail', but wct can: add -m wct"),
     ("sweep photo.png sea.png --vary size=8,64", "size '8' is too small"),
     ("sweep photo.png sea.png --vary keep-color=lba,off", "'lba' (did you mean lab?)"),
