@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,8 +71,7 @@ def batch(
     named = given.pop("style", [])
     terminal.be_quiet(reporting.quiet)
     words = arguments.words(contents, styles)
-    first_look.check_method(stylization.chosen_method)
-    stylization.check(ctx, words, reporting.recipe, many=True)
+    _check_settings(ctx, words, stylization, reporting.recipe)
     folder = _check(first_look.before_flags(words), named, output, format)
     _check_engine(engine, workers, watch)
     from impasto.batch import plan as cli_batch_plan
@@ -106,6 +106,14 @@ def batch(
             json=reporting.json,
         )
     raise typer.Exit(code)
+
+
+def _check_settings(ctx: typer.Context, words: list[str], stylization: StylizationFlags, recipe: Path | None) -> None:
+    """Check the method and its options; raises ImpastoError."""
+    if stylization.style_weights is not None:
+        raise ImpastoError("batch paints in one style at a time: --style-weights is for impasto stylize")
+    first_look.check_method(stylization.chosen_method)
+    stylization.check(ctx, words, recipe, many=True)
 
 
 def _check(words: list[str], named: list[str], output: str | None, format: str) -> str:
