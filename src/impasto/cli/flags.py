@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from impasto.commands import arguments, early_checks, first_look
+from impasto.commands import arguments, early_checks, early_recipes, first_look
 from impasto.commands.arguments import constant
 from impasto.errors import OptionError, nearest
 
@@ -67,9 +66,8 @@ def read_share(text: str) -> float:
 
 
 def read_size(text: str) -> str:
-    """Return a size as it is; raises OptionError for what is none."""
-    if not re.fullmatch(r"\s*[0-9]{1,6}([xX×][0-9]{1,6})?\s*", text):
-        raise OptionError(f"size {text!r} is not understood; write 512 for the longer side or 512x384 for WIDTHxHEIGHT")
+    """Return a size as it is; raises ImageError for what is none."""
+    early_recipes.check_size(text)
     return text
 
 
@@ -206,15 +204,25 @@ class StylizationFlags:
             raise OptionError(f"--best is -m {BEST}: leave out -m {self.method}")
         return BEST if self.best else self.method
 
-    def check(self, recipe: Path | None) -> None:
-        """Check the preset, the masks and the shares of styles, and the recipe; raises ImpastoError."""
+    def check(self, command: str, recipe: Path | None, words: Sequence[str] | None, options: Mapping[str, Any]) -> None:
+        """Check the preset, the masks, the shares of styles, sizes, files and the recipe; raises ImpastoError.
+
+        words: the photo and the paintings, None if they are not known yet; options: those of the method.
+        """
         if recipe is None:
-            early_checks.check_preset(self.chosen_method, self.preset)
+            early_recipes.check_preset(self.chosen_method, self.preset)
         else:
-            early_checks.check_recipe(recipe)
+            early_recipes.check_recipe(recipe)
         for mask in self.mask or []:
             first_look.check_content(str(mask), video=False)
-        early_checks.check_shares(self.style_weights)
+        early_recipes.read_shares(self.style_weights)
+        values = {"style_size": self.style_size, "seed": self.seed, "size": self.size}
+        early_recipes.check_values({**values, "style_weights": self.style_weights}, command)
+        early_recipes.check_networks(options)
+        if words is not None and recipe is None:
+            early_recipes.check_styles(command, words, self.style or [], self.keep_color)
+            count = len(words) - 1 + len(self.style or [])
+            early_recipes.check_counts(count, self.style_weights, len(self.mask or []))
 
     def given(self, **others: Any) -> dict[str, Any]:
         """Return the given flags, and those of `others`, by the names of a recipe's fields."""

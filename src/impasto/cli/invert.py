@@ -110,7 +110,7 @@ def invert(
             raise OptionError("--painting is for the sheet: without --layer and --style-layers")
         early_checks.check_backbone(backbone, [*styles, *([layer] if layer else [])])
         early_checks.check_weights(backbone_weights)
-        early_checks.check_target_name(output)
+        early_checks.check_target_name(output, force=run.force)
     from impasto.commands import methods_table, network_command
     from impasto.vision.inversion import InversionOptions
 

@@ -102,16 +102,20 @@ def take_flags(
     return found + plain, values
 
 
-def check_options(ctx: typer.Context, words: list[str], method: str | None, recipe: Path | None = None) -> None:
+def check_options(
+    ctx: typer.Context, words: list[str], method: str | None, recipe: Path | None = None
+) -> tuple[list[str] | None, dict[str, Any]]:
     """Refuse wrong options of a method before torch is loaded; raises OptionError.
 
-    With a recipe nothing is checked: what the recorded run changes is not known yet.
+    Returns the plain words and the method's options. With a recipe nothing is checked, and the words are None: what the
+    recorded run changes is not known yet.
     """
     name = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
     options = options_of(name)
     if recipe is None and options is not None:
-        _, values = take_flags(ctx, words, options, name, f"impasto methods {name}")
-        options.parse(values, name)
+        plain, values = take_flags(ctx, words, options, name, f"impasto methods {name}")
+        return plain, vars(options.parse(values, name))
+    return None, {}
 
 
 def flag_of(name: str) -> str:
@@ -136,13 +140,13 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
     own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
     near = nearest(flag, [*own, *map(flag_of, options.model_fields)], 3)
     hint = f"{near};"
-    theirs = _methods_with(flag) if "--method" in own else []
+    theirs = methods_with(flag) if "--method" in own else []
     if theirs:
         hint = f", but {' and '.join(theirs)} {'has' if len(theirs) == 1 else 'have'}: add -m {theirs[0]};"
     return f"{owner} has no option {flag}{hint} see `{listing}`"
 
 
-def _methods_with(flag: str) -> list[str]:
+def methods_with(flag: str) -> list[str]:
     """Return the methods that have the option `flag`."""
     known = {name: options_of(name) for name in method_names()}
     return [name for name, options in known.items() if options is not None and _find_field(flag, options)[0]]

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from impasto.errors import ImageError, ImpastoError
-from impasto.images.tensors import MAX_PIXELS, resize
+from impasto.images.tensors import resize
 from impasto.images.transparency import fill_hidden, resize_covered
 from impasto.images.video_color import RGB, Colors, to_srgb
 from impasto.images.video_lengths import missing_bytes
+from impasto.options import MAX_PIXELS
 
 MOST_STRETCH = 20
 ATTACHED = 0x400

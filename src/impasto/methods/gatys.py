@@ -16,7 +16,7 @@ from torch import Tensor
 from impasto.errors import ImageError, OptionError
 from impasto.images.exchange import AnyPicture, take_painting
 from impasto.images.files import read_image
-from impasto.images.tensors import check_image, median8, parse_size, resize
+from impasto.images.tensors import check_image, median8, resize
 from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import default_layers
 from impasto.ops.moments import Moments
@@ -38,6 +38,7 @@ from impasto.optimize.losses import (
 )
 from impasto.optimize.pyramids import GreyDetail, LaplacianPyramid
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
+from impasto.options import parse_size
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.optimized import Optimized, OptimizedOptions, keep_photo
 from impasto.stylizers.published_recipes import PRESETS

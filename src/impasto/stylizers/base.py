@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impasto.errors import OptionError, is_out_of_memory
+from impasto.errors import OptionError, is_out_of_memory, wrong_masks
 from impasto.feedforward.stages import MomentsSource, live_moments
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
@@ -23,10 +23,11 @@ from impasto.networks.backbone import Backbone
 from impasto.optimize.descent import Scale
 from impasto.optimize.losses import Term
 from impasto.options import Options as BaseOptions
+from impasto.options import check_weights
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.arguments import AnySize, AnyStyle, HowToPaint, take_masks, take_size, take_style
 from impasto.stylizers.card_check import find_misfit, sample_paintings
-from impasto.stylizers.styles import Style, check_weights, mix, wrong_masks
+from impasto.stylizers.styles import Style, mix
 from impasto.weights.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)

@@ -37,9 +37,8 @@ from impasto.optimize.descent import (
 from impasto.optimize.loss_check import warn_of_losses
 from impasto.optimize.losses import CovarianceLoss, Objective, Term, TotalVariation
 from impasto.optimize.tiled_objective import TiledObjective, choose_tile
-from impasto.options import Options
+from impasto.options import Options, check_weights
 from impasto.progress import OnStep, Step, ignore
-from impasto.stylizers.styles import check_weights
 from impasto.weights.checkpoints import Checkpoint
 
 LARGE = 4_000_000
