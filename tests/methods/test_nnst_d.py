@@ -19,7 +19,8 @@ from impasto.methods.nnst_d import NNSTD, NNSTDTraining, NNSTDTrainOptions
 from impasto.networks.hypercolumns import Hypercolumns
 from impasto.networks.receptive_field import reach
 from impasto.optimize.perceptual_loss import PerceptualLoss
-from impasto.stylizers.painting_places import COMPARED, Places, find_bonus, know, plan_choice
+from impasto.stylizers.painting_places import Places, find_bonus
+from impasto.stylizers.planned_choice import COMPARED, know, plan_choice
 from impasto.stylizers.styles import mix
 from tiny import SLIM_COLUMN_WIDTHS, SLIM_SHAPE_WIDTHS, painting, random_slim, tiny
 

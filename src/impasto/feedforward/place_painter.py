@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.feedforward.stages import StageInput
+from impasto.images.color import luma
 from impasto.images.tensors import Canvas, Window, resize
 from impasto.networks.hypercolumns import STRIDE
 from impasto.networks.layers import Conv
@@ -57,7 +58,8 @@ class PlacePainter(nn.Module):
         """Return the layers from the columns to the picture, in the order in which they run."""
         first, second, third, fourth = self.up
         double = nn.Upsample(scale_factor=2.0)
-        return [self.read, *self.rows, double, first, second, double, third, fourth, self.last]
+        smooth = [nn.AvgPool2d(2), double, nn.Conv2d(1, 3, 3, padding=1, device="meta")]
+        return [self.read, *self.rows, double, first, second, double, third, fourth, self.last, *smooth]
 
     def forward(self, columns: Tensor, colors: Tensor, shapes: Tensor, before: Tensor, size: Sequence[int]) -> Tensor:
         """Return the picture, (B, 3, *size), not clamped.
@@ -74,9 +76,15 @@ class PlacePainter(nn.Module):
         for first, second in zip(self.up[::2], self.up[1::2], strict=True):
             x = second(first(x, relu=True, doubled=True), relu=True)
         base = F.interpolate(colors, scale_factor=float(STRIDE), mode="bilinear", align_corners=False)
-        painted = base + self.last(x)
+        painted = grey_detail(base + self.last(x))
         below, right = size[0] - painted.shape[-2], size[1] - painted.shape[-1]
         return F.pad(painted, (0, right, 0, below), mode="replicate") if below or right else painted
+
+
+def grey_detail(image: Tensor) -> Tensor:
+    """Return `image`, (B, 3, H, W) of even sides, with the finest detail in lightness only: no coloured fringes."""
+    lightness = luma(image)
+    return lightness + F.interpolate(F.avg_pool2d(image - lightness, 2), scale_factor=2.0, mode="bilinear")
 
 
 def coarser_sizes(height: int, width: int) -> list[tuple[int, int]]:

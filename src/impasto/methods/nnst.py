@@ -30,8 +30,10 @@ from impasto.optimize.nearest import MatchedLoss, MatchForm, NearestLoss, direct
 from impasto.optimize.pyramids import LaplacianPyramid, enlarge, without_detail
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
 from impasto.progress import OnStep, ignore
+from impasto.stylizers.coherent_places import KEPT
 from impasto.stylizers.optimized import Optimized, OptimizedOptions, keep_photo
 from impasto.stylizers.painting_places import (
+    GRID,
     Places,
     balance,
     choose,
@@ -73,6 +75,9 @@ class NNSTOptions(OptimizedOptions):
     candidates: int = Field(4096, ge=16, le=65_536, description="places of the painting to choose from, at each size")
     rotations: int = Field(0, ge=0, le=3, description="quarter turns of the painting that add candidates")
     spread: float = Field(0.1, ge=0, le=2, description="cost of taking the same place repeatedly")
+    coherence: float = Field(
+        0.25, ge=0, le=2, description="how much less similar a place may be to keep the painting's strokes whole"
+    )
     match_form: MatchForm = Field("cosine", description="distance from matched features: cosine, relative (squared)")
     match_weight: float = Field(1.0, ge=0, description="weight of the matched hypercolumns")
     last_weight: float = Field(1.0, ge=0, description="weight of the last pass")
@@ -82,9 +87,7 @@ class NNSTOptions(OptimizedOptions):
         0.5, ge=0, description="weight, at coarser sizes, of the photo's self-similarity, which keeps objects"
     )
     shape_weight: float = Field(
-        0.3,
-        ge=0,
-        description="weight of the photo's features with the painting's contrasts, which keeps objects readable",
+        0.3, ge=0, description="weight of the photo's features with the painting's contrasts, which keeps objects"
     )
     tv_weight: float = Field(0.7, ge=0, description="weight of total variation, against noise")
     grey_detail: bool = Field(True, description="change the finest detail in lightness only, against coloured fringes")
@@ -106,6 +109,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "candidates": 65_536,
         "rotations": 3,
         "spread": 0.0,
+        "coherence": 0.0,
         "color_weight": 0.0,
         "style_weight": 0.0,
         "content_weight": 0.0,
@@ -179,6 +183,7 @@ class NNST(Optimized):
             octaves=options.octaves,
             most=options.candidates,
             turns=options.rotations,
+            beside=KEPT if options.coherence else 0,
             room=self.free_room,
         )
         if options.style_weight or options.shape_weight:
@@ -198,7 +203,9 @@ class NNST(Optimized):
     def examples(self) -> tuple[Style, ...]:
         """Styles that a card must be like; it may hold any number of places."""
         first, second = super().examples
-        fewer = {name: value[1:] if name[0].isdigit() else value for name, value in second.items()}
+        fewer = {
+            name: value[1:] if name[0].isdigit() else value for name, value in second.items() if not name.endswith(GRID)
+        }
         return first, Style(fewer, second.kind)
 
     def transfer(
@@ -294,19 +301,18 @@ class _Work:
         kept = 1 - self.strength
         if stage.last and not kept:
             return []
-        options, places = self.options, recall_places(self.mixture, stage.octave)
-        self._check(places)
+        options = self.options
+        places = recall_places(self.mixture, stage.octave, options.candidates)
         scale = self._scale(places)
         mixed = 0.0 if first and self.model.start_from is None else 1 - options.alpha
         index = self._match(photo, image, mixed, places, scale, tile)
         shared = look(self.network, photo, (COLUMNS, COLORS), (), tile=tile)[0] if kept else {}
         mask = self._mask_at(photo.shape, STRIDE)
         weight = kept if stage.last else 1.0
-        columns = MatchedLoss(
-            places.columns, index, scale, options.match_form, photo=shared.get(COLUMNS), kept=kept, mask=mask
-        )
+        keys, tones = places.all
+        columns = MatchedLoss(keys, index, scale, options.match_form, photo=shared.get(COLUMNS), kept=kept, mask=mask)
         colors = MatchedLoss(
-            places.colors, index, scale.new_ones(3), "relative", photo=shared.get(COLORS), kept=kept, mask=mask
+            tones, index, scale.new_ones(3), "relative", photo=shared.get(COLORS), kept=kept, mask=mask
         )
         return [
             Term("match", COLUMNS, columns, options.match_weight * weight),
@@ -314,12 +320,10 @@ class _Work:
             Term("colors", COLORS, colors, options.color_weight * weight),
         ]
 
-    def _check(self, places: Places) -> None:
-        if places.columns.shape[1] != sum(self.network.widths):
-            raise OptionError("this style card was made with other --layers: extract it again with -m nnst")
-
     def _scale(self, places: Places) -> Tensor:
         widths = self.network.widths
+        if places.columns.shape[1] != sum(widths):
+            raise OptionError("this style card was made with other --layers: extract it again with -m nnst")
         by = widths if self.options.layer_balance == "channels" else None
         return balance(places.columns, widths, by, places.expected)
 
@@ -334,8 +338,8 @@ class _Work:
         queries = rows_of(columns) * scale
         weights = self._mask_at(photo.shape, STRIDE)
         center = queries.mean(0) if weights is None else (queries * weights.flatten()[:, None]).sum(0) / weights.sum()
-        index = choose(directions(queries, center), places, scale, self.options.spread)
-        return index.view(columns.shape[-2:])
+        rows = directions(queries, center).view(*columns.shape[-2:], -1)
+        return choose(rows, places, scale, self.options.spread, self.options.coherence)
 
     def _last(self, size: tuple[int, int]) -> list[Term]:
         weight = self.options.last_weight * self.strength / len(self.options.last_layers)
@@ -390,5 +394,7 @@ class _Work:
 
     def recolored(self, image: Tensor) -> Tensor:
         """Return `image` with large areas in the photo's arrangement of the paintings' colours."""
-        found = match_low_frequencies(image, self.content, recall_places(self.mixture, 0).colors)
+        found = match_low_frequencies(
+            image, self.content, recall_places(self.mixture, 0, self.options.candidates).colors
+        )
         return torch.lerp(image, found, self.strength)

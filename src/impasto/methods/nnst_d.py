@@ -6,7 +6,8 @@ painting, and a network paints the picture from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -31,21 +32,11 @@ from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, STRIDE,
 from impasto.ops.moments import Moments, normalize, precise
 from impasto.optimize.nearest import directions, rows_of
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
+from impasto.stylizers.coherent_places import BLOCK, KEPT, Around
 from impasto.stylizers.one_pass import OnePass, OnePassOptions
-from impasto.stylizers.painting_places import (
-    SAMPLED,
-    Choice,
-    KnownPlaces,
-    Places,
-    balance,
-    distinct,
-    gather,
-    know,
-    places_kind,
-    plan_choice,
-    recall_places,
-)
+from impasto.stylizers.painting_places import GRID, Places, balance, distinct, gather, places_kind, recall_places
 from impasto.stylizers.place_cards import restore
+from impasto.stylizers.planned_choice import SAMPLED, Choice, KnownPlaces, know, plan_choice
 from impasto.stylizers.styles import Style
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge
@@ -65,6 +56,9 @@ class NNSTDOptions(OnePassOptions):
 
     candidates: int = Field(2048, ge=16, le=65_536, description="places of the painting to choose from, at each size")
     spread: float = Field(0.05, ge=0, le=2, description="cost of taking the same place repeatedly")
+    coherence: float = Field(
+        0.15, ge=0, le=2, description="how much less similar a place may be to keep the painting's strokes whole"
+    )
     alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
 
 
@@ -117,8 +111,22 @@ class NNSTD(OnePass):
         image = self.open_painting(image).to(self.device)
         room = backwards_room(self.device)
         with torch.no_grad():
-            values = gather(self.backbone, image, (), octaves=MOST_OCTAVES, most=self.options.candidates, room=room)
+            values = gather(
+                self.backbone,
+                image,
+                (),
+                octaves=MOST_OCTAVES,
+                most=self.options.candidates,
+                beside=KEPT if self.options.coherence else 0,
+                room=room,
+            )
         return Style(values, self.style_kind, convert=self.accept_style)
+
+    @functools.cached_property
+    def examples(self) -> tuple[Style, ...]:
+        """Styles that a card must be like; it may say nothing of how its places lie."""
+        first, *others = super().examples
+        return Style({name: value for name, value in first.items() if not name.endswith(GRID)}, first.kind), *others
 
     def read_card(self, style: Style) -> Mapping[str, Tensor]:
         """Return the places that a compact card holds."""
@@ -148,7 +156,7 @@ class NNSTD(OnePass):
         known = self._known[1]
         if octave not in known:
             mixture = [(share, Style(restore(one), one.kind)) for share, one in distinct(style)]
-            known[octave] = know(recall_places(mixture, octave), self.backbone.widths)
+            known[octave] = know(recall_places(mixture, octave, self.options.candidates), self.backbone.widths)
         return known[octave]
 
     def _stages(
@@ -162,7 +170,7 @@ class NNSTD(OnePass):
     ) -> tuple[Stage, ...]:
         """Return the stages of one size; coarse: the picture of the size before it, (1, 3, h, w)."""
         options, matched = self.options, self._know(style, octave)
-        places = matched.places
+        columns, colors = matched.places.all
 
         def look(work: StageInput) -> dict[str, Tensor]:
             photo, found = work.maps[IMAGE], {}
@@ -178,27 +186,29 @@ class NNSTD(OnePass):
             sample = known[f"{SEEN}.thinned"]
             weights = None if mask is None else resize(mask, *sample.shape[-2:]).flatten()
             rows = sample[0].flatten(1).T.float()
-            return plan_choice(rows, matched, options.spread, weights), known[SHAPES]
+            return plan_choice(rows, matched, options.spread, weights, options.coherence), known[SHAPES]
 
         def paint(work: StageInput) -> dict[str, Tensor]:
             choice, own = work.given
             photo, seen = work.maps[IMAGE], work.maps[SEEN]
-            index = choice.index(seen)
-            taken = places.columns[index.flatten()].T.reshape(seen.shape)
-            colors = places.colors[index.flatten()].T.reshape(1, 3, *index.shape)
+            index = choice.index(seen, (work.top // STRIDE, work.left // STRIDE))
+            taken = columns[index.flatten()].T.reshape(seen.shape)
+            tones = colors[index.flatten()].T.reshape(1, 3, *index.shape)
             if strength < 1:
                 taken = torch.lerp(seen.to(taken), taken, strength)
-                colors = torch.lerp(F.avg_pool2d(photo, STRIDE).to(colors), colors, strength)
+                tones = torch.lerp(F.avg_pool2d(photo, STRIDE).to(tones), tones, strength)
             before = torch.full_like(photo, 0.5) if coarse is None else enlarged(coarse, size, work).to(photo)
             shapes = standardized(work.maps[SHAPES], own)
-            return {RESULT: self.network(taken, colors, shapes, before, photo.shape[-2:])}
+            return {RESULT: self.network(taken, tones, shapes, before, photo.shape[-2:])}
 
         edges = [
             Edge(IMAGE, name, (*network.path(COLUMNS), nn.Conv2d(1, sum(network.widths), 1, device="meta")))
             for name, network in ((SHAPES, self.shapes), (SEEN, self.backbone))
         ]
         measures = MomentsOf(SHAPES, full=False, layer=f"{SHAPES}{octave}"), Thinned(SEEN, SAMPLED)
-        ways = tuple(Edge(name, RESULT, (self.network,)) for name in (SHAPES, SEEN))
+        # A place looks as far as the anchors around it.
+        anchors = nn.Conv2d(1, 1, 2 * BLOCK + 1, padding=BLOCK, device="meta")
+        ways = Edge(SHAPES, RESULT, (self.network,)), Edge(SEEN, RESULT, (anchors, self.network))
         return (
             Stage(tuple(edges), look, measures),
             Stage((*ways, Edge(IMAGE, RESULT)), paint, prepare=prepare),
@@ -259,10 +269,11 @@ class NNSTDTraining(nn.Module):
             columns, colors, scales = [], [], []
             for number in range(len(photo)):
                 rows, tones = (precise(rows_of(theirs[layer][number : number + 1])) for layer in (COLUMNS, COLORS))
-                places = Places(rows, tones, torch.zeros(len(rows), dtype=torch.long), torch.ones(1))
+                places = _as_they_lie(rows, tones, theirs[COLUMNS].shape[-2:])
                 queries = precise(seen[number : number + 1])
                 step = max(1, -(-queries[0, 0].numel() // SAMPLED))
-                choice = plan_choice(rows_of(queries)[step // 2 :: step], know(places, backbone.widths), options.spread)
+                sample = rows_of(queries)[step // 2 :: step]
+                choice = plan_choice(sample, know(places, backbone.widths), options.spread, slack=options.coherence)
                 index = choice.index(queries).flatten()
                 columns.append(rows[index].T.reshape(-1, *seen.shape[-2:]))
                 colors.append(tones[index].T.reshape(-1, *seen.shape[-2:]))
@@ -308,6 +319,14 @@ class NNSTDTraining(nn.Module):
         return stack_rows((contents, styles, self.paint(contents, styles)[-1][0].float().clamp(0, 1)))
 
 
+def _as_they_lie(columns: Tensor, colors: Tensor, size: Sequence[int]) -> Places:
+    """Return all places of a painting of this size in places: `columns`, (h w, C), and `colors`, (h w, 3)."""
+    count, device = len(columns), columns.device
+    owner, sides = torch.zeros(count, dtype=torch.long, device=device), torch.tensor([[0, *size]], device=device).T
+    around = Around(columns, colors, torch.arange(count, device=device), owner, *sides)
+    return Places(columns, colors, owner, torch.ones(1, device=device), around=around)
+
+
 def _next_similar(columns: Tensor, scale: Tensor) -> Tensor:
     """Return the most similar other place, (h w,), of each place of `columns`, (C, h, w)."""
     rows = rows_of(columns[None]) * scale
@@ -321,6 +340,7 @@ class NNSTDTrainOptions(MethodOptions):
     octaves: int = Field(2, ge=1, le=4, description="number of sizes before the crop's, each half the next")
     alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
     spread: float = Field(0.05, ge=0, le=2, description="cost of taking the same place repeatedly")
+    coherence: float = Field(0.15, ge=0, le=2, description="how much less similar a place beside its neighbours may be")
     introduction: float = Field(0.1, ge=0, le=1, description="first part of the training, in which it only rebuilds")
     pixels_weight: float = Field(4.0, ge=0, description="weight of rebuilt pixels")
     matched_weight: float = Field(2.0, ge=0, description="weight of the distance from the matched features")

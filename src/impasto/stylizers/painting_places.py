@@ -5,8 +5,8 @@ Neural neighbours need nothing else of it; a style card holds it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,12 +14,14 @@ from torch import Tensor
 from impasto.errors import OptionError
 from impasto.images.tensors import resize
 from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
+from impasto.networks.receptive_field import stride_after
 from impasto.ops.moments import Moments
 from impasto.optimize.nearest import Similarities, directions, nearest
 from impasto.optimize.tiled_objective import Tiles, choose_tile
+from impasto.stylizers.coherent_places import Around, follow, side_by_side
 from impasto.stylizers.styles import PLACES, Style, moments_kind, parts
 
-LAST, WEIGHT = "last.", "weight"
+LAST, WEIGHT, GRID = "last.", "weight", "grid"
 LEAST_SIDE = 16
 EPSILON = 1e-8
 
@@ -38,12 +40,14 @@ def gather(
     octaves: int,
     most: int,
     turns: int = 0,
+    beside: int = 0,
     room: int,
 ) -> dict[str, Tensor]:
     """Return places of `image`, (1, 3, H, W): for each octave ``N.columns`` (M, C), ``N.colors`` (M, 3).
 
     At the full size also ``0.last.LAYER`` (M, C) for each of `layers`. most: largest number of places at each size,
-    evenly spread; turns: number of quarter turns of the painting to include.
+    evenly spread; turns: number of quarter turns of the painting to include. beside: if this is more than 0, the first
+    places are up to that many of the upright painting, row by row, as they lie; ``N.grid`` says the two sides.
     """
     found: dict[str, Tensor] = {}
     least = max(LEAST_SIDE, network.least_side)
@@ -51,33 +55,51 @@ def gather(
         sides = [round(side / 2**octave) for side in image.shape[-2:]]
         if octave and min(sides) < least:
             break
-        views = [torch.rot90(resize(image, *sides), turn, (2, 3)) for turn in range(turns + 1)]
+        views = [(turn, torch.rot90(resize(image, *sides), turn, (2, 3))) for turn in range(turns + 1)]
         wanted = (COLUMNS, COLORS, *(layers if octave == 0 else ()))
-        seen = [_look(network, view, wanted, most // len(views), room) for view in views]
+        picked = [_pick(network, view, wanted, most // len(views), 0 if turn else beside) for turn, view in views]
+        seen = [_look(network, view, own, room) for (_, view), own in zip(views, picked, strict=True)]
         for layer in wanted:
             name = layer if layer in (COLUMNS, COLORS) else LAST + layer
             found[f"{octave}.{name}"] = torch.cat([view[layer] for view in seen])
+        if beside:
+            rows, columns = picked[0][COLUMNS]
+            found[f"{octave}.{GRID}"] = torch.tensor([len(set(places.tolist())) for places in (rows, columns)])
     return found
 
 
-def _look(network: Hypercolumns, image: Tensor, layers: Sequence[str], most: int, room: int) -> dict[str, Tensor]:
-    """Return at most `most` rows, evenly spread, of each layer of `image`; in tiles if `room` bytes are too few."""
-    size = image.shape[-2], image.shape[-1]
-    tiles = Tiles(network, layers, size, choose_tile(network, layers, size, room) or max(size))
+def _pick(
+    network: Hypercolumns, image: Tensor, layers: Sequence[str], most: int, beside: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the rows and columns of the places to take of each layer; the same ones for columns and colours."""
     picked = {}
     for layer in layers:
-        height, width = (side // tiles.strides[layer] for side in size)
-        # The same places for columns and colours, which have the same size.
-        picked[layer] = evenly(height * width, most).reshape(-1), width
-    found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+        height, width = (side // stride_after(network.path(layer)) for side in image.shape[-2:])
+        if beside and layer in (COLUMNS, COLORS):
+            rows, columns = side_by_side(height, width, max(beside, most))
+            picked[layer] = rows.repeat_interleave(len(columns)), columns.repeat(len(rows))
+        else:
+            places = evenly(height * width, most)
+            picked[layer] = places // width, places % width
+    return picked
+
+
+def _look(
+    network: Hypercolumns, image: Tensor, picked: Mapping[str, tuple[Tensor, Tensor]], room: int
+) -> dict[str, Tensor]:
+    """Return the picked places of each layer of `image`, (M, C); in tiles if `room` bytes are too few."""
+    size, layers = (image.shape[-2], image.shape[-1]), tuple(picked)
+    tiles = Tiles(network, layers, size, choose_tile(network, layers, size, room) or max(size))
+    found: dict[str, Tensor] = {}
     for window, (_, _, own) in zip(tiles.windows, tiles.see(image), strict=True):
         for layer, part in own.items():
-            places, width = picked[layer]
             rows, columns = tiles.place(layer, window)
-            down, right = places // width - rows.start, places % width - columns.start
+            down, right = picked[layer][0] - rows.start, picked[layer][1] - columns.start
             here = (down >= 0) & (down < part.shape[-2]) & (right >= 0) & (right < part.shape[-1])
-            found[layer].append(part[0][:, down[here], right[here]].T)
-    return {layer: torch.cat(rows) for layer, rows in found.items()}
+            if layer not in found:
+                found[layer] = part.new_empty(len(down), part.shape[1])
+            found[layer][here.to(part.device)] = part[0][:, down[here], right[here]].T
+    return found
 
 
 def evenly(count: int, most: int) -> Tensor:
@@ -92,7 +114,8 @@ class Places:
     """The places of one or more paintings at one size.
 
     columns: (M, C); colors: (M, 3); owner: (M,), the painting of each place; shares: (K,), each painting's share of the
-    result. weight: (M,), how many of its painting's places each one represents; None: all the same.
+    result. weight: (M,), how many of its painting's places each one represents; None: all the same. around: the places
+    that lie beside these, if they are known.
     """
 
     columns: Tensor
@@ -100,6 +123,7 @@ class Places:
     owner: Tensor
     shares: Tensor
     weight: Tensor | None = None
+    around: Around | None = None
 
     @property
     def centers(self) -> Tensor:
@@ -119,6 +143,16 @@ class Places:
     def keys(self, scale: Tensor) -> Tensor:
         """Return the columns as directions, (M, C), with channels multiplied by `scale`, (C,)."""
         return directions(self.columns * scale, (self.centers * scale)[self.owner])
+
+    def around_keys(self, scale: Tensor) -> Tensor:
+        """Return the same for all places around, (N, C); needs these."""
+        assert self.around is not None
+        return directions(self.around.columns * scale, (self.centers * scale)[self.around.owner])
+
+    @property
+    def all(self) -> tuple[Tensor, Tensor]:
+        """Columns and colours of the places around, or of these if no others are known."""
+        return (self.columns, self.colors) if self.around is None else (self.around.columns, self.around.colors)
 
     @property
     def expected(self) -> Tensor:
@@ -141,20 +175,45 @@ def distinct(style: Style) -> list[tuple[float, Style]]:
     return found
 
 
-def recall_places(mixture: Sequence[tuple[float, Style]], octave: int) -> Places:
-    """Return the places at 1 / 2^octave of the paintings' size, or at the smallest that they have."""
-    columns, colors, weights = [], [], []
+def recall_places(mixture: Sequence[tuple[float, Style]], octave: int, most: int) -> Places:
+    """Return at most `most` places of each painting at 1 / 2^octave of its size, or at the smallest that it has."""
+    rows: dict[str, list[Tensor]] = {COLUMNS: [], COLORS: [], WEIGHT: []}
+    few, grids, count = [], [], 0
     for _, style in mixture:
         level = max((int(name.split(".")[0]) for name in style if name.endswith(COLUMNS)), default=-1)
         if level < 0:
             raise OptionError("this style card holds no places: extract it again with -m nnst")
         level = min(octave, level)
-        columns.append(style[f"{level}.{COLUMNS}"])
-        colors.append(style[f"{level}.{COLORS}"])
-        weights.append(style.get(f"{level}.{WEIGHT}", torch.ones_like(columns[-1][:, 0])))
-    owner = torch.cat([torch.full((len(rows),), number) for number, rows in enumerate(columns)]).to(columns[0].device)
-    shares = torch.tensor([share for share, _ in mixture], device=columns[0].device)
-    return Places(torch.cat(columns), torch.cat(colors), owner, shares, torch.cat(weights))
+        columns = style[f"{level}.{COLUMNS}"]
+        grid = _grid_of(style.get(f"{level}.{GRID}"), len(columns))
+        placed = grid[0] * grid[1]
+        rest = torch.arange(placed, len(columns))
+        few.append(count + torch.cat([evenly(placed, max(1, most - len(rest))), rest]))
+        grids.append((count, *grid))
+        count += len(columns)
+        rows[COLUMNS].append(columns)
+        rows[COLORS].append(style[f"{level}.{COLORS}"])
+        rows[WEIGHT].append(style.get(f"{level}.{WEIGHT}", torch.ones_like(columns[:, 0])))
+    device = rows[COLUMNS][0].device
+    owner = torch.cat([torch.full((len(own),), number) for number, own in enumerate(rows[COLUMNS])]).to(device)
+    shares = torch.tensor([share for share, _ in mixture], device=device)
+    columns, colors, weight = (torch.cat(values) for values in rows.values())
+    starts, heights, widths = torch.tensor(grids, device=device).T
+    index = torch.cat(few).to(device)
+    around = Around(columns, colors, index, owner, starts, heights, widths) if bool(heights.any()) else None
+    if len(index) < count:
+        columns, colors, owner, weight = columns[index], colors[index], owner[index], weight[index]
+    return Places(columns, colors, owner, shares, weight, around)
+
+
+def _grid_of(grid: Tensor | None, count: int) -> tuple[int, int]:
+    """Return the sides of the grid in which the first of `count` places lie; none: 0 and 0."""
+    if grid is None:
+        return 0, 0
+    sides = [int(side) for side in grid.flatten()]
+    if len(sides) != 2 or min(sides) < 0 or sides[0] * sides[1] > count:
+        raise OptionError("this style card's grid does not fit its places: extract it again with -m nnst")
+    return sides[0], sides[1]
 
 
 def recall_layer(mixture: Sequence[tuple[float, Style]], layer: str) -> Tensor:
@@ -182,15 +241,30 @@ def balance(
     return torch.cat(scales)
 
 
-def choose(queries: Tensor, places: Places, scale: Tensor, amount: float) -> Tensor:
-    """Return the place that each of `queries`, directions (N, C), should look like, by the paintings' shares."""
-    keys = places.keys(scale)
+def choose(queries: Tensor, places: Places, scale: Tensor, amount: float, slack: float = 0.0) -> Tensor:
+    """Return the place that each of `queries`, directions (h, w, C), should look like, by the paintings' shares.
+
+    (h, w), numbers among `Places.all`. amount: cost of taking the same place repeatedly; slack: how much less similar a
+    place may be if it lies beside the neighbours' places.
+    """
+    keys, rows = places.keys(scale), queries.flatten(0, 1)
+    index, handicap = _choose_each(rows, keys, places, amount)
+    index = index.view(queries.shape[:2])
+    if places.around is None:
+        return index
+    if not slack:
+        return places.around.rows[index]
+    return follow(queries, index, keys, places.around, places.around_keys(scale), slack, handicap)
+
+
+def _choose_each(queries: Tensor, keys: Tensor, places: Places, amount: float) -> tuple[Tensor, Tensor | None]:
+    """Return the candidate of each of `queries`, (N, C), chosen by itself, and the candidates' handicaps."""
     if not amount and len(places.shares) == 1:
-        return nearest(queries, keys)
+        return nearest(queries, keys), None
     similar = Similarities(queries, keys)
     handicap = similar.spread(places.expected, amount) if amount else None
     if len(places.shares) == 1:
-        return similar.nearest(handicap)
+        return similar.nearest(handicap), handicap
     del similar  # frees the memory
     best, index = [], []
     for number in range(len(places.shares)):
@@ -201,7 +275,7 @@ def choose(queries: Tensor, places: Places, scale: Tensor, amount: float) -> Ten
         best.append(alike if less is None else alike - less[found])
         index.append(own[found])
     owner = share_out(torch.stack(best, 1), places.shares)
-    return torch.stack(index, 1).gather(1, owner[:, None])[:, 0]
+    return torch.stack(index, 1).gather(1, owner[:, None])[:, 0], handicap
 
 
 def share_out(scores: Tensor, shares: Tensor) -> Tensor:
@@ -234,84 +308,3 @@ def sum_moments(found: Sequence[Moments], mixture: Sequence[tuple[float, Style]]
     for one, (share, _) in zip(found[1:], mixture[1:], strict=True):
         total = total + one * share
     return total
-
-
-# --- the choice of a place for each place of a photo, the same in a tile as in the whole picture
-
-SAMPLED = 1024
-"""Number of places of the photo on which a choice is planned."""
-LEAST_WEIGHT = 0.5
-COMPARED = 64
-"""Number of directions in which places are compared: those in which the painting's differ most."""
-
-
-@dataclass(frozen=True)
-class KnownPlaces:
-    """Places, and what of them is compared.
-
-    scale: (C,), factors of the columns' channels; basis: (C, D), the compared directions; keys: (M, D), the places.
-    """
-
-    places: Places
-    scale: Tensor
-    basis: Tensor
-    keys: Tensor
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How to choose: from a fixed center, with fixed handicaps of the painting's places.
-
-    center: (C,), the mean of the photo's scaled columns; handicap: (M,), subtracted from the places' similarity, None:
-    nothing.
-    """
-
-    known: KnownPlaces
-    center: Tensor
-    handicap: Tensor | None = None
-
-    def index(self, columns: Tensor) -> Tensor:
-        """Return the place to take, (h, w), for each of `columns`, (1, C, h, w)."""
-        with torch.autocast(columns.device.type, enabled=False):
-            queries = self.compare(columns[0].flatten(1).T.to(self.center))
-            return nearest(queries, self.known.keys, self.handicap).view(columns.shape[-2:])
-
-    def compare(self, rows: Tensor) -> Tensor:
-        """Return what is compared of `rows`, (N, C): (N, D)."""
-        return directions(rows * self.known.scale, self.center) @ self.known.basis
-
-
-@torch.no_grad()
-def know(places: Places, widths: Sequence[int]) -> KnownPlaces:
-    """Return the places with the directions in which they differ most; widths: channels of each layer."""
-    with torch.autocast(places.columns.device.type, enabled=False):
-        scale = balance(places.columns, widths, part=places.part)
-        keys = places.keys(scale)
-        basis = main_directions(keys)
-        return KnownPlaces(places, scale, basis, keys @ basis)
-
-
-def main_directions(rows: Tensor) -> Tensor:
-    """Return the directions in which `rows`, (N, C), are longest, (C, D), D at most `COMPARED`."""
-    products = (rows.T @ rows).double()
-    different = torch.linspace(0, 1e-9 * max(1, len(rows)), len(products), device=rows.device)  # for equal eigenvalues
-    found: Tensor = torch.linalg.eigh(products + different.double().diag())[1][:, -COMPARED:].to(rows)
-    return found
-
-
-@torch.no_grad()
-def plan_choice(rows: Tensor, known: KnownPlaces, amount: float, weights: Tensor | None = None) -> Choice:
-    """Return the choice for a photo of which `rows`, (N, C), is a sample of its columns.
-
-    amount: cost of taking the same place repeatedly; weights: (N,), how much each row counts, None: all the same.
-    """
-    with torch.autocast(rows.device.type, enabled=False):
-        rows = rows.to(known.scale)
-        if weights is not None and bool((weights > LEAST_WEIGHT).any()):
-            rows = rows[weights > LEAST_WEIGHT]
-        choice = Choice(known, (rows * known.scale).mean(0))
-        queries, keys, places = choice.compare(rows), known.keys, known.places
-        handicap = Similarities(queries, keys).spread(places.expected, amount) if amount else None
-        if len(places.shares) > 1:
-            handicap = owners_bonus(queries, keys, places, handicap)
-        return replace(choice, handicap=handicap)
