@@ -216,6 +216,24 @@ def options_of(method: str) -> type[Options] | None:
 
 
 @functools.cache
+def is_exportable(method: str) -> bool:
+    """Return whether a method can be written as ONNX, from its source: it, or a base, defines `forward_for_export`."""
+    module = f"impasto.methods.{method}"
+    classes = [statement for statement in _statements(module) if isinstance(statement, ast.ClassDef)]
+    return any(_assigned(one, "Options") is not None and _defines(one.name, module) for one in classes)
+
+
+def _defines(name: str, module: str, function: str = "forward_for_export") -> bool:
+    """Return whether a class or one of its bases below OnePass, whose own only refuses, defines `function`."""
+    found = _find(name, module)
+    if found is None or not isinstance(found[0], ast.ClassDef) or name == "OnePass":
+        return False
+    own = any(isinstance(line, ast.FunctionDef) and line.name == function for line in found[0].body)
+    bases = (base.id for base in found[0].bases if isinstance(base, ast.Name))
+    return own or any(_defines(base, found[1], function) for base in bases)
+
+
+@functools.cache
 def presets_of(method: str) -> dict[str, Any] | None:
     """Return the presets of a method from its source; None if the source is not enough."""
     module = f"impasto.methods.{method}"

@@ -17,6 +17,7 @@ from impasto.commands.arguments import (
     PACKAGE,
     check_target,
     constant,
+    is_exportable,
     prove_folder,
     read_class,
     take_flags,
@@ -43,7 +44,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 POOLINGS = ("auto", "max", "average")
 CARD = ".safetensors"
 TEACHER = "vgg19"
-EXPORTABLE = ("swift", "wct", "adain", "sanet", "metanet")
 
 
 def check_words(
@@ -290,10 +290,12 @@ def check_target_name(output: Path | None, endings: tuple[str, ...] = (), *, for
         check_target(output, force, endings or constant("impasto.images.files", "WRITABLE"))
 
 
-def check_exportable(method: str) -> None:
+def check_exportable(method: str | None) -> None:
     """Raise OptionError if one of impasto's methods can't be written as ONNX."""
-    if method not in EXPORTABLE and (PACKAGE / "methods" / f"{method}.py").is_file():
-        raise OptionError(f"{method} can't be written as ONNX: export swift, wct, adain, sanet or metanet")
+    method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
+    if not is_exportable(method) and (PACKAGE / "methods" / f"{method}.py").is_file():
+        *others, last = filter(is_exportable, first_look.method_names())
+        raise OptionError(f"{method} can't be written as ONNX: export {', '.join(others)} or {last}")
 
 
 def check_batch_target(output: str, suffix: str) -> None:
