@@ -75,7 +75,7 @@ def test_the_source_tells_the_presets(name: str) -> None:
 @pytest.mark.parametrize("name", method_names())
 def test_the_source_tells_what_can_be_exported(name: str) -> None:
     own = getattr(find_method(name), "forward_for_export", None)
-    assert arguments.is_exportable(name) == (own not in (None, OnePass.forward_for_export))
+    assert arguments.has_function(name, "forward_for_export") == (own not in (None, OnePass.forward_for_export))
 
 
 def test_presets_layers_and_styles_are_known_without_torch() -> None:

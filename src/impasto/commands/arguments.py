@@ -216,15 +216,15 @@ def options_of(method: str) -> type[Options] | None:
 
 
 @functools.cache
-def is_exportable(method: str) -> bool:
-    """Return whether a method can be written as ONNX, from its source: it, or a base, defines `forward_for_export`."""
+def has_function(method: str, function: str) -> bool:
+    """Return whether the class of a method, or one of its bases below OnePass, defines `function`, from its source."""
     module = f"impasto.methods.{method}"
     classes = [statement for statement in _statements(module) if isinstance(statement, ast.ClassDef)]
-    return any(_assigned(one, "Options") is not None and _defines(one.name, module) for one in classes)
+    return any(_assigned(one, "Options") is not None and _defines(one.name, module, function) for one in classes)
 
 
-def _defines(name: str, module: str, function: str = "forward_for_export") -> bool:
-    """Return whether a class or one of its bases below OnePass, whose own only refuses, defines `function`."""
+def _defines(name: str, module: str, function: str) -> bool:
+    """Return whether a class or one of its bases below OnePass, whose functions may only refuse, defines `function`."""
     found = _find(name, module)
     if found is None or not isinstance(found[0], ast.ClassDef) or name == "OnePass":
         return False

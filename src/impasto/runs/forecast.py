@@ -67,9 +67,9 @@ def _is_too_smooth(job: PaintJob) -> bool:
 
 def _forecast_optimisation(job: PaintJob) -> dict[str, Any]:
     model, pixels = job.model, math.prod(job.size)
-    if model.ways is None:
+    if model.loss_layers is None:
         return {}
-    network, layers = model.ways
+    network, layers = model.loss_layers
     each, room = bytes_backwards(network, layers), backwards_room(model.device)
     tile = choose_tile(network, layers, job.size, room)
     last = model.scales(*job.size)[-1].settings
