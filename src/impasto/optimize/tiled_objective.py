@@ -105,7 +105,7 @@ def look(
 
 
 def looking(backbone: Backbone, room: int) -> Callable[[Tensor, Collection[str]], Mapping[str, Moments]]:
-    """Return a function that measures pictures of any size: in tiles if two passes, one backward, take more than `room`."""
+    """Return a function that measures pictures: in tiles if a forward and backward pass take more than `room`."""
 
     def find(image: Tensor, layers: Collection[str]) -> Mapping[str, Moments]:
         tile = choose_tile(backbone, layers, (image.shape[-2], image.shape[-1]), room)
