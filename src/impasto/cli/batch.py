@@ -113,8 +113,7 @@ def _check_settings(ctx: typer.Context, words: list[str], stylization: Stylizati
     if stylization.style_weights is not None:
         raise ImpastoError("batch paints in one style at a time: --style-weights is for impasto stylize")
     first_look.check_method(stylization.chosen_method)
-    _, options = arguments.check_options(ctx, words, stylization.chosen_method, recipe)
-    stylization.check("batch", recipe, None, options)
+    stylization.check(ctx, words, recipe, many=True)
 
 
 def _check(words: list[str], named: list[str], output: str | None, format: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -204,11 +204,14 @@ class StylizationFlags:
             raise OptionError(f"--best is -m {BEST}: leave out -m {self.method}")
         return BEST if self.best else self.method
 
-    def check(self, command: str, recipe: Path | None, words: Sequence[str] | None, options: Mapping[str, Any]) -> None:
-        """Check the preset, the masks, the shares of styles, sizes, files and the recipe; raises ImpastoError.
+    def check(self, ctx: typer.Context, words: list[str], recipe: Path | None, *, many: bool = False) -> None:
+        """Check the method's options, preset, masks, shares of styles, sizes, files and the recipe.
 
-        words: the photo and the paintings, None if they are not known yet; options: those of the method.
+        words: all words that are no declared flags; many: of photos and paintings that are not known yet. Raises
+        ImpastoError for the first mistake.
         """
+        command = ctx.command.name or "impasto"
+        plain, options = arguments.check_options(ctx, words, self.chosen_method, recipe)
         if recipe is None:
             early_recipes.check_preset(self.chosen_method, self.preset)
         else:
@@ -219,9 +222,9 @@ class StylizationFlags:
         values = {"style_size": self.style_size, "seed": self.seed, "size": self.size}
         early_recipes.check_values({**values, "style_weights": self.style_weights}, command)
         early_recipes.check_networks(options)
-        if words is not None and recipe is None:
-            early_recipes.check_styles(command, words, self.style or [], self.keep_color)
-            count = len(words) - 1 + len(self.style or [])
+        if plain is not None and recipe is None and not many:
+            early_recipes.check_styles(command, plain, self.style or [], self.keep_color)
+            count = len(plain) - 1 + len(self.style or [])
             early_recipes.check_counts(count, self.style_weights, len(self.mask or []))
 
     def given(self, **others: Any) -> dict[str, Any]:
@@ -265,7 +268,7 @@ class NetworkFlags:
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Return `command` in the form for typer: each parameter that is a group becomes the group's
+    """Return `command` in the form for typer: each parameter that is a group is replaced by the group's flags.
 
     Groups come after ``*``, because they have no default.
     """

@@ -41,17 +41,15 @@ def sweep(
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
-    words, options = arguments.check_options(
-        ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe
-    )
-    stylization.check("sweep", reporting.recipe, words, options)
+    words = arguments.words(content, styles)
+    stylization.check(ctx, words, reporting.recipe)
     early_recipes.check_axes(vary or [], stylization.chosen_method, reporting.recipe)
     early_checks.check_target_name(output, force=force)
     from impasto.commands import sweep as command
     from impasto.commands.stylize import choose_target, make_recipe
 
     named = command.own_options(vary or [])
-    made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, stylization.given(), vary=named)
+    made = make_recipe(ctx, words, reporting.recipe, stylization.given(), vary=named)
     recipe = command.add_axes(made, vary or [])
     target = choose_target(recipe, output, force=force, record=reporting.record, ending="-sweep")
     plan = command.plan_sheet(recipe, device)

@@ -115,17 +115,14 @@ def video(
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)
-    words, options = arguments.check_options(
-        ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe
-    )
-    stylization.check("video", reporting.recipe, words, options)
+    words = arguments.words(content, styles)
+    stylization.check(ctx, words, reporting.recipe)
     _check(stylization.keep_color, output, force)
     from impasto.commands import video as command
     from impasto.commands.stylize import make_recipe
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
-    words = arguments.words(content, styles)
     made = make_recipe(ctx, words, reporting.recipe, given, runtime=machine.runtime, still=False)
     recipe = command.fill_defaults(made)
     places = command.Places(output, strip, report, flow_weights, salvage)

@@ -12,9 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import typer
 from pydantic import Field, create_model
-from typer.core import TyperCommand, TyperGroup
 
-from impasto.commands import terminal
 from impasto.commands.first_look import method_names
 from impasto.errors import ImpastoError, OptionError, nearest
 from impasto.files import real_path
@@ -22,51 +20,6 @@ from impasto.options import Options
 
 PLAIN = "impasto.plain"
 """Key of a context for the number of words after `--`, which are never flags."""
-
-
-def _without_types(parameters: list[Any]) -> list[Any]:
-    """Let the help show no type for flags that take no value."""
-    for parameter in parameters:
-        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
-            parameter.metavar = " "
-    return parameters
-
-
-class Command(TyperCommand):
-    """A command whose help shows no type for flags that take no value."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return all parameters, --help among them."""
-        return _without_types(super().get_params(ctx))
-
-
-class Group(TyperGroup):
-    """A group of commands, whose help shows no type for flags that take no value."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return all parameters, --help among them."""
-        return _without_types(super().get_params(ctx))
-
-
-class OpenCommand(Command):
-    """A command that leaves undeclared flags to `take_flags` and reports Ctrl-C."""
-
-    allow_extra_args = True
-    ignore_unknown_options = True
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the declared flags, and remember the words after `--`."""
-        if "--" in args:
-            ctx.meta[PLAIN] = len(args) - args.index("--") - 1
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; Ctrl-C that it does not handle itself ends it with exit code 130."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            terminal.say("interrupted: nothing was written", err=True)
-            raise typer.Exit(130) from None
 
 
 def take_flags(

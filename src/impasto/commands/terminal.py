@@ -1,4 +1,4 @@
-"""What a command reads and writes besides files: text and JSON, escaped; pictures through pipes; progress on stderr."""
+"""What a command reads and writes besides files: text and JSON, escaped; notes; pictures through pipes; progress."""
 
 from __future__ import annotations
 
@@ -13,12 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from impasto.errors import ImpastoError, printable, to_json
+from impasto.errors import ImpastoError, one_line, printable, to_json
 
 if TYPE_CHECKING:
     from impasto.progress import OnStep, Step
 
 log = logging.getLogger(__name__)
+
+
+class _Notes(logging.Handler):
+    """Writes notes and warnings, a line each, to the current stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        say(prefix + one_line(record.getMessage()), err=True)
+
+
+def log_to_stderr() -> None:
+    """Let impasto's notes and warnings go to stderr."""
+    notes = logging.getLogger("impasto")
+    notes.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Notes) for handler in notes.handlers):
+        notes.addHandler(_Notes())
 
 
 def be_quiet(quiet: bool) -> None:

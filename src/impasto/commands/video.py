@@ -235,7 +235,7 @@ def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
 
     painter.model.start_from = photo.color
     try:
-        painter.job(painter.recipe, photo, painter.recipe.styles).paint(stop)
+        painter.job(painter.recipe, photo, painter.recipe.styles).paint_floats(stop)
     finally:
         painter.model.start_from = None
 
@@ -338,7 +338,7 @@ def _paint_frames(work: VideoRun, done: int, quiet: bool) -> list[Frame]:
 
 def _paint(work: VideoRun, coherence: Coherence, photo: Picture, shown: Count) -> Tensor:
     job = work.painter.job(work.recipe, photo, work.recipe.styles)
-    result = coherence.paint(photo.color, lambda: job.paint(shown.within))
+    result = coherence.paint(photo.color, lambda: job.paint_floats(shown.within))
     if job.model.interrupted:
         raise KeyboardInterrupt  # an unfinished frame is dropped
     return result

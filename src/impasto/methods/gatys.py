@@ -14,9 +14,9 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from impasto.errors import ImageError, OptionError
-from impasto.images.exchange import AnyPicture, take_painting
+from impasto.images.exchange import AnyPicture
 from impasto.images.files import read_image
-from impasto.images.tensors import check_image, median8, resize
+from impasto.images.tensors import median8, resize
 from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import default_layers
 from impasto.ops.moments import Moments
@@ -165,13 +165,7 @@ class Gatys(Optimized):
 
     def encode_style(self, image: AnyPicture) -> Style:
         """Return moments at the style layers, at the picture's size and at half of it."""
-        image = take_painting(image, "the painting")
-        check_image(image, "painting")
-        scale = self.options.style_scale
-        if scale != 1:
-            height, width = image.shape[-2:]
-            image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        image = self.continue_painting(image)
+        image = self.open_painting(image, self.options.style_scale)
         fitting = looking(self.backbone, self.free_room)
         style = measure(self.backbone, image.to(self.device), self.options.style_layers, look=fitting)
         if self.options.start == "style":

@@ -109,7 +109,11 @@ class PaintJob:
         return image if mode == "off" else restore_color(image, self.content, mode)
 
     def paint(self, on_step: OnStep = ignore) -> Tensor:
-        """Paint; returns (1, 3, H, W)."""
+        """Paint; returns (1, 3, H, W) in [0, 1], or (H, W, 3) uint8 of a photo that is too large for floats."""
+        return self.paint_bytes(on_step) if self.by_windows else self.paint_floats(on_step)
+
+    def paint_floats(self, on_step: OnStep = ignore) -> Tensor:
+        """Paint; returns (1, 3, H, W) in [0, 1]."""
         keep_freed_memory()
         recipe = self.recipe
         styles = self._styles()
@@ -126,7 +130,7 @@ class PaintJob:
         return self.finish(image)
 
     def paint_bytes(self, on_step: OnStep = ignore) -> Tensor:
-        """Paint like `paint`, window by window; returns (H, W, 3) uint8."""
+        """Paint the same window by window; returns (H, W, 3) uint8."""
         keep_freed_memory()
         recipe, content = self.recipe, Bytes(self.inputs.content.stored)
 

@@ -167,6 +167,11 @@ def maps_kind(backbone: nn.Module) -> str:
     return MAPS + moments_kind(backbone).split("/", 1)[1]
 
 
+def network_kind(shape: Mapping[str, Any]) -> str:
+    """Return the kind of a style that is a whole network of this shape."""
+    return NETWORK + "-".join(str(value) for value in shape.values())
+
+
 @torch.no_grad()
 def measure(
     backbone: nn.Module,
