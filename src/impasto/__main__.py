@@ -1,6 +1,17 @@
-"""`python -m impasto`."""
+"""`impasto` and `python -m impasto`: starts the command line, also for Ctrl-C that comes while it is loaded."""
 
-from impasto.cli.main import main
+import sys
+
+
+def main() -> int:
+    """Run the command line; returns its exit code."""
+    try:
+        from impasto.cli.main import main as run
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return run()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

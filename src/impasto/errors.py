@@ -60,6 +60,43 @@ def no_method(name: str, known: Collection[str]) -> str:
     return f"there is no method {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
 
 
+def wrong_masks(styles: int, masks: int) -> str:
+    """Return the message for a wrong number of masks."""
+    if styles == 1:
+        return f"one style needs one mask, not {masks}"
+    return f"{styles} styles need one mask, or {styles}, not {masks}"
+
+
+def no_card(path: str) -> str:
+    """Return the message for a file that is no style card."""
+    return f"{path} is no style card: make one with `impasto style extract painting.jpg`"
+
+
+def flickers(mode: str) -> str:
+    """Return the message for a colour mode that would change from frame to frame."""
+    return f"--keep-color {mode} recolours the painting for every frame: use luminance or lab for a video"
+
+
+def no_channel(channel: int, count: int) -> str:
+    """Return the message for a channel that a layer does not have."""
+    return f"there is no channel {channel}: the layer has {count}, from 0"
+
+
+def no_unit(unit: tuple[int, int], rows: int, columns: int) -> str:
+    """Return the message for a unit, (row, column), that a layer does not have."""
+    return f"there is no unit {unit[0]},{unit[1]}: the layer has {rows} rows and {columns} columns here"
+
+
+def few_classes(folder: object, count: int) -> str:
+    """Return the message for a folder of pictures with fewer than two classes."""
+    return f"{folder} needs at least two folders with pictures, one a class; it has {count}"
+
+
+def no_recolouring(mode: str, card: str) -> str:
+    """Return the message for a colour mode that needs the painting itself."""
+    return f"--keep-color {mode} recolours the painting, which {card} does not hold: use luminance or lab"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that memory ran out, on a CPU or a GPU."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from impasto.errors import OptionError, nearest
+from impasto.errors import ImageError, OptionError, nearest
 
 NEEDS = {
     "int_parsing": "a whole number",
@@ -26,6 +27,12 @@ NEEDS = {
 
 MOST_SHOWN = 80
 """Most characters of a wrong value in a message."""
+
+MAX_PIXELS = 200_000_000
+"""Most pixels of a picture that is read or made."""
+
+MINIMUM_SIDE = 16
+"""Least pixels of a side that a user may ask for."""
 
 
 class Options(BaseModel):
@@ -81,3 +88,41 @@ def _shorten(value: Any) -> str:
         return f"{len(value)} of them"
     text = repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+# --- values of several options
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """Parse "512", the longer side, or "512x384", WIDTHxHEIGHT.
+
+    Returns the longer side, or (height, width) as resize takes them. Raises ImageError for anything else and for sides
+    under 16.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})(?:[xX×]([0-9]{1,6}))?", text.strip())
+    if match is None:
+        raise ImageError(f"size {text!r} is not understood; write 512 for the longer side or 512x384 for WIDTHxHEIGHT")
+    sides = [int(side) for side in match.groups() if side is not None]
+    if min(sides) < MINIMUM_SIDE:
+        raise ImageError(f"size {text!r} is too small; each side must be at least {MINIMUM_SIDE}")
+    return sides[0] if len(sides) == 1 else (sides[1], sides[0])
+
+
+def too_many_pixels(height: int, width: int) -> str:
+    """Return the message for a result with more than MAX_PIXELS."""
+    return f"{width}x{height} is more than {MAX_PIXELS // 1_000_000} megapixels; give a smaller --size"
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    """Return `weights` divided by their sum, one for each of `count` styles; raises OptionError."""
+    if count == 0:
+        raise OptionError("there is no style: give at least one painting or style card")
+    if weights is None:
+        return (1 / count,) * count
+    if len(weights) != count:
+        some = "one style needs one weight" if count == 1 else f"{count} styles need {count} weights"
+        raise OptionError(f"{some}, not {len(weights)}")
+    total = sum(weights)
+    if min(weights) < 0 or not 0 < total < float("inf"):
+        raise OptionError(f"style weights are at least 0 and not all 0, not {', '.join(f'{w:g}' for w in weights)}")
+    return tuple(weight / total for weight in weights)

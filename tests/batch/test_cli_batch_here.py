@@ -52,8 +52,7 @@ class Watched:
         self.threads: set[int] = set()
         self.most = self.now = self.count = 0
         self.lock = threading.Lock()
-        for name in ("paint", "paint_bytes"):
-            monkeypatch.setattr(PaintJob, name, self.watched(getattr(PaintJob, name), before))
+        monkeypatch.setattr(PaintJob, "paint", self.watched(PaintJob.paint, before))
 
     def watched(self, paint: Any, before: Any) -> Any:
         """`paint`, seen."""

@@ -19,7 +19,7 @@ from impasto.commands.adapt import has_converged
 from impasto.feedforward.transformation_network import slim_network
 from impasto.images.dead_leaves import dead_leaves
 from impasto.images.files import read_image, write_image
-from impasto.stylizers.one_pass import network_kind
+from impasto.stylizers.styles import network_kind
 from impasto.training.loop import StepReport
 from impasto.weights import save_weights
 

@@ -14,8 +14,8 @@ from impasto.commands.first_look import method_names
 from impasto.commands.train import find_any_training
 from impasto.images.color import COLOR_MODES
 from impasto.methods import DEFAULT_METHOD, find_method, find_training, load
-from impasto.networks.backbones import load_backbone
 from impasto.options import Options
+from impasto.stylizers.one_pass import OnePass
 from impasto.vision import dreams
 
 
@@ -72,9 +72,14 @@ def test_the_source_tells_the_presets(name: str) -> None:
     assert arguments.presets_of(name) == dict(find_method(name).presets)
 
 
+@pytest.mark.parametrize("name", method_names())
+def test_the_source_tells_what_can_be_exported(name: str) -> None:
+    own = getattr(find_method(name), "forward_for_export", None)
+    assert arguments.has_function(name, "forward_for_export") == (own not in (None, OnePass.forward_for_export))
+
+
 def test_presets_layers_and_styles_are_known_without_torch() -> None:
     assert arguments.constant("impasto.vision.dreams", "PRESETS") == dreams.PRESETS
-    assert tuple(early_checks.slim_layers()) == tuple(load_backbone(pretrained=False).layers)
     for name in ("johnson", "conditional_norm", "stylebank", "texture_network"):
         assert first_look.learned_styles(name) == list(load(name).style_names)
     assert first_look.learned_styles("swift") == []

@@ -341,7 +341,7 @@ def test_extract_takes_the_methods_options(shell: Shell) -> None:
         (["extract", "none.png"], "can't be opened"),
         (["show", "none.safetensors"], "can't be opened"),
         (["show", "slim.safetensors"], "is no style card"),
-        (["show", "sea.png"], "no readable safetensors file"),
+        (["show", "sea.png"], "is no style card"),
     ],
 )
 def test_mistakes_with_cards(shell: Shell, words: list[str], told: str) -> None:

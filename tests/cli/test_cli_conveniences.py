@@ -14,7 +14,7 @@ from cli_support import Outcome, Shell, make_backbone, open_shell, use_one_threa
 from impasto.cli.main import app, main
 from impasto.commands import doctor
 from impasto.commands.arguments import name_target
-from impasto.commands.terminal import escape_left
+from impasto.commands.terminal import Line, escape_left
 from impasto.errors import ImpastoError
 from impasto.images.files import write_image
 from impasto.progress import duration
@@ -159,3 +159,12 @@ def test_methods_of_any_length_are_in_columns(shell: Shell) -> None:
     lines = [line for line in run(shell, "methods").out.splitlines() if " pass" in line or "optim" in line]
     starts = {line.index(re.split(r" {1,}", line, maxsplit=1)[1].lstrip()) for line in lines}
     assert len(starts) == 1
+
+
+def test_the_last_numbers_are_shown_once(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "impasto")
+    line = Line(often=0, seldom=0)
+    for step in (1, 2):
+        line.show(lambda step=step: f"step {step}/2")  # type: ignore[misc]
+    line.end()
+    assert capsys.readouterr().err.splitlines() == ["step 1/2", "step 2/2"]

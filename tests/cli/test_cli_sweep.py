@@ -94,7 +94,7 @@ def test_dry_run(shell: Shell) -> None:
 def test_ctrl_c_keeps_the_cells_that_are_done(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, whole: int, code: int
 ) -> None:
-    paint, painted = command.PaintJob.paint, []
+    paint, painted = command.PaintJob.paint_floats, []
 
     def press(job: command.PaintJob, on_step: OnStep) -> torch.Tensor:
         if len(painted) == whole:
@@ -102,7 +102,7 @@ def test_ctrl_c_keeps_the_cells_that_are_done(
         painted.append(job)
         return paint(job, on_step)
 
-    monkeypatch.setattr(command.PaintJob, "paint", press)
+    monkeypatch.setattr(command.PaintJob, "paint_floats", press)
     done = sweep(shell, "--vary", "style-weight=1,10,100", "--json")
     assert done.code == code
     if whole:

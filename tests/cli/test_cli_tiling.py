@@ -116,7 +116,7 @@ def test_batch_keeps_large_photos_bytes_and_cuts_them(shell: Shell, monkeypatch:
     shell.run("batch", "photo.png", "sea.png", *WORDS, "-o", "whole").good()
     monkeypatch.setattr(painting, "MOST_FLOATS", 0)
     cut_into(monkeypatch, 32)
-    monkeypatch.setattr(painting.PaintJob, "paint", lambda *_: pytest.fail("not as floats"))
+    monkeypatch.setattr(painting.PaintJob, "paint_floats", lambda *_: pytest.fail("not as floats"))
     done = shell.run("batch", "photo.png", "sea.png", *WORDS, "-o", "tiles", "--json").good()
     assert '"statistics": "exact", "tile": 32' in done.out
     whole, tiles = (read_image(Path(name) / "photo-sea.png") for name in ("whole", "tiles"))

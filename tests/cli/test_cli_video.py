@@ -118,14 +118,14 @@ def test_frames_in_tiles_are_smoothed_as_in_one_piece(
     video(shell, *words, "0.9", "-o", "whole.mp4").good()
     video(shell, *words, "0", "-o", "single.mp4").good()
     monkeypatch.setattr(one_pass, "choose_tiling", lambda *_, **__: Tiling(32))
-    cut, paint = [], PaintJob.paint
+    cut, paint = [], PaintJob.paint_floats
 
     def note(job: PaintJob, *rest: object) -> Tensor:
         image = paint(job, *rest)
         cut.append(job.model.cut)
         return image
 
-    monkeypatch.setattr(PaintJob, "paint", note)
+    monkeypatch.setattr(PaintJob, "paint_floats", note)
     video(shell, *words, "0.9", "-o", "tiles.mp4").good()
     assert cut == [Tiling(32)] * 8
     for whole, tiles, single in zip(*(encoded[f"{name}.mp4"] for name in ("whole", "tiles", "single")), strict=True):
@@ -156,7 +156,7 @@ def test_an_interrupted_run_goes_on_to_the_same_video(
     if flow[1] != "0":
         pytest.importorskip("cv2")
     video(shell, "clip.mp4", "sea.png", "-o", "whole.mp4", *flow).good()
-    paint, painted = PaintJob.paint, []
+    paint, painted = PaintJob.paint_floats, []
 
     def press(job: PaintJob, *rest: object) -> Tensor:
         painted.append(job)
@@ -164,7 +164,7 @@ def test_an_interrupted_run_goes_on_to_the_same_video(
             raise KeyboardInterrupt
         return paint(job, *rest)
 
-    monkeypatch.setattr(PaintJob, "paint", press)
+    monkeypatch.setattr(PaintJob, "paint_floats", press)
     done = video(shell, "clip.mp4", "sea.png", "-o", "out.mp4", *flow)
     assert done.code == 130
     assert not Path("out.mp4").exists()
@@ -265,14 +265,14 @@ def test_without_opencv_there_is_no_flow(shell: Shell, monkeypatch: pytest.Monke
 
 
 def test_frames_get_smaller_until_they_fit_into_memory(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    paint = PaintJob.paint
+    paint = PaintJob.paint_floats
 
     def lack(job: PaintJob, *rest: object) -> Tensor:
         if max(job.size) > 44:
             raise MemoryError
         return paint(job, *rest)
 
-    monkeypatch.setattr(PaintJob, "paint", lack)
+    monkeypatch.setattr(PaintJob, "paint_floats", lack)
     monkeypatch.setattr(cli_video_run, "limit_memory", lambda *_: None)
     write_clip(pan(painting(48, 96), 2, 48, 64), Path("short.mp4"))
     done = video(shell, "short.mp4", "sea.png", "-o", "out.mp4", "--max-memory", "1", "--json").good()
@@ -282,7 +282,7 @@ def test_frames_get_smaller_until_they_fit_into_memory(shell: Shell, monkeypatch
     def lack_all(job: PaintJob, *rest: object) -> Tensor:
         raise MemoryError
 
-    monkeypatch.setattr(PaintJob, "paint", lack_all)
+    monkeypatch.setattr(PaintJob, "paint_floats", lack_all)
     done = video(shell, "clip.mp4", "sea.png", "-o", "new.mp4", "--max-memory", "1")
     assert done.code == 2
     assert "raise --max-memory" in done.err
@@ -351,7 +351,7 @@ def test_what_a_video_loses_is_said_before_the_first_frame(shell: Shell, monkeyp
     assert (done.code, done.out, shell.names()) == (2, "", before)
     assert "is cut off" in done.err.splitlines()[-1]
     painted: list[PaintJob] = []
-    monkeypatch.setattr(PaintJob, "paint", lambda job, *_: painted.append(job))
+    monkeypatch.setattr(PaintJob, "paint_floats", lambda job, *_: painted.append(job))
     Path("a:b").mkdir()
     done = video(shell, "clip.mp4", "sea.png", "-o", "a:b/out.webm")
     assert (done.code, painted) == (2, [])

@@ -69,8 +69,8 @@ def shifting(method: OnePass) -> OnePass:
     if method.name in LEARNING:
         weights += [tensor for style in method.learned.values() for tensor in style.values() if tensor.dim() == 4]  # type: ignore[attr-defined]
     if isinstance(method, GeneratedNetworks):
-        made = method._build(style_for(method))
-        method._build = lambda style: made  # type: ignore[method-assign]
+        made = method.build_for(style_for(method))
+        method.build_for = lambda style: made  # type: ignore[method-assign]
         weights += [layer.conv.weight.data for layer in made.row]
     for weight in weights:
         outputs, inputs = weight.shape[:2]

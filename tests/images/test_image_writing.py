@@ -14,7 +14,8 @@ from impasto.errors import ImageError
 from impasto.images import files as module
 from impasto.images.decoding import srgb
 from impasto.images.files import open_picture, read_image, read_metadata, write_image
-from impasto.images.tensors import fit, parse_size, resize
+from impasto.images.tensors import fit, resize
+from impasto.options import parse_size
 from reference.png import decode_png
 
 BUNDLED = Path(skimage.__file__).parent / "data"

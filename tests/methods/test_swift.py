@@ -154,7 +154,7 @@ def test_the_stages_are_the_network_at_odd_sizes_too() -> None:
     for size in ((48, 64), (37, 51)):
         photo, art = torch.rand(1, 3, *size), painting()
         style = method.encode_style(art)
-        whole = method._build(style)(photo).clamp(0, 1)
+        whole = method.build_for(style)(photo).clamp(0, 1)
         assert_close(method.transfer(photo, style), whole, atol=2e-4, rtol=0)
         assert whole.std() > 0.02
 

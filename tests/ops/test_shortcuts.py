@@ -13,7 +13,6 @@ from impasto.ops import cpu_kernels
 from impasto.ops.cpu_kernels import (
     add_scaled,
     convolve,
-    convolve_and_rectify,
     convolve_doubled,
     halve,
     pad_edges,
@@ -75,7 +74,7 @@ def test_convolution_and_relu_are_torchs(x: Tensor, biased: bool, stride: int) -
         return  # torch itself does not give the same bits twice there
     weight, bias = torch.randn(8, x.shape[1], 3, 3).to(x), torch.randn(8).to(x) if biased else None
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    found = convolve_and_rectify(padded, weight, bias, (stride, stride))
+    found = convolve(padded, weight, bias, (stride, stride), relu=True)
     assert torch.equal(found, F.relu(F.conv2d(padded, weight, bias, stride)))
     assert found.is_contiguous(memory_format=torch.channels_last) == F.conv2d(padded, weight, bias).is_contiguous(
         memory_format=torch.channels_last
@@ -95,7 +94,7 @@ def test_where_onednn_is_missing_it_is_done_in_two_steps(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     x, weight = torch.randn(1, 16, 40, 40).to(memory_format=torch.channels_last), torch.randn(8, 16, 3, 3)
     assert cpu_kernels._kind_of(x) is None
-    assert torch.equal(convolve_and_rectify(x, weight, None, (1, 1)), F.relu(F.conv2d(x, weight)))
+    assert torch.equal(convolve(x, weight, None, (1, 1), relu=True), F.relu(F.conv2d(x, weight)))
 
 
 def test_pooling_is_torchs(x: Tensor) -> None:
@@ -111,7 +110,7 @@ def test_gradients_are_torchs(layout: torch.memory_format) -> None:
     weight = torch.randn(8, 16, 3, 3)
 
     def ours(x: Tensor, weight: Tensor) -> Tensor:
-        return halve(convolve_and_rectify(pad_edges(x, (1, 1, 1, 1), "replicate"), weight, None, (1, 1)))
+        return halve(convolve(pad_edges(x, (1, 1, 1, 1), "replicate"), weight, None, (1, 1), relu=True))
 
     def torchs(x: Tensor, weight: Tensor) -> Tensor:
         padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
@@ -164,7 +163,7 @@ def test_few_outputs_at_once(
     found = convolve(x, weight, added, (1, 1))
     expected = F.conv2d(x.double(), weight.double(), None if added is None else added.double())
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
-    positive = convolve_and_rectify(x, weight, added, (1, 1))
+    positive = convolve(x, weight, added, (1, 1), relu=True)
     torch.testing.assert_close(positive.double(), expected.relu(), rtol=1e-4, atol=1e-4)
     assert torch.equal(convolve(x, weight, added, (2, 2)), F.conv2d(x, weight, added, 2))
 
@@ -178,7 +177,7 @@ def test_neighbours_are_right_in_half_precision(channels: int, kernel: int, outp
     expected = F.conv2d(x.float(), weight.float())
     for found, wanted in (
         (convolve(x, weight, None, (1, 1)), expected),
-        (convolve_and_rectify(x, weight, None, (1, 1)), expected.relu()),
+        (convolve(x, weight, None, (1, 1), relu=True), expected.relu()),
     ):
         assert (found.float() - wanted).square().mean() < 1e-4 * wanted.square().mean()
 

@@ -15,9 +15,9 @@ from impasto.images.tensors import resize
 from impasto.networks.backbone import Backbone, slim_backbone
 from impasto.networks.layers import freeze
 from impasto.ops.moments import moments
+from impasto.options import check_weights
 from impasto.stylizers.styles import (
     Style,
-    check_weights,
     compact,
     expand,
     load_style,

@@ -329,6 +329,19 @@ def test_on_a_phone_the_result_stays_in_view(visit: Callable[..., Visit]) -> Non
     assert box["y"] + box["height"] < 500
 
 
+def test_on_a_phone_nothing_moves_or_is_wider_than_the_screen(visit: Callable[..., Visit]) -> None:
+    here = visit(**PHONE)
+    here.give(photo_bytes(1))
+    here.wait_until_painted()
+    for number, title in enumerate(("The Scream", "Dance", "Udnie", "Water Lilies")):
+        here.choose(title)
+        here.page.locator("#history-strip .tile").nth(number).wait_for(state="attached")
+    assert here.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tops = "[true, false].map(hidden => { progress.hidden = hidden; return actions.getBoundingClientRect().top })"
+    before, while_painting = here.page.evaluate(tops)
+    assert before == while_painting
+
+
 @pytest.mark.parametrize(("language", "scheme"), [("en-GB", "light"), ("zh-CN", "dark")])
 def test_everyone_can_use_it(visit: Callable[..., Visit], language: str, scheme: str) -> None:
     axe = WEB / "node_modules" / "axe-core" / "axe.min.js"

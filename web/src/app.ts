@@ -188,11 +188,6 @@ export class App {
     return othersOf(this.methods, this.wantedStyles());
   }
 
-  /** Whether a quality takes seconds, not minutes. */
-  isFast(quality: string): boolean {
-    return methodOf(quality, this.methods, this.wantedStyles())?.one_pass ?? true;
-  }
-
   private settleQuality(): void {
     if (![...this.qualities(), ...this.otherMethods()].includes(this.choice.quality)) this.choice.quality = "quick";
   }

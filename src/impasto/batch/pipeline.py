@@ -107,7 +107,7 @@ class Pipeline:
         job = self.painter.job(item.recipe, photo, item.recipe.styles)
         started = time.monotonic()
         with self.alone() if job.large else nullcontext():
-            image = job.paint_bytes(self.outcomes.within) if job.by_windows else job.paint(self.outcomes.within)
+            image = job.paint(self.outcomes.within)
         if job.model.interrupted:
             raise KeyboardInterrupt  # no half-painted picture among the results
         self._wait_for_writes(AHEAD)

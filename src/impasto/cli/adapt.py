@@ -49,7 +49,7 @@ def adapt(
         first_look.check_painting(arguments.one_picture(found, "impasto adapt PAINTING -o CARD.safetensors"), None)
         early_checks.check_places(content or [], "--content")
         early_checks.check_target_name(preview)
-        early_checks.check_target_name(output, (".safetensors",))
+        early_checks.check_target_name(output, (".safetensors",), force=force)
         early_checks.check_weights(Path(values["from_"]) if values.get("from_") else None)
         first_look.need("accelerate", "train", "impasto adapt")
     from impasto.commands import adapt as command

@@ -46,8 +46,9 @@ def attack(
     words = [*arguments.words(photo, None), *ctx.args]
     if not run.list_options:
         _check(ctx, words, target, classifier, also or [])
+        _check_ending(output)
         early_checks.check_weights(backbone_weights)
-        early_checks.check_target_name(output)
+        early_checks.check_target_name(output, force=run.force)
     from impasto.commands import methods_table, network_command
     from impasto.commands.terminal import progress
     from impasto.images.files import read_image
@@ -68,8 +69,7 @@ def attack(
     out = network_command.Output.choose(
         output, _name(path, model.classes[wanted]), record=run.record, force=run.force, second="difference"
     )
-    if out.target.suffix.lower() != ".png":
-        raise OptionError(f"{out.target}: only .png keeps every pixel as it is")
+    _check_ending(out.target)
     difference = out.beside("difference")
     image = model.square(read_image(path)).to(where)
     with progress(f"attacking {model.name}", run.quiet) as (watch, on_step):
@@ -95,6 +95,12 @@ def _check(ctx: typer.Context, words: list[str], target: str | None, classifier:
     early_checks.check_classifier(classifier, target)
     for name in also:
         early_checks.check_classifier(name)
+
+
+def _check_ending(output: Path | None) -> None:
+    """Raise OptionError for a file that would round the changes off."""
+    if output is not None and output.suffix.lower() != ".png":
+        raise OptionError(f"{output}: only .png keeps every pixel as it is")
 
 
 def _name(path: str, target: str) -> str:

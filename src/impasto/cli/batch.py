@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
 from impasto.commands import arguments, early_checks, first_look, terminal
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, OptionError, nearest
 
 if TYPE_CHECKING:
     from impasto.batch.plan import BatchPlan
     from impasto.commands.batch import Engine
+
+ENGINES = ("local", "ray")
 
 FilesWord = Annotated[
     str | None,
@@ -64,29 +67,31 @@ def batch(
     Existing results are skipped, so that the same command continues after an interruption. Failures are reported, and
     the other pictures are still painted; the exit code is then 1. The method's options are flags, too.
     """
-    if stylization.style_weights is not None:
-        raise ImpastoError("batch paints in one style at a time: --style-weights is for impasto stylize")
     given = stylization.given()
     named = given.pop("style", [])
     terminal.be_quiet(reporting.quiet)
-    first_look.check_method(stylization.chosen_method)
-    arguments.check_options(ctx, arguments.words(contents, styles), stylization.chosen_method, reporting.recipe)
-    stylization.check(reporting.recipe)
-    if output is None:
-        raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
-    early_checks.check_batch(first_look.before_flags(arguments.words(contents, styles)), named)
+    words = arguments.words(contents, styles)
+    _check_settings(ctx, words, stylization, reporting.recipe)
+    folder = _check(first_look.before_flags(words), named, output, format)
+    _check_engine(engine, workers, watch)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as command
     from impasto.commands.stylize import merge_flags
     from impasto.runs.remote_files import to_path
 
-    open_engine = _choose_engine(engine, workers, watch)
-    target = None if output is None else to_path(output)
-    base, files = merge_flags(ctx, arguments.words(contents, styles), reporting.recipe, given)
+    base, files = merge_flags(ctx, words, reporting.recipe, given)
     if base.vary:
         raise ImpastoError(f"{reporting.recipe} records a contact sheet, not a picture")
     plan = cli_batch_plan.make_plan(
-        base, files, named, target, suffix=f".{format}", pairs=pairs, record=reporting.record, force=force, watch=watch
+        base,
+        files,
+        named,
+        to_path(folder),
+        suffix=f".{format}",
+        pairs=pairs,
+        record=reporting.record,
+        force=force,
+        watch=watch,
     )
     if stylization.chosen_method is None and reporting.recipe is None:
         plan = plan.with_method(machine.runtime)
@@ -95,28 +100,47 @@ def batch(
     else:
         code = command.run(
             plan,
-            lambda: open_engine(plan, machine.device, machine.runtime),
+            lambda: _open_engine(engine, workers)(plan, machine.device, machine.runtime),
             watch=watch,
             quiet=reporting.quiet,
             json=reporting.json,
         )
-    if code:
-        raise typer.Exit(code)
+    raise typer.Exit(code)
 
 
-def _choose_engine(name: str, workers: int | None, watch: bool) -> Callable[[BatchPlan, str, str], Engine]:
-    """Return a function that opens the engine called `name` for a plan, a device and a runtime; raises OptionError."""
-    from impasto.batch.local_engine import LocalEngine
-    from impasto.errors import OptionError, nearest
+def _check_settings(ctx: typer.Context, words: list[str], stylization: StylizationFlags, recipe: Path | None) -> None:
+    """Check the method and its options; raises ImpastoError."""
+    if stylization.style_weights is not None:
+        raise ImpastoError("batch paints in one style at a time: --style-weights is for impasto stylize")
+    first_look.check_method(stylization.chosen_method)
+    stylization.check(ctx, words, recipe, many=True)
 
-    if name == "local" and workers is None:
-        return LocalEngine
-    if name == "local":
+
+def _check(words: list[str], named: list[str], output: str | None, format: str) -> str:
+    """Return the folder of the results; raises ImpastoError if it or one of the files can't be used."""
+    if output is None:
+        raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
+    early_checks.check_batch(words, named)
+    early_checks.check_batch_target(output, f".{format}")
+    return output
+
+
+def _check_engine(name: str, workers: int | None, watch: bool) -> None:
+    """Raise OptionError if there is no such engine, or if it can't do that."""
+    if name not in ENGINES:
+        raise OptionError(f"--engine is {' or '.join(ENGINES)}, not {name!r}{nearest(name, ENGINES)}")
+    if name == "local" and workers is not None:
         raise OptionError("--workers goes with --engine ray")
-    if name != "ray":
-        raise OptionError(f"--engine is local or ray, not {name!r}{nearest(name, ('local', 'ray'))}")
-    if watch:
+    if name == "ray" and watch:
         raise OptionError("--watch goes with --engine local")
+
+
+def _open_engine(name: str, workers: int | None) -> Callable[[BatchPlan, str, str], Engine]:
+    """Return a function that opens an engine for a plan, a device and a runtime."""
+    if name == "local":
+        from impasto.batch.local_engine import LocalEngine
+
+        return LocalEngine
     from impasto.batch.ray_engine import open_cluster
 
     return functools.partial(open_cluster, workers=workers)

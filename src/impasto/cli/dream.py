@@ -60,8 +60,10 @@ def dream(
         if words:
             raise OptionError(f"{words[0]!r} is too much: impasto dream --class NAME")
         _check_target(class_name, classifier, backbone, layer, channel, unit)
+        if layer is not None and channel is not None and backbone in (None, SLIM):
+            early_checks.check_channel(classifier if backbone is None else None, layer, channel, _position(unit), size)
         early_checks.check_weights(backbone_weights)
-        early_checks.check_target_name(output)
+        early_checks.check_target_name(output, force=run.force)
     from impasto.commands import methods_table, network_command
     from impasto.commands.terminal import progress
     from impasto.vision import dreams

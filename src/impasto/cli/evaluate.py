@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
 from impasto.commands.arguments import constant
 from impasto.errors import ImpastoError, OptionError, nearest
 
@@ -121,13 +121,14 @@ def _check(ctx: typer.Context, words: list[str], method: str | None, preset: str
     """Check the folders and the method before torch is loaded; raises ImpastoError."""
     if making:
         first_look.check_method(method)
-        early_checks.check_preset(method, preset)
+        early_recipes.check_preset(method, preset)
         arguments.check_options(ctx, words, method)
-    if not words:
+    named = first_look.before_flags(words)
+    if not named or (len(named) == len(words) != (2 if making else 3)):
         raise ImpastoError("name three folders: impasto evaluate CONTENTS STYLES STYLIZED; or two, and --make DIR")
-    for word in first_look.before_flags(words)[: 2 if making else 3]:
+    for word in named[: 2 if making else 3]:
         if not Path(word).is_dir():
-            near = first_look.near_files(Path(word))
+            near = "" if Path(word).exists() else first_look.near_files(Path(word))
             raise ImpastoError(f"{word} is no folder{near}; name folders: impasto evaluate CONTENTS STYLES STYLIZED")
 
 
@@ -159,7 +160,7 @@ class _Run:
         quiet: bool,
     ) -> None:
         from impasto.evaluation import Extras, load_loss_network
-        from impasto.images.tensors import parse_size
+        from impasto.options import parse_size
         from impasto.runs.painting import pick_device
 
         self.size, self.device, self.quiet = parse_size(size), pick_device(device), quiet

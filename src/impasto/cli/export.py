@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, early_checks, first_look, terminal
-from impasto.commands.early_checks import EXPORTABLE
+from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
 from impasto.errors import OptionError
 
 BrowserFlag = Annotated[bool, typer.Option("--browser", help="Write what the page in the browser uses.")]
@@ -21,6 +20,7 @@ def export(
         list[str] | None, typer.Argument(metavar="FILE|FOLDER", help="What to write: out.onnx, or a folder.")
     ] = None,
     method: flags.MethodFlag = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE|FOLDER", help="The same.")] = None,
     preset: flags.PresetFlag = None,
     browser: BrowserFlag = False,
     force: flags.ForceFlag = False,
@@ -33,23 +33,28 @@ def export(
     Options of the method are flags, too, such as --weights FILE. Needs the extra onnx.
     """
     first_look.check_method(method)
-    early_checks.check_exportable(method or EXPORTABLE[0])
-    arguments.check_options(ctx, words or [], method)
-    for word in first_look.before_flags(words or [])[:1]:
+    early_checks.check_exportable(method)
+    words = [*(words or []), *([] if output is None else [str(output)])]
+    named, chosen = arguments.check_options(ctx, words, method)
+    early_recipes.check_networks(chosen)
+    for word in _one_target(words if named is None else named):
         if Path(word).suffix.lower() not in ("", ".onnx"):
             raise OptionError(f"{word}: name a file that ends in .onnx, or a folder")
+        if Path(word).suffix and not browser:
+            arguments.check_target(Path(word), force)
+        else:
+            check_folder(Path(word), force)
     from impasto.methods import find_method, load
     from impasto.runs.onnx_export import export_onnx
     from impasto.stylizers.one_pass import OnePass
 
     found = find_method(method)
-    files, options = arguments.take_flags(ctx, words or [], found.Options, found.name, f"impasto methods {found.name}")
-    if len(files) != 1:
-        raise OptionError("name one file to write: impasto export -m adain out.onnx")
+    files, options = arguments.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
+    _one_target(files)
     whole = bool(Path(files[0]).suffix) and not browser
     target = arguments.check_target(Path(files[0]), force, (".onnx",)) if whole else check_folder(Path(files[0]), force)
     if not issubclass(found, OnePass):
-        raise OptionError(f"{found.name} optimises, which ONNX can't hold; export swift, wct, adain, sanet or metanet")
+        raise OptionError(f"{found.name} optimises, which ONNX can't hold: name a method that paints in one pass")
     model = load(found.name, preset=preset or "default", **options)
     result = {"output": str(target), "method": found.name, "weights": model.digests}
     if whole:
@@ -61,6 +66,13 @@ def export(
 
         result["files"] = (write_browser_files if browser else write_pair)(check_needs(model), target)
     terminal.print_json(result) if json else terminal.say_path(result["output"])
+
+
+def _one_target(words: list[str]) -> list[str]:
+    """Return the words, which is one; raises OptionError."""
+    if len(words) != 1:
+        raise OptionError("name one file to write: impasto export -m adain out.onnx")
+    return words
 
 
 def check_folder(path: Path, force: bool) -> Path:

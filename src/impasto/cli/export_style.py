@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
+from impasto.errors import ImpastoError
 
 PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting, or a style card.")]
 NameFlag = Annotated[str | None, typer.Option("--style", metavar="NAME|CARD", help="A built-in style, or a card.")]
@@ -18,6 +19,7 @@ LongerFlag = Annotated[
 ]
 USUAL_SIZE = 512
 MAKER = "metanet"
+"""The method that makes the network if none is named."""
 
 
 def export_style(
@@ -38,11 +40,16 @@ def export_style(
     """
     terminal.be_quiet(quiet)
     first_look.check_method(method)
-    for name in first_look.before_flags(arguments.words(painting, None)):
+    words = [*arguments.words(painting, None), *ctx.args]
+    for name in first_look.before_flags(words):
         first_look.check_painting(name, None)
-    arguments.check_options(ctx, [*arguments.words(painting, None), *ctx.args], method or MAKER)
+    early_checks.check_maker(method or MAKER)
+    named, chosen = arguments.check_options(ctx, words, method or MAKER)
+    early_recipes.check_networks(chosen)
+    if named is not None:
+        _one_style([*named, *([] if style is None else [style])])
+    early_checks.check_target_name(output, (first_look.CARD,), force=force)
     from impasto.cli.style import describe_card
-    from impasto.errors import ImpastoError
     from impasto.methods import find_method, load
     from impasto.runs.painting import pick_device, read_style
     from impasto.runs.record import find_painting
@@ -50,18 +57,20 @@ def export_style(
     from impasto.stylizers.styles import find_card, save_style
 
     found = find_method(method or MAKER)
-    words = [*arguments.words(painting, None), *ctx.args]
     files, options = arguments.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
-    if not issubclass(found, GeneratedNetworks):
-        raise ImpastoError(f"{found.name} makes no networks: use -m {MAKER}, or keep a card by `impasto style extract`")
-    chosen = [*files, *([str(find_card(style))] if style is not None else [])]
-    if len(chosen) != 1:
-        raise ImpastoError("name one painting, or one style by --style: impasto export-style PAINTING")
-    stem = Path(chosen[0]).stem
+    given = [*files, *([str(find_card(style))] if style is not None else [])]
+    stem = Path(_one_style(given)).stem
     target = arguments.name_target(output, Path(f"{stem}.network.safetensors"), force=force, suffixes=(".safetensors",))
-    given = read_style(find_painting(chosen[0]))
+    picture = read_style(find_painting(given[0]))
     model = load(found.name, device=pick_device(device), **options)
     assert isinstance(model, GeneratedNetworks)
-    (known,) = model.encode_styles([given], size or USUAL_SIZE)
+    (known,) = model.encode_styles([picture], size or USUAL_SIZE)
     save_style(model.generate(known), target)
     terminal.print_json(describe_card(target)) if json else terminal.say_path(target)
+
+
+def _one_style(words: list[str]) -> str:
+    """Return the only word; raises ImpastoError."""
+    if len(words) != 1:
+        raise ImpastoError("name one painting, or one style by --style: impasto export-style PAINTING")
+    return words[0]

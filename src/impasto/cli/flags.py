@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from impasto.commands import arguments, early_checks, first_look
+from impasto.commands import arguments, early_checks, early_recipes, first_look
 from impasto.commands.arguments import constant
 from impasto.errors import OptionError, nearest
 
@@ -67,14 +66,13 @@ def read_share(text: str) -> float:
 
 
 def read_size(text: str) -> str:
-    """Return a size as it is; raises OptionError for what is none."""
-    if not re.fullmatch(r"\s*[0-9]{1,6}([xX×][0-9]{1,6})?\s*", text):
-        raise OptionError(f"size {text!r} is not understood; write 512 for the longer side or 512x384 for WIDTHxHEIGHT")
+    """Return a size unchanged; raises ImageError for a text that is no size."""
+    early_recipes.check_size(text)
     return text
 
 
 def read_color(text: str) -> str:
-    """Return a way to keep colours as it is; raises OptionError for what is none."""
+    """Return the name of a colour mode; raises OptionError for an unknown one."""
     modes = constant("impasto.images.color", "COLOR_MODES")
     if text not in modes:
         raise OptionError(f"--keep-color is one of {', '.join(modes)}, not {text!r}{nearest(text, modes)}")
@@ -206,15 +204,28 @@ class StylizationFlags:
             raise OptionError(f"--best is -m {BEST}: leave out -m {self.method}")
         return BEST if self.best else self.method
 
-    def check(self, recipe: Path | None) -> None:
-        """Check the preset, the masks and the shares of styles, and the recipe; raises ImpastoError."""
+    def check(self, ctx: typer.Context, words: list[str], recipe: Path | None, *, many: bool = False) -> None:
+        """Check the method's options, preset, masks, shares of styles, sizes, files and the recipe.
+
+        words: all words that are no declared flags; many: of photos and paintings that are not known yet. Raises
+        ImpastoError for the first mistake.
+        """
+        command = ctx.command.name or "impasto"
+        plain, options = arguments.check_options(ctx, words, self.chosen_method, recipe)
         if recipe is None:
-            early_checks.check_preset(self.chosen_method, self.preset)
+            early_recipes.check_preset(self.chosen_method, self.preset)
         else:
-            early_checks.check_recipe(recipe)
+            early_recipes.check_recipe(recipe)
         for mask in self.mask or []:
             first_look.check_content(str(mask), video=False)
-        early_checks.check_shares(self.style_weights)
+        early_recipes.read_shares(self.style_weights)
+        values = {"style_size": self.style_size, "seed": self.seed, "size": self.size}
+        early_recipes.check_values({**values, "style_weights": self.style_weights}, command)
+        early_recipes.check_networks(options)
+        if plain is not None and recipe is None and not many:
+            early_recipes.check_styles(command, plain, self.style or [], self.keep_color)
+            count = len(plain) - 1 + len(self.style or [])
+            early_recipes.check_counts(count, self.style_weights, len(self.mask or []))
 
     def given(self, **others: Any) -> dict[str, Any]:
         """Return the given flags, and those of `others`, by the names of a recipe's fields."""
@@ -257,7 +268,7 @@ class NetworkFlags:
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Return `command` in the form for typer: each parameter that is a group becomes the group's
+    """Return `command` in the form for typer: each parameter that is a group is replaced by the group's flags.
 
     Groups come after ``*``, because they have no default.
     """

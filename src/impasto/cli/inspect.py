@@ -11,6 +11,7 @@ from impasto.cli import flags
 from impasto.cli.invert import BackboneFlag
 from impasto.cli.transfer import WeightsFlag
 from impasto.commands import early_checks, terminal
+from impasto.errors import OptionError
 
 if TYPE_CHECKING:
     from impasto.vision.inspection import Layer
@@ -45,18 +46,17 @@ def inspect(
         early_checks.check_picture(photo)
     early_checks.check_backbone(backbone, [layer] if layer else [])
     early_checks.check_weights(backbone_weights)
-    early_checks.check_target_name(output)
-    from impasto.errors import OptionError
-    from impasto.networks.backbones import load_backbone
-    from impasto.runs.painting import pick_device
-    from impasto.vision import inspection
-
+    early_checks.check_target_name(output, force=force)
     if (photo is None) != (layer is None):
         raise OptionError(
             "a photo and a layer go together: impasto inspect PHOTO --layer NAME; without both: the table"
         )
     if photo is None and output is not None:
         raise OptionError("the table goes to the screen, with --json as numbers; -o is for PHOTO --layer NAME")
+    from impasto.networks.backbones import load_backbone
+    from impasto.runs.painting import pick_device
+    from impasto.vision import inspection
+
     if photo is None or layer is None:
         table = inspection.layer_table(load_backbone(backbone, pretrained=False), size)
         rows = [row.to_json() for row in table]

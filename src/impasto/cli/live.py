@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands import arguments, early_recipes, first_look, terminal
+from impasto.errors import OptionError
 
 SourceFlag = Annotated[
     str,
@@ -70,8 +71,10 @@ def live(
     terminal.be_quiet(quiet)
     first_look.check_method(method)
     first_look.check_paintings(styles or [], style, method)
-    early_checks.check_preset(method, preset)
-    arguments.check_options(ctx, styles or [], method)
+    early_recipes.check_preset(method, preset)
+    _, options = arguments.check_options(ctx, styles or [], method)
+    early_recipes.check_networks(options)
+    _check(method, keep_color)
     camera = source.isdecimal()
     if not camera:
         first_look.check_content(source, video=True)
@@ -96,3 +99,15 @@ def live(
             command.run(painting, frames or command.play(Path(source)), window, output, size)
         finally:
             window.close()
+
+
+def _check(method: str | None, color: str | None) -> None:
+    """Check what a camera is too fast for, before torch is loaded; raises OptionError."""
+    optimising = arguments.read_class("impasto.stylizers.optimized", "OptimizedOptions")
+    options = arguments.options_of(method) if method else None
+    if options is not None and optimising is not None and set(optimising.model_fields) <= set(options.model_fields):
+        raise OptionError(
+            f"{method} takes seconds or minutes for a frame; live takes a method of one pass, such as swift"
+        )
+    if color in arguments.constant("impasto.images.color", "MATCHING_MODES"):
+        raise OptionError(f"--keep-color {color} is for single photos; live takes luminance or lab")

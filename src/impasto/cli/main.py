@@ -5,7 +5,6 @@ No module in this folder loads torch at import: `impasto --help` is instant.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from impasto import __version__
 from impasto.cli.adapt import adapt
@@ -37,8 +37,8 @@ from impasto.cli.train import train
 from impasto.cli.transfer import fit, predict
 from impasto.cli.video import video
 from impasto.cli.web import web
-from impasto.commands.arguments import Command, Group, OpenCommand
-from impasto.commands.terminal import say
+from impasto.commands.arguments import PLAIN
+from impasto.commands.terminal import log_to_stderr, say
 from impasto.errors import ImpastoError, is_out_of_memory, one_line
 from impasto.ops.machine import KERNELS, set_threads
 
@@ -50,6 +50,52 @@ PLAINER = (
 )
 DONE, BROKEN, MISTAKE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
+
+
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """Let the help show no type for flags that take no value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = " "
+    return parameters
+
+
+class Command(TyperCommand):
+    """A command whose help shows no type for flags that take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, --help among them."""
+        return _without_types(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands, whose help shows no type for flags that take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, --help among them."""
+        return _without_types(super().get_params(ctx))
+
+
+class OpenCommand(Command):
+    """A command that leaves undeclared flags to `take_flags` and reports Ctrl-C."""
+
+    allow_extra_args = True
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the declared flags, and remember the words after `--`."""
+        if "--" in args:
+            ctx.meta[PLAIN] = len(args) - args.index("--") - 1
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C that it does not handle itself ends it with exit code 130."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("interrupted: nothing was written", err=True)
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
     name="impasto",
@@ -123,7 +169,7 @@ def transfer_help(ctx: typer.Context) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 1 for a fault of impasto, 2 for a user's mistake, 130 after Ctrl-C."""
-    _log_to_stderr()
+    log_to_stderr()
     KERNELS.special = os.environ.get("IMPASTO_KERNELS", "") != "torch"
     if "torch" not in sys.modules:  # OpenMP reads it once
         set_threads(os.environ, shared="serve" in (sys.argv[1:] if argv is None else argv)[:1])
@@ -187,18 +233,3 @@ def _report_fault(error: Exception) -> int:
         traceback.print_exception(error, file=sys.stderr)
     say(f"error: this should not have happened: {one_line(f'{type(error).__name__}: {error}')}", err=True)
     return _say("Please report it with the command and what it prints when IMPASTO_DEBUG=1 is set.", BROKEN)
-
-
-class _Notes(logging.Handler):
-    """Writes notes and warnings, a line each, to the current stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        say(prefix + one_line(record.getMessage()), err=True)
-
-
-def _log_to_stderr() -> None:
-    log = logging.getLogger("impasto")
-    log.setLevel(logging.INFO)
-    if not any(isinstance(handler, _Notes) for handler in log.handlers):
-        log.addHandler(_Notes())

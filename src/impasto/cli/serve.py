@@ -20,6 +20,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.commands import arguments, early_checks, terminal
+from impasto.errors import ImpastoError, OptionError
 
 if TYPE_CHECKING:
     from impasto.server.limits import Limits
@@ -86,34 +87,35 @@ def serve(
     terminal.be_quiet(quiet)
     words = list(ctx.args)
     if words != ["--limits"]:
-        early_checks.check_words(
+        extra, _ = early_checks.check_words(
             ctx, words, "impasto.server.limits", "Limits", "serve", listing="impasto serve --limits"
         )
+        if extra:
+            raise ImpastoError(f"impasto serve takes no files: {extra[0]}")
     _check_extras()
+    _check_proxies(proxy or [])
     atexit.register(_leave)  # before multiprocessing's own handler, so that it runs after it
     from impasto.server.wire import process_context
 
-    if words != ["--limits"]:
-        process_context()
-    from impasto.server.limits import Limits
-
     if words == ["--limits"]:
+        from impasto.server.limits import Limits
+
         _list_limits(Limits, json)
         return
-    from impasto.errors import ImpastoError
-
-    extra, values = arguments.take_flags(ctx, words, Limits, "serve", "impasto serve --limits")
-    if extra:
-        raise ImpastoError(f"impasto serve takes no files: {extra[0]}")
     secret = _choose_token(host, token, token_file)
-    limits = Limits.choose(values, own_machine=host in LOOPBACK and not secret and not proxy)
+    _log_access(access_log)
+    process_context()
+    from impasto.server.limits import Limits
     from impasto.server.listen import Place, bind, own_folder
 
-    with _ending_well(), bind(host, port) as listener, own_folder(Path(tempfile.gettempdir())) as folder:
+    listener = bind(host, port)
+
+    _, values = arguments.take_flags(ctx, words, Limits, "serve", "impasto serve --limits")
+    limits = Limits.choose(values, own_machine=host in LOOPBACK and not secret and not proxy)
+    with _ending_well(), listener, own_folder(Path(tempfile.gettempdir())) as folder:
         from impasto.runs.painting import pick_device
 
         devices = list(dict.fromkeys(pick_device(name) for name in device or ["auto"]))
-        _log_access(access_log)
         place = Place(listener, host, secret, tuple(proxy or ()))
         opens = page and (_has_screen() and host in LOOPBACK and not json if browser is None else browser)
         _run(devices, limits, folder, place, page, json, opens)
@@ -141,8 +143,6 @@ def _log_faults() -> None:
 
 def _log_access(path: Path | None) -> None:
     """Write the access log to a file, reopened if it is renamed, or to stderr; raises ImpastoError."""
-    from impasto.errors import ImpastoError
-
     if path is None:
         return
     try:
@@ -157,11 +157,22 @@ def _log_access(path: Path | None) -> None:
 
 
 def _check_extras() -> None:
-    from impasto.errors import ImpastoError
-
     for module in ("fastapi", "uvicorn", "python_multipart"):
         if importlib.util.find_spec(module) is None:
             raise ImpastoError(f"impasto serve needs {module}: pip install 'impasto[serve]'")
+
+
+def _check_proxies(addresses: list[str]) -> None:
+    """Raise OptionError for the address of a proxy that is none."""
+    import ipaddress
+
+    for address in addresses:
+        try:
+            ipaddress.ip_network(address, strict=False)
+        except ValueError:
+            raise OptionError(
+                f"--proxy takes the address of a proxy, such as 10.0.0.2 or 10.0.0.0/8, not {address!r}"
+            ) from None
 
 
 def _list_limits(limits: type[Limits], json: bool) -> None:
@@ -173,8 +184,6 @@ def _list_limits(limits: type[Limits], json: bool) -> None:
 def _choose_token(host: str, word: str | None, file: Path | None) -> str:
     """Return the token for clients, empty for none; raises ImpastoError if it is too short."""
     import secrets
-
-    from impasto.errors import ImpastoError
 
     if word is not None:
         raise ImpastoError("a token on the command line can be read by everybody: give --token-file or IMPASTO_TOKEN")

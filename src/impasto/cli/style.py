@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, early_checks, first_look, terminal
-from impasto.errors import ImpastoError
+from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
+from impasto.errors import ImpastoError, WeightsError, no_card
 
 PaintingWord = Annotated[str | None, typer.Argument(metavar="PAINTING", help="The painting.")]
 CardWord = Annotated[Path, typer.Argument(metavar="CARD", help="A style card, or a built-in style by its name.")]
@@ -41,27 +41,28 @@ def extract(
     terminal.be_quiet(quiet)
     first_look.check_method(method)
     words = [*arguments.words(painting, None), *ctx.args]
-    arguments.check_options(ctx, words, method)
-    early_checks.check_preset(method, preset)
-    if not words:
+    found, options = arguments.check_options(ctx, words, method)
+    early_recipes.check_preset(method, preset)
+    early_recipes.check_networks(options)
+    files = words if found is None else found
+    if not files or (found is not None and len(found) != 1):
         raise ImpastoError("name one painting: impasto style extract PAINTING")
-    if first_look.before_flags(words):
-        _check_painting(words[0])
+    _check_painting(files[0], method)
+    early_checks.check_target_name(output, (first_look.CARD,), force=force)
     from impasto.images.files import read_painting
     from impasto.methods import find_method, load
     from impasto.runs.painting import fit_painting, pick_device
     from impasto.stylizers.styles import Style, save_style
 
-    found = find_method(method)
-    files, options = arguments.take_flags(ctx, words, found.Options, found.name, f"impasto methods {found.name}")
+    chosen = find_method(method)
+    files, options = arguments.take_flags(ctx, words, chosen.Options, chosen.name, f"impasto methods {chosen.name}")
     if len(files) != 1:
         raise ImpastoError("name one painting: impasto style extract PAINTING")
-    _check_painting(files[0])
     target = arguments.name_target(
         output, Path(f"{Path(files[0]).stem}.safetensors"), force=force, suffixes=(".safetensors",)
     )
     image = read_painting(files[0])
-    model = load(found.name, preset=preset or "default", device=pick_device(device), **options)
+    model = load(chosen.name, preset=preset or "default", device=pick_device(device), **options)
     fitted = fit_painting(model, image, size)
     info = arguments.given(title=title, artist=artist, year=year) | {
         "width": fitted.shape[-1],
@@ -72,16 +73,18 @@ def extract(
     terminal.print_json(describe_card(target)) if json else terminal.say_path(target)
 
 
-def _check_painting(word: str) -> None:
+def _check_painting(word: str, method: str | None) -> None:
     """Raise ImpastoError if `word` is not a file that may be a painting."""
     if word in first_look.style_names() and not Path(word).exists():
         raise ImpastoError(f"{word} is built in as a card: paint in it by its name, impasto stylize PHOTO {word}")
-    first_look.check_painting(word, None)
+    first_look.check_painting(word, method)
 
 
 def show(card: CardWord, json: flags.JsonFlag = False) -> None:
     """Show the contents of a style card."""
     first_look.check_painting(str(card), None)
+    if card.is_file() and card.suffix.lower() != first_look.CARD:
+        raise WeightsError(no_card(str(card)))
     about = describe_card(card)
     if json:
         terminal.print_json(about)

@@ -47,15 +47,16 @@ def stylize(
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
-    arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
-    stylization.check(reporting.recipe)
-    early_checks.check_target_name(output)
+    words = arguments.words(content, styles)
+    stylization.check(ctx, words, reporting.recipe)
+    resume = checkpoint is not None and checkpoint.exists()
+    early_checks.check_target_name(output, force=force or resume)
+    early_checks.check_target_name(preview, force=force or resume)
+    early_checks.check_target_name(checkpoint, (".safetensors",), force=True)
     from impasto.commands import stylize as command
     from impasto.commands.stylize import make_recipe
-    from impasto.commands.terminal import piped
 
-    resume = checkpoint is not None and checkpoint.exists()
-    with piped(arguments.words(content, styles), output, json=reporting.json, dry_run=reporting.dry_run) as pipes:
+    with terminal.piped(words, output, json=reporting.json, dry_run=reporting.dry_run) as pipes:
         asked = make_recipe(ctx, pipes.words, reporting.recipe, stylization.given(), runtime=machine.runtime)
         target = command.choose_target(asked, pipes.output, force=force, record=reporting.record, resume=resume)
         job = command.open_job(asked, machine.device, machine.runtime)

@@ -8,7 +8,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
 
 VaryFlag = Annotated[
     list[str] | None,
@@ -41,15 +41,15 @@ def sweep(
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method)
-    arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
-    stylization.check(reporting.recipe)
-    early_checks.check_axes(vary or [], stylization.chosen_method, reporting.recipe)
-    early_checks.check_target_name(output)
+    words = arguments.words(content, styles)
+    stylization.check(ctx, words, reporting.recipe)
+    early_recipes.check_axes(vary or [], stylization.chosen_method, reporting.recipe)
+    early_checks.check_target_name(output, force=force)
     from impasto.commands import sweep as command
     from impasto.commands.stylize import choose_target, make_recipe
 
     named = command.own_options(vary or [])
-    made = make_recipe(ctx, arguments.words(content, styles), reporting.recipe, stylization.given(), vary=named)
+    made = make_recipe(ctx, words, reporting.recipe, stylization.given(), vary=named)
     recipe = command.add_axes(made, vary or [])
     target = choose_target(recipe, output, force=force, record=reporting.record, ending="-sweep")
     plan = command.plan_sheet(recipe, device)

@@ -11,7 +11,8 @@ import typer
 from impasto.cli import flags
 from impasto.cli.invert import BackboneFlag, PoolingFlag
 from impasto.cli.transfer import WeightsFlag
-from impasto.commands import arguments, early_checks, terminal
+from impasto.commands import arguments, early_checks, early_recipes, terminal
+from impasto.options import check_weights, parse_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,10 +117,9 @@ def texture(
     """
     terminal.be_quiet(quiet)
     if not list_options and not list_textures:
-        _check(ctx, [*arguments.words(name, None), *ctx.args], weights, backbone)
-        early_checks.check_shares(style_weights)
+        _check(ctx, [*arguments.words(name, None), *ctx.args], weights, backbone, style_weights)
         early_checks.check_weights(backbone_weights)
-        early_checks.check_target_name(output)
+        early_checks.check_target_name(output, force=force or (checkpoint is not None and checkpoint.exists()))
     early_checks.check_weights(weights)
     from impasto.commands import methods_table, network_command
     from impasto.textures.optimized import TextureOptions
@@ -147,10 +147,11 @@ def texture(
     _finish(out, made, json)
 
 
-def _check(ctx: typer.Context, words: list[str], weights: Path | None, backbone: str) -> None:
+def _check(ctx: typer.Context, words: list[str], weights: Path | None, backbone: str, shares: str | None) -> None:
     """Check the words before torch is loaded; raises ImpastoError."""
     found, values = early_checks.check_words(ctx, words, "impasto.textures.optimized", "TextureOptions", "texture")
     early_checks.check_textures(found, weights)
+    early_recipes.check_counts(len(found), shares)
     early_checks.check_backbone(backbone, values.get("layers", ()))
 
 
@@ -210,23 +211,12 @@ def _are_pictures(words: list[str], weights: Path | None) -> bool:
 
 def _size(text: str | None) -> tuple[int, int]:
     """Return (height, width); raises ImageError."""
-    from impasto.images.tensors import parse_size
-
     size = parse_size(text or str(SIDE))
     return size if isinstance(size, tuple) else (size, size)
 
 
 def _shares(text: str | None, count: int) -> tuple[float, ...] | None:
-    from impasto.errors import OptionError
-    from impasto.stylizers.styles import check_weights
-
-    if text is None:
-        return None
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise OptionError(f"--style-weights takes numbers such as 1,2, not {text!r}") from None
-    return check_weights(values, count)
+    return None if text is None else check_weights(early_recipes.read_shares(text), count)
 
 
 def _optimise(

@@ -48,9 +48,10 @@ def fit(
     """
     terminal.be_quiet(quiet)
     if not list_options:
-        _check_fit(ctx, [*arguments.words(folder, None), *ctx.args])
+        named = _check_fit(ctx, [*arguments.words(folder, None), *ctx.args])
         first_look.need("accelerate", "transfer", "impasto transfer fit")
         early_checks.check_run_folder(output, resume=resume, force=force)
+        early_checks.check_classes(Path(named))
     from impasto.commands import methods_table, transfer_fit
     from impasto.transfer.tasks import FitOptions
 
@@ -67,8 +68,8 @@ def fit(
     terminal.print_json(result) if json else terminal.say_path(result["output"])
 
 
-def _check_fit(ctx: typer.Context, words: list[str]) -> None:
-    """Check the words of `impasto transfer fit` before torch is loaded; raises ImpastoError."""
+def _check_fit(ctx: typer.Context, words: list[str]) -> str:
+    """Return the folder of `impasto transfer fit` after a check of its words, before torch; raises ImpastoError."""
     found, values = early_checks.check_words(ctx, words, "impasto.transfer.tasks", "FitOptions", "transfer fit")
     if len(found) != 1:
         raise ImpastoError("name one folder of class folders: impasto transfer fit FOLDER -o RUN")
@@ -77,6 +78,7 @@ def _check_fit(ctx: typer.Context, words: list[str]) -> None:
         raise ImpastoError(f"{found[0]} is no folder{near}; name one that holds a folder of pictures for each class")
     if "backbone" in values:
         early_checks.check_backbone(values["backbone"], filter(None, [values["layer"]]))
+    return found[0]
 
 
 def predict(

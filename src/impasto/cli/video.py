@@ -9,7 +9,8 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, first_look, terminal
+from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.errors import OptionError, flickers
 
 CALM = "Against flicker"
 VideoWord = Annotated[str | None, typer.Argument(metavar="VIDEO", help="The video.")]
@@ -114,14 +115,14 @@ def video(
     """
     terminal.be_quiet(reporting.quiet)
     first_look.look_at(content, styles, stylization.style, stylization.chosen_method, video=True)
-    arguments.check_options(ctx, arguments.words(content, styles), stylization.chosen_method, reporting.recipe)
-    stylization.check(reporting.recipe)
+    words = arguments.words(content, styles)
+    stylization.check(ctx, words, reporting.recipe)
+    _check(stylization.keep_color, output, force)
     from impasto.commands import video as command
     from impasto.commands.stylize import make_recipe
 
     by = "raft" if flow_weights and not flow_by else flow_by
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
-    words = arguments.words(content, styles)
     made = make_recipe(ctx, words, reporting.recipe, given, runtime=machine.runtime, still=False)
     recipe = command.fill_defaults(made)
     places = command.Places(output, strip, report, flow_weights, salvage)
@@ -137,3 +138,10 @@ def video(
     )
     result = command.dry_run(work) if reporting.dry_run else command.paint_video(work, quiet=reporting.quiet)
     terminal.print_json(result) if reporting.json else terminal.say_path(result["output"])
+
+
+def _check(color: str | None, output: Path | None, force: bool) -> None:
+    """Check what videos don't share with pictures, before torch is loaded; raises ImpastoError."""
+    if color in arguments.constant("impasto.images.color", "MATCHING_MODES"):
+        raise OptionError(flickers(str(color)))
+    early_checks.check_target_name(output, tuple(arguments.constant("impasto.images.video", "ENCODERS")), force=force)

@@ -12,9 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import typer
 from pydantic import Field, create_model
-from typer.core import TyperCommand, TyperGroup
 
-from impasto.commands import terminal
 from impasto.commands.first_look import method_names
 from impasto.errors import ImpastoError, OptionError, nearest
 from impasto.files import real_path
@@ -22,51 +20,6 @@ from impasto.options import Options
 
 PLAIN = "impasto.plain"
 """Key of a context for the number of words after `--`, which are never flags."""
-
-
-def _without_types(parameters: list[Any]) -> list[Any]:
-    """Let the help show no type for flags that take no value."""
-    for parameter in parameters:
-        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
-            parameter.metavar = " "
-    return parameters
-
-
-class Command(TyperCommand):
-    """A command whose help shows no type for flags that take no value."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return all parameters, --help among them."""
-        return _without_types(super().get_params(ctx))
-
-
-class Group(TyperGroup):
-    """A group of commands, whose help shows no type for flags that take no value."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return all parameters, --help among them."""
-        return _without_types(super().get_params(ctx))
-
-
-class OpenCommand(Command):
-    """A command that leaves undeclared flags to `take_flags` and reports Ctrl-C."""
-
-    allow_extra_args = True
-    ignore_unknown_options = True
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the declared flags, and remember the words after `--`."""
-        if "--" in args:
-            ctx.meta[PLAIN] = len(args) - args.index("--") - 1
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; Ctrl-C that it does not handle itself ends it with exit code 130."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            terminal.say("interrupted: nothing was written", err=True)
-            raise typer.Exit(130) from None
 
 
 def take_flags(
@@ -102,16 +55,20 @@ def take_flags(
     return found + plain, values
 
 
-def check_options(ctx: typer.Context, words: list[str], method: str | None, recipe: Path | None = None) -> None:
+def check_options(
+    ctx: typer.Context, words: list[str], method: str | None, recipe: Path | None = None
+) -> tuple[list[str] | None, dict[str, Any]]:
     """Refuse wrong options of a method before torch is loaded; raises OptionError.
 
-    With a recipe nothing is checked: what the recorded run changes is not known yet.
+    Returns the plain words and the method's options. With a recipe nothing is checked, and the words are None: what the
+    recorded run changes is not known yet.
     """
     name = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
     options = options_of(name)
     if recipe is None and options is not None:
-        _, values = take_flags(ctx, words, options, name, f"impasto methods {name}")
-        options.parse(values, name)
+        plain, values = take_flags(ctx, words, options, name, f"impasto methods {name}")
+        return plain, vars(options.parse(values, name))
+    return None, {}
 
 
 def flag_of(name: str) -> str:
@@ -136,13 +93,13 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
     own = [name for parameter in ctx.command.params for name in parameter.opts if name.startswith("--")]
     near = nearest(flag, [*own, *map(flag_of, options.model_fields)], 3)
     hint = f"{near};"
-    theirs = _methods_with(flag) if "--method" in own else []
+    theirs = methods_with(flag) if "--method" in own else []
     if theirs:
         hint = f", but {' and '.join(theirs)} {'has' if len(theirs) == 1 else 'have'}: add -m {theirs[0]};"
     return f"{owner} has no option {flag}{hint} see `{listing}`"
 
 
-def _methods_with(flag: str) -> list[str]:
+def methods_with(flag: str) -> list[str]:
     """Return the methods that have the option `flag`."""
     known = {name: options_of(name) for name in method_names()}
     return [name for name, options in known.items() if options is not None and _find_field(flag, options)[0]]
@@ -256,6 +213,24 @@ def options_of(method: str) -> type[Options] | None:
         if isinstance(name, ast.Name):
             return read_class(module, name.id)
     return None
+
+
+@functools.cache
+def has_function(method: str, function: str) -> bool:
+    """Return whether the class of a method, or one of its bases below OnePass, defines `function`, from its source."""
+    module = f"impasto.methods.{method}"
+    classes = [statement for statement in _statements(module) if isinstance(statement, ast.ClassDef)]
+    return any(_assigned(one, "Options") is not None and _defines(one.name, module, function) for one in classes)
+
+
+def _defines(name: str, module: str, function: str) -> bool:
+    """Return whether a class or one of its bases below OnePass, whose functions may only refuse, defines `function`."""
+    found = _find(name, module)
+    if found is None or not isinstance(found[0], ast.ClassDef) or name == "OnePass":
+        return False
+    own = any(isinstance(line, ast.FunctionDef) and line.name == function for line in found[0].body)
+    bases = (base.id for base in found[0].bases if isinstance(base, ast.Name))
+    return own or any(_defines(base, found[1], function) for base in bases)
 
 
 @functools.cache

@@ -15,18 +15,26 @@ import typer
 from impasto.commands import first_look
 from impasto.commands.arguments import (
     PACKAGE,
+    check_target,
     constant,
-    flag_of,
-    one_of,
-    options_of,
-    presets_of,
+    has_function,
     prove_folder,
     read_class,
     take_flags,
     takes_photos,
     training_of,
 )
-from impasto.errors import ImageError, ImpastoError, OptionError, WeightsError, nearest
+from impasto.commands.layer_names import layers_of
+from impasto.errors import (
+    ImageError,
+    ImpastoError,
+    OptionError,
+    WeightsError,
+    few_classes,
+    nearest,
+    no_channel,
+    no_unit,
+)
 from impasto.files import real_path
 
 TRAININGS = {"backbone": "impasto.training.backbone_distillation", "texture": "impasto.textures.generator_training"}
@@ -35,7 +43,7 @@ TRAININGS = {"backbone": "impasto.training.backbone_distillation", "texture": "i
 DEVICES = ("auto", "cpu", "cuda", "mps")
 POOLINGS = ("auto", "max", "average")
 CARD = ".safetensors"
-EXPORTABLE = ("swift", "wct", "adain", "sanet", "metanet")
+TEACHER = "vgg19"
 
 
 def check_words(
@@ -91,8 +99,20 @@ def check_training(ctx: typer.Context, words: list[str], *, listing: bool = Fals
         extra = next((word for word in plain if word != name), name)
         raise ImpastoError(f"{extra!r} is too much: put --content or --style before each folder")
     if not listing:
-        options.parse(values, owner)
+        _check_teacher(name, vars(options.parse(values, owner)))
     return name
+
+
+def _check_teacher(training: str, values: Mapping[str, Any]) -> None:
+    """Raise ImpastoError if the network that judges a training is not there."""
+    teacher = str(values.get("teacher") or "")
+    if training == "backbone":
+        if teacher != TEACHER and not Path(teacher).is_dir():
+            raise OptionError(f"--teacher is a folder or {TEACHER}; there is no folder {teacher}")
+        return
+    named = teacher not in ("", constant("impasto.networks.backbone", "SLIM"))
+    if named and not any(Path(teacher).glob(f"*{CARD}")):
+        raise WeightsError(f"{teacher} holds no safetensors file of a normalised VGG-19; --teacher names a folder")
 
 
 def check_run_folder(folder: Path | None, *, resume: bool, force: bool) -> Path:
@@ -119,6 +139,13 @@ def check_pictures_of(name: str, contents: list[Path], styles: list[Path]) -> No
     elif not contents or not styles:
         raise ImpastoError("name folders of pictures: --content PHOTOS --style ARTWORKS")
     check_places([*contents, *styles], "--content and --style")
+
+
+def check_classes(folder: Path) -> None:
+    """Raise ImpastoError if a folder does not hold two folders or more, one for each class."""
+    names = [child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    if len(names) < 2:
+        raise ImpastoError(few_classes(folder, len(names)))
 
 
 def check_places(places: Iterable[Path], flags: str) -> None:
@@ -159,14 +186,6 @@ def check_pooling(name: str) -> str:
     return name
 
 
-def check_preset(method: str | None, name: str | None) -> None:
-    """Raise OptionError if the method has no such preset, as far as its source shows."""
-    method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
-    presets = presets_of(method)
-    if presets is not None:
-        choose_preset(presets, name, method)
-
-
 def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None, owner: str) -> Mapping[str, Any]:
     """Return the preset called `name`, or the default one; raises OptionError."""
     if name is not None and name not in presets:
@@ -175,26 +194,46 @@ def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None, ow
 
 
 def check_backbone(name: str, layers: Iterable[str] = ()) -> None:
-    """Raise OptionError if there is no such backbone, or if vgg19-slim has no such layer."""
+    """Raise OptionError if there is no such backbone, or if it has no such layer."""
     known = constant("impasto.networks.backbones", "BACKBONES")
     if name not in known:
         raise OptionError(f"there is no backbone {name!r}{nearest(name, known)}; there are: {', '.join(known)}")
-    if name not in constant("impasto.networks.backbones", "TORCHVISION"):
-        own = slim_layers()
-        for layer in layers:
-            if layer not in own:
-                near = nearest(layer, own)
-                raise OptionError(f"{name} has no layer {layer!r}{near}; it has: {', '.join(own)}")
+    own = layers_of(name)
+    for layer in layers:
+        if layer not in own:
+            near = nearest(layer, own)
+            raise OptionError(f"{name} has no layer {layer!r}{near}; it has: {', '.join(own)}")
 
 
-def slim_layers() -> list[str]:
-    """Return the names of vgg19-slim's layers, shallow to deep."""
-    blocks = constant("impasto.networks.backbone", "VGG19_BLOCKS")
-    names = ["image"]
-    for block, count in enumerate(blocks, start=1):
-        names += [f"{kind}{block}_{i}" for i in range(1, count + 1) for kind in ("conv", "relu")]
-        names += [f"pool{block}"] if block < len(blocks) else []
-    return names
+def check_channel(
+    classifier: str | None, layer: str, channel: int, unit: tuple[int, int] | None, side: int | None
+) -> None:
+    """Raise OptionError if a layer of vgg19-slim, or of the embedded classifier, has no such channel or unit.
+
+    unit: (row, column); side: of the picture, None: the default. Other classifiers are not looked at.
+    """
+    widths = constant("impasto.networks.backbone", "SLIM_WIDTHS")
+    if classifier not in (None, constant("impasto.networks.classifiers", "CLASSIFIER")):
+        return
+    if layer == "logits":
+        count, side = len(_embedded().get("classes", ())), None
+    elif layer == "image":
+        count = 3
+    else:
+        block = int(layer.lstrip("convrelup")[0])
+        count = widths[block - 1]
+        halvings = block if layer.startswith("pool") else block - 1
+        side = (side or _embedded().get("size", 224)) // 2**halvings
+    if count and channel >= count:
+        raise OptionError(no_channel(channel, count))
+    if unit is not None and side is not None and layer != "image" and max(unit) >= side:
+        raise OptionError(no_unit(unit, side, side))
+
+
+def _embedded() -> dict[str, Any]:
+    """Return the header of the embedded classifier."""
+    name = constant("impasto.networks.classifiers", "CLASSIFIER")
+    return first_look.header_of(PACKAGE / "weights" / f"{name}{CARD}")
 
 
 def check_classifier(name: str | None, wanted: str | None = None) -> None:
@@ -242,73 +281,43 @@ def check_textures(words: list[str], weights: Path | None) -> None:
             raise ImpastoError(f"{word} is neither a picture here nor a texture{near}; there are: {there}")
 
 
-def check_target_name(output: Path | None, endings: tuple[str, ...] = ()) -> None:
-    """Raise ImpastoError if a result can't have this name, or if its folder does not exist.
+def check_target_name(output: Path | None, endings: tuple[str, ...] = (), *, force: bool = True) -> None:
+    """Raise ImpastoError if a result can't have this name or be written there.
 
-    endings: possible ones; default: those of pictures.
+    endings: possible ones; default: those of pictures. force: a file that exists may be overwritten.
     """
-    if output is None or str(output) == "-":
-        return
-    endings = endings or constant("impasto.images.files", "WRITABLE")
-    if output.suffix.lower() not in endings:
-        raise ImpastoError(f"{output}: the name must end in {one_of(endings)}")
-    if not output.parent.is_dir():
-        raise ImpastoError(f"{output}: the folder {output.parent} does not exist; make it first")
+    if output is not None and str(output) != "-":
+        check_target(output, force, endings or constant("impasto.images.files", "WRITABLE"))
 
 
-def check_recipe(recipe: Path) -> None:
-    """Raise ImpastoError if there is no such recipe."""
-    if not recipe.is_file():
-        raise ImpastoError(f"{recipe} can't be opened{first_look.near_files(recipe)}; name a picture or a JSON file")
-
-
-def check_shares(text: str | None) -> None:
-    """Raise OptionError unless the shares of styles are numbers."""
-    for part in text.split(",") if text else []:
-        try:
-            float(part)
-        except ValueError:
-            raise OptionError(f"--style-weights takes numbers, such as 2,1, not {text!r}") from None
-
-
-def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) -> None:
-    """Raise OptionError if `impasto sweep` is to vary what the method does not have."""
-    method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
-    options = options_of(method)
-    if recipe is not None or options is None:
-        return
-    texts = list(texts)
-    if not texts:
-        raise OptionError("say what to vary, one or two different options: --vary style-weight=1,10,100")
-    common = constant("impasto.commands.sweep", "COMMON")
-    known = [flag_of(name)[2:] for name in [*common, *options.model_fields]]
-    for text in texts:
-        flag, _, values = text.partition("=")
-        name = flag.strip().removeprefix("--").replace("_", "-")
-        if name not in known:
-            raise OptionError(
-                f"--vary: {method} has no option {name!r}{nearest(name, known)}; see `impasto methods {method}`"
-            )
-        _check_common(name.replace("-", "_"), common, values)
-        field = next((field for field in options.model_fields if flag_of(field)[2:] == name), None)
-        if field is not None and "tuple" not in str(options.model_fields[field].annotation):
-            for value in values.split(","):
-                options.parse({field: value.strip()}, f"--vary: {method}")
-
-
-def _check_common(name: str, common: Iterable[str], values: str) -> None:
-    """Raise OptionError for values that an option of all methods can't have, as far as their source shows."""
-    recipe = read_class("impasto.runs.record", "Recipe") if name in common else None
-    if recipe is None or name not in recipe.model_fields:
-        return
-    for value in filter(None, map(str.strip, values.split(","))):
-        recipe.parse({name: value}, "--vary")
-
-
-def check_exportable(method: str) -> None:
+def check_exportable(method: str | None) -> None:
     """Raise OptionError if one of impasto's methods can't be written as ONNX."""
-    if method not in EXPORTABLE and (PACKAGE / "methods" / f"{method}.py").is_file():
-        raise OptionError(f"{method} can't be written as ONNX: export swift, wct, adain, sanet or metanet")
+    method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
+    able = methods_with_function("forward_for_export")
+    if method not in able and (PACKAGE / "methods" / f"{method}.py").is_file():
+        raise OptionError(f"{method} can't be written as ONNX: export {', '.join(able[:-1])} or {able[-1]}")
+
+
+def check_maker(method: str) -> None:
+    """Raise ImpastoError if one of impasto's methods makes no networks."""
+    able = methods_with_function("generate")
+    if method not in able and (PACKAGE / "methods" / f"{method}.py").is_file():
+        raise ImpastoError(f"{method} makes no networks: use -m {able[0]}, or keep a card by `impasto style extract`")
+
+
+def methods_with_function(name: str) -> list[str]:
+    """Return the methods whose class, or a base of it, defines this function, from their source."""
+    return [method for method in first_look.method_names() if has_function(method, name)]
+
+
+def check_batch_target(output: str, suffix: str) -> None:
+    """Raise ImpastoError if results of `impasto batch` can't go there, or can't be of this format."""
+    if first_look.URL not in output and Path(output).exists() and not Path(output).is_dir():
+        raise ImpastoError(f"{output} is a file; name a folder for the results")
+    endings = [known[1:] for known in constant("impasto.images.files", "WRITABLE")]
+    name = suffix[1:].lower()
+    if name not in endings:
+        raise OptionError(f"--format is one of {', '.join(endings)}, not {suffix[1:]!r}{nearest(name, endings)}")
 
 
 def check_batch(words: list[str], named: Iterable[str]) -> None:

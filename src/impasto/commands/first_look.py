@@ -12,7 +12,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import ImageError, ImpastoError, OptionError, fixed_styles, nearest, no_method, no_style
+from impasto.errors import (
+    ImageError,
+    ImpastoError,
+    OptionError,
+    WeightsError,
+    fixed_styles,
+    nearest,
+    no_card,
+    no_method,
+    no_style,
+)
 
 PACKAGE = Path(__file__).parent.parent
 CARDS = PACKAGE / "weights" / "styles"
@@ -136,6 +146,9 @@ def check_painting(word: str, method: str | None, *, bare: bool = False, own_wei
         if word in known or (own_weights and method is not None):
             return
         raise ImpastoError(no_style(word, known))
+    header = header_of(path) if path.suffix.lower() == CARD else {}
+    if header and not isinstance(header.get("style"), str):
+        raise WeightsError(no_card(word))
     head = _head(word, "painting")
     if head is not None and is_video(head):
         raise ImpastoError(f"{word} is a video; name a painting, or take a frame of it")

@@ -185,7 +185,7 @@ def paint_file(
 ) -> dict[str, Any]:
     """Paint and write the picture; after Ctrl-C the best one so far. Returns what --json prints."""
     with progress(title(job), quiet, also, _expected_seconds(job)) as (watch, on_step):
-        image = job.paint_bytes(on_step) if job.by_windows else job.paint(on_step)
+        image = job.paint(on_step)
     written = write(job, image, target, watch, record=record, force=force)
     if job.model.checkpoint is not None and not job.model.interrupted:
         job.model.checkpoint.finish()

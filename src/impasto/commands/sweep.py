@@ -134,7 +134,7 @@ def _paint_cell(plan: SheetPlan, values: Values, sheet: _Sheet, quiet: bool) -> 
     heading = f"{len(sheet.reports) + 1}/{len(plan.cells)} {_label(values)}: {title(job)}"
     try:
         with progress(heading, quiet) as (watch, on_step):
-            picture = job.paint(on_step)
+            picture = job.paint_floats(on_step)
         sheet.interrupted = job.model.interrupted
     except KeyboardInterrupt:
         sheet.interrupted = True

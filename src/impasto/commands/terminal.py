@@ -1,4 +1,4 @@
-"""What a command reads and writes besides files: text and JSON, escaped; pictures through pipes; progress on stderr."""
+"""What a command reads and writes besides files: text and JSON, escaped; notes; pictures through pipes; progress."""
 
 from __future__ import annotations
 
@@ -13,12 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from impasto.errors import ImpastoError, printable, to_json
+from impasto.errors import ImpastoError, one_line, printable, to_json
 
 if TYPE_CHECKING:
     from impasto.progress import OnStep, Step
 
 log = logging.getLogger(__name__)
+
+
+class _Notes(logging.Handler):
+    """Writes notes and warnings, a line each, to the current stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        say(prefix + one_line(record.getMessage()), err=True)
+
+
+def log_to_stderr() -> None:
+    """Let impasto's notes and warnings go to stderr."""
+    notes = logging.getLogger("impasto")
+    notes.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Notes) for handler in notes.handlers):
+        notes.addHandler(_Notes())
 
 
 def be_quiet(quiet: bool) -> None:
@@ -83,7 +99,7 @@ class Piped:
 
 @contextmanager
 def piped(words: Sequence[str], output: Path | None, *, json: bool = False, dry_run: bool = False) -> Iterator[Piped]:
-    """Put temporary files in the place of `-`. A piped photo's result goes to standard output, too.
+    """Replace `-` by temporary files. A piped photo's result goes to standard output, too.
 
     Raises ImpastoError if pipes are combined in an impossible way.
     """
@@ -286,6 +302,7 @@ class Line:
         self.pause = often if self.live else seldom
         self.shown_at = 0.0
         self.last: Callable[[], str] | None = None
+        self.text = ""
 
     def show(self, text: Callable[[], str]) -> None:
         """Show a text if the last one is old enough."""
@@ -298,12 +315,15 @@ class Line:
     def end(self) -> None:
         """Show the last text and leave the line."""
         if self.last is not None:
-            self._write(self.last())
+            text = self.last()
+            if self.live or text != self.text:
+                self._write(text)
             if self.live:
                 typer.echo(err=True)
         self.last = None
 
     def _write(self, text: str) -> None:
+        self.text = text
         if log.isEnabledFor(logging.INFO):
             typer.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live)
 

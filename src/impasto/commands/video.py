@@ -21,7 +21,7 @@ from impasto.commands.arguments import check_target, name_target
 from impasto.commands.terminal import PAUSE, Count, count
 from impasto.commands.video_memory import find_fitting, limit_memory
 from impasto.commands.video_report import measure, paint_strip
-from impasto.errors import ImpastoError, OptionError, to_json
+from impasto.errors import ImpastoError, OptionError, flickers, to_json
 from impasto.files import real_path, write_atomically
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import WRITABLE, Picture, open_picture, read_image, write_image
@@ -61,9 +61,7 @@ log = logging.getLogger(__name__)
 def fill_defaults(made: Recipe) -> Recipe:
     """Return the recipe with the defaults of videos; raises OptionError if colours would change between frames."""
     if made.keep_color in MATCHING_MODES:
-        raise OptionError(
-            f"--keep-color {made.keep_color} recolours the painting for every frame: use luminance or lab for a video"
-        )
+        raise OptionError(flickers(made.keep_color))
     smooth, flow = made.smooth, made.flow
     if flow is None and made.flow_by != "raft" and not has_flow():
         log.info("optical flow would make it flicker less: pip install 'impasto[flow]'")
@@ -237,7 +235,7 @@ def _try(painter: Painter, frame: Tensor, size: tuple[int, int]) -> None:
 
     painter.model.start_from = photo.color
     try:
-        painter.job(painter.recipe, photo, painter.recipe.styles).paint(stop)
+        painter.job(painter.recipe, photo, painter.recipe.styles).paint_floats(stop)
     finally:
         painter.model.start_from = None
 
@@ -340,7 +338,7 @@ def _paint_frames(work: VideoRun, done: int, quiet: bool) -> list[Frame]:
 
 def _paint(work: VideoRun, coherence: Coherence, photo: Picture, shown: Count) -> Tensor:
     job = work.painter.job(work.recipe, photo, work.recipe.styles)
-    result = coherence.paint(photo.color, lambda: job.paint(shown.within))
+    result = coherence.paint(photo.color, lambda: job.paint_floats(shown.within))
     if job.model.interrupted:
         raise KeyboardInterrupt  # an unfinished frame is dropped
     return result

@@ -50,7 +50,7 @@ def measure(
             photo = painter.fit(Picture(frame.image, frame.alpha))
             if scores is None:
                 scores = _start(network, paintings, recipe, painter, photo)
-            alone = painter.job(recipe, photo, recipe.styles).paint(shown.within)
+            alone = painter.job(recipe, photo, recipe.styles).paint_floats(shown.within)
             scores["smoothed"].add(photo.color.to(device), result[:, :3])
             scores["each frame by itself"].add(photo.color.to(device), alone)
             shown.advance("frames")
@@ -64,7 +64,8 @@ def _start(
     network: LossNetwork, paintings: list[Tensor], recipe: Recipe, painter: Painter, photo: Picture
 ) -> dict[str, VideoScore]:
     longer = recipe.style_size or max(photo.color.shape[-2:])
-    fitted = painter.model.fit_style(paintings[0], longer) if paintings else None
+    model = painter.model
+    fitted = model.open_painting(model.fit_style(paintings[0], longer)) if paintings else None
     return {name: VideoScore(network, fitted) for name in ("smoothed", "each frame by itself")}
 
 

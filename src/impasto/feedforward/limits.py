@@ -18,9 +18,10 @@ from torch import Tensor
 
 from impasto.errors import ImpastoError
 from impasto.feedforward.pass_plan import whole_halo
-from impasto.feedforward.stages import Stage, deepest_stride, numbers_held
+from impasto.feedforward.stages import IMAGE, Stage, deepest_stride
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.tensors import Canvas, Window
+from impasto.networks.receptive_field import trace
 from impasto.ops.machine import give_back_freed_memory
 
 CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1700 << 20, 2560 << 20
@@ -94,7 +95,27 @@ def backwards_room(device: torch.device) -> int:
 
 def bytes_per_pixel(stages: Sequence[Stage], element: int) -> float:
     """Return the most bytes that `stages` hold per pixel that they work on; element: bytes of a number."""
-    return SLACK * numbers_held(stages) * element
+    return SLACK * _numbers_held(stages) * element
+
+
+def _numbers_held(stages: Sequence[Stage]) -> float:
+    """Return the most numbers that `stages` hold at once, in maps and within a layer, per pixel of the picture."""
+    at, channels, widest = {IMAGE: 1}, {IMAGE: 3}, []
+    last = {IMAGE: len(stages)}  # the number of the last stage that starts from a map
+    for number, stage in enumerate(stages):
+        layers = 0.0
+        for edge in stage.edges:
+            source, outcome = edge.source, edge.outcome
+            at[outcome], channels[outcome], held = trace(edge.path, at[source], channels[source])
+            layers, last[source] = max(layers, held), max(number, last.get(source, 0))
+        widest.append(layers)
+    most, live = 0.0, {IMAGE}
+    for number, stage in enumerate(stages):
+        live |= {edge.outcome for edge in stage.edges}
+        maps = sum(channels[name] / at[name] ** 2 for name in live)
+        most = max(most, maps + widest[number])
+        live = {name for name in live if last.get(name, -1) > number}
+    return most
 
 
 def choose_tiling(

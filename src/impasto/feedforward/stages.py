@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from impasto.networks.receptive_field import channels_after, stride_after, strides, trace
+from impasto.networks.receptive_field import channels_after, stride_after, strides
 from impasto.ops.moments import Moments, fit_mask, sum_precisely
 
 IMAGE, RESULT = "image", "result"
@@ -280,26 +280,6 @@ def _along(stages: Iterable[Stage], start: int, after: Callable[[Iterable[nn.Mod
         for edge in stage.edges:
             found[edge.outcome] = after(edge.path, found[edge.source])
     return found
-
-
-def numbers_held(stages: Sequence[Stage]) -> float:
-    """Return the most numbers that `stages` hold at once, in maps and within a layer, per pixel of the picture."""
-    at, channels, widest = {IMAGE: 1}, {IMAGE: 3}, []
-    last = {IMAGE: len(stages)}  # the number of the last stage that starts from a map
-    for number, stage in enumerate(stages):
-        layers = 0.0
-        for edge in stage.edges:
-            source, outcome = edge.source, edge.outcome
-            at[outcome], channels[outcome], held = trace(edge.path, at[source], channels[source])
-            layers, last[source] = max(layers, held), max(number, last.get(source, 0))
-        widest.append(layers)
-    most, live = 0.0, {IMAGE}
-    for number, stage in enumerate(stages):
-        live |= {edge.outcome for edge in stage.edges}
-        maps = sum(channels[name] / at[name] ** 2 for name in live)
-        most = max(most, maps + widest[number])
-        live = {name for name in live if last.get(name, -1) > number}
-    return most
 
 
 def needed_later(stages: Sequence[Stage]) -> set[str]:

@@ -29,8 +29,9 @@ from impasto.errors import ImageError
 from impasto.files import replace_file
 from impasto.images.decoding import Floats, srgb
 from impasto.images.opening import opened, read_pixels, reason_of
-from impasto.images.tensors import MAX_PIXELS, check_sides, is_finite, resize
+from impasto.images.tensors import check_sides, is_finite, resize
 from impasto.images.transparency import fill_hidden, resize_covered, visible_part
+from impasto.options import MAX_PIXELS
 
 TRUSTED = ("JPEG", "PNG", "WEBP")
 """Formats that the server decodes; a client may send anything."""

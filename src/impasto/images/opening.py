@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, _imaging, features
 
 from impasto.errors import ImageError
-from impasto.files import Budgeted, OverBudget, open_regular
+from impasto.files import open_regular, size_of
 from impasto.images.decoding import MOST_FLOATS, Floats, decode, finish_deep, orientation_of, profile_of
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")
@@ -259,6 +259,50 @@ def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[st
     if head.startswith(b"<"):
         return f"{name} is a web page or drawing (HTML, SVG, XML), not a picture; get the picture itself"
     return f"{name} is damaged or no picture; it must be one of {', '.join(formats)}"
+
+
+# --- the budget of bytes
+
+LEAST_COST = 1024
+"""Least number of bytes that a read counts for: files of many tiny parts take as long as large ones."""
+
+
+class OverBudget(Exception):
+    """More bytes of a file were requested than its content needs."""
+
+
+class Budgeted(io.RawIOBase):
+    """A file that allows reading `budget` bytes in all; then reading raises OverBudget."""
+
+    def __init__(self, file: BinaryIO, budget: int) -> None:
+        self.file, self.left = file, budget
+        self.size = size_of(file)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read like a file; raises OverBudget instead of reading more than is left."""
+        rest = max(0, self.size - self.file.tell())
+        wanted = rest if size is None or size < 0 else min(size, rest)
+        if wanted > self.left:
+            raise OverBudget
+        data = self.file.read(wanted)
+        self.left -= max(len(data), LEAST_COST)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Seek like a file."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self.file.tell()
+
+    def seekable(self) -> bool:
+        """Say that one can seek in it."""
+        return True
+
+    def readable(self) -> bool:
+        """Say that one can read it."""
+        return True
 
 
 # --- format and size, from the first bytes of a file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,8 +14,6 @@ from torch.nn import functional
 
 from impasto.errors import ImageError, OptionError
 
-MAX_PIXELS = 200_000_000
-MINIMUM_SIDE = 16
 LEAST_SIDE = 16
 LEAST_PAINTING = 32
 """Smaller paintings are extended by mirroring, so that deep layers see more than one position."""
@@ -86,21 +83,6 @@ def fit(height: int, width: int, longer: int, *, enlarge: bool = False) -> tuple
     if before <= longer and not enlarge:
         return height, width
     return max(1, round(height * longer / before)), max(1, round(width * longer / before))
-
-
-def parse_size(text: str) -> int | tuple[int, int]:
-    """Parse "512", the longer side, or "512x384", WIDTHxHEIGHT.
-
-    Returns the longer side, or (height, width) as resize takes them. Raises ImageError for anything else and for sides
-    under 16.
-    """
-    match = re.fullmatch(r"([0-9]{1,6})(?:[xX×]([0-9]{1,6}))?", text.strip())
-    if match is None:
-        raise ImageError(f"size {text!r} is not understood; write 512 for the longer side or 512x384 for WIDTHxHEIGHT")
-    sides = [int(side) for side in match.groups() if side is not None]
-    if min(sides) < MINIMUM_SIDE:
-        raise ImageError(f"size {text!r} is too small; each side must be at least {MINIMUM_SIDE}")
-    return sides[0] if len(sides) == 1 else (sides[1], sides[0])
 
 
 # --- windows and canvases

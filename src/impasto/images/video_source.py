@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from impasto.errors import ImageError, ImpastoError
-from impasto.images.tensors import MAX_PIXELS, resize
+from impasto.images.tensors import resize
 from impasto.images.transparency import fill_hidden, resize_covered
 from impasto.images.video_color import RGB, Colors, to_srgb
 from impasto.images.video_lengths import missing_bytes
+from impasto.options import MAX_PIXELS
 
 MOST_STRETCH = 20
 ATTACHED = 0x400
@@ -213,7 +214,7 @@ def _what_is_wrong(path: Path, error: Any) -> str:
 
 
 def pictures_of(container: Any) -> list[Any]:
-    """Return the videos in a file but for covers, the default one first."""
+    """Return the video streams of a file except cover pictures, the default one first."""
     streams = [stream for stream in container.streams.video if not int(stream.disposition) & ATTACHED]
     best = container.streams.best("video")
     return sorted(streams, key=lambda stream: best is None or stream.index != best.index)

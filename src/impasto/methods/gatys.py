@@ -14,9 +14,9 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from impasto.errors import ImageError, OptionError
-from impasto.images.exchange import AnyPicture, take_painting
+from impasto.images.exchange import AnyPicture
 from impasto.images.files import read_image
-from impasto.images.tensors import check_image, median8, parse_size, resize
+from impasto.images.tensors import median8, resize
 from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import default_layers
 from impasto.ops.moments import Moments
@@ -38,6 +38,7 @@ from impasto.optimize.losses import (
 )
 from impasto.optimize.pyramids import GreyDetail, LaplacianPyramid
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
+from impasto.options import parse_size
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.optimized import Optimized, OptimizedOptions, keep_photo
 from impasto.stylizers.published_recipes import PRESETS
@@ -164,13 +165,7 @@ class Gatys(Optimized):
 
     def encode_style(self, image: AnyPicture) -> Style:
         """Return moments at the style layers, at the picture's size and at half of it."""
-        image = take_painting(image, "the painting")
-        check_image(image, "painting")
-        scale = self.options.style_scale
-        if scale != 1:
-            height, width = image.shape[-2:]
-            image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        image = self.continue_painting(image)
+        image = self.open_painting(image, self.options.style_scale)
         fitting = looking(self.backbone, self.free_room)
         style = measure(self.backbone, image.to(self.device), self.options.style_layers, look=fitting)
         if self.options.start == "style":
@@ -226,7 +221,7 @@ class Gatys(Optimized):
         return Settings(steps, o.optimizer, *rates, o.average, history)
 
     @property
-    def ways(self) -> tuple[Backbone, frozenset[str]]:
+    def loss_layers(self) -> tuple[Backbone, frozenset[str]]:
         """The backbone and the layers of content and style."""
         return self.backbone, frozenset({*self.options.content_layers, *self.options.style_layers})
 

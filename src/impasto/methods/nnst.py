@@ -17,8 +17,8 @@ from torch import Tensor
 
 from impasto.errors import OptionError
 from impasto.images.color import match_low_frequencies
-from impasto.images.exchange import AnyPicture, take_painting
-from impasto.images.tensors import check_image, resize
+from impasto.images.exchange import AnyPicture
+from impasto.images.tensors import resize
 from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import default_layers
 from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, STRIDE, Hypercolumns
@@ -171,9 +171,7 @@ class NNST(Optimized):
 
     def encode_style(self, image: AnyPicture) -> Style:
         """Return places of the painting at its size and at halves, and moments."""
-        options, image = self.options, take_painting(image, "the painting").to(self.device)
-        check_image(image, "painting")
-        image = self.continue_painting(image)
+        options, image = self.options, self.open_painting(image).to(self.device)
         values = gather(
             self.network,
             image,
@@ -231,7 +229,7 @@ class NNST(Optimized):
         return keep_photo(painted, content, strength)
 
     @property
-    def ways(self) -> tuple[Backbone, frozenset[str]]:
+    def loss_layers(self) -> tuple[Backbone, frozenset[str]]:
         """The network and the compared layers."""
         return self.network, frozenset({COLUMNS, *self.style_layers})
 
@@ -277,7 +275,7 @@ class _Work:
         """Return the objective of `stage`, which begins with `image`; first: nothing was painted before it."""
         photo = resize(self.content, stage.height, stage.width)
         size = stage.height, stage.width
-        network, layers = self.model.ways
+        network, layers = self.model.loss_layers
         tile = choose_tile(network, layers, size, self.model.free_room)
         terms = (
             [*self._last(size), *self._matched(stage, photo, image, tile, first=first)]

@@ -23,8 +23,8 @@ from impasto.feedforward.place_painter import (
     reduced,
 )
 from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, MomentsOf, Stage, StageInput, Thinned, run_whole
-from impasto.images.exchange import AnyPicture, take_painting
-from impasto.images.tensors import LEAST_SIDE, Canvas, check_image, resize
+from impasto.images.exchange import AnyPicture
+from impasto.images.tensors import LEAST_SIDE, Canvas, resize
 from impasto.networks.backbone import SLIM, Backbone
 from impasto.networks.backbones import load_backbone
 from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, STRIDE, Hypercolumns
@@ -114,9 +114,7 @@ class NNSTD(OnePass):
 
     def encode_style(self, image: AnyPicture) -> Style:
         """Return places of the painting at its size and at halves."""
-        image = take_painting(image, "the painting").to(self.device)
-        check_image(image, "painting")
-        image = self.continue_painting(image)
+        image = self.open_painting(image).to(self.device)
         room = backwards_room(self.device)
         with torch.no_grad():
             values = gather(self.backbone, image, (), octaves=MOST_OCTAVES, most=self.options.candidates, room=room)
@@ -200,10 +198,10 @@ class NNSTD(OnePass):
             for name, network in ((SHAPES, self.shapes), (SEEN, self.backbone))
         ]
         measures = MomentsOf(SHAPES, full=False, layer=f"{SHAPES}{octave}"), Thinned(SEEN, SAMPLED)
-        ways = tuple(Edge(name, RESULT, (self.network,)) for name in (SHAPES, SEEN))
+        ends = tuple(Edge(name, RESULT, (self.network,)) for name in (SHAPES, SEEN))
         return (
             Stage(tuple(edges), look, measures),
-            Stage((*ways, Edge(IMAGE, RESULT)), paint, prepare=prepare),
+            Stage((*ends, Edge(IMAGE, RESULT)), paint, prepare=prepare),
         )
 
 

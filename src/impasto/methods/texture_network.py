@@ -199,8 +199,9 @@ class TextureNetwork(PaintingNetworks):
         """Return a pyramid of that shape."""
         return make_pyramid(shape)
 
-    def _build(self, style: Style) -> StagedNetwork:
-        network = cast(PyramidNetwork, super()._build(style))
+    def build_for(self, style: Style) -> StagedNetwork:
+        """Return the pyramid whose weights `style` holds, with the noise of this run."""
+        network = cast(PyramidNetwork, super().build_for(style))
         network.seed = self.options.noise_seed
         return network
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from impasto.ops.cpu_kernels import (
     CIRCULAR,
     convolve,
-    convolve_and_rectify,
     convolve_doubled,
     device_of,
     halve,
@@ -42,19 +41,14 @@ class Conv(nn.Conv2d):
         doubled: double `x` first, as `double` does.
         """
         if doubled:
-            found = self._after_doubling(x, relu=relu)
+            whole = tuple(self.stride) == (1, 1)
+            found = convolve_doubled(x, self.weight, self.bias, relu=relu, mode=self.edge_mode) if whole else None
             if found is not None:
                 return found
             x = double(x)
         if self.edge[0]:
             x = pad_edges(x, self.edge, self.edge_mode)
-        run = convolve_and_rectify if relu else convolve
-        return run(x, self.weight, self.bias, self.stride)
-
-    def _after_doubling(self, x: Tensor, *, relu: bool) -> Tensor | None:
-        if tuple(self.stride) != (1, 1):
-            return None
-        return convolve_doubled(x, self.weight, self.bias, relu=relu, mode=self.edge_mode)
+        return convolve(x, self.weight, self.bias, self.stride, relu=relu)
 
 
 class MaxPool(nn.MaxPool2d):

@@ -36,7 +36,7 @@ class NormalisedVGG(nn.Module):
         """Return the network of the safetensors files in `folder`, those without heads first; raises WeightsError."""
         paths = sorted(Path(folder).glob("*.safetensors"))
         if not paths:
-            raise WeightsError(f"{folder} holds no safetensors file of a normalised VGG-19")
+            raise WeightsError(f"{folder} holds no safetensors file of a normalised VGG-19; --teacher names a folder")
         return cls(sorted(paths, key=lambda path: "head1_1.weight" in load_weights(path).tensors))
 
     def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:

@@ -150,12 +150,17 @@ def _format(x: Tensor) -> torch.memory_format:
 # --- convolution and ReLU
 
 
-def convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
-    """Compute ``relu(conv2d(x, weight, bias, stride))``, (B, C, H, W) to (B, D, h, w), without a map before the ReLU.
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], *, relu: bool = False) -> Tensor:
+    """Compute ``conv2d(x, weight, bias, stride)``, (B, C, H, W) to (B, D, h, w), and its ReLU if `relu`.
 
-    With oneDNN, the convolution itself drops negative values (and turns NaN into 0).
+    With oneDNN, the convolution itself drops negative values (and turns NaN into 0), without a map before the ReLU.
     """
     together, weight, bias, stride = _in_row(x, weight, bias, stride)
+    y = _convolve_and_rectify(x, weight, bias, stride) if relu else F.conv2d(x, weight, bias, tuple(stride))
+    return _unroll(y, together)
+
+
+def _convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
     kind = _kind_of(x)
     pixels = x.shape[1] <= PLANES and _last(weight)
     large = x.numel() > SMALL and weight.shape[-1] > 1 and (_last(x) or pixels)
@@ -165,10 +170,9 @@ def convolve_and_rectify(x: Tensor, weight: Tensor, bias: Tensor | None, stride:
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, weight, bias, [0, 0], list(stride), [1, 1], 1, "relu", [], ""
         )
-    else:
-        y = F.conv2d(x, weight, bias, tuple(stride))
-        y = F.relu(y) if _traced() else F.relu_(y)
-    return _unroll(y, together)
+        return y
+    y = F.conv2d(x, weight, bias, tuple(stride))
+    return F.relu(y) if _traced() else F.relu_(y)
 
 
 def _kind_of(x: Tensor) -> torch.dtype | None:
@@ -189,12 +193,6 @@ def onednn_has_bf16() -> bool:
     """Return whether oneDNN convolves in bfloat16 on this processor; ``ONEDNN_MAX_CPU_ISA`` counts, too."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None) if _onednn_is_on() else None
     return supported is not None and bool(supported())
-
-
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
-    """Compute ``conv2d(x, weight, bias, stride)``, (B, C, H, W) to (B, D, h, w)."""
-    together, weight, bias, stride = _in_row(x, weight, bias, stride)
-    return _unroll(F.conv2d(x, weight, bias, tuple(stride)), together)
 
 
 def _in_row(
@@ -269,8 +267,7 @@ def convolve_doubled(
     spread = weight.new_tensor([[[1.0, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
     four = torch.einsum("ayi,bxj,ocij->abocyx", spread, spread, weight)
     padded = pad_edges(x, (1, 1, 1, 1), mode if mode == CIRCULAR else "replicate")
-    run = convolve_and_rectify if relu else convolve
-    return _spread(run(padded, _as_kernel(four), None if bias is None else bias.repeat(4), (1, 1)))
+    return _spread(convolve(padded, _as_kernel(four), None if bias is None else bias.repeat(4), (1, 1), relu=relu))
 
 
 def _as_kernel(four: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, no_channel, no_unit
 from impasto.images.color import luma
 from impasto.ops.matrix_roots import square_root
 from impasto.ops.moments import LEAST_VARIANCE, Moments, fit_mask, moments, precise
@@ -231,7 +231,7 @@ class ActivationLoss:
     def __call__(self, features: Tensor) -> Tensor:
         """Return the loss of `features`. Raises OptionError if they have no such channel or position."""
         if self.channel >= features.shape[1]:
-            raise OptionError(f"there is no channel {self.channel}: the layer has {features.shape[1]}, from 0")
+            raise OptionError(no_channel(self.channel, features.shape[1]))
         if features.dim() == 2:
             return -features[:, self.channel].mean()
         if self.position is None:
@@ -239,7 +239,7 @@ class ActivationLoss:
         row, column = self.position
         height, width = features.shape[-2:]
         if row >= height or column >= width:
-            raise OptionError(f"there is no unit {row},{column}: the layer has {height} rows and {width} columns here")
+            raise OptionError(no_unit(self.position, height, width))
         return -features[:, self.channel, row, column].mean()
 
 

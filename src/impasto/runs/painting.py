@@ -17,9 +17,10 @@ from impasto.feedforward.runtimes import AUTO
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
 from impasto.images.exchange import check_masks, mask_of
 from impasto.images.files import Picture, open_picture, read_painting
-from impasto.images.tensors import MAX_PIXELS, Bytes, Canvas, Floats, Window, fit, parse_size, resize
+from impasto.images.tensors import Bytes, Canvas, Floats, Window, fit, resize
 from impasto.methods import load
 from impasto.ops.machine import keep_freed_memory
+from impasto.options import MAX_PIXELS, parse_size, too_many_pixels
 from impasto.progress import OnStep, ignore
 from impasto.runs.record import Recipe, is_bare
 from impasto.stylizers.base import Stylizer
@@ -28,7 +29,6 @@ from impasto.stylizers.styles import CARD, Style, load_style, mix, named_style
 
 log = logging.getLogger(__name__)
 
-MOST_PIXELS = MAX_PIXELS
 MOST_FLOATS = 4_000_000
 
 
@@ -109,7 +109,11 @@ class PaintJob:
         return image if mode == "off" else restore_color(image, self.content, mode)
 
     def paint(self, on_step: OnStep = ignore) -> Tensor:
-        """Paint; returns (1, 3, H, W)."""
+        """Paint; returns (1, 3, H, W) in [0, 1], or (H, W, 3) uint8 of a photo that is too large for floats."""
+        return self.paint_bytes(on_step) if self.by_windows else self.paint_floats(on_step)
+
+    def paint_floats(self, on_step: OnStep = ignore) -> Tensor:
+        """Paint; returns (1, 3, H, W) in [0, 1]."""
         keep_freed_memory()
         recipe = self.recipe
         styles = self._styles()
@@ -126,7 +130,7 @@ class PaintJob:
         return self.finish(image)
 
     def paint_bytes(self, on_step: OnStep = ignore) -> Tensor:
-        """Paint like `paint`, window by window; returns (H, W, 3) uint8."""
+        """Paint the same window by window; returns (H, W, 3) uint8."""
         keep_freed_memory()
         recipe, content = self.recipe, Bytes(self.inputs.content.stored)
 
@@ -173,9 +177,8 @@ def prepare(recipe: Recipe, inputs: Inputs, device: str, runtime: str = "torch")
 def working_size(model: Stylizer, height: int, width: int, size: str | None) -> tuple[int, int]:
     """Return the working size, (height, width), of a photo of height x width; raises ImageError if too large."""
     found = model.working_size(height, width, None if size is None else parse_size(size))
-    if math.prod(found) > MOST_PIXELS:
-        most = f"{MOST_PIXELS // 1_000_000} megapixels"
-        raise ImageError(f"{found[1]}x{found[0]} is more than {most}; give a smaller --size")
+    if math.prod(found) > MAX_PIXELS:
+        raise ImageError(too_many_pixels(*found))
     return found
 
 

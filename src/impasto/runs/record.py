@@ -20,16 +20,15 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from impasto import __version__
-from impasto.errors import ImpastoError, OptionError, nearest, no_style, to_json
+from impasto.errors import ImpastoError, OptionError, nearest, no_recolouring, no_style, to_json, wrong_masks
 from impasto.files import is_remote, real_path, url_of, write_atomically
 from impasto.images.color import COLOR_MODES, MATCHING_MODES
 from impasto.images.files import read_metadata, write_image
-from impasto.images.tensors import parse_size
 from impasto.methods import DEFAULT_METHOD, find_method, list_methods, method_for
-from impasto.options import Options
+from impasto.options import Options, check_weights, parse_size
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.fixed_styles import LearnedStyles
-from impasto.stylizers.styles import CARD, built_in_styles, check_weights, find_card, wrong_masks
+from impasto.stylizers.styles import CARD, built_in_styles, find_card
 
 LONGEST_STEM = 200
 """Bytes; file systems allow names of 255, and endings are added."""
@@ -343,8 +342,5 @@ def check_recipe(recipe: Recipe) -> Recipe:
         raise OptionError(wrong_masks(count, len(recipe.masks)))
     cards = [path for path in recipe.styles if path.suffix.lower() == CARD]
     if cards and recipe.keep_color in MATCHING_MODES:
-        raise OptionError(
-            f"--keep-color {recipe.keep_color} recolours the painting, which {cards[0].name} does not hold: "
-            "use luminance or lab"
-        )
+        raise OptionError(no_recolouring(recipe.keep_color, cards[0].name))
     return recipe

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from impasto.errors import ImpastoError
-from impasto.images.tensors import MAX_PIXELS
-from impasto.options import Options
+from impasto.options import MAX_PIXELS, Options
 
 OWN_MACHINE: dict[str, Any] = {
     "max_bytes": 400_000_000,

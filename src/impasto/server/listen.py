@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.concurrency import run_in_threadpool
 
 from impasto.errors import ImpastoError
 from impasto.server.connections import Connections
-from impasto.server.studio import Studio
+
+if TYPE_CHECKING:
+    from impasto.server.studio import Studio
 
 PREFIX = "impasto-serve-"
 LOCK = "lock"

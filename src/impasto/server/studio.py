@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import OptionError, nearest
+from impasto.errors import OptionError, nearest, wrong_masks
 from impasto.images.color import MATCHING_MODES
 from impasto.images.files import peek_size
-from impasto.images.tensors import LEAST_SIDE, parse_size
+from impasto.images.tensors import LEAST_SIDE
 from impasto.methods import list_methods
+from impasto.options import check_weights, parse_size
 from impasto.server.job import Job, Task
 from impasto.server.jobs import JobQueue
 from impasto.server.limits import Closing, Limits, Malformed, Missing, TooMuch
@@ -26,7 +27,7 @@ from impasto.server.side_worker import Gallery, SideWorker
 from impasto.server.work import count_steps, sketch
 from impasto.server.worker import Outcome
 from impasto.stylizers.base import Stylizer
-from impasto.stylizers.styles import built_in_styles, check_weights, load_style, wrong_masks
+from impasto.stylizers.styles import built_in_styles, load_style
 
 WARM_UP_SECONDS = 120.0
 

@@ -146,7 +146,7 @@ def stylize(
     painting = PaintJob(recipe, model, size, Inputs(content, styles, masks))
     start = time.perf_counter()
     try:
-        image = painting.paint_bytes(progress) if painting.by_windows else painting.paint(progress)
+        image = painting.paint(progress)
     except (RuntimeError, ValueError, KeyError, IndexError, AssertionError) as error:
         if is_out_of_memory(error) or not (files.get("cards") or files.get("known")):
             raise

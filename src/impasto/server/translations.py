@@ -109,8 +109,25 @@ CHINESE_HELP = {
     "start_noise": "加到起始画面的噪声的标准差",
     "start_shift": "加到起始画面的噪声的均值",
     "style_scale": "查看画作的尺寸与照片尺寸之比",
+    "parameters": "优化的对象：最细细节只变明暗的像素（auto 的默认）；像素；最细一级只变明暗的金字塔",
+    "skip_deepest": "最深的多少个风格层只在较粗的尺寸上比较",
+    "last_layers": "最后一遍所用的层；留空：主干网络的默认层",
+    "layer_balance": "超列中每一层的除数",
+    "last_steps": "最后一遍的步数，逐层匹配",
+    "alpha": "匹配时照片所占的份额，其余是目前的画面",
+    "candidates": "每个尺寸上可选的画作位置数",
+    "rotations": "画作转过多少个 90 度，以增加可选的位置",
+    "spread": "反复取用同一位置的代价",
+    "match_form": "与所匹配特征的距离：cosine 或 relative（平方差）",
+    "match_weight": "匹配的超列的权重",
+    "last_weight": "最后一遍的权重",
+    "color_weight": "所匹配位置的颜色的权重",
+    "shape_weight": "具有画作对比度的照片特征的权重，使物体仍可辨认",
+    "grey_detail": "最细的细节只改变明暗，以避免彩边",
+    "recolor": "让大片区域按照片的布局取得画作的颜色",
+    "noise_seed": "照片之外的噪声的随机种子",
 }
-"""Translations of the options' descriptions; others are shown in English."""
+"""Translations of the options' descriptions."""
 
 
 def translations() -> dict[str, dict[str, str]]:

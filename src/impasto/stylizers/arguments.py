@@ -12,7 +12,7 @@ from torch import Tensor
 
 from impasto.errors import OptionError, no_style
 from impasto.images.exchange import AnyPicture, Image, take_mask, take_painting
-from impasto.images.tensors import parse_size
+from impasto.options import parse_size
 from impasto.progress import OnStep
 from impasto.stylizers.styles import CARD, Style, built_in_styles, load_style, named_style
 

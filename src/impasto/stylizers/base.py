@@ -13,20 +13,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impasto.errors import OptionError, is_out_of_memory
+from impasto.errors import OptionError, is_out_of_memory, wrong_masks
 from impasto.feedforward.stages import MomentsSource, live_moments
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
-from impasto.images.exchange import AnyPicture, Image, Location, take_photo
+from impasto.images.exchange import AnyPicture, Image, Location, take_painting, take_photo
 from impasto.images.tensors import LEAST_PAINTING, LEAST_SIDE, check_image, check_mask, fit, mirror_to, resize
 from impasto.networks.backbone import Backbone
 from impasto.optimize.descent import Scale
 from impasto.optimize.losses import Term
 from impasto.options import Options as BaseOptions
+from impasto.options import check_weights
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.arguments import AnySize, AnyStyle, HowToPaint, take_masks, take_size, take_style
 from impasto.stylizers.card_check import find_misfit, sample_paintings
-from impasto.stylizers.styles import Style, check_weights, mix, wrong_masks
+from impasto.stylizers.styles import Style, mix
 from impasto.weights.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,8 @@ class Stylizer(ABC):
         return ()
 
     @property
-    def ways(self) -> tuple[Backbone, frozenset[str]] | None:
-        """Network and layers of an optimisation's forward and backward pass; None for one pass."""
+    def loss_layers(self) -> tuple[Backbone, frozenset[str]] | None:
+        """The network and the layers over which an optimisation's loss is computed; None for one pass."""
         return None
 
     @property
@@ -325,12 +326,20 @@ class Stylizer(ABC):
         """Return a painting for `encode_style`, with a longer side of at most `longer`; raises OptionError."""
         check_image(image, "style")
         height, width = fit(image.shape[-2], image.shape[-1], longer)
-        return self.continue_painting(resize(image.to(self.device, torch.float32), height, width))
+        return resize(image.to(self.device, torch.float32), height, width)
 
-    def continue_painting(self, image: Tensor) -> Tensor:
-        """Return a painting, (1, 3, H, W), extended by mirroring if it is smaller than its networks need."""
+    def open_painting(self, image: AnyPicture, scale: float = 1.0) -> Tensor:
+        """Return a painting in any form as a checked (1, 3, H, W), at `scale` times its size, for the networks.
+
+        If it is smaller than the networks need, it is extended by mirroring. Raises OptionError or ImageError.
+        """
+        painting = take_painting(image, "the painting")
+        check_image(painting, "painting")
+        if scale != 1:
+            height, width = (max(1, round(side * scale)) for side in painting.shape[-2:])
+            painting = resize(painting, height, width)
         least = max(LEAST_PAINTING, self.least_side)
-        return mirror_to(image, least, least)
+        return mirror_to(painting, least, least)
 
     @property
     def least_side(self) -> int:

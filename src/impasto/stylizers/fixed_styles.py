@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import OptionError, fixed_styles
-from impasto.feedforward.stages import Stage
 from impasto.feedforward.transformation_network import StagedNetwork, TransformationNetwork
-from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.layers import fill
 from impasto.optimize.perceptual_loss import PaintingMoments, PerceptualLoss, stack_rows
 from impasto.options import Options
-from impasto.stylizers.one_pass import OnePass, mixture_stages, network_kind
+from impasto.stylizers.one_pass import OnePass, StyleNetworks
 from impasto.stylizers.styles import NAMED as NAMED
-from impasto.stylizers.styles import Style, built_in_styles, load_style
+from impasto.stylizers.styles import Style, built_in_styles, load_style, network_kind
 from impasto.weights import Network, digest_numbers, load_weights, resolve
 
 IDENTIFYING = ("title", "artist")
@@ -128,17 +126,13 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
         return {self.name: self._digest}
 
 
-class NetworkStyles(LearnedStyles):
+class NetworkStyles(StyleNetworks, LearnedStyles):
     """A one-pass method whose styles are whole networks of one shape.
 
     shape: the arguments of `make_network`.
     """
 
     shape: Mapping[str, Any]
-
-    def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
-        super().__init__(options, device=device, preset=preset)
-        self._built: tuple[Style, StagedNetwork] | None = None
 
     @staticmethod
     def make_network(shape: Mapping[str, Any]) -> StagedNetwork:
@@ -155,22 +149,12 @@ class NetworkStyles(LearnedStyles):
         with torch.device("meta"):
             return self.make_network(self.shape)
 
-    def stages(
-        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
-    ) -> tuple[Stage, ...]:
-        """Return each network of the style, then the mixture of their results and the photo."""
-        return mixture_stages(style, self._build, strength)
-
-    def _build(self, style: Style) -> StagedNetwork:
+    def build_for(self, style: Style) -> StagedNetwork:
         """Return the network whose weights `style` holds; raises OptionError if they don't fit."""
-        if self._built is not None and self._built[0] is style:
-            return self._built[1]
         try:
-            network = fill(self._template, style, self.device)
+            return fill(self._template, style, self.device)
         except RuntimeError:
             raise OptionError(f"this style card is no whole network for {self.name}: {self.advice}") from None
-        self._built = style, network
-        return network
 
 
 class PaintingNetworks(NetworkStyles):
@@ -217,8 +201,8 @@ class PaintingTraining(nn.Module):
     method: name of the networks' method; painting: (1, 3, H, W), or what the loss needs of it; info: of the painting,
     ``name`` at least.
 
-    Departs from the papers: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
-    matrices, over VGG-19; the painting is measured once, as a whole.
+    Departs from the papers: the loss is `PerceptualLoss`: normalised content, Gram matrices, means and
+    deviations, over VGG-19; the painting is measured once, as a whole.
     """
 
     def __init__(

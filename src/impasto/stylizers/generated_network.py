@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from impasto.errors import OptionError
 from impasto.feedforward.hypernetwork import GeneratedNetwork, HyperNetwork, build_network, vector_of
 from impasto.feedforward.stages import IMAGE, Edge, Known, MomentsOf, Stage
-from impasto.images.tensors import LEAST_SIDE
 from impasto.networks.backbone import SLIM_WIDTHS, Backbone, load_slim
 from impasto.networks.layers import fill
 from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions, mixture_stages, network_kind
-from impasto.stylizers.styles import Style, moments_kind, recall
+from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions, StyleNetworks
+from impasto.stylizers.styles import Style, moments_kind, network_kind, recall
 from impasto.weights import load_weights, resolve
 
 LAYERS = tuple(f"relu{level}_1" for level in range(1, 6))
@@ -30,7 +29,7 @@ class GeneratedOptions(OnePassOptions):
     """Options of methods whose network is generated."""
 
 
-class GeneratedNetworks(ArbitraryStyle):
+class GeneratedNetworks(StyleNetworks, ArbitraryStyle):
     """A method that makes a network for each painting and paints with it; strength mixes in the photo."""
 
     options: GeneratedOptions
@@ -54,7 +53,6 @@ class GeneratedNetworks(ArbitraryStyle):
             self._digest = file.digest
         self.network = network.eval().requires_grad_(False).to(self.device)
         self._adopted: tuple[Style, Style] | None = None
-        self._built: tuple[Style, GeneratedNetwork] | None = None
 
     @property
     def style_kind(self) -> str:
@@ -83,9 +81,9 @@ class GeneratedNetworks(ArbitraryStyle):
 
     def style_stage(self) -> Stage:
         """Return the moments of each layer."""
-        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
+        edges = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
         measures = tuple(MomentsOf(layer, full=False) for layer in LAYERS)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
+        return Stage(edges, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """Return the hidden vector."""
@@ -112,19 +110,9 @@ class GeneratedNetworks(ArbitraryStyle):
         shape = self.network.template.shape
         return Style(numbers, network_kind(shape), {**style.info, "network": shape})
 
-    def stages(
-        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
-    ) -> tuple[Stage, ...]:
-        """Return the network made for the style, or all that are mixed; then the mixture with the photo."""
-        return mixture_stages(style, self._build, strength)
-
-    def _build(self, style: Style) -> GeneratedNetwork:
-        """Return the network for `style`, kept until another one is needed; raises OptionError."""
-        if self._built is not None and self._built[0] is style:
-            return self._built[1]
-        network = _fill(self.network.template, self.generate(style), self.device)
-        self._built = style, network
-        return network
+    def build_for(self, style: Style) -> GeneratedNetwork:
+        """Return the network made for `style`; raises OptionError if its card is damaged."""
+        return _fill(self.network.template, self.generate(style), self.device)
 
 
 def load_network(style: Style) -> GeneratedNetwork:

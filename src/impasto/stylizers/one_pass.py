@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -27,13 +27,13 @@ from impasto.feedforward.stages import (
 )
 from impasto.feedforward.tiled_run import Tiling, measure_tiles, paint_tiles
 from impasto.feedforward.transformation_network import StagedNetwork, blend_stage
-from impasto.images.exchange import AnyPicture, take_painting
-from impasto.images.tensors import LEAST_SIDE, Canvas, Floats, NewFloats, Window, check_image
+from impasto.images.exchange import AnyPicture
+from impasto.images.tensors import LEAST_SIDE, Canvas, Floats, NewFloats, Window
 from impasto.networks.layers import in_half, inference
 from impasto.options import Options
 from impasto.progress import OnStep, as_steps, ignore
 from impasto.stylizers.base import Stylizer
-from impasto.stylizers.styles import NETWORK, Style, parts
+from impasto.stylizers.styles import Style, parts
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,9 @@ class OnePass(Stylizer):
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """Paint from photo and painting, (1, 3, H, W), by tensors alone, for `impasto export`; in float32."""
-        raise OptionError(f"{self.name} can't be exported as one file; swift, wct, adain, sanet and metanet can")
+        raise OptionError(
+            f"{self.name} can't be written as ONNX: it has no single network from photo and painting to picture"
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -222,10 +224,7 @@ class ArbitraryStyle(OnePass):
 
     def encode_style(self, image: AnyPicture) -> Style:
         """Return what the encoder sees of a painting of any size."""
-        if not isinstance(image, Tensor) or image.dim() == 3:
-            image = take_painting(image, "the painting")
-        check_image(image, "painting")
-        image = self.continue_painting(image)
+        image = self.open_painting(image)
         with self._arithmetic(Floats(image)) as element:
             stages = (self.style_stage(),)
             cut = choose_tiling(stages, (image.shape[-2], image.shape[-1]), self.device, element)
@@ -238,20 +237,29 @@ class ArbitraryStyle(OnePass):
             return Style(values, found.kind, found.info, convert=self.accept_style)
 
 
-def mixture_stages(style: Style, build: Callable[[Style], StagedNetwork], strength: float) -> tuple[Stage, ...]:
-    """Return the networks that `build` makes of the parts of `style`, one after the other, then their mixture.
+class StyleNetworks(OnePass):
+    """A one-pass method with a network for each style; of a mixture, they run one after the other."""
 
-    strength: the rest up to 1 is the photo.
-    """
-    rows: list[Stage] = []
-    shares: dict[str, float] = {}
-    for number, (share, part) in enumerate(parts(style)):
-        network, outcome = build(part), f"{number}.painted"
-        rows += network.stages(outcome, f"{number}.")
-        shares[outcome] = share
-    return (*rows, blend_stage(shares, strength))
+    _kept: tuple[Style, StagedNetwork] | None = None
 
+    @abstractmethod
+    def build_for(self, style: Style) -> StagedNetwork:
+        """Return the network that paints in `style`, which is no mixture; raises OptionError if it holds none."""
 
-def network_kind(shape: Mapping[str, Any]) -> str:
-    """Return the kind of a style that is a whole network of this shape."""
-    return NETWORK + "-".join(str(value) for value in shape.values())
+    def network_for(self, style: Style) -> StagedNetwork:
+        """Return the network for `style`, kept until another one is needed; raises OptionError."""
+        if self._kept is None or self._kept[0] is not style:
+            self._kept = style, self.build_for(style)
+        return self._kept[1]
+
+    def stages(
+        self, style: Style, strength: float = 1.0, size: tuple[int, int] = (LEAST_SIDE, LEAST_SIDE)
+    ) -> tuple[Stage, ...]:
+        """Return the network of each style, then the mixture of their results and the photo."""
+        rows: list[Stage] = []
+        shares: dict[str, float] = {}
+        for number, (share, part) in enumerate(parts(style)):
+            outcome = f"{number}.painted"
+            rows += self.network_for(part).stages(outcome, f"{number}.")
+            shares[outcome] = share
+        return (*rows, blend_stage(shares, strength))

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError
+from impasto.errors import OptionError, WeightsError, no_card
 from impasto.images.tensors import resize
 from impasto.ops.moments import Moments, moments
+from impasto.options import check_weights
 from impasto.weights import Weights, load_weights, save_weights
 from impasto.weights.files import FOLDER
 
@@ -133,28 +134,6 @@ def parts(style: Style) -> list[tuple[float, Style]]:
     return [(float(part.pop("share")), Style(part, style.kind)) for _, part in sorted(grouped.items())]
 
 
-def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
-    """Return `weights` divided by their sum, one for each of `count` styles; raises OptionError."""
-    if count == 0:
-        raise OptionError("there is no style: give at least one painting or style card")
-    if weights is None:
-        return (1 / count,) * count
-    if len(weights) != count:
-        some = "one style needs one weight" if count == 1 else f"{count} styles need {count} weights"
-        raise OptionError(f"{some}, not {len(weights)}")
-    total = sum(weights)
-    if min(weights) < 0 or not 0 < total < float("inf"):
-        raise OptionError(f"style weights are at least 0 and not all 0, not {', '.join(f'{w:g}' for w in weights)}")
-    return tuple(weight / total for weight in weights)
-
-
-def wrong_masks(styles: int, masks: int) -> str:
-    """Return the message for a wrong number of masks."""
-    if styles == 1:
-        return f"one style needs one mask, not {masks}"
-    return f"{styles} styles need one mask, or {styles}, not {masks}"
-
-
 def sum_weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Return the sum of tensors times weights."""
     return torch.stack([tensor * weight for tensor, weight in zip(tensors, weights, strict=True)]).sum(0)
@@ -186,6 +165,11 @@ def moments_kind(backbone: nn.Module) -> str:
 def maps_kind(backbone: nn.Module) -> str:
     """Return the kind of a style that is made of `backbone`'s feature maps."""
     return MAPS + moments_kind(backbone).split("/", 1)[1]
+
+
+def network_kind(shape: Mapping[str, Any]) -> str:
+    """Return the kind of a style that is a whole network of this shape."""
+    return NETWORK + "-".join(str(value) for value in shape.values())
 
 
 @torch.no_grad()
@@ -295,7 +279,7 @@ def load_style(path: str | Path) -> Style:
     file = load_weights(find_card(path))
     kinds = [file.config.get("style"), *_listed(file.config.get("others", []))]
     if len(kinds) > MOST_KINDS or not all(isinstance(kind, str) and len(kind) <= LONGEST_KIND for kind in kinds):
-        raise WeightsError(f"{path} is no style card: make one with `impasto style extract painting.jpg`")
+        raise WeightsError(no_card(str(path)))
     given = file.config.get("info")
     info = given if isinstance(given, dict) else {}
     try:

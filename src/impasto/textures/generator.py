@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from impasto.errors import OptionError, WeightsError, nearest
 from impasto.networks.layers import Conv, double, freeze, inference, wrap_edges
 from impasto.ops.moments import adaptive_instance_norm
-from impasto.stylizers.styles import check_weights
+from impasto.options import check_weights
 from impasto.weights import load_weights, resolve
 
 NAME = "texture"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, few_classes
 from impasto.training.pictures import SUFFIXES
 
 
@@ -43,7 +43,7 @@ class ClassFolders:
         }
         paths = {name: found for name, found in paths.items() if found}
         if len(paths) < 2:
-            raise ImpastoError(f"{folder} needs at least two folders with pictures, one a class; it has {len(paths)}")
+            raise ImpastoError(few_classes(folder, len(paths)))
         known: dict[str, Sample] = {}
         for label, found in enumerate(paths.values()):
             for path in found:

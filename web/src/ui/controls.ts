@@ -60,7 +60,7 @@ function showQualities(app: App, method: HTMLSelectElement): void {
     box.replaceChildren(...main.map((quality) => qualityChoice(app, quality)));
   }
   for (const input of box.querySelectorAll("input")) input.checked = input.value === app.choice.quality;
-  write("quality-hint", main.includes(app.choice.quality) ? say(hintOf(app, app.choice.quality)) : say("other", app.choice.quality));
+  write("quality-hint", main.includes(app.choice.quality) ? say(`${app.choice.quality}Hint` as Word) : say("other", app.choice.quality));
   fill(method, [["quick", say("methodAuto")], ...other.map((name) => [name, name] as const)], other.includes(app.choice.quality) ? app.choice.quality : "quick");
 }
 
@@ -68,10 +68,6 @@ function qualityChoice(app: App, quality: string): HTMLElement {
   const input = make("input", { type: "radio", name: "quality", value: quality });
   input.addEventListener("change", () => app.choose({ quality }));
   return make("label", {}, input, say(quality as Word));
-}
-
-function hintOf(app: App, quality: string): Word {
-  return quality === "painted" && app.isFast(quality) ? "paintedFastHint" : (`${quality}Hint` as Word);
 }
 
 function fill(select: HTMLSelectElement, choices: (readonly [string, string])[], value: string): void {

@@ -1,0 +1,140 @@
+"""Checks of the settings of a run, before torch is loaded: numbers of styles, shares and masks, sizes, options.
+
+As those of `early_checks`, they only refuse what the work itself would refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from impasto.commands import early_checks, first_look
+from impasto.commands.arguments import constant, flag_of, methods_with, options_of, presets_of, read_class
+from impasto.errors import ImageError, ImpastoError, OptionError, nearest, no_recolouring, wrong_masks
+from impasto.options import MAX_PIXELS, check_weights, parse_size, too_many_pixels
+
+RECORD = "impasto.runs.record"
+MEANT = {
+    "video": "name a video and a painting: impasto video clip.mp4 painting.jpg",
+    "stylize": "name a photo and a painting: impasto stylize photo.jpg painting.jpg",
+}
+
+
+def check_preset(method: str | None, name: str | None) -> None:
+    """Raise OptionError if the method has no such preset, as far as its source shows."""
+    method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
+    presets = presets_of(method)
+    if presets is not None:
+        early_checks.choose_preset(presets, name, method)
+
+
+def check_recipe(recipe: Path) -> None:
+    """Raise ImpastoError if there is no such recipe, or if it can't be one."""
+    if not recipe.is_file():
+        raise ImpastoError(f"{recipe} can't be opened{first_look.near_files(recipe)}; name a picture or a JSON file")
+    if recipe.suffix.lower() == ".json" or recipe.with_name(f"{recipe.name}.json").is_file():
+        return
+    if constant(RECORD, "KEY").encode() not in recipe.read_bytes():
+        raise ImpastoError(f"{recipe} holds no run record; it is in pictures that impasto wrote without --no-record")
+
+
+def check_values(values: Mapping[str, Any], owner: str) -> None:
+    """Raise OptionError for values out of range, of those that all methods have, as far as their source shows."""
+    recipe = read_class(RECORD, "Recipe")
+    fields = {} if recipe is None else recipe.model_fields
+    known = {name: value for name, value in values.items() if value is not None and name in fields}
+    if recipe is not None:
+        recipe.parse(known, owner)
+    if "size" in known:
+        check_size(str(known["size"]))
+
+
+def check_size(text: str) -> None:
+    """Raise ImageError for a size that no picture may have."""
+    size = parse_size(text)
+    if isinstance(size, tuple) and size[0] * size[1] > MAX_PIXELS:
+        raise ImageError(too_many_pixels(*size))
+
+
+def check_counts(styles: int, shares: str | None, masks: int = 0) -> None:
+    """Raise OptionError unless there is a share for each style, and no mask, one, or one for each style."""
+    check_weights(read_shares(shares), styles)
+    if masks not in (0, 1, styles):
+        raise OptionError(wrong_masks(styles, masks))
+
+
+def read_shares(text: str | None) -> list[float] | None:
+    """Return the shares of styles, None if none are given; raises OptionError unless they are numbers."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(f"--style-weights takes numbers, such as 2,1, not {text!r}") from None
+
+
+def check_styles(command: str, words: Sequence[str], named: Sequence[str], color: str | None) -> None:
+    """Raise ImpastoError unless there are a photo and a style, which can be recoloured if `color` asks for that."""
+    if not words:
+        raise ImpastoError(MEANT.get(command, MEANT["stylize"]))
+    styles = [*words[1:], *named]
+    if not styles:
+        raise ImpastoError("name a painting, a style card, or --style NAME, one of those that `impasto styles` lists")
+    if color in constant("impasto.images.color", "MATCHING_MODES"):
+        built_in = first_look.style_names()
+        for style in styles:
+            if style.lower().endswith(first_look.CARD) or (style in built_in and not Path(style).exists()):
+                raise OptionError(no_recolouring(str(color), style))
+
+
+def check_networks(values: Mapping[str, Any]) -> None:
+    """Raise ImpastoError for a backbone, a layer or a file that is not there, among the options of a method."""
+    for name in constant(RECORD, "FILE_OPTIONS"):
+        value = str(values.get(name) or "")
+        if value and name.endswith("weights"):
+            early_checks.check_weights(Path(value))
+        elif Path(value).suffix:
+            first_look.check_content(value, video=False)
+    if "backbone" in values:
+        layers = [part for name, value in values.items() if name.endswith("layers") for part in _parts(value)]
+        early_checks.check_backbone(str(values["backbone"]), layers)
+
+
+def _parts(value: Any) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+
+
+def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) -> None:
+    """Raise OptionError if `impasto sweep` is to vary what the method does not have."""
+    method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
+    options = options_of(method)
+    if recipe is not None or options is None:
+        return
+    texts = list(texts)
+    if not texts:
+        raise OptionError("say what to vary, one or two different options: --vary style-weight=1,10,100")
+    common = constant("impasto.commands.sweep", "COMMON")
+    known = [flag_of(name)[2:] for name in [*common, *options.model_fields]]
+    for text in texts:
+        flag, _, values = text.partition("=")
+        name = flag.strip().removeprefix("--").replace("_", "-")
+        if name not in known:
+            theirs = methods_with(f"--{name}")
+            hint = f", but {' and '.join(theirs)} can: add -m {theirs[0]};" if theirs else f"{nearest(name, known)};"
+            raise OptionError(f"--vary: {method} has no option {name!r}{hint} see `impasto methods {method}`")
+        if name.replace("-", "_") in common:
+            for value in filter(None, map(str.strip, values.split(","))):
+                _check_common(name.replace("-", "_"), value, method)
+        field = next((field for field in options.model_fields if flag_of(field)[2:] == name), None)
+        if field is not None and "tuple" not in str(options.model_fields[field].annotation):
+            for value in values.split(","):
+                options.parse({field: value.strip()}, f"--vary: {method}")
+
+
+def _check_common(name: str, value: str, method: str) -> None:
+    """Raise OptionError for a value that an option of all methods can't have."""
+    if name == "preset":
+        check_preset(method, value)
+    modes = constant("impasto.images.color", "COLOR_MODES")
+    if name == "keep_color" and value not in modes:
+        raise OptionError(f"--vary: keep-color is one of {', '.join(modes)}, not {value!r}{nearest(value, modes)}")
+    check_values({name: value}, "--vary")

@@ -1,0 +1,140 @@
+"""Mistakes in the settings of a run, of a training, a dream and the server are answered before torch is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from impasto.cli.export_style import MAKER
+from impasto.commands.early_checks import methods_with_function
+from impasto.commands.layer_names import layers_of
+from impasto.methods import find_method, list_methods
+from impasto.networks.backbones import BACKBONES, load_backbone
+from impasto.stylizers.generated_network import GeneratedNetworks
+
+WITHOUT_TORCH = """
+import contextlib, io, json, shlex, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise SystemExit("torch is loaded")
+sys.meta_path.insert(0, Refuse())
+from impasto.cli.main import main
+answers = []
+for line in json.load(sys.stdin):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            code = main(shlex.split(line))
+        except SystemExit as error:
+            code = str(error)
+    answers.append([code, said.getvalue()])
+print(json.dumps(answers))
+"""
+
+MISTAKES = [
+    ("stylize", "name a photo and a painting"),
+    ("video", "name a video and a painting: impasto video clip.mp4 painting.jpg"),
+    ("stylize photo.png", "name a painting, a style card, or --style NAME"),
+    ("stylize photo.png sea.png --style-weights 1,2", "one style needs one weight, not 2"),
+    ("stylize photo.png sea.png udnie --style-weights 1", "2 styles need 2 weights, not 1"),
+    ("stylize photo.png --style udnie --style the-dance --style-weights 0,0", "not all 0"),
+    ("sweep photo.png sea.png udnie --style-weights 1 --vary strength=0,1", "2 styles need 2 weights, not 1"),
+    ("stylize photo.png sea.png --style-weights nan", "style-weights must be a finite number"),
+    ("stylize photo.png sea.png --mask sea.png --mask sea.png", "one style needs one mask, not 2"),
+    ("stylize photo.png sea.png --size 8", "size '8' is too small; each side must be at least 16"),
+    ("stylize photo.png sea.png --size 20000x20000", "20000x20000 is more than 200 megapixels"),
+    ("stylize photo.png sea.png --style-size 3", "style-size must be at least 16"),
+    ("stylize photo.png sea.png --seed -1", "seed must be at least 0"),
+    ("stylize photo.png sea.png -o photo.png", "photo.png exists already; use --force"),
+    ("stylize photo.png sea.png --preview live.gif", "live.gif: the name must end in one of .png"),
+    ("stylize photo.png sea.png --weights none.safetensors", "none.safetensors does not exist"),
+    ("stylize photo.png sea.png -m gatys --checkpoint none/x.safetensors", "the folder none does not exist"),
+    ("stylize photo.png sea.png -m gatys --backbone vgg20", "no backbone 'vgg20' (did you mean vgg19 or vgg16?)"),
+    ("stylize photo.png sea.png -m gatys --content-layers relu9_9", "vgg19-slim has no layer 'relu9_9'"),
+    ("stylize photo.png sea.png -m gatys --start none.png", "none.png can't be opened"),
+    ("stylize photo.png starry-night --keep-color histogram", "which starry-night does not hold"),
+    ("stylize --recipe photo.png", "photo.png holds no run record"),
+    ("video clip.mp4 sea.png --keep-color histogram", "use luminance or lab for a video"),
+    ("video clip.mp4 sea.png -o out.png", "out.png: the name must end in one of .mp4"),
+    ("batch photo.png sea.png -o sea.png", "sea.png is a file; name a folder for the results"),
+    ("batch photo.png sea.png -o out --format gif", "--format is one of png, jpg"),
+    ("batch photo.png sea.png -o out --engine rai", "--engine is local or ray, not 'rai' (did you mean ray?)"),
+    ("batch photo.png sea.png -o out --workers 2", "--workers goes with --engine ray"),
+    ("sweep photo.png sea.png --vary detail=0,1", "no option 'detail', but wct can: add -m wct"),
+    ("sweep photo.png sea.png --vary size=8,64", "size '8' is too small"),
+    ("sweep photo.png sea.png --vary keep-color=lba,off", "'lba' (did you mean lab?)"),
+    ("sweep photo.png sea.png --vary preset=none", "swift has no preset 'none'"),
+    ("style extract sea.png -o card.png", "card.png: the name must end in .safetensors"),
+    ("style extract sea.png -m johnson", "johnson can't look at a painting"),
+    ("style show sea.png", "sea.png is no style card"),
+    ("export", "name one file to write"),
+    ("export -m adain -o none/adain.onnx", "the folder none does not exist"),
+    ("export adain.onnx other.onnx", "name one file to write"),
+    ("export-style", "name one painting, or one style by --style"),
+    ("export-style sea.png -m gatys", "gatys makes no networks: use -m metanet"),
+    ("export-style sea.png -o sea.png", "sea.png: the name must end in .safetensors"),
+    ("evaluate .", "name three folders"),
+    ("evaluate photo.png . .", "photo.png is no folder; name folders"),
+    ("inspect photo.png", "a photo and a layer go together"),
+    ("inspect photo.png --layer layer9 --backbone resnet50", "resnet50 has no layer 'layer9'"),
+    ("attack photo.png --target giraffe -o out.jpg", "out.jpg: only .png keeps every pixel"),
+    ("texture pond wheat --style-weights 1", "2 styles need 2 weights, not 1"),
+    ("texture sea.png --size 5", "size '5' is too small"),
+    ("transfer fit . -o run", "needs at least two folders with pictures, one a class; it has 0"),
+    ("live -m gatys", "gatys takes seconds or minutes for a frame"),
+    ("live --keep-color histogram", "live takes luminance or lab"),
+    ("dream --layer relu4_1 --channel 9999", "there is no channel 9999: the layer has 128, from 0"),
+    ("dream --layer logits --channel 20", "there is no channel 20: the layer has 8, from 0"),
+    ("dream --layer relu4_1 --channel 3 --unit 999,0", "no unit 999,0: the layer has 28 rows and 28 columns"),
+    ("dream --backbone vgg16 --layer relu9_1 --channel 3", "vgg16 has no layer 'relu9_1'"),
+    ("train johnson --content . --style sea.png -o run --teacher none", "none holds no safetensors file of a normal"),
+    ("train backbone --content . --style . -o run --teacher none", "--teacher is a folder or vgg19"),
+    ("serve photo.png", "impasto serve takes no files: photo.png"),
+    ("serve --host 999.1.1.1", "--host 999.1.1.1 is no address of this machine"),
+    ("serve --host no.such.name.invalid", "--host no.such.name.invalid is no address of this machine"),
+    ("serve --token-file none", "--token-file none can't be read"),
+    ("serve --access-log none/log", "--access-log none/log can't be written"),
+    ("serve --proxy nonsense", "--proxy takes the address of a proxy"),
+]
+
+
+def test_mistakes_are_answered_without_torch(tmp_path: Path) -> None:
+    for name, color in (("photo.png", "white"), ("sea.png", "blue")):
+        Image.new("RGB", (48, 36), color).save(tmp_path / name)
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypisom\0\0\2\0isomiso2avc1" + bytes(64))
+    before = sorted(tmp_path.iterdir())
+    lines = [line for line, _ in MISTAKES]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        check=True,
+    )
+    for (line, told), (code, said) in zip(MISTAKES, json.loads(done.stdout), strict=True):
+        assert code == 2, f"impasto {line}: {code} {said}"
+        assert told in said, f"impasto {line}: {said}"
+        assert len(said.splitlines()) == 1, f"impasto {line}: {said}"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_layers_are_known_without_the_network(name: str) -> None:
+    with torch.device("meta"):  # no numbers are made
+        network = load_backbone(name, pretrained=False)
+    assert layers_of(name) == list(network.layers)
+
+
+def test_makers_of_networks() -> None:
+    makers = methods_with_function("generate")
+    assert makers == [name for name in list_methods() if issubclass(find_method(name), GeneratedNetworks)]
+    assert makers[0] == MAKER
