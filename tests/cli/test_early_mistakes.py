@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto.cli.export_style import MAKERS
+from impasto.cli.export_style import MAKER
+from impasto.commands.early_checks import methods_with_function
 from impasto.commands.early_recipes import optimises
 from impasto.commands.layer_names import layers_of
 from impasto.methods import find_method, list_methods
@@ -158,4 +159,6 @@ def test_which_methods_optimise() -> None:
 
 
 def test_makers_of_networks() -> None:
-    assert set(MAKERS) == {name for name in list_methods() if issubclass(find_method(name), GeneratedNetworks)}
+    makers = methods_with_function("generate")
+    assert makers == [name for name in list_methods() if issubclass(find_method(name), GeneratedNetworks)]
+    assert makers[0] == MAKER

@@ -218,6 +218,24 @@ def options_of(method: str) -> type[Options] | None:
 
 
 @functools.cache
+def has_function(method: str, function: str) -> bool:
+    """Return whether the class of a method, or one of its bases below OnePass, defines `function`, from its source."""
+    module = f"impasto.methods.{method}"
+    classes = [statement for statement in _statements(module) if isinstance(statement, ast.ClassDef)]
+    return any(_assigned(one, "Options") is not None and _defines(one.name, module, function) for one in classes)
+
+
+def _defines(name: str, module: str, function: str) -> bool:
+    """Return whether a class or one of its bases below OnePass, whose functions may only refuse, defines `function`."""
+    found = _find(name, module)
+    if found is None or not isinstance(found[0], ast.ClassDef) or name == "OnePass":
+        return False
+    own = any(isinstance(line, ast.FunctionDef) and line.name == function for line in found[0].body)
+    bases = (base.id for base in found[0].bases if isinstance(base, ast.Name))
+    return own or any(_defines(base, found[1], function) for base in bases)
+
+
+@functools.cache
 def presets_of(method: str) -> dict[str, Any] | None:
     """Return the presets of a method from its source; None if the source is not enough."""
     module = f"impasto.methods.{method}"

@@ -17,6 +17,7 @@ from impasto.commands.arguments import (
     PACKAGE,
     check_target,
     constant,
+    has_function,
     prove_folder,
     read_class,
     take_flags,
@@ -43,7 +44,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 POOLINGS = ("auto", "max", "average")
 CARD = ".safetensors"
 TEACHER = "vgg19"
-EXPORTABLE = ("swift", "wct", "adain", "sanet", "metanet")
 
 
 def check_words(
@@ -297,10 +297,24 @@ def check_target_name(output: Path | None, endings: tuple[str, ...] = (), *, for
         check_target(output, force, endings or constant("impasto.images.files", "WRITABLE"))
 
 
-def check_exportable(method: str) -> None:
+def check_exportable(method: str | None) -> None:
     """Raise OptionError if one of impasto's methods can't be written as ONNX."""
-    if method not in EXPORTABLE and (PACKAGE / "methods" / f"{method}.py").is_file():
-        raise OptionError(f"{method} can't be written as ONNX: export swift, wct, adain, sanet or metanet")
+    method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
+    able = methods_with_function("forward_for_export")
+    if method not in able and (PACKAGE / "methods" / f"{method}.py").is_file():
+        raise OptionError(f"{method} can't be written as ONNX: export {', '.join(able[:-1])} or {able[-1]}")
+
+
+def check_maker(method: str) -> None:
+    """Raise ImpastoError if one of impasto's methods makes no networks."""
+    able = methods_with_function("generate")
+    if method not in able and (PACKAGE / "methods" / f"{method}.py").is_file():
+        raise ImpastoError(f"{method} makes no networks: use -m {able[0]}, or keep a card by `impasto style extract`")
+
+
+def methods_with_function(name: str) -> list[str]:
+    """Return the methods whose class, or a base of it, defines this function, from their source."""
+    return [method for method in first_look.method_names() if has_function(method, name)]
 
 
 def check_batch_target(output: str, suffix: str, photos: Iterable[str]) -> None:

@@ -99,7 +99,7 @@ class Piped:
 
 @contextmanager
 def piped(words: Sequence[str], output: Path | None, *, json: bool = False, dry_run: bool = False) -> Iterator[Piped]:
-    """Put temporary files in the place of `-`. A piped photo's result goes to standard output, too.
+    """Replace `-` by temporary files. A piped photo's result goes to standard output, too.
 
     Raises ImpastoError if pipes are combined in an impossible way.
     """

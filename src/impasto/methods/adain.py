@@ -101,9 +101,9 @@ class AdaIN(ArbitraryStyle):
     def style_stage(self) -> Stage:
         """Return the moments of each level."""
         layers = [LAYERS[level] for level in self.levels]
-        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        edges = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(MomentsOf(layer, full=False) for layer in layers)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
+        return Stage(edges, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """Return means and deviations, the quantities in which the method is linear."""
@@ -137,8 +137,8 @@ class AdaIN(ArbitraryStyle):
             found = self.backbone(work.maps[IMAGE], {encoded[name] for name in work.wanted})
             return {name: found[encoded[name]] for name in work.wanted}
 
-        ways = tuple(Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
-        first = Stage(ways, encode, (*measure_level(DEEPEST, targets), *measure_photo(own)))
+        edges = tuple(Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
+        first = Stage(edges, encode, (*measure_level(DEEPEST, targets), *measure_photo(own)))
         return first, *decoding_stages(self.decoder, targets, strength, {**own, DEEPEST: deepest})
 
 

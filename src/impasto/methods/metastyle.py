@@ -111,8 +111,8 @@ class MetaStyleTraining(nn.Module):
     flat painting can have a huge one. first_order: ignore that the steps' gradients depend on the parameters, which
     saves half of the work.
 
-    Departs from the paper: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
-    matrices, over VGG-19.
+    Departs from the paper: the loss is `PerceptualLoss`: normalised content, Gram matrices, means and
+    deviations, over VGG-19.
     """
 
     def __init__(

@@ -198,10 +198,10 @@ class NNSTD(OnePass):
             for name, network in ((SHAPES, self.shapes), (SEEN, self.backbone))
         ]
         measures = MomentsOf(SHAPES, full=False, layer=f"{SHAPES}{octave}"), Thinned(SEEN, SAMPLED)
-        ways = tuple(Edge(name, RESULT, (self.network,)) for name in (SHAPES, SEEN))
+        ends = tuple(Edge(name, RESULT, (self.network,)) for name in (SHAPES, SEEN))
         return (
             Stage(tuple(edges), look, measures),
-            Stage((*ways, Edge(IMAGE, RESULT)), paint, prepare=prepare),
+            Stage((*ends, Edge(IMAGE, RESULT)), paint, prepare=prepare),
         )
 
 

@@ -212,8 +212,8 @@ class SANet(ArbitraryStyle):
 
     def _encoding(self, measures: Sequence[Measure]) -> Stage:
         layers = dict.fromkeys(measure.source for measure in measures)
-        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], work.wanted), tuple(measures))
+        edges = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        return Stage(edges, lambda work: self.backbone(work.maps[IMAGE], work.wanted), tuple(measures))
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """Paint in one pass from photo and painting, with all of the painting's positions."""
@@ -241,8 +241,8 @@ class SANet(ArbitraryStyle):
         if strength < 1:
             measures += [*(Thinned(layer, self.options.positions) for layer in LAYERS), *measure_photo(FINE)]
         enlarged = (DOUBLING, SHIFT) if any(odd) else (DOUBLING,)
-        ways = Edge(SHALLOW, "x4", (self.network.merge,)), Edge(DEEP, "x4", (*enlarged, self.network.merge))
-        middle = Stage(ways, blend)
+        edges = Edge(SHALLOW, "x4", (self.network.merge,)), Edge(DEEP, "x4", (*enlarged, self.network.merge))
+        middle = Stage(edges, blend)
         decoding = decoding_stages(self.network.decoder, fine_targets(mixed), strength, FINE)
         return self._encoding(measures), middle, *decoding
 

@@ -144,9 +144,9 @@ class WCT(ArbitraryStyle):
     def style_stage(self) -> Stage:
         """Return moments at the chosen levels."""
         layers = [LAYERS[level] for level in self.options.levels]
-        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        edges = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(map(MomentsOf, layers))
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
+        return Stage(edges, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """Return means and second moments."""
@@ -200,8 +200,8 @@ class WCT(ArbitraryStyle):
             found = self.backbone(work.maps[IMAGE], {encoded[name] for name in work.wanted})
             return {name: found[encoded[name]] for name in work.wanted}
 
-        ways = (Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
-        made = [Stage(tuple(ways), encode, (_measure(deepest),))]
+        edges = (Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
+        made = [Stage(tuple(edges), encode, (_measure(deepest),))]
         for level in range(deepest, 0, -1):
             target = recall(style, LAYERS[level]) if level in options.levels else None
             made.append(self._step_down(level, target, strength * strengths.get(level, 0), details.get(level - 1, 0)))
@@ -221,9 +221,9 @@ class WCT(ArbitraryStyle):
             x = self.decoder.step(level, x, size_below(level, (work.height, work.width)))
             return {below: torch.lerp(x, work.maps[own].to(x.dtype), detail) if detail else x}
 
-        ways = [Edge(above, below, (self.decoder.steps[level - 1],))] + ([Edge(own, below)] if detail else [])
+        edges = [Edge(above, below, (self.decoder.steps[level - 1],))] + ([Edge(own, below)] if detail else [])
         measures = (_measure(level - 1),) if level - 1 in self.options.levels else ()
-        return Stage(tuple(ways), run, measures, prepare)
+        return Stage(tuple(edges), run, measures, prepare)
 
 
 def _usual(levels: Sequence[int]) -> list[float]:

@@ -271,7 +271,7 @@ def client_of(request: Request) -> str:
 
 
 async def _finish(studio: Studio, job: Job, request: Request) -> None:
-    """Wait for `job`; cancel it if whoever asked has gone."""
+    """Wait for `job`; cancel it if the client has gone."""
     done = asyncio.wrap_future(job.finished)
     try:
         while not (await asyncio.wait({done}, timeout=LOOK_EVERY))[0]:

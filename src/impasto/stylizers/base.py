@@ -79,8 +79,8 @@ class Stylizer(ABC):
         return ()
 
     @property
-    def ways(self) -> tuple[Backbone, frozenset[str]] | None:
-        """Network and layers of an optimisation's forward and backward pass; None for one pass."""
+    def loss_layers(self) -> tuple[Backbone, frozenset[str]] | None:
+        """The network and the layers over which an optimisation's loss is computed; None for one pass."""
         return None
 
     @property

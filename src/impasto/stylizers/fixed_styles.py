@@ -201,8 +201,8 @@ class PaintingTraining(nn.Module):
     method: name of the networks' method; painting: (1, 3, H, W), or what the loss needs of it; info: of the painting,
     ``name`` at least.
 
-    Departs from the papers: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
-    matrices, over VGG-19; the painting is measured once, as a whole.
+    Departs from the papers: the loss is `PerceptualLoss`: normalised content, Gram matrices, means and
+    deviations, over VGG-19; the painting is measured once, as a whole.
     """
 
     def __init__(

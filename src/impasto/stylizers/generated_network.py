@@ -81,9 +81,9 @@ class GeneratedNetworks(StyleNetworks, ArbitraryStyle):
 
     def style_stage(self) -> Stage:
         """Return the moments of each layer."""
-        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
+        edges = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
         measures = tuple(MomentsOf(layer, full=False) for layer in LAYERS)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
+        return Stage(edges, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """Return the hidden vector."""

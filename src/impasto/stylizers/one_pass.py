@@ -107,7 +107,9 @@ class OnePass(Stylizer):
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """Paint from photo and painting, (1, 3, H, W), by tensors alone, for `impasto export`; in float32."""
-        raise OptionError(f"{self.name} can't be exported as one file; swift, wct, adain, sanet and metanet can")
+        raise OptionError(
+            f"{self.name} can't be written as ONNX: it has no single network from photo and painting to picture"
+        )
 
     @property
     def dtype(self) -> torch.dtype:
