@@ -26,7 +26,14 @@ def check_preset(method: str | None, name: str | None) -> None:
     method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
     presets = presets_of(method)
     if presets is not None:
-        early_checks.choose_preset(presets, name, method)
+        choose_preset(presets, name, method)
+
+
+def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None, owner: str) -> Mapping[str, Any]:
+    """Return the preset called `name`, or the default one; raises OptionError."""
+    if name is not None and name not in presets:
+        raise OptionError(f"{owner} has no preset {name!r}{nearest(name, presets)}; it has: {', '.join(presets)}")
+    return presets[name or "default"]
 
 
 def check_recipe(recipe: Path) -> None:
