@@ -156,7 +156,7 @@ class OnePass(Stylizer):
         return self._run_stages(content, partial(self._plan, style, strength, Floats(content), mask), mask, on_step)
 
     def stages_for(self, content: Canvas, style: Style, strength: float, mask: Tensor | None) -> tuple[Stage, ...]:
-        """Return the stages for `content`; a method that looks at the photo before the first of them does it here."""
+        """Return the stages for `content`; methods that look at the photo before the first stage override this."""
         return self.stages(style, strength, content.size)
 
     def _plan(self, style: Style, strength: float, content: Canvas, mask: Tensor | None = None) -> tuple[Stage, ...]:
@@ -255,7 +255,7 @@ class ArbitraryStyle(OnePass):
 
 
 class StyleNetworks(OnePass):
-    """A one-pass method with a network for each style; of a mixture, they run one after the other."""
+    """A one-pass method with a network for each style; the networks of a mixture run one after the other."""
 
     _kept: tuple[Style, StagedNetwork] | None = None
 
