@@ -68,9 +68,9 @@ OWNERS = {
 }
 """Libraries that only these folders or modules import."""
 
-TALKING = ("cli", "commands", "__main__")
+TALKING = ("cli", "commands")
 SURROUNDINGS = {"os.environ", "os.getenv", "os.putenv", "sys.argv", "sys.stdout", "sys.stderr"}
-READ_BY = ("cli", "commands", "__main__", "batch.ray_engine", "runs.runtime_choice", "server.wire")
+READ_BY = ("__main__", "cli", "commands", "batch.ray_engine", "runs.runtime_choice", "server.wire")
 REDUCTIONS = {"mean", "sum", "var", "std", "var_mean", "std_mean", "nanmean", "nansum"}
 PICTURE_AXES = ({2, 3}, {-2, -1})
 CHOICES = {"manual_seed", "seed", "set_default_device", "set_default_dtype", "set_num_threads", "is_available"}

@@ -8,7 +8,7 @@ def main() -> int:
     try:
         from impasto.cli.main import main as run
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        sys.stderr.write("interrupted\n")
         return 130
     return run()
 

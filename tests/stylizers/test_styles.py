@@ -384,3 +384,8 @@ def test_a_root_that_does_not_fit_is_reported_in_one_line(tmp_path: Path, style:
     save_weights(values, tmp_path / "card.safetensors", {"style": style.kind})
     with pytest.raises(WeightsError, match="damaged style card"):
         load_style(tmp_path / "card.safetensors")
+
+
+def test_an_unknown_name_gets_the_nearest_style() -> None:
+    with pytest.raises(WeightsError, match=r"no style 'stary-night' \(did you mean starry-night"):
+        load_style("stary-night")

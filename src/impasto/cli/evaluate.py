@@ -122,7 +122,7 @@ def _check(ctx: typer.Context, words: list[str], method: str | None, preset: str
     if making:
         first_look.check_method(method)
         early_recipes.check_preset(method, preset)
-        arguments.check_options(ctx, words, method)
+        early_recipes.check_networks(arguments.check_options(ctx, words, method)[1])
     named = first_look.before_flags(words)
     if not named or (len(named) == len(words) != (2 if making else 3)):
         raise ImpastoError("name three folders: impasto evaluate CONTENTS STYLES STYLIZED; or two, and --make DIR")

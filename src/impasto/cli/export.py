@@ -37,6 +37,7 @@ def export(
     words = [*(words or []), *([] if output is None else [str(output)])]
     named, chosen = arguments.check_options(ctx, words, method)
     early_recipes.check_networks(chosen)
+    early_recipes.check_preset(method, preset)
     for word in _one_target(words if named is None else named):
         if Path(word).suffix.lower() not in ("", ".onnx"):
             raise OptionError(f"{word}: name a file that ends in .onnx, or a folder")

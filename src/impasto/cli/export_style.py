@@ -48,6 +48,8 @@ def export_style(
     early_recipes.check_networks(chosen)
     if named is not None:
         _one_style([*named, *([] if style is None else [style])])
+    if style is not None:
+        first_look.check_painting(style, None, bare=True)
     early_checks.check_target_name(output, (first_look.CARD,), force=force)
     from impasto.cli.style import describe_card
     from impasto.methods import find_method, load

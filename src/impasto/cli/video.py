@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
 from impasto.errors import OptionError, flickers
 
 CALM = "Against flicker"
@@ -118,6 +118,9 @@ def video(
     words = arguments.words(content, styles)
     stylization.check(ctx, words, reporting.recipe)
     _check(stylization.keep_color, output, force)
+    early_recipes.check_values({"flow_by": flow_by, "temporal_weight": temporal_weight}, "video")
+    early_recipes.check_optimising(stylization.chosen_method, "--temporal-weight", temporal_weight, reporting.recipe)
+    early_checks.check_target_name(strip, force=force)
     from impasto.commands import video as command
     from impasto.commands.stylize import make_recipe
 

@@ -100,9 +100,11 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
 
 
 def methods_with(flag: str) -> list[str]:
-    """Return the methods that have the option `flag`."""
+    """Return the methods that have the option `flag`, the usual painter of photos first."""
     known = {name: options_of(name) for name in method_names()}
-    return [name for name, options in known.items() if options is not None and _find_field(flag, options)[0]]
+    found = [name for name, options in known.items() if options is not None and _find_field(flag, options)[0]]
+    painter = str(constant("impasto.methods", "STILL_METHOD"))
+    return sorted(found, key=lambda name: name != painter)
 
 
 def words(first: str | None, others: list[str] | None) -> list[str]:

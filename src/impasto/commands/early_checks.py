@@ -99,7 +99,9 @@ def check_training(ctx: typer.Context, words: list[str], *, listing: bool = Fals
         extra = next((word for word in plain if word != name), name)
         raise ImpastoError(f"{extra!r} is too much: put --content or --style before each folder")
     if not listing:
-        _check_teacher(name, vars(options.parse(values, owner)))
+        chosen = vars(options.parse(values, owner))
+        _check_teacher(name, chosen)
+        check_weights(Path(chosen["from_"]) if chosen.get("from_") else None)
     return name
 
 
@@ -259,8 +261,8 @@ def check_weights(path: Path | None) -> None:
         raise WeightsError(f"{path} {what}; name a weights file")
 
 
-def check_textures(words: list[str], weights: Path | None) -> None:
-    """Raise ImpastoError unless `words` are pictures that exist, or textures of the generator."""
+def check_textures(words: list[str], weights: Path | None) -> bool:
+    """Return whether `words` are textures of a generator, not pictures that exist; raises ImpastoError."""
     if not words:
         raise ImpastoError("name a texture or a painting: impasto texture NAME; --list lists the textures")
     header = first_look.header_of(weights or PACKAGE / "weights" / "texture.safetensors")
@@ -272,6 +274,11 @@ def check_textures(words: list[str], weights: Path | None) -> None:
         elif isinstance(known, list) and word not in known:
             near, there = nearest(word, map(str, known)), ", ".join(map(str, known))
             raise ImpastoError(f"{word} is neither a picture here nor a texture{near}; there are: {there}")
+    files = [word for word in words if bool(Path(word).suffix) or Path(word).exists()]
+    names = [word for word in words if word not in files]
+    if files and names:
+        raise ImpastoError(f"{names[0]} is a texture and {files[0]} a picture: name either textures or pictures")
+    return not files
 
 
 def check_target_name(output: Path | None, endings: tuple[str, ...] = (), *, force: bool = True) -> None:
@@ -303,8 +310,10 @@ def methods_with_function(name: str) -> list[str]:
     return [method for method in first_look.method_names() if has_function(method, name)]
 
 
-def check_batch_target(output: str, suffix: str) -> None:
+def check_batch_target(output: str, suffix: str, photos: Iterable[str]) -> None:
     """Raise ImpastoError if results of `impasto batch` can't go there, or can't be of this format."""
+    if any(Path(word).is_dir() and real_path(Path(word)) == real_path(Path(output)) for word in photos):
+        raise ImpastoError(f"{output} holds the photos; name another folder for the results")
     if first_look.URL not in output and Path(output).exists() and not Path(output).is_dir():
         raise ImpastoError(f"{output} is a file; name a folder for the results")
     endings = [known[1:] for known in constant("impasto.images.files", "WRITABLE")]

@@ -27,8 +27,13 @@ from impasto.options import check_weights
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.arguments import AnySize, AnyStyle, HowToPaint, take_masks, take_size, take_style
 from impasto.stylizers.card_check import find_misfit, sample_paintings
-from impasto.stylizers.styles import Style, mix
+from impasto.stylizers.styles import NETWORK, Style, mix
 from impasto.weights.checkpoints import Checkpoint
+
+OWN_NETWORK = (
+    "this style card is a whole network: paint by the method that made it, metastyle (impasto adapt) or metanet "
+    "(impasto export-style), with -m"
+)
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +129,8 @@ class Stylizer(ABC):
         for other in style.others:
             with contextlib.suppress(OptionError):
                 return self.accept_style(other)
+        if style.kind.startswith(NETWORK) and not self.style_kind.startswith(NETWORK):
+            raise OptionError(OWN_NETWORK)
         there, needed = _shorten_kinds(style.kinds, self.style_kind)
         raise OptionError(f"this style card holds {there}, but {self.name} needs {needed}: {self.advice}")
 
