@@ -1,4 +1,4 @@
-"""`impasto` and `python -m impasto`: starts the command line, also for Ctrl-C that comes while it is loaded."""
+"""`impasto` and `python -m impasto`: start the command line, and handle Ctrl-C while it loads."""
 
 import sys
 

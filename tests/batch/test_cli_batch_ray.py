@@ -154,7 +154,7 @@ def test_a_worker_tells_what_it_lacks(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--engine", "spark"], "--engine is local or ray, not 'spark'"),
         (["--workers", "2"], "--workers goes with --engine ray"),
@@ -162,11 +162,11 @@ def test_a_worker_tells_what_it_lacks(shell: Shell) -> None:
         (["--engine", "ray", "--steps", "many"], "steps"),
     ],
 )
-def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
+def test_mistakes(shell: Shell, words: list[str], message: str) -> None:
     before = shell.names()
     done = shell.run("batch", "photos", "sea.png", "-o", "out", *words)
     assert (done.code, done.out) == (2, "")
-    assert told in done.err
+    assert message in done.err
     assert shell.names() == before
 
 

@@ -105,11 +105,11 @@ def test_what_is_left_of_work_without_steps() -> None:
 
 @pytest.mark.parametrize("command", ["stylize", "batch", "video", "sweep", "adapt", "serve"])
 def test_help_shows_groups_and_no_types_of_switches(shell: Shell, command: str) -> None:
-    told = run(shell, command, "--help").out + run(shell, "--help").out
-    assert "<bool>" not in told
+    message = run(shell, command, "--help").out + run(shell, "--help").out
+    assert "<bool>" not in message
     if command in ("stylize", "batch", "video", "sweep"):
-        assert "Scripts and records" in told
-        everyday = told.split("Colours, regions, variants")[0]
+        assert "Scripts and records" in message
+        everyday = message.split("Colours, regions, variants")[0]
         assert "--strength" in everyday
         assert "--runtime" not in everyday
 
@@ -148,8 +148,8 @@ def test_the_doctor_names_every_extra() -> None:
         for need in needs
         if not need.startswith("impasto[")
     }
-    told = {package.lower() for package, _, _ in doctor.EXTRAS.values()}
-    assert wanted == told
+    message = {package.lower() for package, _, _ in doctor.EXTRAS.values()}
+    assert wanted == message
     for package, _, extra in doctor.EXTRAS.values():
         names = " ".join(extras[extra]).lower()
         assert package.lower() in names, f"{extra} does not bring {package}"

@@ -139,9 +139,9 @@ def test_mistakes_are_answered_without_torch(tmp_path: Path) -> None:
         timeout=120,
         check=True,
     )
-    for (line, told), (code, said) in zip(MISTAKES, json.loads(done.stdout), strict=True):
+    for (line, message), (code, said) in zip(MISTAKES, json.loads(done.stdout), strict=True):
         assert code == 2, f"impasto {line}: {code} {said}"
-        assert told in said, f"impasto {line}: {said}"
+        assert message in said, f"impasto {line}: {said}"
         assert len(said.splitlines()) == 1, f"impasto {line}: {said}"
     assert sorted(tmp_path.iterdir()) == before
 

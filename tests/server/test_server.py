@@ -203,9 +203,9 @@ def test_cancelling_an_optimisation_keeps_its_best_picture(client: TestClient) -
     assert client.get(f"{path}/result").status_code == 409
     assert client.post(f"{path}/cancel").status_code == 200
     wait_until(lambda: client.get(path).json()["state"] == "done")
-    told = client.get(path).json()
-    assert told["about"]["interrupted"] is True
-    assert 2 < told["step"] < 5000
+    state = client.get(path).json()
+    assert state["about"]["interrupted"] is True
+    assert 2 < state["step"] < 5000
     assert read(client.get(f"{path}/result").content).shape == (1, 3, 36, 48)
 
 
@@ -214,8 +214,8 @@ def test_a_waiting_job_that_is_cancelled_never_starts(client: TestClient, studio
         job = start(client, method="adain")
         assert client.get(f"/v1/jobs/{job['id']}").json()["waiting"] == 1
         client.post(f"/v1/jobs/{job['id']}/cancel")
-        told = client.get(f"/v1/jobs/{job['id']}").json()
-    assert (told["state"], told["seconds"]) == ("cancelled", None)
+        state = client.get(f"/v1/jobs/{job['id']}").json()
+    assert (state["state"], state["seconds"]) == ("cancelled", None)
     answer = client.get(f"/v1/jobs/{job['id']}/result")
     assert (answer.status_code, answer.json()["error"]) == (409, "this job was cancelled before there was a picture")
 
@@ -267,7 +267,7 @@ def test_an_optimisation_out_of_time_gives_its_best_picture(tmp_path: Path, monk
         assert client.get(f"/v1/jobs/{job['id']}").json()["about"]["interrupted"] is True
 
 
-def test_a_fault_of_ours_is_told_as_one_and_the_worker_lives_on(
+def test_a_fault_of_ours_is_reported_as_one_and_the_worker_lives_on(
     client: TestClient, studio: Studio, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = studio.queue.submit(Task({"type": "fail", "how": "fault"}))

@@ -123,7 +123,7 @@ def test_closing_ends_a_job_that_hangs_at_once_with_a_word() -> None:
         queue.submit(Task({"type": "hang"}))
 
 
-def test_a_worker_that_never_starts_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_never_starts_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(device: str, limits: Limits) -> ProcessWorker:
         raise OSError("no processes left")
 

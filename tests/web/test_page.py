@@ -223,7 +223,7 @@ def test_only_the_brushed_area_is_painted(visit: Callable[..., Visit]) -> None:
     assert picture.crop((100, 0, 200, 150)).tobytes() == photo.crop((100, 0, 200, 150)).tobytes()
 
 
-def test_mistakes_are_told_in_words(visit: Callable[..., Visit]) -> None:
+def test_mistakes_are_reported_in_words(visit: Callable[..., Visit]) -> None:
     here = visit()
     here.give(b"no picture at all", "notes.png")
     here.page.get_by_text("can't be read as a picture").wait_for()

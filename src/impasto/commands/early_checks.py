@@ -188,13 +188,6 @@ def check_pooling(name: str) -> str:
     return name
 
 
-def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None, owner: str) -> Mapping[str, Any]:
-    """Return the preset called `name`, or the default one; raises OptionError."""
-    if name is not None and name not in presets:
-        raise OptionError(f"{owner} has no preset {name!r}{nearest(name, presets)}; it has: {', '.join(presets)}")
-    return presets[name or "default"]
-
-
 def check_backbone(name: str, layers: Iterable[str] = ()) -> None:
     """Raise OptionError if there is no such backbone, or if it has no such layer."""
     known = constant("impasto.networks.backbones", "BACKBONES")

@@ -29,7 +29,14 @@ def check_preset(method: str | None, name: str | None) -> None:
     if presets is not None and name not in (None, *presets) and method is None and theirs:
         raise OptionError(f"{owner} has no preset {name!r}, but {' and '.join(theirs)} can: add -m {theirs[0]}")
     if presets is not None:
-        early_checks.choose_preset(presets, name, owner)
+        choose_preset(presets, name, owner)
+
+
+def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None, owner: str) -> Mapping[str, Any]:
+    """Return the preset called `name`, or the default one; raises OptionError."""
+    if name is not None and name not in presets:
+        raise OptionError(f"{owner} has no preset {name!r}{nearest(name, presets)}; it has: {', '.join(presets)}")
+    return presets[name or "default"]
 
 
 def optimises(method: str | None) -> bool | None:

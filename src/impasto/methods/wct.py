@@ -37,7 +37,7 @@ from impasto.stylizers.styles import Style, moments_kind, note, recall
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge
 from impasto.training.pictures import Pictures
-from impasto.weights import load_weights, resolve
+from impasto.weights import load_weights
 
 DEEPEST = 5
 LAYERS = {level: f"relu{level}_1" for level in range(1, DEEPEST + 1)}
@@ -112,13 +112,7 @@ class WCT(ArbitraryStyle):
         super().__init__(options, device=device, preset=preset)
         self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
         self.backbone.to(memory_format=torch.channels_last)
-        self.decoder_digest = "random"
-        if decoder is None:
-            file = load_weights(options.weights or resolve(self.name))
-            decoder = file.build(lambda config: StepDecoder(config["widths"]), self.name)
-            self.decoder_digest = file.digest
-        self.decoder = decoder.eval().requires_grad_(False).to(self.device)
-        self.decoder.to(memory_format=torch.channels_last)
+        self.decoder, _ = self.open_network(decoder, lambda config: StepDecoder(config["widths"]))
 
     @property
     def chosen_precision(self) -> str:
@@ -133,7 +127,7 @@ class WCT(ArbitraryStyle):
     @property
     def digests(self) -> dict[str, str]:
         """Encoder and decoder."""
-        return {self.backbone.name: self.backbone.digest, self.name: self.decoder_digest}
+        return {self.backbone.name: self.backbone.digest, self.name: self.network_digest}
 
     def accept_style(self, style: Style) -> Style:
         """Accept cards of moments of the same encoder; only the chosen levels are kept, so that all of them mix."""

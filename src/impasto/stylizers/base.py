@@ -340,7 +340,8 @@ class Stylizer(ABC):
 
         If it is smaller than the networks need, it is extended by mirroring. Raises OptionError or ImageError.
         """
-        painting = take_painting(image, "the painting")
+        painting = image if isinstance(image, Tensor) else take_painting(image, "the painting")
+        painting = painting[None] if painting.dim() == 3 else painting
         check_image(painting, "painting")
         if scale != 1:
             height, width = (max(1, round(side * scale)) for side in painting.shape[-2:])
