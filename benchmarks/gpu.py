@@ -11,9 +11,9 @@ warms up; each waits for the device. --compile also measures the one-pass rows b
 mean nothing.
 
 batch: `swift` at 512x512, style known, from a photo in memory to a picture in memory, one after the other, and the
-model's call alone, on CUDA also with pinned memory; uhd: the same at 3840x2160; adapt: `impasto adapt` as a whole; switch: `conditional_norm` made
-ready for the next of its styles; gatys and nnst: 512 px, the painting's encoding included; video: frames of 1280x720
-by `swift` with smoothed moments and flow, without decoding and encoding.
+model's call alone, on CUDA also with pinned memory; uhd: the same at 3840x2160; adapt: `impasto adapt` as a whole;
+switch: `conditional_norm` made ready for the next of its styles; gatys and nnst: 512 px, the painting's encoding
+included; video: frames of 1280x720 by `swift` with smoothed moments and flow, without decoding and encoding.
 """
 
 from __future__ import annotations
