@@ -94,7 +94,7 @@ def live(
         painting = command.make_painting(
             recipe, [*words, *(style or [])], device, runtime, mirrored=camera if mirror is None else mirror
         )
-        window = live_devices.Window(cv2)
+        window = live_devices.DisplayWindow(cv2)
         try:
             command.run(painting, frames or command.play(Path(source)), window, output, size)
         finally:

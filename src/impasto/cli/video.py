@@ -128,7 +128,7 @@ def video(
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
     made = make_recipe(ctx, words, reporting.recipe, given, runtime=machine.runtime, still=False)
     recipe = command.fill_defaults(made)
-    places = command.Places(output, strip, report, flow_weights, salvage)
+    places = command.VideoFiles(output, strip, report, flow_weights, salvage)
     work = command.plan(
         recipe,
         places,

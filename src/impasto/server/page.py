@@ -17,7 +17,7 @@ from impasto.images.color import COLOR_MODES
 from impasto.images.files import decode_picture
 from impasto.methods import DEFAULT_METHOD, list_methods
 from impasto.server.guard import NoAddresses
-from impasto.server.page_events import FILES, Knobs, Painter, shown
+from impasto.server.page_events import FILES, Knobs, PagePainter, shown
 from impasto.server.schema import LONGEST_NAME, served_options
 from impasto.server.studio import Studio
 from impasto.server.translations import translations
@@ -146,7 +146,7 @@ def build_page(studio: Studio, words: Any) -> Any:
                         for name in FILES
                     ]
         current = gr.State("")
-        painter = Painter(studio, knobs)
+        painter = PagePainter(studio, knobs)
         paint.click(
             painter.paint,
             knobs.components,
@@ -159,7 +159,7 @@ def build_page(studio: Studio, words: Any) -> Any:
     return page
 
 
-def _add_call(painter: Painter) -> None:
+def _add_call(painter: PagePainter) -> None:
     """Add what gradio_client calls by the name of /stylize; people don't see it. Defaults are those of the fields."""
     with gr.Column(visible=False):
         fields = [
