@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from impasto.errors import is_out_of_memory
 from impasto.feedforward import kept_map
 from impasto.feedforward.kept_map import KeptMap, Pieces
 
@@ -52,3 +53,10 @@ def test_a_row_may_be_larger_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(kept.read(slice(0, 2), slice(10, 20)), whole[..., 10:20])
     kept.release(2)
     assert not memory.free  # only pieces of the usual size go round
+
+
+def test_no_memory_for_a_piece_is_said_as_torch_says_it() -> None:
+    kept = KeptMap((1, 1 << 20, 1, 1 << 30), torch.float32, Pieces(torch.device("cpu")))
+    with pytest.raises((MemoryError, RuntimeError)) as found:
+        kept.memory.take(kept.row)
+    assert is_out_of_memory(found.value)

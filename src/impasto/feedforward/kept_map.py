@@ -33,13 +33,16 @@ class Pieces:
         self.free: list[Tensor] = []
 
     def take(self, least: int) -> Tensor:
-        """Return a piece of at least `least` bytes, (N,) uint8, not initialised."""
+        """Return a piece of at least `least` bytes, (N,) uint8, not initialised; raises MemoryError."""
         if least <= PIECE and self.free:
             return self.free.pop()
         size = max(least, PIECE)
         if self.device.type != "cpu":
             return torch.empty(size, dtype=torch.uint8, device=self.device)
-        return torch.frombuffer(mmap.mmap(-1, size, **PRIVATE), dtype=torch.uint8)
+        try:
+            return torch.frombuffer(mmap.mmap(-1, size, **PRIVATE), dtype=torch.uint8)
+        except OSError as error:
+            raise MemoryError(str(error)) from error
 
     def give(self, piece: Tensor) -> None:
         """Take back a piece that nothing reads any more."""
