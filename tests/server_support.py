@@ -21,12 +21,11 @@ from impasto.methods import find_method
 from impasto.progress import Step
 from impasto.server import tasks as tasks_module
 from impasto.server import wire
-from impasto.server.job import Job
-from impasto.server.job import Task as JobTask
+from impasto.server.job import Job, TaskData
 from impasto.server.jobs import JobQueue
 from impasto.server.limits import Limits
 from impasto.server.studio import Studio
-from impasto.server.worker import Outcome, Progress, Task, serve
+from impasto.server.worker import Outcome, Progress, TaskFunction, serve
 from impasto.stylizers.base import Stylizer
 from tiny import narrow, tiny_gatys
 
@@ -47,7 +46,7 @@ _narrow = functools.cache(narrow)
 class ThreadWorker:
     """A worker in a thread of this process, so that tests need no second one; it ends at the next step."""
 
-    def __init__(self, make: Callable[[], Mapping[str, Task]]) -> None:
+    def __init__(self, make: Callable[[], Mapping[str, TaskFunction]]) -> None:
         self.connection, theirs = multiprocessing.Pipe()
         self._theirs = theirs
         self._thread = threading.Thread(target=serve, args=(theirs, make, lambda: None), daemon=True)
@@ -103,7 +102,7 @@ def picture_bytes(
 GATES: dict[str, threading.Event] = {}
 
 
-def odd_tasks() -> dict[str, Task]:
+def odd_tasks() -> dict[str, TaskFunction]:
     """Tasks that tests need: one that waits at a gate, taking steps now and then, others that fail or say something."""
 
     def wait(header: dict[str, Any], blobs: list[bytes], progress: Progress) -> Outcome:
@@ -122,11 +121,11 @@ def odd_tasks() -> dict[str, Task]:
     return {"wait": wait, "fail": fail, "say": say}
 
 
-def gate_task() -> tuple[JobTask, threading.Event]:
+def gate_task() -> tuple[TaskData, threading.Event]:
     """A task that runs until the gate is opened."""
     name = f"gate {len(GATES)}"
     GATES[name] = threading.Event()
-    return JobTask({"type": "wait", "gate": name}), GATES[name]
+    return TaskData({"type": "wait", "gate": name}), GATES[name]
 
 
 @contextmanager

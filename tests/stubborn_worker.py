@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from impasto.progress import Step
-from impasto.server.worker import Outcome, Progress, Task
+from impasto.server.worker import Outcome, Progress, TaskFunction
 
 
-def make_stubborn() -> Mapping[str, Task]:
+def make_stubborn() -> Mapping[str, TaskFunction]:
     """Tasks that hang, crash, are killed, or say something."""
     return {"hang": hang, "crash": crash, "starve": starve, "say": say, "obey": obey}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import impasto
 
 SOURCE = Path(impasto.__file__).parent
+PAGE = Path(__file__).parents[1] / "ARCHITECTURE.md"
 ROOMS = [
     "",
     "ops",
@@ -68,7 +70,7 @@ OWNERS = {
 
 TALKING = ("cli", "commands")
 SURROUNDINGS = {"os.environ", "os.getenv", "os.putenv", "sys.argv", "sys.stdout", "sys.stderr"}
-READ_BY = ("cli", "commands", "batch.ray_engine", "runs.runtime_choice", "server.wire")
+READ_BY = ("__main__", "cli", "commands", "batch.ray_engine", "runs.runtime_choice", "server.wire")
 REDUCTIONS = {"mean", "sum", "var", "std", "var_mean", "std_mean", "nanmean", "nansum"}
 PICTURE_AXES = ({2, 3}, {-2, -1})
 CHOICES = {"manual_seed", "seed", "set_default_device", "set_default_dtype", "set_num_threads", "is_available"}
@@ -129,6 +131,17 @@ def axes(call: ast.Call) -> set[object]:
             except ValueError:
                 continue
     return set()
+
+
+def test_the_architecture_page_names_what_is_there() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    rooms = re.findall(r"^(\w+)  ", text[text.index("```") : text.index("```", text.index("```") + 3)], re.MULTILINE)
+    assert rooms == [name for name in ROOMS if name]
+    files = [name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name or name.endswith(".py")]
+    assert files
+    for name in files:
+        there = (PAGE.parent / name).exists() or (SOURCE / name).exists() or list(SOURCE.rglob(name))
+        assert there, f"ARCHITECTURE.md names {name}, which does not exist"
 
 
 def test_imports_go_downwards() -> None:

@@ -215,7 +215,7 @@ def test_one_call_does_what_the_model_does(
 
 
 def test_the_public_names_are_there_for_tab() -> None:
-    assert set(impasto.__all__) <= set(dir(impasto))
+    assert [name for name in dir(impasto) if not name.startswith("__")] == sorted(impasto.__all__)
 
 
 def test_styles_and_models_introduce_themselves_shortly(model: Stylizer) -> None:

@@ -64,4 +64,5 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the public names, for completion in a shell or a notebook, including those not loaded yet."""
-    return sorted({*globals(), *__all__})
+    hidden = (name for name in globals() if name.startswith("__"))
+    return sorted({*hidden, *__all__})

@@ -73,7 +73,7 @@ def no_card(path: str) -> str:
 
 
 def flickers(mode: str) -> str:
-    """Return the message for a way to keep colours that would change from frame to frame."""
+    """Return the message for a colour mode that would change from frame to frame."""
     return f"--keep-color {mode} recolours the painting for every frame: use luminance or lab for a video"
 
 
@@ -93,7 +93,7 @@ def few_classes(folder: object, count: int) -> str:
 
 
 def no_recolouring(mode: str, card: str) -> str:
-    """Return the message for a way to keep colours that needs the painting itself."""
+    """Return the message for a colour mode that needs the painting itself."""
     return f"--keep-color {mode} recolours the painting, which {card} does not hold: use luminance or lab"
 
 

@@ -88,9 +88,9 @@ def test_two_painters_make_what_one_makes(shell: Shell, monkeypatch: pytest.Monk
     batch(shell, "photos", "-o", "single").good()
     assert (len(single.models), single.most) == (1, 1)
     assert pixels("both") == pixels("single")
-    told = [json.loads(line) for line in done.out.splitlines()]
-    assert sorted(Path(line["output"]).name for line in told[:-1]) == sorted(pixels("both"))
-    assert (told[-1]["done"], told[-1]["failed"]) == (COUNT, 0)
+    message = [json.loads(line) for line in done.out.splitlines()]
+    assert sorted(Path(line["output"]).name for line in message[:-1]) == sorted(pixels("both"))
+    assert (message[-1]["done"], message[-1]["failed"]) == (COUNT, 0)
 
 
 def test_a_single_photo_is_painted_as_among_others(shell: Shell) -> None:

@@ -15,7 +15,7 @@ import pytest
 from cli_support import QUICK, Shell, by_gatys, make_backbone, make_picture, open_shell, use_one_thread
 from impasto.batch import ray_engine
 from impasto.batch.plan import BatchPlan, make_plan
-from impasto.batch.ray_engine import Cluster, Order, Tries, Worker, pack, pack_all, unpack, unpack_all
+from impasto.batch.ray_engine import Cluster, RayOrder, RayWorker, Tries, pack, pack_all, unpack, unpack_all
 from impasto.errors import ImpastoError
 from impasto.images.files import write_image
 from impasto.runs.record import Recipe
@@ -43,11 +43,11 @@ def make(words: list[str], **more: Any) -> BatchPlan:
     return make_plan(base, words, [], Path("out"), **more)
 
 
-def order(plan: BatchPlan, **more: Any) -> Order:
+def order(plan: BatchPlan, **more: Any) -> RayOrder:
     sent = dict(ray_engine._read_all([path for style in plan.styles for path in style]))
     more = {"begin": Tries().begin, **more}
     given = {"recipe": plan.base, "device": "cpu", "runtime": "torch", "output": pack(plan.output), "record": True}
-    return Order(**{**given, "force": False, "run": "0" * 8, "folder": os.getcwd(), "sent": sent, **more})
+    return RayOrder(**{**given, "force": False, "run": "0" * 8, "folder": os.getcwd(), "sent": sent, **more})
 
 
 def files(folder: str) -> dict[str, bytes]:
@@ -117,7 +117,7 @@ def test_a_worker_makes_the_same_files(shell: Shell) -> None:
     assert ordered.sent[name] == Path("sea.png").read_bytes()
     Path("sea.png").rename("gone.png")  # as if the worker ran on another machine
     tasks = pack_all(plan.items(), 1)
-    reports = [json.loads(text) for text in Worker(ordered)({"task": tasks})["reports"]]
+    reports = [json.loads(text) for text in RayWorker(ordered)({"task": tasks})["reports"]]
     assert [number for report in reports for number, _ in report] == [0, 1]
     assert reports[0][0][1]["worker"].endswith(f":{os.getpid()}")
     assert files("out") == files("one")
@@ -128,9 +128,9 @@ def test_what_a_dead_worker_wrote_stays(shell: Shell) -> None:
     Path("out").mkdir()
     Path("out/1-sea.png").write_bytes(b"mine")
     (task,) = pack_all(plan.items(), 1)
-    ((_, report),) = json.loads(Worker(order(plan))({"task": [task]})["reports"][0])
+    ((_, report),) = json.loads(RayWorker(order(plan))({"task": [task]})["reports"][0])
     assert (report["seconds"], files("out")) == (0.0, {"1-sea.png": b"mine"})
-    Worker(order(plan, force=True))({"task": [task]})
+    RayWorker(order(plan, force=True))({"task": [task]})
     assert files("out")["1-sea.png"] != b"mine"
 
 
@@ -140,7 +140,7 @@ def test_a_photo_that_kills_its_workers_is_given_up(shell: Shell) -> None:
     (task,) = pack_all(plan.items(), 1)
     begin = Tries().begin
     assert [begin(task) for _ in range(4)] == [1, 2, 3, 4]
-    ((_, report),) = json.loads(Worker(order(plan, begin=begin))({"task": [task]})["reports"][0])
+    ((_, report),) = json.loads(RayWorker(order(plan, begin=begin))({"task": [task]})["reports"][0])
     assert "fewer --workers" in report["error"]
     assert files("out") == {}
 
@@ -149,12 +149,12 @@ def test_a_worker_tells_what_it_lacks(shell: Shell) -> None:
     plan = make(["photos/1.png", "sea.png"])
     base = plan.base.model_copy(update={"options": {"backbone_weights": "/nowhere/slim.safetensors"}})
     (task,) = pack_all(plan.items(), 1)
-    ((_, report),) = json.loads(Worker(order(plan, recipe=base))({"task": [task]})["reports"][0])
+    ((_, report),) = json.loads(RayWorker(order(plan, recipe=base))({"task": [task]})["reports"][0])
     assert "slim.safetensors" in report["error"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--engine", "spark"], "--engine is local or ray, not 'spark'"),
         (["--workers", "2"], "--workers goes with --engine ray"),
@@ -162,11 +162,11 @@ def test_a_worker_tells_what_it_lacks(shell: Shell) -> None:
         (["--engine", "ray", "--steps", "many"], "steps"),
     ],
 )
-def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
+def test_mistakes(shell: Shell, words: list[str], message: str) -> None:
     before = shell.names()
     done = shell.run("batch", "photos", "sea.png", "-o", "out", *words)
     assert (done.code, done.out) == (2, "")
-    assert told in done.err
+    assert message in done.err
     assert shell.names() == before
 
 
@@ -199,7 +199,7 @@ def test_what_no_worker_could_make_has_failed(shell: Shell, monkeypatch: pytest.
         Cluster,
         "_painted",
         lambda self, tasks: FakeSet([{"task": t} for t in tasks]).map_batches(
-            Worker, fn_constructor_args=(self.order,)
+            RayWorker, fn_constructor_args=(self.order,)
         ),
     )
     node = {"Alive": True, "Resources": {"CPU": 4}}

@@ -136,7 +136,7 @@ def test_settled_compares_the_last_losses_with_those_before(losses: list[float],
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--content", "none"), "none is not there"),
         (("--stepps", "3"), "did you mean --steps"),
@@ -145,10 +145,10 @@ def test_settled_compares_the_last_losses_with_those_before(losses: list[float],
         (("--from", "photo.png"), "photo.png"),
     ],
 )
-def test_mistakes_are_told_in_one_line(adapt: Callable[..., Outcome], words: tuple[str, ...], told: str) -> None:
+def test_mistakes_are_reported_in_one_line(adapt: Callable[..., Outcome], words: tuple[str, ...], message: str) -> None:
     done = adapt(*words)
     assert done.code == 2
-    assert told in done.err
+    assert message in done.err
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
 

@@ -15,6 +15,7 @@ from impasto.commands.train import find_any_training
 from impasto.images.color import COLOR_MODES
 from impasto.methods import DEFAULT_METHOD, find_method, find_training, load
 from impasto.options import Options
+from impasto.stylizers.one_pass import OnePass
 from impasto.vision import dreams
 
 
@@ -69,6 +70,12 @@ def test_all_trainings_are_known() -> None:
 @pytest.mark.parametrize("name", method_names())
 def test_the_source_tells_the_presets(name: str) -> None:
     assert arguments.presets_of(name) == dict(find_method(name).presets)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_the_source_tells_what_can_be_exported(name: str) -> None:
+    own = getattr(find_method(name), "forward_for_export", None)
+    assert arguments.has_function(name, "forward_for_export") == (own not in (None, OnePass.forward_for_export))
 
 
 def test_presets_layers_and_styles_are_known_without_torch() -> None:

@@ -96,7 +96,7 @@ def test_sizes(shell: Shell, size: str, expected: tuple[int, int]) -> None:
     assert read_image(found["output"]).shape[-2:] == expected
 
 
-def test_a_smaller_working_size_is_told(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_smaller_working_size_is_reported(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find_method("gatys"), "default_longer_side", 24)
     done = shell.stylize("photo.png", "sea.png", "-o", "a.png").good()
     assert done.err.startswith("working at 24x18 of the photo's 48x36; --size 48 gives more\n")
@@ -329,7 +329,7 @@ def test_extract_takes_the_methods_options(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["extract"], "name one painting"),
         (["extract", "starry-night"], "is built in as a card"),
@@ -344,11 +344,11 @@ def test_extract_takes_the_methods_options(shell: Shell) -> None:
         (["show", "sea.png"], "is no style card"),
     ],
 )
-def test_mistakes_with_cards(shell: Shell, words: list[str], told: str) -> None:
+def test_mistakes_with_cards(shell: Shell, words: list[str], message: str) -> None:
     weights = ["--backbone-weights", "slim.safetensors"] if words[0] == "extract" else []
     done = shell.run("style", *words, *weights)
     assert (done.code, done.out) == (2, "")
-    assert re.search(told, done.err), done.err
+    assert re.search(message, done.err), done.err
 
 
 def test_built_in_styles(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,9 +362,9 @@ def test_built_in_styles(shell: Shell, tmp_path: Path, monkeypatch: pytest.Monke
     assert found["output"] == "photo-wave.png"
     assert found["styles"][0]["style"] == "wave"
     assert load_style(record.find_style("wave")).kind.startswith("moments/")
-    told = shell.stylize("photo.png", "--style", "waves")
-    assert told.code == 2
-    assert "the built-in ones are: wave" in told.err
+    message = shell.stylize("photo.png", "--style", "waves")
+    assert message.code == 2
+    assert "the built-in ones are: wave" in message.err
 
 
 def test_exit_codes_are_the_documented_ones() -> None:

@@ -201,7 +201,7 @@ def test_a_picture_without_its_record_is_made_again(shell: Shell) -> None:
     assert Path("out/5-sea.jpg.json").is_file()
 
 
-def test_bad_files_are_told_of_and_the_others_made(shell: Shell) -> None:
+def test_bad_files_are_reported_and_the_others_made(shell: Shell) -> None:
     Path("photos/0.jpg").write_bytes(b"<html>")
     Path("paintings/8.png").write_bytes(Path("paintings/7.png").read_bytes()[:60])
     done = batch(shell, "photos", "paintings", "-o", "out", "--json")
@@ -231,7 +231,7 @@ def test_a_fault_of_ours_and_lacking_memory_stop_nothing(shell: Shell, monkeypat
     assert results() == ["5-6.png", "5-7.png"]
 
 
-def test_a_result_that_cant_be_written_is_told_of(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_cant_be_written_is_reported(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("out/4-sea.png").mkdir(parents=True)
     done = batch(shell, "photos", "sea.png", "-o", "out", "--force")
     assert done.code == 1
@@ -240,7 +240,7 @@ def test_a_result_that_cant_be_written_is_told_of(shell: Shell, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "name a folder"),
         (["photos", "sea.png"], "name a folder"),
@@ -263,11 +263,11 @@ def test_a_result_that_cant_be_written_is_told_of(shell: Shell, monkeypatch: pyt
         (["photos", "slim.safetensors", "-o", "out", "--keep-color", "histogram"], "recolours the painting"),
     ],
 )
-def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
+def test_mistakes(shell: Shell, words: list[str], message: str) -> None:
     before = shell.names()
     done = batch(shell, *words)
     assert (done.code, done.out) == (2, "")
-    assert told in done.err.splitlines()[-1]
+    assert message in done.err.splitlines()[-1]
     assert shell.names() == before
 
 

@@ -43,7 +43,9 @@ def test_bench_is_a_table_of_ratios(shell: Shell) -> None:
     assert len((shell.folder / "table.md").read_text().splitlines()) == 4
 
 
-def test_what_can_not_be_timed_is_told(shell: Shell) -> None:
+def test_what_can_not_be_timed_is_reported(shell: Shell) -> None:
+    assert shell.run("bench", "--methods", "adain", "--weights", "nothing.safetensors").code == 2
+    (shell.folder / "nothing.safetensors").write_bytes(b"")
     done = shell.run("bench", "--methods", "adain", "--weights", "nothing.safetensors", "--sizes", "32").good()
     assert done.err.startswith("no adain: ")
     assert done.out == "nothing to time\n"

@@ -14,7 +14,7 @@ from cli_support import Outcome, Shell, make_backbone, open_shell, use_one_threa
 from impasto.cli.main import app, main
 from impasto.commands import doctor
 from impasto.commands.arguments import name_target
-from impasto.commands.terminal import escape_left
+from impasto.commands.terminal import Line, escape_left
 from impasto.errors import ImpastoError
 from impasto.images.files import write_image
 from impasto.progress import duration
@@ -105,11 +105,11 @@ def test_what_is_left_of_work_without_steps() -> None:
 
 @pytest.mark.parametrize("command", ["stylize", "batch", "video", "sweep", "adapt", "serve"])
 def test_help_shows_groups_and_no_types_of_switches(shell: Shell, command: str) -> None:
-    told = run(shell, command, "--help").out + run(shell, "--help").out
-    assert "<bool>" not in told
+    message = run(shell, command, "--help").out + run(shell, "--help").out
+    assert "<bool>" not in message
     if command in ("stylize", "batch", "video", "sweep"):
-        assert "Scripts and records" in told
-        everyday = told.split("Colours, regions, variants")[0]
+        assert "Scripts and records" in message
+        everyday = message.split("Colours, regions, variants")[0]
         assert "--strength" in everyday
         assert "--runtime" not in everyday
 
@@ -148,8 +148,8 @@ def test_the_doctor_names_every_extra() -> None:
         for need in needs
         if not need.startswith("impasto[")
     }
-    told = {package.lower() for package, _, _ in doctor.EXTRAS.values()}
-    assert wanted == told
+    message = {package.lower() for package, _, _ in doctor.EXTRAS.values()}
+    assert wanted == message
     for package, _, extra in doctor.EXTRAS.values():
         names = " ".join(extras[extra]).lower()
         assert package.lower() in names, f"{extra} does not bring {package}"
@@ -159,3 +159,12 @@ def test_methods_of_any_length_are_in_columns(shell: Shell) -> None:
     lines = [line for line in run(shell, "methods").out.splitlines() if " pass" in line or "optim" in line]
     starts = {line.index(re.split(r" {1,}", line, maxsplit=1)[1].lstrip()) for line in lines}
     assert len(starts) == 1
+
+
+def test_the_last_numbers_are_shown_once(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "impasto")
+    line = Line(often=0, seldom=0)
+    for step in (1, 2):
+        line.show(lambda step=step: f"step {step}/2")  # type: ignore[misc]
+    line.end()
+    assert capsys.readouterr().err.splitlines() == ["step 1/2", "step 2/2"]

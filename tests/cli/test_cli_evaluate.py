@@ -65,17 +65,17 @@ def make(shell: Shell, *argv: object) -> Outcome:
 
 
 def test_json(shell: Shell) -> None:
-    told = measure(shell, "stylized", "--json", "--skip", "cfsd").good().json
-    assert [(row["content"], row["style"]) for row in told["rows"]] == [("boat", "sea"), ("cat", "sky")]
-    first = told["rows"][0]
+    message = measure(shell, "stylized", "--json", "--skip", "cfsd").good().json
+    assert [(row["content"], row["style"]) for row in message["rows"]] == [("boat", "sea"), ("cat", "sky")]
+    first = message["rows"][0]
     assert (first["content_loss"], first["ssim"]) == (0, 1)
     assert first["style_loss"] == first["photo_style_loss"]
-    assert told["loss_network"]["name"] == "vgg19-normalised"
-    assert len(told["loss_network"]["sha256"]) == 64
-    assert (told["size"], told["pairs"], told["resized"]) == ("48x40", 2, 0)
-    assert told["mean"]["lpips"] is None
-    assert "alexnet" in told["missing"]["lpips"]
-    assert told["missing"]["cfsd"] == "not asked for"
+    assert message["loss_network"]["name"] == "vgg19-normalised"
+    assert len(message["loss_network"]["sha256"]) == 64
+    assert (message["size"], message["pairs"], message["resized"]) == ("48x40", 2, 0)
+    assert message["mean"]["lpips"] is None
+    assert "alexnet" in message["missing"]["lpips"]
+    assert message["missing"]["cfsd"] == "not asked for"
 
 
 def test_markdown(shell: Shell) -> None:
@@ -93,13 +93,13 @@ def test_markdown(shell: Shell) -> None:
 
 
 def test_make(shell: Shell) -> None:
-    told = make(shell, "--pairs", 4, "--json").good().json
+    message = make(shell, "--pairs", 4, "--json").good().json
     made = ["boat__sea", "boat__sky", "cat__sky", "dune__sea"]
-    assert [f"{row['content']}__{row['style']}" for row in told["rows"]] == made
+    assert [f"{row['content']}__{row['style']}" for row in message["rows"]] == made
     assert sorted(path.stem for path in Path("made").iterdir()) == made
     assert read_image("made/boat__sea.png").shape == (1, 3, 40, 48)
-    assert make(shell, "--pairs", 4, "--json").good().json == told
-    assert measure(shell, "made", "--json").good().json == told
+    assert make(shell, "--pairs", 4, "--json").good().json == message
+    assert measure(shell, "made", "--json").good().json == message
     fewer = make(shell, "--pairs", 1, "--offsets", "1", "--json").good().json
     assert [(row["content"], row["style"]) for row in fewer["rows"]] == [("boat", "sky")]
     other = make(shell, "--seed", 1)
@@ -108,7 +108,7 @@ def test_make(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["contents", "styles"], "name three folders"),
         (["contents", "styles", "nowhere"], "nowhere is no folder"),
@@ -126,10 +126,10 @@ def test_make(shell: Shell) -> None:
         (["contents", "styles", "--make", "made", "-m", "nothing"], "there is no method 'nothing'"),
     ],
 )
-def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
+def test_mistakes(shell: Shell, words: list[str], message: str) -> None:
     done = shell.run("evaluate", *COMMON, *words)
     assert (done.code, done.out) == (2, "")
-    assert told in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1
     assert not Path("made").exists()
 
@@ -143,8 +143,8 @@ def test_a_missing_painting_is_named(shell: Shell) -> None:
 
 def test_weights_are_looked_for_in_torchs_cache(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", "cache")
-    told = shell.run("evaluate", *FOLDERS, "stylized", *COMMON[:4], "--json").good().json
-    assert told["missing"]["lpips"].endswith(str(Path("cache", "hub", "checkpoints")))
+    message = shell.run("evaluate", *FOLDERS, "stylized", *COMMON[:4], "--json").good().json
+    assert message["missing"]["lpips"].endswith(str(Path("cache", "hub", "checkpoints")))
 
 
 def test_help_loads_no_torch() -> None:

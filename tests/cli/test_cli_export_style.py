@@ -55,7 +55,7 @@ def test_built_in_styles_have_networks_too(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "name one painting"),
         (["sea.png", "--style", "great-wave"], "name one painting"),
@@ -65,11 +65,11 @@ def test_built_in_styles_have_networks_too(shell: Shell) -> None:
         (["sea.png", "--hat", "red"], "--hat"),
     ],
 )
-def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
+def test_mistakes(shell: Shell, words: list[str], message: str) -> None:
     before = shell.names()
     options = [] if "adain" in words else WEIGHTS
     found = shell.run("export-style", *words, *options)
     assert found.code == 2
-    assert told.replace("\\", "") in found.err
+    assert message.replace("\\", "") in found.err
     assert len(found.err.strip().splitlines()) == 1
     assert shell.names() == before

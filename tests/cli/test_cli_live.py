@@ -223,7 +223,7 @@ def test_camera_and_window_speak_bgr() -> None:
         with pytest.raises(ImpastoError, match="stopped giving pictures"):
             next(iter(camera))
     assert cv2.released
-    window = live_devices.Window(cv2)
+    window = live_devices.DisplayWindow(cv2)
     assert window.show(frame, "title") == "s"
     assert np.array_equal(cv2.shown[0], FRAME[..., ::-1])
     cv2.key, cv2.visible = -1, 0

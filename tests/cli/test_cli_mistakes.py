@@ -35,7 +35,7 @@ def shell(tmp_path: Path, backbone: Path, capsys: pytest.CaptureFixture[str], mo
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "name a photo and a painting"),
         (["photo.png"], "name a painting"),
@@ -91,7 +91,7 @@ def shell(tmp_path: Path, backbone: Path, capsys: pytest.CaptureFixture[str], mo
         (["photo.png", "sea.png", "--recipe", "none.json"], r"none\.json can't be opened"),
     ],
 )
-def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
+def test_mistakes(shell: Shell, words: list[str], message: str) -> None:
     Path("text.png").write_text("this is no picture")
     Path("cut.png").write_bytes(Path("photo.png").read_bytes()[:2000])
     Path("taken.png").write_bytes(b"mine")
@@ -105,7 +105,7 @@ def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
     assert (done.code, done.out) == (2, ""), done.err
     assert len(done.err.splitlines()) == 1
     assert done.err.startswith("error: ")
-    assert re.search(told, done.err), done.err
+    assert re.search(message, done.err), done.err
     assert shell.names() == before
     assert Path("taken.png").read_bytes() == b"mine"
 
@@ -117,7 +117,7 @@ def _nan_file() -> bytes:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which not even root can write")
-def test_an_unwritable_folder_is_told_before_the_work(shell: Shell) -> None:
+def test_an_unwritable_folder_is_reported_before_the_work(shell: Shell) -> None:
     done = shell.stylize("photo.png", "sea.png", "-o", "/proc/out.png")
     assert done.code == 2
     assert re.fullmatch(r"error: /proc/out\.png can't be written: .*; write it elsewhere with -o\n", done.err)
@@ -230,17 +230,17 @@ def test_pictures_through_pipes(shell: Shell, monkeypatch: pytest.MonkeyPatch) -
         shell.stylize("-", "sea.png", "--no-record").good()
     assert sent.getvalue() == Path("a.png").read_bytes()
     assert shell.names() == names
-    for data, told in ((b"", "standard input is empty"), (b"hello", "damaged or no picture")):
+    for data, message in ((b"", "standard input is empty"), (b"hello", "damaged or no picture")):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", _Pipe(data))
             done = shell.stylize("-", "sea.png", "-o", "b.png")
         assert (done.code, done.out) == (2, "")
-        assert told in done.err
+        assert message in done.err
     done = shell.stylize("-", "-", "-o", "b.png")
     assert "holds one picture" in done.err
 
 
-def test_a_system_that_refuses_is_told_in_a_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_refuses_is_reported_in_a_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "work/state")
 

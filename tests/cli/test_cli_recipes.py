@@ -91,7 +91,7 @@ def test_invert_all_layers_on_a_sheet(shell: Shell) -> None:
         (("transfer", "predict", "photo.png", "--classifier", "slim.safetensors"), "holds no classifier"),
     ],
 )
-def test_mistakes_are_told_in_a_line_and_nothing_is_written(
+def test_mistakes_are_reported_in_a_line_and_nothing_is_written(
     shell: Shell, words: tuple[str, ...], complaint: str
 ) -> None:
     before = shell.names()
@@ -135,7 +135,7 @@ def test_inspect_shows_what_a_layer_sees(shell: Shell) -> None:
     assert (refused.code, "photo-relu1_1-gram.png exists already" in refused.err) == (2, True)
 
 
-def test_the_time_of_all_steps_is_told_from_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_all_steps_is_estimated_from_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     clock = iter([100.0, 106.0])
     monkeypatch.setattr(network_command.time, "monotonic", lambda: next(clock))

@@ -136,12 +136,12 @@ def test_the_browser_opens_only_where_somebody_sits(
 def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
     shell.run("serve", "--no-page", "--port", "0", "--max-pixels", "1000000", "--max-waiting=3").good()
     assert (asked["limits"].max_pixels, asked["limits"].max_waiting) == (1_000_000, 3)
-    told = shell.run("serve", "--limits").good().out
-    assert all(f"--{name.replace('_', '-')}" in told for name in Limits.model_fields)
+    message = shell.run("serve", "--limits").good().out
+    assert all(f"--{name.replace('_', '-')}" in message for name in Limits.model_fields)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--max-pixel", "9"], r"no option --max-pixel \(did you mean --max-pixels"),
         (["--max-pixels", "none"], "max-pixels must be a whole number"),
@@ -154,13 +154,13 @@ def test_limits_are_flags(shell: Shell, asked: dict[str, Any]) -> None:
         (["--access-log", "nowhere/x", "--port", "0"], "--access-log nowhere/x can't be written: No such file"),
     ],
 )
-def test_mistakes(shell: Shell, asked: dict[str, Any], words: list[str], told: str) -> None:
+def test_mistakes(shell: Shell, asked: dict[str, Any], words: list[str], message: str) -> None:
     done = shell.run("serve", "--no-page", *words)
     assert (done.code, done.out, asked) == (2, "", {})
-    assert re.search(told, done.err), done.err
+    assert re.search(message, done.err), done.err
 
 
-def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     serve._check_extras()
     monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(ImpastoError, match=r"needs uvicorn: pip install 'impasto\[serve\]'"):

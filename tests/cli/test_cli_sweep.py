@@ -115,7 +115,7 @@ def test_ctrl_c_keeps_the_cells_that_are_done(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "say what to vary"),
         (["--vary", "a=1", "--vary", "b=1", "--vary", "c=1"], "no option 'a'"),
@@ -132,9 +132,9 @@ def test_ctrl_c_keeps_the_cells_that_are_done(
         (["--vary", "seed=1,2", "-o", "sea.png"], "exists already"),
     ],
 )
-def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
+def test_mistakes(shell: Shell, words: list[str], message: str) -> None:
     before = shell.names()
     done = sweep(shell, *words)
     assert (done.code, done.out) == (2, "")
-    assert re.search(told, done.err.splitlines()[-1]), done.err
+    assert re.search(message, done.err.splitlines()[-1]), done.err
     assert shell.names() == before

@@ -97,15 +97,18 @@ def test_textures_are_listed(shell: Shell) -> None:
 
 def test_a_rehearsal_writes_nothing(shell: Shell) -> None:
     before = shell.names()
-    for words, told in ((("sea.png", *QUICK), r"dry run: about \d+ s; nothing"), (("oil", *FILE), "dry run: nothing")):
+    for words, message in (
+        (("sea.png", *QUICK), r"dry run: about \d+ s; nothing"),
+        (("oil", *FILE), "dry run: nothing"),
+    ):
         found = shell.run("texture", *words, "--dry-run", "--json").good()
-        assert re.search(told, found.err)
+        assert re.search(message, found.err)
         assert found.json["dry_run"] is True
     assert shell.names() == before
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ((), "name a texture or a painting"),
         (("wood", *FILE), "wood is neither a picture here nor a texture; there are: oil, chalk"),
@@ -123,11 +126,11 @@ def test_a_rehearsal_writes_nothing(shell: Shell) -> None:
         (("sea.png", "-o", "photo.png", *QUICK), "photo.png exists already"),
     ],
 )
-def test_mistakes(shell: Shell, words: tuple[str, ...], told: str) -> None:
+def test_mistakes(shell: Shell, words: tuple[str, ...], message: str) -> None:
     before = shell.names()
     done = shell.run("texture", *words)
     assert (done.code, done.out) == (2, "")
-    assert told in done.err
+    assert message in done.err
     assert len(done.err.splitlines()) == 1
     assert shell.names() == before
 
@@ -198,7 +201,7 @@ def test_a_generator_is_taught_further_textures(train: Callable[..., Outcome], t
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--batch", "3"), "--batch 3 is no multiple of --group 2"),
         (("--group", "1"), "it needs --group 2 or more"),
@@ -209,10 +212,12 @@ def test_a_generator_is_taught_further_textures(train: Callable[..., Outcome], t
         (("--style", "nowhere"), "nowhere is not there"),
     ],
 )
-def test_mistakes_in_training(train: Callable[..., Outcome], tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+def test_mistakes_in_training(
+    train: Callable[..., Outcome], tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
     done = train(tmp_path / "run", *words)
     assert (done.code, done.out) == (2, "")
-    assert told in done.err
+    assert message in done.err
     assert not (tmp_path / "run").exists()
 
 

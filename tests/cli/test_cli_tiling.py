@@ -1,4 +1,4 @@
-"""Large photos on the command line: bytes instead of floats, tiles, what is told and recorded."""
+"""Large photos on the command line: bytes instead of floats, tiles, output and records."""
 
 from __future__ import annotations
 

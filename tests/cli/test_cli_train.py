@@ -177,7 +177,7 @@ def test_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--stepps", "3"], r"train backbone has no option --stepps \(did you mean --steps"),
         (["--steps", "0"], "steps must be at least 1"),
@@ -190,24 +190,24 @@ def test_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--resume"], "holds no checkpoint to resume from"),
     ],
 )
-def test_mistakes(train: Callable[..., Outcome], tmp_path: Path, words: list[str], told: str) -> None:
+def test_mistakes(train: Callable[..., Outcome], tmp_path: Path, words: list[str], message: str) -> None:
     done = train(tmp_path / "run", *words)
     assert (done.code, done.out) == (2, "")
-    assert re.search(f"error: .*{told}", done.err), done.err
+    assert re.search(f"error: .*{message}", done.err), done.err
     assert not (tmp_path / "run").exists()
 
 
 def test_mistakes_with_folders(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def told(*words: str) -> str:
+    def message(*words: str) -> str:
         assert main(["train", *words]) == 2
         return capsys.readouterr().err
 
-    assert "say what to train, one of: backbone" in told()
-    assert "say what to train, one of: backbone" in told("oil")
-    assert "name folders of pictures" in told("backbone", "-o", "run")
+    assert "say what to train, one of: backbone" in message()
+    assert "say what to train, one of: backbone" in message("oil")
+    assert "name folders of pictures" in message("backbone", "-o", "run")
     photos = ("--content", str(data / "photos"))
-    assert "name a folder for the weights" in told("backbone", *photos, "--style", str(data / "art"), "--crop", "32")
-    assert "no readable picture in" in told("backbone", *photos, "--style", str(data / "teacher"), "-o", "run")
+    assert "name a folder for the weights" in message("backbone", *photos, "--style", str(data / "art"), "--crop", "32")
+    assert "no readable picture in" in message("backbone", *photos, "--style", str(data / "teacher"), "-o", "run")
     (tmp_path / "file").write_text("")
     words = ("--style", str(data / "art"), "--crop", "32", "-o", str(tmp_path / "file" / "run"))
-    assert "is no folder" in told("backbone", *photos, *words)
+    assert "is no folder" in message("backbone", *photos, *words)

@@ -200,12 +200,12 @@ def test_a_report(shell: Shell) -> None:
     write_clip(moving_shapes(5, 64, 96), Path("shapes.mp4"))
     words = ("--flow", "0.6", "--report", "report.json", "--json")
     done = video(shell, "shapes.mp4", "sea.png", "-o", "out.mp4", *words).good()
-    told = json.loads(Path("report.json").read_text())
-    assert told == done.json["report"]
-    assert 0 < told["smoothed"]["warping_error"] < told["each frame by itself"]["warping_error"]
-    ratio = told["smoothed"]["style_loss"] / told["each frame by itself"]["style_loss"]
-    assert told["more_style_loss"] == pytest.approx(ratio - 1, abs=1e-4)
-    assert told["less_flicker"] > 0.1
+    message = json.loads(Path("report.json").read_text())
+    assert message == done.json["report"]
+    assert 0 < message["smoothed"]["warping_error"] < message["each frame by itself"]["warping_error"]
+    ratio = message["smoothed"]["style_loss"] / message["each frame by itself"]["style_loss"]
+    assert message["more_style_loss"] == pytest.approx(ratio - 1, abs=1e-4)
+    assert message["less_flicker"] > 0.1
 
 
 def test_gatys_starts_each_frame_from_the_last(shell: Shell) -> None:
@@ -313,7 +313,7 @@ def test_dry_run(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["photo.png.mp4", "sea.png"], "can't be opened"),
         (["clip.mp4", "sea.png", "-o", "out.gif"], "must end in one of .mp4"),
@@ -328,11 +328,11 @@ def test_dry_run(shell: Shell) -> None:
         (["clip.mp4"], "name a painting"),
     ],
 )
-def test_mistakes(shell: Shell, words: list[str], told: str) -> None:
+def test_mistakes(shell: Shell, words: list[str], message: str) -> None:
     before = shell.names()
     done = video(shell, *words)
     assert (done.code, done.out) == (2, "")
-    assert told in done.err.splitlines()[-1]
+    assert message in done.err.splitlines()[-1]
     assert shell.names() == before
 
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto.cli.export_style import MAKERS
+from impasto.cli.export_style import MAKER
+from impasto.commands.early_checks import methods_with_function
+from impasto.commands.early_recipes import optimises
 from impasto.commands.layer_names import layers_of
 from impasto.methods import find_method, list_methods
 from impasto.networks.backbones import BACKBONES, load_backbone
@@ -66,6 +68,24 @@ MISTAKES = [
     ("batch photo.png sea.png -o out --format gif", "--format is one of png, jpg"),
     ("batch photo.png sea.png -o out --engine rai", "--engine is local or ray, not 'rai' (did you mean ray?)"),
     ("batch photo.png sea.png -o out --workers 2", "--workers goes with --engine ray"),
+    ("batch photo.png -o out", "name photos and styles"),
+    ("batch . sea.png -o .", ". holds the photos; name another folder"),
+    ("batch photo.png sea.png -o out --pairs --watch", "not with --pairs"),
+    ("bench --weights none.safetensors", "none.safetensors does not exist"),
+    ("export adain.onnx -m adain --preset none", "adain has no preset 'none'"),
+    ("export-style --style nope", "there is no style 'nope'"),
+    ("serve --limits extra", "--limits lists the limits and takes nothing else"),
+    ("stylize photo.png .", ". is a folder; name a painting in it"),
+    ("stylize photo.png sea.png --checkpoint x.safetensors", "without -m a method of one pass paints: --checkpoint"),
+    ("stylize photo.png sea.png --preset draft", "swift has no preset 'draft', but nnst can: add -m nnst"),
+    ("stylize photo.png sea.png --spread 0.2", "but nnst_d and nnst have: add -m nnst_d"),
+    ("sweep photo.png sea.png --vary strength", "give values, such as"),
+    ("sweep photo.png sea.png --vary seed=1,2 --vary seed=3,4", "one or two different options"),
+    ("texture sea.png irises", "irises is a texture and sea.png a picture"),
+    ("texture irises --steps 4", "--steps is for paintings; irises is drawn by a generator"),
+    ("train swift --content . --style . -o run --from none.safetensors", "none.safetensors does not exist"),
+    ("video clip.mp4 sea.png --flow-by opencv", "flow-by is one of dis, raft"),
+    ("video clip.mp4 sea.png --temporal-weight 5", "--temporal-weight is for methods that optimise"),
     ("sweep photo.png sea.png --vary detail=0,1", "no option 'detail', but wct can: add -m wct"),
     ("sweep photo.png sea.png --vary size=8,64", "size '8' is too small"),
     ("sweep photo.png sea.png --vary keep-color=lba,off", "'lba' (did you mean lab?)"),
@@ -119,9 +139,9 @@ def test_mistakes_are_answered_without_torch(tmp_path: Path) -> None:
         timeout=120,
         check=True,
     )
-    for (line, told), (code, said) in zip(MISTAKES, json.loads(done.stdout), strict=True):
+    for (line, message), (code, said) in zip(MISTAKES, json.loads(done.stdout), strict=True):
         assert code == 2, f"impasto {line}: {code} {said}"
-        assert told in said, f"impasto {line}: {said}"
+        assert message in said, f"impasto {line}: {said}"
         assert len(said.splitlines()) == 1, f"impasto {line}: {said}"
     assert sorted(tmp_path.iterdir()) == before
 
@@ -133,5 +153,12 @@ def test_layers_are_known_without_the_network(name: str) -> None:
     assert layers_of(name) == list(network.layers)
 
 
+def test_which_methods_optimise() -> None:
+    for name in list_methods():
+        assert optimises(name) is not find_method(name).one_pass
+
+
 def test_makers_of_networks() -> None:
-    assert set(MAKERS) == {name for name in list_methods() if issubclass(find_method(name), GeneratedNetworks)}
+    makers = methods_with_function("generate")
+    assert makers == [name for name in list_methods() if issubclass(find_method(name), GeneratedNetworks)]
+    assert makers[0] == MAKER

@@ -62,12 +62,12 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("line", "told"), MISTAKES)
-def test_mistakes_say_what_would_be_right(shell: Shell, line: str, told: str) -> None:
+@pytest.mark.parametrize(("line", "message"), MISTAKES)
+def test_mistakes_say_what_would_be_right(shell: Shell, line: str, message: str) -> None:
     before = shell.names()
     done = run_as_it_is(shell, line.split())
     assert (done.code, done.out) == (2, "")
-    assert told in done.err
+    assert message in done.err
     assert shell.names() == before
 
 
@@ -82,8 +82,8 @@ print(codes, [m for m in ("torch",) if m in sys.modules], file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     *said, last = done.stderr.splitlines()
     assert last == f"{[2] * len(MISTAKES) + [0, 0]} []"
-    for line, (_, told) in zip(said, MISTAKES, strict=True):
-        assert told in line
+    for line, (_, message) in zip(said, MISTAKES, strict=True):
+        assert message in line
     assert "Vincent van Gogh" in done.stdout
 
 

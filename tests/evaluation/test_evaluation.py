@@ -332,11 +332,11 @@ def test_report(folders: tuple[Path, Path, Path], network: Backbone) -> None:
     (folders[0] / "boat.png").rename(folders[0] / "a|b.png")
     (folders[2] / "boat__sea.png").rename(folders[2] / "a|b__sea.png")
     found = evaluate(find_pairs(*folders), network, size=SIZE, extras=Extras(skip=["cfsd"]))
-    told = json.loads(json.dumps(found.to_json()))
-    assert told["pairs"] == 3
-    assert told["mean"]["lpips"] is None
-    assert told["missing"]["cfsd"] == "not asked for"
-    assert told["loss_network"] == {"name": "vgg19-slim", "sha256": "random"}
+    report = json.loads(json.dumps(found.to_json()))
+    assert report["pairs"] == 3
+    assert report["mean"]["lpips"] is None
+    assert report["missing"]["cfsd"] == "not asked for"
+    assert report["loss_network"] == {"name": "vgg19-slim", "sha256": "random"}
     text = found.to_markdown()
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert lines[0] == "| photo | painting | style loss | the photo's own | content loss | SSIM |"

@@ -135,7 +135,7 @@ def test_openvino_works_in_bfloat16() -> None:
     assert (half.stylize(flat, style) - wanted).abs().max() <= 1 / 255  # in bfloat16 it would be noise
 
 
-def test_mistakes_are_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_reported_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match="there is no runtime 'magic'; there are: torch, onnxruntime, openvino"):
         load("adain", runtime="magic")
     with pytest.raises(OptionError, match="gatys is run by torch alone"):

@@ -25,8 +25,8 @@ def chain(shortcut: bool = False) -> list[Stage]:
     return [*stages, Stage(last, dict)]
 
 
-def store_after(stages: list[Stage], number: int, kept: dict[str, int], room: int) -> KeptMaps:
-    return KeptMaps({f"y{number}"}, stages[number + 1 :], kept, {f"y{number}": 10}, {}, room)
+def store_after(stages: list[Stage], number: int, kept: dict[str, int], room: int, rows: int = 1) -> KeptMaps:
+    return KeptMaps({f"y{number}"}, stages[number + 1 :], kept, {f"y{number}": 10}, rows, room)
 
 
 def run(stages: list[Stage], room: int) -> tuple[list[set[str]], float]:
@@ -78,27 +78,19 @@ def test_what_several_maps_are_joined_into_runs_through_its_layers_once() -> Non
     assert second == {"y": 2 * 300 + 3 * 4 * 9 + 400}
 
 
-def test_an_heir_takes_no_room_of_its_own() -> None:
+def test_memory_goes_from_maps_that_are_read_to_those_that_are_written() -> None:
     stages = chain()
-    store = KeptMaps({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {"y1": ["y0"]}, 10)
+    store = store_after(stages, 1, {"y0": 10}, 12, rows=5)
+    assert store.most({"y1"}, {"y0"}) == 12  # when the last row of tiles is read, one of five is left
+    assert store.most(set(), {"y0"}) == 10
+    assert store.most({"y0", "y1"}, {"y0"}) == 20  # what stays gives nothing
     assert choose_kept(stages, store, TILE) == {"y1"}
-    assert store.places({"y1"}, {"y0"}) == {"y1": "y0"}
-    assert store.places({"y0", "y1"}, {"y0"}) == {}  # what stays is not written over
-    assert store.places({"y1"}, set()) == {}  # what is not read is gone by then
-    assert store.beside({"y1"}, {"y0"}) == 0
-    assert store.beside(set(), {"y0"}) == 10
-    alone = KeptMaps({"y1"}, stages[2:], {"y0": 10}, {"y1": 10}, {}, 10)
+    alone = store_after(stages, 1, {"y0": 10}, 12, rows=1)
     assert choose_kept(stages, alone, TILE) == {"y0"}  # without room for both, what is there stays
-
-
-def test_each_kept_map_has_one_heir() -> None:
-    kept, new = {"a": 10, "b": 10}, {"c": 10, "d": 10, "e": 10}
-    store = KeptMaps(set(), [], kept, new, dict.fromkeys(new, ("a", "b")), 100)
-    assert store.places({"c", "d", "e"}, {"a", "b"}) == {"c": "a", "d": "b"}
 
 
 def test_of_many_maps_not_every_combination_is_weighed() -> None:
     many = {f"y{number}": 10 + number for number in range(40)}
-    found = list(KeptMaps(set(), [], many, {}, {}, 10**6).choices())
+    found = list(KeptMaps(set(), [], many, {}, 1, 10**6).choices())
     assert len(found) == 2**MOST_WEIGHED
     assert set().union(*(chosen for chosen, _ in found)) == {f"y{number}" for number in range(MOST_WEIGHED)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from impasto.errors import ImpastoError
-from impasto.feedforward import limits, tiled_run
+from impasto.feedforward import kept_map, limits, tiled_run
 from impasto.feedforward.stages import IMAGE, RESULT, Stage, StageInput, Thinned, pick, thin_grid
 from impasto.feedforward.tiled_run import Tiling, plan_pass
 from impasto.images.tensors import Bytes, Floats, Window, windows
@@ -100,35 +100,32 @@ def test_tiled_equals_whole(method: OnePass, photo: Tensor, keep: int) -> None:
     assert method.cut == Tiling(64, keep)
 
 
-def overwriting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How far beyond a tile each map was read that a run wrote over while it read it."""
-    found: list[int] = []
-    begin = tiled_run._Overwritten.__init__
-
-    def note(self: Any, whole: Tensor, reach: int) -> None:
-        found.append(reach)
-        begin(self, whole, reach)
-
-    monkeypatch.setattr(tiled_run._Overwritten, "__init__", note)
-    return found
-
-
-@pytest.mark.parametrize("size", [(101, 179), (179, 60)], ids=["tiles", "strips"])
+@pytest.mark.parametrize("size", [(181, 179), (179, 60)], ids=["tiles", "strips"])
 @pytest.mark.parametrize("name", ["swift", "johnson"])
-def test_maps_are_written_over_those_that_are_read(
+def test_memory_of_rows_that_were_read_holds_new_rows(
     name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, photo, found = narrow(name, double=True), painting(*size, seed=4), overwriting(monkeypatch)
+    method, photo = narrow(name, double=True), painting(*size, seed=4)
     assert isinstance(method, OnePass)
     method.tiling = None
     style = style_for(method)
     whole = method.transfer(photo, style)
-    for keep in range(60_000, 400_000, 20_000):
+    monkeypatch.setattr(kept_map, "PIECE", 32 << 10)
+    taken: list[bool] = []
+    take = kept_map.Pieces.take
+
+    def note(self: kept_map.Pieces, least: int) -> Tensor:
+        taken.append(bool(self.free))
+        return take(self, least)
+
+    monkeypatch.setattr(kept_map.Pieces, "take", note)
+    for keep in (100_000, 200_000, 300_000, 1_000_000):
         assert (tiled(method, 64, keep, photo, style) - whole).abs().max() <= 1e-4
-    assert any(found)
-    monkeypatch.setattr(tiled_run._Overwritten, "mend", lambda *args: None)
-    spoilt = [tiled(method, 64, keep, photo, style) for keep in range(60_000, 400_000, 20_000)]
-    assert any((picture - whole).abs().max() > 1e-4 for picture in spoilt)
+    assert taken.count(True) > taken.count(False)
+    release = kept_map.KeptMap.release
+    monkeypatch.setattr(kept_map.KeptMap, "release", lambda self, above: release(self, above + 24))
+    with pytest.raises(KeyError):  # a row that is given back too early is gone
+        tiled(method, 64, 1_000_000, photo, style)
 
 
 def test_a_large_painting_is_looked_at_in_tiles(

@@ -91,7 +91,7 @@ def test_what_is_written_is_read(tmp_path: Any) -> None:
     assert float((read_image(tmp_path / "a.png") - image).abs().max()) <= 0.51 / 65535
 
 
-def test_damage_is_told() -> None:
+def test_damage_is_reported() -> None:
     data = png(noise(3), 2)
     with pytest.raises(ImageError, match="damaged"):
         read(data[:-60])

@@ -27,13 +27,13 @@ def refused(path, words, seconds=3.0, most=200_000_000):
     start = time.process_time()
     tracemalloc.start()
     try:
-        with pytest.raises(ImageError, match=words) as told:
+        with pytest.raises(ImageError, match=words) as message:
             read_image(path)
         assert tracemalloc.get_traced_memory()[1] < most
     finally:
         tracemalloc.stop()
     assert time.process_time() - start < seconds
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
 
 
 @posix
@@ -144,7 +144,7 @@ def test_a_tiff_whose_tiles_are_huge(tmp_path, bits):
     refused(tmp_path / "a.tif", "more or larger strips")
 
 
-def test_what_decoders_report_of_damage_is_told_once(tmp_path, capfd):
+def test_what_decoders_report_of_damage_is_reported_once(tmp_path, capfd):
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
         buffer, "TIFF", compression="tiff_lzw"

@@ -214,10 +214,10 @@ DATA = bytes(24 * 40 * 8)
     ],
 )
 def test_refused_by_name(arguments, more, words):
-    with pytest.raises(ImageError, match=words) as told:
+    with pytest.raises(ImageError, match=words) as message:
         raw(*arguments, **more)
-    assert str(told.value).startswith("a.tif")
-    assert "\n" not in str(told.value)
+    assert str(message.value).startswith("a.tif")
+    assert "\n" not in str(message.value)
 
 
 def test_only_the_first_page_is_read():

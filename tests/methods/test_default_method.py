@@ -14,7 +14,7 @@ from impasto.cli.main import main
 from impasto.errors import ImpastoError
 from impasto.images.files import write_image
 from impasto.methods import DEFAULT_METHOD, STILL_METHOD, TRAINED_METHODS, method_for
-from impasto.server.schema import PictureRequest, make_order
+from impasto.server.schema import PictureRequest, make_request
 from impasto.weights import load_weights, manifest, resolve
 
 SINGLE, SHARED = TRAINED_METHODS
@@ -122,7 +122,7 @@ def test_all_commands_choose_alike(words: str, method: str, tmp_path: Path, monk
     ],
 )
 def test_the_server_chooses_alike(values: dict[str, Any], files: dict[str, tuple[bytes, ...]], method: str) -> None:
-    assert make_order(PictureRequest, values, {"content": (b"",), **files}).settings.method == method
+    assert make_request(PictureRequest, values, {"content": (b"",), **files}).settings.method == method
 
 
 def test_one_call_chooses_it_too() -> None:

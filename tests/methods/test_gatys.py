@@ -141,25 +141,25 @@ def test_one_mask_for_all_styles_together(picture: Tensor) -> None:
 
 @pytest.mark.parametrize("size", [(97, 131), (16, 16), (16, 23), (200, 17)])
 def test_odd_sizes_through_all_octaves(size: tuple[int, int]) -> None:
-    told: list[tuple[int, ...]] = []
+    steps: list[tuple[int, ...]] = []
     method = tiny_gatys(octaves=3, least_side=16, coarse_steps=2, steps=2)
-    found = method.stylize(torch.rand(1, 3, *size), painting(), on_step=lambda s: told.append(tuple(s.image().shape)))
-    assert found.shape == told[-1] == (1, 3, *size)
+    found = method.stylize(torch.rand(1, 3, *size), painting(), on_step=lambda s: steps.append(tuple(s.image().shape)))
+    assert found.shape == steps[-1] == (1, 3, *size)
     assert torch.isfinite(found).all()
-    assert min(min(shape[2:]) for shape in told) >= 16  # what the backbone needs
+    assert min(min(shape[2:]) for shape in steps) >= 16  # what the backbone needs
 
 
 def test_octaves_halve_the_size_down_to_the_least() -> None:
-    told: list[tuple[int, int, tuple[int, ...]]] = []
+    steps: list[tuple[int, int, tuple[int, ...]]] = []
 
     def on_step(step: Step) -> None:
-        told.append((step.index, step.total, tuple(step.image().shape[2:])))
+        steps.append((step.index, step.total, tuple(step.image().shape[2:])))
 
     method = tiny_gatys(octaves=4, least_side=25, coarse_steps=2, steps=3)
     method.stylize(torch.rand(1, 3, 101, 128), painting(), on_step=on_step)
-    assert [shape for _, _, shape in told] == [(25, 32)] * 2 + [(50, 64)] * 2 + [(101, 128)] * 3
-    assert [index for index, _, _ in told] == list(range(1, 8))
-    assert {total for _, total, _ in told} == {7}
+    assert [shape for _, _, shape in steps] == [(25, 32)] * 2 + [(50, 64)] * 2 + [(101, 128)] * 3
+    assert [index for index, _, _ in steps] == list(range(1, 8))
+    assert {total for _, total, _ in steps} == {7}
 
 
 def test_coarse_sizes_aim_at_the_painting_at_half_its_size(picture: Tensor) -> None:
@@ -245,11 +245,11 @@ def test_a_card_of_another_pooling_is_refused(picture: Tensor) -> None:
 
 
 def test_losses_are_those_of_the_last_step(picture: Tensor) -> None:
-    told: list[dict[str, float]] = []
+    steps: list[dict[str, float]] = []
     method = tiny_gatys(tv_weight=1.0)
     assert method.losses == {}
-    method.stylize(picture, painting(), on_step=lambda step: told.append(step.terms))
-    assert method.losses == told[-1]
+    method.stylize(picture, painting(), on_step=lambda step: steps.append(step.terms))
+    assert method.losses == steps[-1]
     assert set(method.losses) == {"content", "style", "tv"}
 
 

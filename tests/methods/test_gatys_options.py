@@ -135,11 +135,11 @@ def content_distance(method: Gatys, result: Tensor, content: Tensor) -> float:
 
 def falls(method: Gatys, picture: Tensor) -> Tensor:
     """The result of a run whose loss fell."""
-    told: list[float] = []
-    result = method.stylize(picture, painting(), on_step=lambda step: told.append(step.loss))
-    assert len(told) == method.options.steps
-    assert all(math.isfinite(loss) for loss in told)
-    assert told[-1] < 0.9 * told[0]
+    losses: list[float] = []
+    result = method.stylize(picture, painting(), on_step=lambda step: losses.append(step.loss))
+    assert len(losses) == method.options.steps
+    assert all(math.isfinite(loss) for loss in losses)
+    assert losses[-1] < 0.9 * losses[0]
     assert method.losses.keys() >= {"content", "style"}
     return result
 

@@ -224,24 +224,24 @@ def by_hand(name: str, method: Gatys, image: Tensor, content: Tensor, style: Ten
 
 @names
 def test_the_first_loss_is_the_sources(name: str, picture: Tensor, tmp_path: Path) -> None:
-    """Started from a file, so that the picture whose loss is told is known to the bit."""
+    """Started from a file, so that the picture whose loss is noted is known to the bit."""
     start = (torch.rand_like(picture) * 255).round() / 255
     write_image(start, tmp_path / "start.png")
-    told: list[Step] = []
+    noted: list[Step] = []
     method = recipe(name, start=str(tmp_path / "start.png"), start_noise=0, start_shift=0, steps=1)
     style = painting(32, 48)
-    method.stylize(picture, style, on_step=told.append)
+    method.stylize(picture, style, on_step=noted.append)
     wanted = by_hand(name, method, start, picture, style)
-    assert told[0].terms == pytest.approx(wanted, rel=1e-4)
+    assert noted[0].terms == pytest.approx(wanted, rel=1e-4)
 
 
 def test_d2ls_repeated_list_counts_ten_times(picture: Tensor) -> None:
     """The effective weight of its style is 1e4, ten times the 1e3 in its text."""
-    told: list[Step] = []
+    noted: list[Step] = []
     method = recipe("d2l", steps=1)
-    method.stylize(picture, painting(32, 48), on_step=told.append)
+    method.stylize(picture, painting(32, 48), on_step=noted.append)
     plotted = sum(1e3 * ((d / (c * n)) ** 2).mean() for d, c, n in gram_terms(method, picture, painting(32, 48)))
-    assert told[0].terms["style"] / plotted == pytest.approx(10, rel=1e-4)
+    assert noted[0].terms["style"] / plotted == pytest.approx(10, rel=1e-4)
 
 
 def test_beginners_starts_from_the_darkened_noisy_photo() -> None:
@@ -263,20 +263,20 @@ def moving_average(values: list[float], count: int = 20) -> list[float]:
 def run(name: str, picture: Tensor, **options: Any) -> list[dict[str, float]]:
     """All terms of a run of the recipe, whose picture is finite."""
     method = recipe(name, **options)
-    told: list[dict[str, float]] = []
-    found = method.stylize(picture, painting(32, 48), on_step=lambda step: told.append(step.terms))
+    noted: list[dict[str, float]] = []
+    found = method.stylize(picture, painting(32, 48), on_step=lambda step: noted.append(step.terms))
     assert torch.isfinite(found).all()
     assert found.min() >= 0
     assert found.max() <= 1
-    assert method.losses == told[-1]
-    return told
+    assert method.losses == noted[-1]
+    return noted
 
 
 def test_d2l_falls_steadily_and_loses_nine_tenths_of_its_style_loss(picture: Tensor) -> None:
-    told = run("d2l", picture)
-    assert len(told) == 500
-    assert told[-1]["style"] < 0.1 * told[0]["style"]
-    averages = moving_average([sum(terms.values()) for terms in told])
+    noted = run("d2l", picture)
+    assert len(noted) == 500
+    assert noted[-1]["style"] < 0.1 * noted[0]["style"]
+    averages = moving_average([sum(terms.values()) for terms in noted])
     assert all(after < before for before, after in pairwise(averages))
 
 
@@ -284,19 +284,19 @@ def test_d2l_falls_steadily_and_loses_nine_tenths_of_its_style_loss(picture: Ten
     ("name", "steps", "left"), [("gatys", 60, 0.02), ("beginners", 150, 0.5), ("vgg16-bn", 60, 0.1)]
 )
 def test_the_other_recipes_fall_too(name: str, steps: int, left: float, picture: Tensor) -> None:
-    told = run(name, picture, steps=steps)
-    totals = [sum(terms.values()) for terms in told]
+    noted = run(name, picture, steps=steps)
+    totals = [sum(terms.values()) for terms in noted]
     assert totals[-1] < left * totals[0]
     assert totals[-1] < 1.2 * min(totals)
-    assert told[-1]["style"] < told[0]["style"]
+    assert noted[-1]["style"] < noted[0]["style"]
 
 
 def test_the_default_falls_at_every_size(picture: Tensor) -> None:
-    told: list[tuple[int, float]] = []
+    noted: list[tuple[int, float]] = []
     method = recipe("default", least_side=16, octaves=1, coarse_steps=20, steps=20)
-    method.stylize(picture, painting(32, 48), on_step=lambda s: told.append((s.image().shape[2], s.loss)))
+    method.stylize(picture, painting(32, 48), on_step=lambda s: noted.append((s.image().shape[2], s.loss)))
     for height in (16, 32):
-        losses = [loss for at, loss in told if at == height]
+        losses = [loss for at, loss in noted if at == height]
         assert len(losses) == 20
         assert losses[-1] < 0.5 * losses[0]
 
@@ -319,8 +319,8 @@ def test_the_default_works_with_what_the_package_brings(picture: Tensor) -> None
         method = load("gatys", steps=20, octaves=0)
     except WeightsError as error:
         pytest.skip(str(error))
-    told: list[float] = []
-    method.stylize(picture, painting(32, 48), on_step=lambda step: told.append(step.terms["style"]))
-    assert len(told) == 20
-    assert told[-1] < 0.3 * told[0]
+    noted: list[float] = []
+    method.stylize(picture, painting(32, 48), on_step=lambda step: noted.append(step.terms["style"]))
+    assert len(noted) == 20
+    assert noted[-1] < 0.3 * noted[0]
     assert len(method.digests["vgg19-slim"]) == 64

@@ -133,9 +133,9 @@ def test_equal_paintings_are_one_and_those_without_share_none() -> None:
     first, second = model.encode_style(painting()), model.encode_style(painting(40, 52, seed=6))
     mixture = distinct(mix([first, second, first, second], [1, 2, 3, 0]))
     assert [round(share, 4) for share, _ in mixture] == [round(4 / 6, 4), round(2 / 6, 4)]
-    places = recall_places(mixture, 0)
+    places = recall_places(mixture, 0, 10**6)
     assert len(places.columns) == len(first[f"0.{COLUMNS}"]) + len(second[f"0.{COLUMNS}"])
-    assert len(recall_places(mixture, 9).columns) <= len(places.columns)
+    assert len(recall_places(mixture, 9, 10**6).columns) <= len(places.columns)
 
 
 def test_colours_are_the_paintings() -> None:

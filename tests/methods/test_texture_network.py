@@ -176,15 +176,15 @@ def test_a_painting_is_learned_and_painted_with_by_its_name(train: Train) -> Non
     assert_close(again.stylize(photo, named_style("sky")), wanted, atol=5e-3, rtol=0)
 
 
-def test_what_can_not_be_trained_is_told_in_a_line(train: Train, tmp_path: Path) -> None:
+def test_what_can_not_be_trained_is_reported_in_a_line(train: Train, tmp_path: Path) -> None:
     save_weights({"a": torch.ones(1)}, tmp_path / "odd.safetensors", {"method": "johnson"})
-    for style, words, told in (
+    for style, words, message in (
         ("art", (), "texture_network learns one painting"),
         ("art/sea.png", ("--from", "odd.safetensors"), "was not made by `impasto train texture_network`"),
     ):
         done = train(style, "run", *words)
         assert done.code == 2
-        assert told in done.err
+        assert message in done.err
         assert done.err.count("\n") == 1
         assert not (tmp_path / "run").exists()
 

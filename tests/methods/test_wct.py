@@ -166,7 +166,7 @@ def test_level_strengths_of_0_are_no_strength(picture: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"levels": (1, 2)}, "deep to shallow"),
         ({"levels": (6, 1)}, "deep to shallow"),
@@ -176,8 +176,8 @@ def test_level_strengths_of_0_are_no_strength(picture: Tensor) -> None:
         ({"transform": "magic"}, "transform"),
     ],
 )
-def test_odd_options_are_refused(options: dict[str, object], told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_odd_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         WCTOptions.parse(options, "wct")
 
 

@@ -45,7 +45,7 @@ def test_pages_are_not_asked_for_again() -> None:
 
 @glibc
 def test_what_is_kept_can_be_given_back() -> None:
-    told, kept, left = run(f"""
+    available, kept, left = run(f"""
 import mmap
 def held():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
@@ -63,7 +63,7 @@ print(before - held())
 give_back_freed_memory()
 print(before - held())
 """)
-    if told < (MEGABYTES - 8) << 20:
+    if available < (MEGABYTES - 8) << 20:
         pytest.skip("the system does not tell at once what a process holds")
     assert kept < MEGABYTES << 20
     assert left > (2 * MEGABYTES - 16) << 20

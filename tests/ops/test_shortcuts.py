@@ -170,7 +170,7 @@ def test_few_outputs_at_once(
 
 @pytest.mark.parametrize("channels", [3, 8, 16, 24])
 @pytest.mark.parametrize("kernel", [3, 5, 9])
-@pytest.mark.parametrize("outputs", [3, 8])
+@pytest.mark.parametrize("outputs", [3, 8, 16])
 def test_neighbours_are_right_in_half_precision(channels: int, kernel: int, outputs: int) -> None:
     x = torch.randn(1, channels, 40, 71 + kernel).to(torch.bfloat16, memory_format=torch.channels_last)
     weight = torch.randn(outputs, channels, kernel, kernel).bfloat16()
@@ -197,11 +197,12 @@ def test_kernels_of_the_library_that_give_nonsense_are_left_alone(monkeypatch: p
         ((3, 8, 9, 9), 40, (12, 12, 4), (12, 12, 4)),
         ((3, 8, 9, 9), 42, (6, 10, 2), (6, 10, 2)),
         ((3, 8, 9, 9), 41, (3, 9, 1), (3, 9, 1)),
-        ((8, 3, 9, 9), 40, (16, 10, 2), (32, 12, 4)),
+        ((8, 3, 9, 9), 40, (16, 10, 2), (16, 5, 1)),
+        ((8, 3, 9, 9), 41, (8, 9, 1), (8, 9, 1)),
         ((3, 16, 3, 3), 40, (12, 6, 4), (6, 4, 2)),
         ((3, 32, 3, 3), 40, (12, 6, 4), (3, 3, 1)),
         ((8, 16, 3, 3), 40, (8, 3, 1), (8, 3, 1)),
-        ((16, 3, 9, 9), 40, (16, 9, 1), (16, 9, 1)),
+        ((16, 3, 9, 9), 40, (16, 9, 1), (32, 5, 1)),
     ],
     ids=str,
 )
@@ -223,6 +224,7 @@ def test_neighbours_in_a_row_come_of_one_convolution(
     monkeypatch.setattr(F, "conv2d", note)
     monkeypatch.setattr(cpu_kernels, "_kind_of", lambda x: x.dtype)
     monkeypatch.setattr(cpu_kernels, "_is_sound", lambda *_: True)
+    monkeypatch.setattr(cpu_kernels, "_has_amx", lambda: False)
     for kind in (torch.float32, torch.bfloat16):
         x = torch.randn(1, shape[1], 12 + shape[2], width + shape[3] - 1).to(kind)
         convolve(x, torch.randn(shape).to(kind), None, (1, 1))

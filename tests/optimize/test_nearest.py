@@ -11,7 +11,15 @@ from torch.testing import assert_close
 from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
 from impasto.optimize import nearest as module
 from impasto.optimize.losses import Objective, SelfSimilarityLoss, Term
-from impasto.optimize.nearest import MatchedLoss, NearestLoss, Similarities, directions, nearest, rows_of
+from impasto.optimize.nearest import (
+    MatchedLoss,
+    NearestLoss,
+    Similarities,
+    directions,
+    first_largest,
+    nearest,
+    rows_of,
+)
 from impasto.optimize.tiled_objective import TiledObjective, look
 from impasto.stylizers.painting_places import Places, choose, share_out
 from tiny import narrow_slim, painting
@@ -42,8 +50,21 @@ def test_neighbours_are_those_of_a_float64_twin() -> None:
 def test_chunks_give_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys = rows(60), rows(45, seed=1)
     whole = match(queries, keys)
-    monkeypatch.setattr(module, "CHUNK", 45 * 7)
+    monkeypatch.setattr(module, "IN_CACHE", 45 * 7)
     assert torch.equal(match(queries, keys), whole)
+
+
+@pytest.mark.parametrize("length", [1, 45, 64, 128, 192])
+def test_the_first_of_equals_is_found_in_blocks_as_in_one_piece(length: int) -> None:
+    values = torch.randint(0, 7, (50, length), generator=torch.Generator().manual_seed(3)).float()
+    assert torch.equal(first_largest(values), values.argmax(1))
+    assert torch.equal(first_largest(values), torch.from_numpy(values.numpy().argmax(1)))
+
+
+def test_handicaps_are_subtracted_in_the_product() -> None:
+    queries, keys, handicap = directions(rows(60)), directions(rows(128, seed=1)), rows(128, 1, seed=2)[:, 0].abs()
+    wanted = (queries.double() @ keys.double().T - handicap.double()).argmax(1)
+    assert torch.equal(nearest(queries, keys, handicap), wanted)
 
 
 def test_the_order_of_the_paintings_places_does_not_matter() -> None:
@@ -95,7 +116,7 @@ def test_each_painting_is_centred_by_its_own_mean() -> None:
     keys = places.keys(torch.ones(7))
     assert_close(keys[30:], directions(columns[30:], columns[30:].mean(0)))
     assert_close(places.expected.sum(), torch.tensor(1.0))
-    found = owner[choose(directions(rows(200, seed=3)), places, torch.ones(7), 0.0)]
+    found = owner[choose(directions(rows(200, seed=3)).view(10, 20, 7), places, torch.ones(7), 0.0)]
     assert abs(float(found.float().mean()) - 0.5) < 0.03
 
 

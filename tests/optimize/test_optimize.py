@@ -112,17 +112,17 @@ def test_lbfgs_is_far_ahead_of_plain_descent_on_an_ill_conditioned_bowl() -> Non
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("steps", [1, 7])
 def test_evaluations_are_counted_exactly(name: str, steps: int) -> None:
-    bowl, told = Bowl(target()), []
+    bowl, noted = Bowl(target()), []
     settings = Settings(steps, name, 0.01)  # type: ignore[arg-type]
-    result = optimize_image(bowl, Pixels(grey()), settings, on_step=told.append)
+    result = optimize_image(bowl, Pixels(grey()), settings, on_step=noted.append)
     assert bowl.calls == steps == len(result.losses)
-    assert [step.index for step in told] == list(range(1, steps + 1))
-    assert {step.total for step in told} == {steps}
-    assert [step.terms for step in told] == result.losses
-    assert told[0].loss == pytest.approx(sum(result.losses[0].values()))
+    assert [step.index for step in noted] == list(range(1, steps + 1))
+    assert {step.total for step in noted} == {steps}
+    assert [step.terms for step in noted] == result.losses
+    assert noted[0].loss == pytest.approx(sum(result.losses[0].values()))
 
 
-def test_the_rate_decays_at_the_steps_it_is_told_to() -> None:
+def test_the_rate_decays_at_the_given_steps() -> None:
     """Plain descent down a slope moves by the rate itself."""
     slope = Slope()
     optimize_image(slope, Pixels(grey()), Settings(7, "gd", 0.01, decay=0.5, decay_every=3))
@@ -339,10 +339,10 @@ def stages(counts: tuple[int, ...] = (3, 2, 4)) -> list[Scale]:
 
 
 def test_stages_share_one_count_and_each_has_its_size() -> None:
-    told: list[tuple[int, int, tuple[int, ...]]] = []
+    noted: list[tuple[int, int, tuple[int, ...]]] = []
 
     def on_step(step: Step) -> None:
-        told.append((step.index, step.total, tuple(step.image().shape)))
+        noted.append((step.index, step.total, tuple(step.image().shape)))
 
     asked: list[Scale] = []
 
@@ -352,9 +352,9 @@ def test_stages_share_one_count_and_each_has_its_size() -> None:
 
     result = coarse_to_fine(stages(), torch.rand(1, 3, 9, 9), objective_at, on_step=on_step)
     assert asked == stages()
-    assert [index for index, _, _ in told] == list(range(1, 10))
-    assert {total for _, total, _ in told} == {9}
-    assert [shape[2:] for _, _, shape in told] == [(4, 6)] * 3 + [(8, 12)] * 2 + [(16, 24)] * 4
+    assert [index for index, _, _ in noted] == list(range(1, 10))
+    assert {total for _, total, _ in noted} == {9}
+    assert [shape[2:] for _, _, shape in noted] == [(4, 6)] * 3 + [(8, 12)] * 2 + [(16, 24)] * 4
     assert result.image.shape == (1, 3, 16, 24)
     assert len(result.losses) == 9
     assert not result.interrupted

@@ -1,4 +1,4 @@
-"""Total variation in every form that is in circulation."""
+"""Total variation in all its published forms."""
 
 from __future__ import annotations
 

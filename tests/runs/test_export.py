@@ -100,7 +100,7 @@ def test_wcts_other_transform_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["-m", "gatys", "out.onnx"], "gatys can't be written as ONNX"),
         (["-m", "adain"], "name one file to write"),
@@ -108,12 +108,12 @@ def test_wcts_other_transform_is_refused_before_anything_is_written(
         (["-m", "adain", "out.onnx", "--hat", "red"], "adain has no option --hat"),
     ],
 )
-def test_mistakes_are_told_in_a_line(
-    words: list[str], told: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_mistakes_are_reported_in_a_line(
+    words: list[str], message: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["export", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

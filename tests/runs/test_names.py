@@ -1,4 +1,4 @@
-"""Names are files and bytes: any colon, any byte, any length; what is shown of them is safe."""
+"""File names with colons, any bytes, any length; they are shown escaped."""
 
 from __future__ import annotations
 

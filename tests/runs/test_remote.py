@@ -67,8 +67,8 @@ def test_what_a_url_stands_for(system: Any) -> None:
     assert find("memory://photos") == ["memory:///photos/a.jpg", "memory:///photos/b.png"]
     assert find("memory://photos/**/*.png") == ["memory:///photos/b.png", "memory:///photos/deep/e.png"]
     assert find("memory://photos/c.txt") == ["memory://photos/c.txt"]
-    for wrong, told in (("memory://nowhere", "does not exist"), ("abc://a/b.png", "can't be read: .*abc")):
-        with pytest.raises(ImpastoError, match=told):
+    for wrong, message in (("memory://nowhere", "does not exist"), ("abc://a/b.png", "can't be read: .*abc")):
+        with pytest.raises(ImpastoError, match=message):
             find(wrong)
     assert has_pattern("s3://a/?.png")
     assert not has_pattern("https://a/b.png?c=1")
@@ -168,9 +168,9 @@ def test_web_servers_are_read_within_bounds(address: str, monkeypatch: pytest.Mo
         ("none.png", "it is not there"),
         ("endless.png", "has more than 1000640 bytes"),
     ):
-        with pytest.raises(ImpastoError, match=words) as told:
+        with pytest.raises(ImpastoError, match=words) as message:
             read_remote(to_path(f"{address}/{name}"))
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(message.value)
     assert find_remote(to_path(f"{address}/endless.png"), (".png",)) == [to_path(f"{address}/endless.png")]
     assert [path.name for path in find_remote(to_path(f"{address}/list"), (".png",))] == ["x.png"]
 

@@ -73,9 +73,9 @@ def test_it_can_be_left_out(shell: Shell) -> None:
     shell.stylize("photo.png", "sea.png", "-o", "a.jpg", "--no-record").good()
     assert read_metadata("a.png") == {}
     assert "a.jpg.json" not in shell.names()
-    told = shell.run("stylize", "--recipe", "a.png", "-o", "b.png")
-    assert told.code == 2
-    assert "holds no run record" in told.err
+    message = shell.run("stylize", "--recipe", "a.png", "-o", "b.png")
+    assert message.code == 2
+    assert "holds no run record" in message.err
 
 
 def test_it_names_no_folder_above_what_it_needs(shell: Shell, tmp_path: Path) -> None:
@@ -148,12 +148,12 @@ def test_a_file_that_has_changed_or_gone(shell: Shell) -> None:
     done = shell.run("stylize", "--recipe", "a.png", "-o", "b.png", "--quiet").good()
     assert done.err == "warning: sea.png has changed since a.png was made\n"
     Path("sea.png").unlink()
-    told = shell.run("stylize", "--recipe", "a.png", "-o", "c.png")
-    assert told.code == 2
-    assert "sea.png can't be opened" in told.err
+    message = shell.run("stylize", "--recipe", "a.png", "-o", "c.png")
+    assert message.code == 2
+    assert "sea.png can't be opened" in message.err
 
 
-def test_other_weights_are_told(shell: Shell, tmp_path: Path) -> None:
+def test_other_weights_are_reported(shell: Shell, tmp_path: Path) -> None:
     shell.stylize("photo.png", "sea.png", "-o", "a.png").good()
     save_weights(slim_backbone().state_dict(), "slim.safetensors", {})
     done = shell.run("stylize", "--recipe", "a.png", "-o", "b.png", "--quiet").good()
@@ -168,7 +168,7 @@ def test_a_picture_that_was_moved_finds_its_files_here(shell: Shell, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "no JSON"),
         ("[1]", "no JSON object"),
@@ -190,7 +190,7 @@ def test_a_picture_that_was_moved_finds_its_files_here(shell: Shell, tmp_path: P
         ("\udcff", "no JSON"),
     ],
 )
-def test_recipes_that_are_none(shell: Shell, text: str, told: str) -> None:
+def test_recipes_that_are_none(shell: Shell, text: str, message: str) -> None:
     Path("bad.json").write_bytes(text.encode(errors="surrogateescape"))
     done = shell.run(
         "stylize", "photo.png", "sea.png", "--recipe", "bad.json", "--backbone-weights", "slim.safetensors"
@@ -198,7 +198,7 @@ def test_recipes_that_are_none(shell: Shell, text: str, told: str) -> None:
     if text.startswith('{"content"') or text.startswith('{"styles"'):
         done = shell.run("stylize", "--recipe", "bad.json")
     assert (done.code, done.out) == (2, ""), done.err
-    assert re.search(told, done.err), done.err
+    assert re.search(message, done.err), done.err
     assert len(done.err.splitlines()) == 1
 
 

@@ -24,9 +24,9 @@ from impasto.images.files import decode_picture
 from impasto.methods import find_method, list_methods, load
 from impasto.runs.record import Recipe
 from impasto.server.app import create_app
-from impasto.server.job import Task
+from impasto.server.job import TaskData
 from impasto.server.limits import Limits
-from impasto.server.schema import Choice, is_served, served_options
+from impasto.server.schema import MethodRequest, is_served, served_options
 from impasto.server.studio import Studio
 from impasto.server.work import count_steps, sketch
 from impasto.stylizers.fixed_styles import LearnedStyles
@@ -203,9 +203,9 @@ def test_cancelling_an_optimisation_keeps_its_best_picture(client: TestClient) -
     assert client.get(f"{path}/result").status_code == 409
     assert client.post(f"{path}/cancel").status_code == 200
     wait_until(lambda: client.get(path).json()["state"] == "done")
-    told = client.get(path).json()
-    assert told["about"]["interrupted"] is True
-    assert 2 < told["step"] < 5000
+    state = client.get(path).json()
+    assert state["about"]["interrupted"] is True
+    assert 2 < state["step"] < 5000
     assert read(client.get(f"{path}/result").content).shape == (1, 3, 36, 48)
 
 
@@ -214,8 +214,8 @@ def test_a_waiting_job_that_is_cancelled_never_starts(client: TestClient, studio
         job = start(client, method="adain")
         assert client.get(f"/v1/jobs/{job['id']}").json()["waiting"] == 1
         client.post(f"/v1/jobs/{job['id']}/cancel")
-        told = client.get(f"/v1/jobs/{job['id']}").json()
-    assert (told["state"], told["seconds"]) == ("cancelled", None)
+        state = client.get(f"/v1/jobs/{job['id']}").json()
+    assert (state["state"], state["seconds"]) == ("cancelled", None)
     answer = client.get(f"/v1/jobs/{job['id']}/result")
     assert (answer.status_code, answer.json()["error"]) == (409, "this job was cancelled before there was a picture")
 
@@ -235,9 +235,9 @@ def test_a_full_queue_refuses_and_serves_again_later(tmp_path: Path, monkeypatch
 
 def test_results_are_kept_for_a_while_only() -> None:
     with open_queue(keep_seconds=0.05, keep_bytes=10) as queue:
-        first = queue.submit(Task({"type": "say", "text": "12345678"}))
+        first = queue.submit(TaskData({"type": "say", "text": "12345678"}))
         first.finished.result(10)
-        second = queue.submit(Task({"type": "say", "text": "12345678"}))
+        second = queue.submit(TaskData({"type": "say", "text": "12345678"}))
         second.finished.result(10)
         assert queue.find(second.id) is second
         with pytest.raises(Exception, match="no longer kept"):
@@ -267,10 +267,10 @@ def test_an_optimisation_out_of_time_gives_its_best_picture(tmp_path: Path, monk
         assert client.get(f"/v1/jobs/{job['id']}").json()["about"]["interrupted"] is True
 
 
-def test_a_fault_of_ours_is_told_as_one_and_the_worker_lives_on(
+def test_a_fault_of_ours_is_reported_as_one_and_the_worker_lives_on(
     client: TestClient, studio: Studio, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = studio.queue.submit(Task({"type": "fail", "how": "fault"}))
+    job = studio.queue.submit(TaskData({"type": "fail", "how": "fault"}))
     job.finished.result(10)
     words = "this should not have happened; the server's log says more"
     assert client.get(f"/v1/jobs/{job.id}").json()["error"] == words
@@ -281,7 +281,7 @@ def test_a_fault_of_ours_is_told_as_one_and_the_worker_lives_on(
 
 
 def test_no_memory_is_a_mistake_that_can_be_mended(client: TestClient, studio: Studio) -> None:
-    job = studio.queue.submit(Task({"type": "fail", "how": "memory"}))
+    job = studio.queue.submit(TaskData({"type": "fail", "how": "memory"}))
     job.finished.result(10)
     answer = client.get(f"/v1/jobs/{job.id}/result")
     assert (answer.status_code, answer.json()["error"]) == (413, "not enough memory for this: give a smaller size")
@@ -413,7 +413,7 @@ def _schemas(value: Any) -> Iterator[dict[str, Any]]:
 
 def test_work_is_estimated_from_all_of_a_request() -> None:
     def steps(method: str, styles: int = 1, regions: int = 0, **options: Any) -> float:
-        model = sketch(Choice(method=method, options=options), "cpu")
+        model = sketch(MethodRequest(method=method, options=options), "cpu")
         return count_steps(model.options, styles=styles, regions=regions)
 
     assert steps("adain") == 1
@@ -428,7 +428,7 @@ def test_work_is_estimated_from_all_of_a_request() -> None:
 
 @pytest.mark.parametrize("method", list_methods())
 def test_the_size_of_every_methods_work_is_known_without_its_networks(method: str) -> None:
-    size = sketch(Choice(method=method), "cpu").working_size(300, 400, None)
+    size = sketch(MethodRequest(method=method), "cpu").working_size(300, 400, None)
     assert size == (300, 400)
 
 

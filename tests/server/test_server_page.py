@@ -172,7 +172,7 @@ def test_only_what_was_brushed_is_painted(open_page: Callable[..., Any]) -> None
     assert painted.getpixel((80, 60)) != photo.getpixel((80, 60))
 
 
-def test_mistakes_are_told(open_page: Callable[..., Any]) -> None:
+def test_mistakes_are_reported(open_page: Callable[..., Any]) -> None:
     page = open_page()
     page.locator("#paint").click()
     page.get_by_text(ENGLISH["no_photo"]).wait_for()

@@ -14,7 +14,7 @@ import pytest
 
 from impasto.errors import ImpastoError
 from impasto.server import wire
-from impasto.server.job import Job, Task
+from impasto.server.job import Job, TaskData
 from impasto.server.jobs import JobQueue
 from impasto.server.limits import Closing, Limits, TooMuch, WorkerFault
 from impasto.server.worker import ProcessWorker, SafeFormatter, run_process
@@ -44,7 +44,7 @@ def end(job: Job) -> Job:
 
 
 def say(queue: JobQueue, text: str = "here") -> Job:
-    return end(queue.submit(Task({"type": "say", "text": text}, (b"a", b"", b"b" * 1_000_000))))
+    return end(queue.submit(TaskData({"type": "say", "text": text}, (b"a", b"", b"b" * 1_000_000))))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there is a fork server")
@@ -67,7 +67,7 @@ def test_files_and_facts_cross_both_ways(queue: JobQueue) -> None:
 @pytest.mark.parametrize("unwanted", [False, True])
 def test_a_job_that_does_not_hear_is_killed_and_the_next_one_works(queue: JobQueue, unwanted: bool) -> None:
     kills = queue.count()["cpu"]["kills"]
-    job = queue.submit(Task({"type": "hang"}))
+    job = queue.submit(TaskData({"type": "hang"}))
     wait_until(lambda: job.step == 1, SECONDS)
     (queue.forget if unwanted else queue.cancel)(job)
     assert end(job).state == "cancelled"
@@ -77,7 +77,7 @@ def test_a_job_that_does_not_hear_is_killed_and_the_next_one_works(queue: JobQue
 
 def test_a_job_that_hears_is_not_killed(queue: JobQueue) -> None:
     kills = queue.count()["cpu"]["kills"]
-    job = queue.submit(Task({"type": "obey"}))
+    job = queue.submit(TaskData({"type": "obey"}))
     wait_until(lambda: job.step == 1, SECONDS)
     job.seconds = 0.01
     with pytest.raises(TooMuch, match=r"more than 0\.01 s"):
@@ -87,9 +87,9 @@ def test_a_job_that_hears_is_not_killed(queue: JobQueue) -> None:
 
 def test_a_worker_that_crashes_is_a_fault_and_one_without_memory_is_not(queue: JobQueue) -> None:
     with pytest.raises(WorkerFault, match="code 3"):
-        end(queue.submit(Task({"type": "crash"}))).outcome()
+        end(queue.submit(TaskData({"type": "crash"}))).outcome()
     with pytest.raises(TooMuch, match="memory"):
-        end(queue.submit(Task({"type": "starve"}))).outcome()
+        end(queue.submit(TaskData({"type": "starve"}))).outcome()
     assert say(queue).state == "done"
 
 
@@ -97,9 +97,9 @@ def test_readiness_tells_the_truth() -> None:
     queue = open_queue(stop_seconds=0.2, max_waiting=1)
     try:
         assert queue.obstacle() == ""
-        job = queue.submit(Task({"type": "hang"}))
+        job = queue.submit(TaskData({"type": "hang"}))
         wait_until(lambda: job.step == 1, SECONDS)
-        waiting = queue.submit(Task({"type": "say", "text": ""}))
+        waiting = queue.submit(TaskData({"type": "say", "text": ""}))
         assert "all places are taken" in queue.obstacle()
         queue.forget(job)
         assert end(waiting).state == "done"
@@ -111,7 +111,7 @@ def test_readiness_tells_the_truth() -> None:
 
 def test_closing_ends_a_job_that_hangs_at_once_with_a_word() -> None:
     queue = open_queue(stop_seconds=1000)
-    running, waiting = queue.submit(Task({"type": "hang"})), queue.submit(Task({"type": "hang"}))
+    running, waiting = queue.submit(TaskData({"type": "hang"})), queue.submit(TaskData({"type": "hang"}))
     wait_until(lambda: running.step == 1, SECONDS)
     start = time.monotonic()
     queue.close()
@@ -120,10 +120,10 @@ def test_closing_ends_a_job_that_hangs_at_once_with_a_word() -> None:
             end(job).outcome()
     assert time.monotonic() - start < SECONDS / 2
     with pytest.raises(Closing):
-        queue.submit(Task({"type": "hang"}))
+        queue.submit(TaskData({"type": "hang"}))
 
 
-def test_a_worker_that_never_starts_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_never_starts_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(device: str, limits: Limits) -> ProcessWorker:
         raise OSError("no processes left")
 
@@ -132,18 +132,18 @@ def test_a_worker_that_never_starts_is_told_of(monkeypatch: pytest.MonkeyPatch) 
     try:
         assert not queue.wait_until_ready(SECONDS)
         with pytest.raises(Closing, match="does not start"):
-            queue.submit(Task({"type": "hang"}))
+            queue.submit(TaskData({"type": "hang"}))
     finally:
         queue.close()
 
 
 def test_one_client_does_not_take_all_places(queue: JobQueue) -> None:
-    job = queue.submit(Task({"type": "hang"}))
+    job = queue.submit(TaskData({"type": "hang"}))
     wait_until(lambda: job.step == 1, SECONDS)
-    own = [queue.submit(Task({"type": "say", "text": ""}), "10.0.0.1") for _ in range(4)]
+    own = [queue.submit(TaskData({"type": "say", "text": ""}), "10.0.0.1") for _ in range(4)]
     with pytest.raises(ImpastoError, match="4 jobs of yours"):
-        queue.submit(Task({"type": "say", "text": ""}), "10.0.0.1")
-    other = queue.submit(Task({"type": "say", "text": ""}), "10.0.0.2")
+        queue.submit(TaskData({"type": "say", "text": ""}), "10.0.0.1")
+    other = queue.submit(TaskData({"type": "say", "text": ""}), "10.0.0.2")
     queue.forget(job)
     assert [end(one).state for one in (*own, other)] == ["done"] * 5
 

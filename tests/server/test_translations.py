@@ -1,4 +1,4 @@
-"""The second page's words in Chinese."""
+"""The Chinese words of the page at /gradio."""
 
 from __future__ import annotations
 

@@ -167,8 +167,8 @@ def test_gatys_reads_average_pooling_at_both_sizes(cards: dict[str, Style]) -> N
 def test_they_are_listed(shell: Shell) -> None:
     lines = shell.run("styles").good().out.splitlines()
     for name, entry in TABLE.items():
-        told = f"{entry['artist']} ({entry['years']}), {entry['title']}, {entry['year']}"
-        assert any(re.fullmatch(rf"{name} +{re.escape(told)}", line) for line in lines), name
+        message = f"{entry['artist']} ({entry['years']}), {entry['title']}, {entry['year']}"
+        assert any(re.fullmatch(rf"{name} +{re.escape(message)}", line) for line in lines), name
     found = json.loads(shell.run("styles", "--json").good().out)
     assert [about["name"] for about in found] == list(CARDS)
     assert {"name", "title", "artist", "years", "year"} <= found[0].keys()
@@ -192,7 +192,7 @@ def test_a_run_is_repeated_from_its_record(shell: Shell, tmp_path: Path, monkeyp
     assert torch.equal(read_image("b.png"), read_image("../a.png"))
 
 
-def test_a_style_that_has_changed_since_is_told_of(shell: Shell) -> None:
+def test_a_style_that_has_changed_since_is_reported(shell: Shell) -> None:
     digest = "0" * 64
     recipe = {"method": "gatys", "content": "photo.png", "styles": [{"style": "great-wave", "sha256": digest}]}
     Path("old.json").write_text(json.dumps(recipe))
@@ -200,7 +200,7 @@ def test_a_style_that_has_changed_since_is_told_of(shell: Shell) -> None:
     assert done.err == "warning: great-wave has changed since old.json was made\n"
 
 
-def test_an_unknown_name_is_told_with_those_there_are(shell: Shell) -> None:
+def test_an_unknown_name_is_reported_with_the_known_ones(shell: Shell) -> None:
     done = stylize(shell, "--style", "mona-lisa")
     assert (done.code, done.out) == (2, "")
     assert "no style 'mona-lisa'" in done.err
@@ -208,7 +208,7 @@ def test_an_unknown_name_is_told_with_those_there_are(shell: Shell) -> None:
     assert shell.names() == {"photo.png"}
 
 
-def test_a_photo_alone_is_told_where_the_names_are(shell: Shell) -> None:
+def test_a_photo_alone_gets_the_place_of_the_names(shell: Shell) -> None:
     done = stylize(shell)
     assert done.code == 2
     assert "one of those that `impasto styles` lists" in done.err

@@ -76,7 +76,7 @@ def test_what_was_never_summarized_stays() -> None:
 
 def test_weights_say_how_many_places_one_stands_for(model: NNST) -> None:
     card = restore(summarize(model.encode_style(painting()), model.network.widths, (30, 10)))
-    places = recall_places([(1.0, Style(card, "places/x"))], 0)
+    places = recall_places([(1.0, Style(card, "places/x"))], 0, 10**6)
     assert float(card[f"0.{WEIGHT}"].sum()) == 12 * 16
     assert_close(places.expected.sum(), torch.tensor(1.0))
     assert_close(places.centers[0], (card[f"0.{WEIGHT}"][:, None] * card["0.columns"]).sum(0) / (12 * 16))

@@ -250,7 +250,7 @@ def test_a_style_that_is_not_finite_is_not_written(tmp_path: Path, style: Style,
 
 
 @pytest.mark.parametrize("damage", ["truncated", "random", "empty", "missing", "folder"])
-def test_what_is_no_card_is_told_in_one_line(tmp_path: Path, style: Style, damage: str) -> None:
+def test_what_is_no_card_is_reported_in_one_line(tmp_path: Path, style: Style, damage: str) -> None:
     path = tmp_path / "card.safetensors"
     save_style(style, path)
     if damage == "truncated":
@@ -368,7 +368,7 @@ def test_a_mixture_has_the_kinds_that_all_have(backbone: Backbone, picture: Tens
 
 
 @pytest.mark.parametrize("others", ["moments", [3], ["moments/lost"], {"1": "moments"}])
-def test_others_that_are_none_are_told_in_one_line(tmp_path: Path, style: Style, others: object) -> None:
+def test_others_that_are_none_are_reported_in_one_line(tmp_path: Path, style: Style, others: object) -> None:
     path = tmp_path / "card.safetensors"
     save_weights(style, path, {"style": style.kind, "others": others})
     with pytest.raises(WeightsError, match=r"card\.safetensors is (no|a damaged) style card"):
@@ -376,7 +376,7 @@ def test_others_that_are_none_are_told_in_one_line(tmp_path: Path, style: Style,
 
 
 @pytest.mark.parametrize("damage", ["lost", "short"])
-def test_a_root_that_does_not_fit_is_told_in_one_line(tmp_path: Path, style: Style, damage: str) -> None:
+def test_a_root_that_does_not_fit_is_reported_in_one_line(tmp_path: Path, style: Style, damage: str) -> None:
     values = compact(style)
     values["relu1_1.mean"] = values["relu1_1.mean"][:3]
     if damage == "lost":
@@ -384,3 +384,8 @@ def test_a_root_that_does_not_fit_is_told_in_one_line(tmp_path: Path, style: Sty
     save_weights(values, tmp_path / "card.safetensors", {"style": style.kind})
     with pytest.raises(WeightsError, match="damaged style card"):
         load_style(tmp_path / "card.safetensors")
+
+
+def test_an_unknown_name_gets_the_nearest_style() -> None:
+    with pytest.raises(WeightsError, match=r"no style 'stary-night' \(did you mean starry-night"):
+        load_style("stary-night")

@@ -138,7 +138,7 @@ def test_strides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"options": {"layers": ("relu9_1",)}}, "has no layer 'relu9_1'"),
         ({"options": {"layer_weights": (1.0,)}}, "2 --layers need as many layer weights"),
@@ -147,6 +147,6 @@ def test_strides() -> None:
         ({"height": 33, "tileable": True}, "multiples of 2, not 48x33"),
     ],
 )
-def test_mistakes(given: dict[str, Any], told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_mistakes(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         make(**given)

@@ -151,7 +151,7 @@ def test_odd_sizes_are_cut_out_of_the_next_larger_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "told"),
+    ("work", "message"),
     [
         (lambda g: g.sample(2, 32, 32), "there is no texture 2: they go from 0 to 1"),
         (lambda g: g.sample("oil", 32, 32), "there is no texture 'oil'; there are: texture-0, texture-1"),
@@ -160,8 +160,8 @@ def test_odd_sizes_are_cut_out_of_the_next_larger_one() -> None:
         (lambda g: TextureGenerator(g.network, ["one"]), "2 textures needs as many names, not 1"),
     ],
 )
-def test_mistakes(work: Callable[[TextureGenerator], object], told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_mistakes(work: Callable[[TextureGenerator], object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         work(tiny_generator())
 
 

@@ -270,7 +270,7 @@ def test_time_before_an_interruption_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "random"])
-def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path: Path, damage: str) -> None:
+def test_a_checkpoint_that_cannot_be_read_is_reported(tmp_path: Path, damage: str) -> None:
     run(tmp_path, steps=2)
     path = tmp_path / CHECKPOINT
     if damage == "missing":

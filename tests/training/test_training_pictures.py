@@ -74,7 +74,7 @@ def test_the_order_is_that_of_the_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["nothing", "text", "damaged", "no folder"])
-def test_no_readable_picture_is_told_with_where(tmp_path: Path, content: str) -> None:
+def test_no_readable_picture_is_reported_with_where(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "photos"
     if content != "no folder":
         folder.mkdir()

@@ -223,7 +223,7 @@ def test_only_the_brushed_area_is_painted(visit: Callable[..., Visit]) -> None:
     assert picture.crop((100, 0, 200, 150)).tobytes() == photo.crop((100, 0, 200, 150)).tobytes()
 
 
-def test_mistakes_are_told_in_words(visit: Callable[..., Visit]) -> None:
+def test_mistakes_are_reported_in_words(visit: Callable[..., Visit]) -> None:
     here = visit()
     here.give(b"no picture at all", "notes.png")
     here.page.get_by_text("can't be read as a picture").wait_for()
@@ -327,6 +327,19 @@ def test_on_a_phone_the_result_stays_in_view(visit: Callable[..., Visit]) -> Non
     box = here.page.locator("#painted-canvas").bounding_box()
     assert box["y"] >= 0
     assert box["y"] + box["height"] < 500
+
+
+def test_on_a_phone_nothing_moves_or_is_wider_than_the_screen(visit: Callable[..., Visit]) -> None:
+    here = visit(**PHONE)
+    here.give(photo_bytes(1))
+    here.wait_until_painted()
+    for number, title in enumerate(("The Scream", "Dance", "Udnie", "Water Lilies")):
+        here.choose(title)
+        here.page.locator("#history-strip .tile").nth(number).wait_for(state="attached")
+    assert here.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tops = "[true, false].map(hidden => { progress.hidden = hidden; return actions.getBoundingClientRect().top })"
+    before, while_painting = here.page.evaluate(tops)
+    assert before == while_painting
 
 
 @pytest.mark.parametrize(("language", "scheme"), [("en-GB", "light"), ("zh-CN", "dark")])

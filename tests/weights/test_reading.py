@@ -69,11 +69,11 @@ def test_bad_files_take_a_line(tmp_path, name):
     path = tmp_path / "a.safetensors"
     path.write_bytes(BAD[name])
     for reader in (load_weights, load_style):
-        with pytest.raises(WeightsError) as told:
+        with pytest.raises(WeightsError) as message:
             reader(path)
-        assert str(path) in str(told.value)
-        assert "\n" not in str(told.value)
-        assert len(str(told.value)) < 400
+        assert str(path) in str(message.value)
+        assert "\n" not in str(message.value)
+        assert len(str(message.value)) < 400
 
 
 def test_good_files_are_read_as_the_library_reads_them(tmp_path):
@@ -202,7 +202,7 @@ def test_what_a_file_says_comes_escaped_in_errors(tmp_path: Path) -> None:
     header = json.dumps({"\x1b]0;a\nb": {"dtype": "F\n9", "shape": [], "data_offsets": [0, 0]}}).encode()
     path = tmp_path / "a.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header)
-    with pytest.raises(WeightsError) as told:
+    with pytest.raises(WeightsError) as message:
         load_weights(path)
-    assert "\\x1b]0;a\\x0ab holds numbers of the type F\\x0a9" in str(told.value)
-    assert str(told.value).isprintable()
+    assert "\\x1b]0;a\\x0ab holds numbers of the type F\\x0a9" in str(message.value)
+    assert str(message.value).isprintable()

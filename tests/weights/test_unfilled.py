@@ -20,7 +20,7 @@ def test_nothing_is_drawn_and_shapes_stay() -> None:
     before = torch.get_rng_state()
     with Unfilled():
         found = make().state_dict()
-        assert torch.equal(torch.ones(2), torch.zeros(2) + 1)  # all else goes on
+        assert torch.equal(torch.ones(2), torch.zeros(2) + 1)  # everything else runs
     assert torch.equal(torch.get_rng_state(), before)
     assert {name: value.shape for name, value in found.items()} == wanted
     assert torch.equal(found["2.weight"], torch.ones(5))  # constants are no noise

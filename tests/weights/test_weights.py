@@ -1,4 +1,4 @@
-"""Weights files: what goes in comes out, and whatever is damaged, foreign or missing is told in one line."""
+"""Weights files: they are read as they were written; damaged, foreign and missing ones are reported in one line."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ DIED = "every worker that tried it died, most likely for lack of memory: try few
 
 
 @dataclass(frozen=True)
-class Order:
+class RayOrder:
     """The settings of every worker.
 
     folder: the current folder, which the worker also enters if it has it; sent: the bytes of styles and masks; begin:
@@ -74,7 +74,7 @@ class Cluster:
         self.title = f"with {named} by {self.workers} of Ray's workers"
         masks = tuple(Path(pack(path)) for path in plan.base.masks)
         styles = {path for style in plan.styles for path in style}
-        self.order = Order(
+        self.order = RayOrder(
             recipe=plan.base.model_copy(update={"masks": masks, "content": None, "styles": ()}),
             device=device,
             runtime=runtime,
@@ -108,7 +108,7 @@ class Cluster:
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # failures are reported, and the other pictures are painted
         return data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks)).map_batches(
-            Worker,
+            RayWorker,
             fn_constructor_args=(self.order,),
             batch_size=1,
             compute=data.ActorPoolStrategy(min_size=1, max_size=self.workers),
@@ -116,10 +116,10 @@ class Cluster:
         )
 
 
-class Worker:
+class RayWorker:
     """One of Ray's workers: paints tasks that `pack_all` made; returns a JSON list of reports for each."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: RayOrder) -> None:
         with contextlib.suppress(OSError):
             os.chdir(order.folder)
         self.order = order

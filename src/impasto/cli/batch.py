@@ -72,8 +72,8 @@ def batch(
     terminal.be_quiet(reporting.quiet)
     words = arguments.words(contents, styles)
     _check_settings(ctx, words, stylization, reporting.recipe)
-    folder = _check(first_look.before_flags(words), named, output, format)
-    _check_engine(engine, workers, watch)
+    folder = _check(first_look.before_flags(words), named, output, format, reporting.recipe)
+    _check_engine(engine, workers, watch, pairs)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as command
     from impasto.commands.stylize import merge_flags
@@ -116,21 +116,25 @@ def _check_settings(ctx: typer.Context, words: list[str], stylization: Stylizati
     stylization.check(ctx, words, recipe, many=True)
 
 
-def _check(words: list[str], named: list[str], output: str | None, format: str) -> str:
+def _check(words: list[str], named: list[str], output: str | None, format: str, recipe: Path | None) -> str:
     """Return the folder of the results; raises ImpastoError if it or one of the files can't be used."""
     if output is None:
         raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
+    if not words or (len(words) == 1 and not named and recipe is None):
+        raise ImpastoError("name photos and styles: impasto batch photos/ paintings/ -o results")
     early_checks.check_batch(words, named)
-    early_checks.check_batch_target(output, f".{format}")
+    early_checks.check_batch_target(output, f".{format}", words if named else words[:-1])
     return output
 
 
-def _check_engine(name: str, workers: int | None, watch: bool) -> None:
+def _check_engine(name: str, workers: int | None, watch: bool, pairs: bool) -> None:
     """Raise OptionError if there is no such engine, or if it can't do that."""
     if name not in ENGINES:
         raise OptionError(f"--engine is {' or '.join(ENGINES)}, not {name!r}{nearest(name, ENGINES)}")
     if name == "local" and workers is not None:
         raise OptionError("--workers goes with --engine ray")
+    if watch and pairs:
+        raise OptionError("--watch goes with every photo by every style, not with --pairs")
     if name == "ray" and watch:
         raise OptionError("--watch goes with --engine local")
 

@@ -39,6 +39,7 @@ def bench(
 ) -> None:
     """Time the methods, in ratio to one pass of VGG-19 to relu4_1 in fp32 at 512x512."""
     _check(methods, sizes, precisions, runtimes)
+    early_checks.check_weights(None if weights is None else Path(weights))
     if markdown is not None:
         arguments.check_target(markdown, force)
     from impasto.evaluation import bench as benching

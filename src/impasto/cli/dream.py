@@ -11,7 +11,7 @@ import typer
 from impasto.cli import flags
 from impasto.cli.flags import NetworkFlags, spread
 from impasto.cli.transfer import ClassifierFlag, WeightsFlag
-from impasto.commands import early_checks, terminal
+from impasto.commands import early_checks, early_recipes, terminal
 from impasto.commands.arguments import constant
 from impasto.errors import OptionError
 
@@ -54,7 +54,7 @@ def dream(
     --preset noise and beginners work in plain pixels, as lessons do; --layer relu4_1 --channel 17 shows a channel.
     """
     terminal.be_quiet(run.quiet)
-    changes = early_checks.choose_preset(constant(DREAMS, "PRESETS"), preset, "dream")
+    changes = early_recipes.choose_preset(constant(DREAMS, "PRESETS"), preset, "dream")
     if not run.list_options:
         words, _ = early_checks.check_words(ctx, ctx.args, DREAMS, "DreamOptions", "dream", changes)
         if words:

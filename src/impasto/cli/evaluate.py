@@ -70,6 +70,9 @@ OffsetsFlag = Annotated[
     typer.Option(metavar="N,N,...", help="With --make: photo i gets the paintings i + N; default: 0,13,26."),
 ]
 
+THREE_FOLDERS = "name three folders: impasto evaluate CONTENTS STYLES STYLIZED; or two, and --make DIR"
+TWO_FOLDERS = "with --make name two folders: impasto evaluate CONTENTS STYLES --make DIR"
+
 
 def evaluate(
     ctx: typer.Context,
@@ -122,10 +125,12 @@ def _check(ctx: typer.Context, words: list[str], method: str | None, preset: str
     if making:
         first_look.check_method(method)
         early_recipes.check_preset(method, preset)
-        arguments.check_options(ctx, words, method)
+        early_recipes.check_networks(arguments.check_options(ctx, words, method)[1])
     named = first_look.before_flags(words)
+    if making and len(named) == len(words) != 2:
+        raise ImpastoError("with --make name two folders: impasto evaluate CONTENTS STYLES --make DIR")
     if not named or (len(named) == len(words) != (2 if making else 3)):
-        raise ImpastoError("name three folders: impasto evaluate CONTENTS STYLES STYLIZED; or two, and --make DIR")
+        raise ImpastoError(TWO_FOLDERS if making else THREE_FOLDERS)
     for word in named[: 2 if making else 3]:
         if not Path(word).is_dir():
             near = "" if Path(word).exists() else first_look.near_files(Path(word))
@@ -191,7 +196,7 @@ def _find(ctx: typer.Context, words: list[str]) -> list[Pair]:
 
     folders, _ = arguments.take_flags(ctx, words, Options, "evaluate without --make", "impasto evaluate --help")
     if len(folders) != 3:
-        raise ImpastoError("name three folders: impasto evaluate CONTENTS STYLES STYLIZED; or two, and --make DIR")
+        raise ImpastoError(THREE_FOLDERS)
     return find_pairs(*folders)
 
 
@@ -204,7 +209,7 @@ def _make(ctx: typer.Context, words: list[str], folder: Path, given: dict[str, A
     method = find_method(given.get("method"))
     folders, options = arguments.take_flags(ctx, words, method.Options, method.name, f"impasto methods {method.name}")
     if len(folders) != 2:
-        raise ImpastoError("with --make name two folders: impasto evaluate CONTENTS STYLES --make DIR")
+        raise ImpastoError(TWO_FOLDERS)
     offsets = _numbers(given.get("offsets", "0,13,26"))
     pairs = pair_up(*folders, offsets=offsets, count=given.get("count"))
     preset, seed, strength = given.get("preset", "default"), given.get("seed", 0), given.get("strength", 1.0)

@@ -9,7 +9,6 @@ import typer
 
 from impasto.cli import flags
 from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
-from impasto.commands.early_checks import EXPORTABLE
 from impasto.errors import OptionError
 
 BrowserFlag = Annotated[bool, typer.Option("--browser", help="Write what the page in the browser uses.")]
@@ -34,10 +33,11 @@ def export(
     Options of the method are flags, too, such as --weights FILE. Needs the extra onnx.
     """
     first_look.check_method(method)
-    early_checks.check_exportable(method or EXPORTABLE[0])
+    early_checks.check_exportable(method)
     words = [*(words or []), *([] if output is None else [str(output)])]
     named, chosen = arguments.check_options(ctx, words, method)
     early_recipes.check_networks(chosen)
+    early_recipes.check_preset(method, preset)
     for word in _one_target(words if named is None else named):
         if Path(word).suffix.lower() not in ("", ".onnx"):
             raise OptionError(f"{word}: name a file that ends in .onnx, or a folder")
@@ -55,7 +55,7 @@ def export(
     whole = bool(Path(files[0]).suffix) and not browser
     target = arguments.check_target(Path(files[0]), force, (".onnx",)) if whole else check_folder(Path(files[0]), force)
     if not issubclass(found, OnePass):
-        raise OptionError(f"{found.name} optimises, which ONNX can't hold; export swift, wct, adain, sanet or metanet")
+        raise OptionError(f"{found.name} optimises, which ONNX can't hold: name a method that paints in one pass")
     model = load(found.name, preset=preset or "default", **options)
     result = {"output": str(target), "method": found.name, "weights": model.digests}
     if whole:

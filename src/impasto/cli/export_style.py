@@ -18,9 +18,8 @@ LongerFlag = Annotated[
     typer.Option(metavar="N", min=16, max=100_000, help="Longer side to which the painting is shrunk; default 512."),
 ]
 USUAL_SIZE = 512
-MAKERS = ("metanet", "swift")
-"""Methods that make networks, the default first."""
-MAKER = MAKERS[0]
+MAKER = "metanet"
+"""The method that makes the network if none is named."""
 
 
 def export_style(
@@ -44,11 +43,13 @@ def export_style(
     words = [*arguments.words(painting, None), *ctx.args]
     for name in first_look.before_flags(words):
         first_look.check_painting(name, None)
-    _check_maker(method or MAKER)
+    early_checks.check_maker(method or MAKER)
     named, chosen = arguments.check_options(ctx, words, method or MAKER)
     early_recipes.check_networks(chosen)
     if named is not None:
         _one_style([*named, *([] if style is None else [style])])
+    if style is not None:
+        first_look.check_painting(style, None, bare=True)
     early_checks.check_target_name(output, (first_look.CARD,), force=force)
     from impasto.cli.style import describe_card
     from impasto.methods import find_method, load
@@ -68,12 +69,6 @@ def export_style(
     (known,) = model.encode_styles([picture], size or USUAL_SIZE)
     save_style(model.generate(known), target)
     terminal.print_json(describe_card(target)) if json else terminal.say_path(target)
-
-
-def _check_maker(method: str) -> None:
-    """Raise ImpastoError if one of impasto's methods makes no networks."""
-    if method not in MAKERS:
-        raise ImpastoError(f"{method} makes no networks: use -m {MAKER}, or keep a card by `impasto style extract`")
 
 
 def _one_style(words: list[str]) -> str:

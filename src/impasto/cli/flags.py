@@ -66,13 +66,13 @@ def read_share(text: str) -> float:
 
 
 def read_size(text: str) -> str:
-    """Return a size as it is; raises ImageError for what is none."""
+    """Return a size unchanged; raises ImageError for a text that is no size."""
     early_recipes.check_size(text)
     return text
 
 
 def read_color(text: str) -> str:
-    """Return a way to keep colours as it is; raises OptionError for what is none."""
+    """Return the name of a colour mode; raises OptionError for an unknown one."""
     modes = constant("impasto.images.color", "COLOR_MODES")
     if text not in modes:
         raise OptionError(f"--keep-color is one of {', '.join(modes)}, not {text!r}{nearest(text, modes)}")

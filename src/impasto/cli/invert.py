@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from impasto.vision.inversion import Inversion, InversionOptions
 
 USAGE = "impasto invert PHOTO --layer NAME"
+LONG_STEPS = 50
+"""Steps from which on a sheet takes minutes on a CPU."""
 log = logging.getLogger(__name__)
 
 PhotoWord = Annotated[str | None, typer.Argument(metavar="PHOTO", help="The picture.")]
@@ -149,7 +151,8 @@ def _sheet(work: _Work, image: Tensor, painting: Tensor) -> tuple[list[Inversion
     contents, styles = sheet_layers(work.network)
     found: list[Inversion] = []
     jobs = [*((layer, ()) for layer in contents), *(("", styles[: i + 1]) for i in range(len(styles)))]
-    log.info("a sheet of %d pictures, %d steps each: minutes on a CPU", len(jobs), work.options.steps)
+    long = ": minutes on a CPU" if work.options.steps >= LONG_STEPS else ""
+    log.info("a sheet of %d pictures, %d steps each%s", len(jobs), work.options.steps, long)
     done = Count(len(jobs))
     for layer, chosen in jobs:
         if not found or not found[-1].result.interrupted:

@@ -94,7 +94,7 @@ def live(
         painting = command.make_painting(
             recipe, [*words, *(style or [])], device, runtime, mirrored=camera if mirror is None else mirror
         )
-        window = live_devices.Window(cv2)
+        window = live_devices.DisplayWindow(cv2)
         try:
             command.run(painting, frames or command.play(Path(source)), window, output, size)
         finally:
@@ -103,9 +103,7 @@ def live(
 
 def _check(method: str | None, color: str | None) -> None:
     """Check what a camera is too fast for, before torch is loaded; raises OptionError."""
-    optimising = arguments.read_class("impasto.stylizers.optimized", "OptimizedOptions")
-    options = arguments.options_of(method) if method else None
-    if options is not None and optimising is not None and set(optimising.model_fields) <= set(options.model_fields):
+    if early_recipes.optimises(method):
         raise OptionError(
             f"{method} takes seconds or minutes for a frame; live takes a method of one pass, such as swift"
         )

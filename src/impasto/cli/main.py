@@ -169,11 +169,11 @@ def transfer_help(ctx: typer.Context) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 1 for a fault of impasto, 2 for a user's mistake, 130 after Ctrl-C."""
-    log_to_stderr()
-    KERNELS.special = os.environ.get("IMPASTO_KERNELS", "") != "torch"
-    if "torch" not in sys.modules:  # OpenMP reads it once
-        set_threads(os.environ, shared="serve" in (sys.argv[1:] if argv is None else argv)[:1])
     try:
+        log_to_stderr()
+        KERNELS.special = os.environ.get("IMPASTO_KERNELS", "") != "torch"
+        if "torch" not in sys.modules:  # OpenMP reads it once
+            set_threads(os.environ, shared="serve" in (sys.argv[1:] if argv is None else argv)[:1])
         code = app(args=None if argv is None else list(argv), prog_name="impasto", standalone_mode=False)
         return code if isinstance(code, int) else DONE
     except ImpastoError as error:

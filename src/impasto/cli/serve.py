@@ -86,6 +86,8 @@ def serve(
     """
     terminal.be_quiet(quiet)
     words = list(ctx.args)
+    if "--limits" in words and words != ["--limits"]:
+        raise OptionError("--limits lists the limits and takes nothing else: impasto serve --limits")
     if words != ["--limits"]:
         extra, _ = early_checks.check_words(
             ctx, words, "impasto.server.limits", "Limits", "serve", listing="impasto serve --limits"

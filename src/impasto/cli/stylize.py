@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
 
 LONG = "Long runs"
 
@@ -53,6 +53,7 @@ def stylize(
     early_checks.check_target_name(output, force=force or resume)
     early_checks.check_target_name(preview, force=force or resume)
     early_checks.check_target_name(checkpoint, (".safetensors",), force=True)
+    early_recipes.check_optimising(stylization.chosen_method, "--checkpoint", checkpoint, reporting.recipe)
     from impasto.commands import stylize as command
     from impasto.commands.stylize import make_recipe
 

@@ -12,6 +12,7 @@ from impasto.cli import flags
 from impasto.cli.invert import BackboneFlag, PoolingFlag
 from impasto.cli.transfer import WeightsFlag
 from impasto.commands import arguments, early_checks, early_recipes, terminal
+from impasto.errors import OptionError
 from impasto.options import check_weights, parse_size
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def texture(
     """
     terminal.be_quiet(quiet)
     if not list_options and not list_textures:
-        _check(ctx, [*arguments.words(name, None), *ctx.args], weights, backbone, style_weights)
+        _check(ctx, [*arguments.words(name, None), *ctx.args], weights, backbone, style_weights, checkpoint is not None)
         early_checks.check_weights(backbone_weights)
         early_checks.check_target_name(output, force=force or (checkpoint is not None and checkpoint.exists()))
     early_checks.check_weights(weights)
@@ -147,10 +148,17 @@ def texture(
     _finish(out, made, json)
 
 
-def _check(ctx: typer.Context, words: list[str], weights: Path | None, backbone: str, shares: str | None) -> None:
+def _check(
+    ctx: typer.Context, words: list[str], weights: Path | None, backbone: str, shares: str | None, resumable: bool
+) -> None:
     """Check the words before torch is loaded; raises ImpastoError."""
     found, values = early_checks.check_words(ctx, words, "impasto.textures.optimized", "TextureOptions", "texture")
-    early_checks.check_textures(found, weights)
+    drawn = early_checks.check_textures(found, weights)
+    flag = next((word.partition("=")[0] for word in words if word.startswith("--")), None)
+    if drawn and flag is not None:
+        raise OptionError(f"{flag} is for paintings; {found[0]} is drawn by a generator, in one pass")
+    if drawn and resumable:
+        raise OptionError("--checkpoint is for textures of paintings; a generator draws in one pass")
     early_recipes.check_counts(len(found), shares)
     early_checks.check_backbone(backbone, values.get("layers", ()))
 

@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands import arguments, early_checks, early_recipes, first_look, terminal
 from impasto.errors import OptionError, flickers
 
 CALM = "Against flicker"
@@ -118,6 +118,9 @@ def video(
     words = arguments.words(content, styles)
     stylization.check(ctx, words, reporting.recipe)
     _check(stylization.keep_color, output, force)
+    early_recipes.check_values({"flow_by": flow_by, "temporal_weight": temporal_weight}, "video")
+    early_recipes.check_optimising(stylization.chosen_method, "--temporal-weight", temporal_weight, reporting.recipe)
+    early_checks.check_target_name(strip, force=force)
     from impasto.commands import video as command
     from impasto.commands.stylize import make_recipe
 
@@ -125,7 +128,7 @@ def video(
     given = stylization.given(smooth=smooth, flow=flow, flow_by=by, temporal_weight=temporal_weight)
     made = make_recipe(ctx, words, reporting.recipe, given, runtime=machine.runtime, still=False)
     recipe = command.fill_defaults(made)
-    places = command.Places(output, strip, report, flow_weights, salvage)
+    places = command.VideoFiles(output, strip, report, flow_weights, salvage)
     work = command.plan(
         recipe,
         places,

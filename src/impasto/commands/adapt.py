@@ -171,7 +171,7 @@ def dry_run(plan: AdaptPlan) -> dict[str, Any]:
 
 
 def run(plan: AdaptPlan) -> dict[str, Any]:
-    """Adapt and write the card; returns what --json prints. Ctrl-C, too, leaves a card. Raises ImpastoError."""
+    """Adapt and write the card, also after Ctrl-C; returns what --json prints. Raises ImpastoError."""
     watch, options = _Watch(plan), plan.options
     unseen = {"preview_every": options.steps + 1, "checkpoint_every": options.steps + 1}  # no previews, no checkpoints
     with tempfile.TemporaryDirectory() as folder:

@@ -100,9 +100,11 @@ def _unknown(ctx: typer.Context, flag: str, options: type[Options], owner: str, 
 
 
 def methods_with(flag: str) -> list[str]:
-    """Return the methods that have the option `flag`."""
+    """Return the methods that have the option `flag`, the usual painter of photos first."""
     known = {name: options_of(name) for name in method_names()}
-    return [name for name, options in known.items() if options is not None and _find_field(flag, options)[0]]
+    found = [name for name, options in known.items() if options is not None and _find_field(flag, options)[0]]
+    painter = str(constant("impasto.methods", "STILL_METHOD"))
+    return sorted(found, key=lambda name: name != painter)
 
 
 def words(first: str | None, others: list[str] | None) -> list[str]:
@@ -213,6 +215,24 @@ def options_of(method: str) -> type[Options] | None:
         if isinstance(name, ast.Name):
             return read_class(module, name.id)
     return None
+
+
+@functools.cache
+def has_function(method: str, function: str) -> bool:
+    """Return whether the class of a method, or one of its bases below OnePass, defines `function`, from its source."""
+    module = f"impasto.methods.{method}"
+    classes = [statement for statement in _statements(module) if isinstance(statement, ast.ClassDef)]
+    return any(_assigned(one, "Options") is not None and _defines(one.name, module, function) for one in classes)
+
+
+def _defines(name: str, module: str, function: str) -> bool:
+    """Return whether a class or one of its bases below OnePass, whose functions may only refuse, defines `function`."""
+    found = _find(name, module)
+    if found is None or not isinstance(found[0], ast.ClassDef) or name == "OnePass":
+        return False
+    own = any(isinstance(line, ast.FunctionDef) and line.name == function for line in found[0].body)
+    bases = (base.id for base in found[0].bases if isinstance(base, ast.Name))
+    return own or any(_defines(base, found[1], function) for base in bases)
 
 
 @functools.cache

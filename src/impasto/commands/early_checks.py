@@ -17,6 +17,7 @@ from impasto.commands.arguments import (
     PACKAGE,
     check_target,
     constant,
+    has_function,
     prove_folder,
     read_class,
     take_flags,
@@ -43,7 +44,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 POOLINGS = ("auto", "max", "average")
 CARD = ".safetensors"
 TEACHER = "vgg19"
-EXPORTABLE = ("swift", "wct", "adain", "sanet", "metanet")
 
 
 def check_words(
@@ -99,7 +99,9 @@ def check_training(ctx: typer.Context, words: list[str], *, listing: bool = Fals
         extra = next((word for word in plain if word != name), name)
         raise ImpastoError(f"{extra!r} is too much: put --content or --style before each folder")
     if not listing:
-        _check_teacher(name, vars(options.parse(values, owner)))
+        chosen = vars(options.parse(values, owner))
+        _check_teacher(name, chosen)
+        check_weights(Path(chosen["from_"]) if chosen.get("from_") else None)
     return name
 
 
@@ -186,13 +188,6 @@ def check_pooling(name: str) -> str:
     return name
 
 
-def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None, owner: str) -> Mapping[str, Any]:
-    """Return the preset called `name`, or the default one; raises OptionError."""
-    if name is not None and name not in presets:
-        raise OptionError(f"{owner} has no preset {name!r}{nearest(name, presets)}; it has: {', '.join(presets)}")
-    return presets[name or "default"]
-
-
 def check_backbone(name: str, layers: Iterable[str] = ()) -> None:
     """Raise OptionError if there is no such backbone, or if it has no such layer."""
     known = constant("impasto.networks.backbones", "BACKBONES")
@@ -266,8 +261,8 @@ def check_weights(path: Path | None) -> None:
         raise WeightsError(f"{path} {what}; name a weights file")
 
 
-def check_textures(words: list[str], weights: Path | None) -> None:
-    """Raise ImpastoError unless `words` are pictures that exist, or textures of the generator."""
+def check_textures(words: list[str], weights: Path | None) -> bool:
+    """Return whether `words` are textures of a generator, not pictures that exist; raises ImpastoError."""
     if not words:
         raise ImpastoError("name a texture or a painting: impasto texture NAME; --list lists the textures")
     header = first_look.header_of(weights or PACKAGE / "weights" / "texture.safetensors")
@@ -279,6 +274,11 @@ def check_textures(words: list[str], weights: Path | None) -> None:
         elif isinstance(known, list) and word not in known:
             near, there = nearest(word, map(str, known)), ", ".join(map(str, known))
             raise ImpastoError(f"{word} is neither a picture here nor a texture{near}; there are: {there}")
+    files = [word for word in words if bool(Path(word).suffix) or Path(word).exists()]
+    names = [word for word in words if word not in files]
+    if files and names:
+        raise ImpastoError(f"{names[0]} is a texture and {files[0]} a picture: name either textures or pictures")
+    return not files
 
 
 def check_target_name(output: Path | None, endings: tuple[str, ...] = (), *, force: bool = True) -> None:
@@ -290,14 +290,30 @@ def check_target_name(output: Path | None, endings: tuple[str, ...] = (), *, for
         check_target(output, force, endings or constant("impasto.images.files", "WRITABLE"))
 
 
-def check_exportable(method: str) -> None:
+def check_exportable(method: str | None) -> None:
     """Raise OptionError if one of impasto's methods can't be written as ONNX."""
-    if method not in EXPORTABLE and (PACKAGE / "methods" / f"{method}.py").is_file():
-        raise OptionError(f"{method} can't be written as ONNX: export swift, wct, adain, sanet or metanet")
+    method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
+    able = methods_with_function("forward_for_export")
+    if method not in able and (PACKAGE / "methods" / f"{method}.py").is_file():
+        raise OptionError(f"{method} can't be written as ONNX: export {', '.join(able[:-1])} or {able[-1]}")
 
 
-def check_batch_target(output: str, suffix: str) -> None:
+def check_maker(method: str) -> None:
+    """Raise ImpastoError if one of impasto's methods makes no networks."""
+    able = methods_with_function("generate")
+    if method not in able and (PACKAGE / "methods" / f"{method}.py").is_file():
+        raise ImpastoError(f"{method} makes no networks: use -m {able[0]}, or keep a card by `impasto style extract`")
+
+
+def methods_with_function(name: str) -> list[str]:
+    """Return the methods whose class, or a base of it, defines this function, from their source."""
+    return [method for method in first_look.method_names() if has_function(method, name)]
+
+
+def check_batch_target(output: str, suffix: str, photos: Iterable[str]) -> None:
     """Raise ImpastoError if results of `impasto batch` can't go there, or can't be of this format."""
+    if any(Path(word).is_dir() and real_path(Path(word)) == real_path(Path(output)) for word in photos):
+        raise ImpastoError(f"{output} holds the photos; name another folder for the results")
     if first_look.URL not in output and Path(output).exists() and not Path(output).is_dir():
         raise ImpastoError(f"{output} is a file; name a folder for the results")
     endings = [known[1:] for known in constant("impasto.images.files", "WRITABLE")]

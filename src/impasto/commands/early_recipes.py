@@ -23,10 +23,36 @@ MEANT = {
 
 def check_preset(method: str | None, name: str | None) -> None:
     """Raise OptionError if the method has no such preset, as far as its source shows."""
-    method = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
-    presets = presets_of(method)
+    owner = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
+    presets = presets_of(owner)
+    theirs = [other for other in first_look.method_names() if name in (presets_of(other) or ())]
+    if presets is not None and name not in (None, *presets) and method is None and theirs:
+        raise OptionError(f"{owner} has no preset {name!r}, but {' and '.join(theirs)} can: add -m {theirs[0]}")
     if presets is not None:
-        early_checks.choose_preset(presets, name, method)
+        choose_preset(presets, name, owner)
+
+
+def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None, owner: str) -> Mapping[str, Any]:
+    """Return the preset called `name`, or the default one; raises OptionError."""
+    if name is not None and name not in presets:
+        raise OptionError(f"{owner} has no preset {name!r}{nearest(name, presets)}; it has: {', '.join(presets)}")
+    return presets[name or "default"]
+
+
+def optimises(method: str | None) -> bool | None:
+    """Return whether a method optimises the picture, as its source shows; None if the source is not enough."""
+    own = read_class("impasto.stylizers.optimized", "OptimizedOptions")
+    options = options_of(method) if method else None
+    if own is None or (method and options is None):
+        return None
+    return options is not None and set(own.model_fields) <= set(options.model_fields)
+
+
+def check_optimising(method: str | None, flag: str, given: object, recipe: Path | None) -> None:
+    """Raise OptionError if a flag of methods that optimise is given for one pass."""
+    if given is not None and recipe is None and optimises(method) is False:
+        paints = f"{method} paints in one pass" if method else "without -m a method of one pass paints"
+        raise OptionError(f"{paints}: {flag} is for methods that optimise, -m gatys and -m nnst")
 
 
 def check_recipe(recipe: Path) -> None:
@@ -110,13 +136,13 @@ def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) ->
     if recipe is not None or options is None:
         return
     texts = list(texts)
-    if not texts:
-        raise OptionError("say what to vary, one or two different options: --vary style-weight=1,10,100")
     common = constant("impasto.commands.sweep", "COMMON")
     known = [flag_of(name)[2:] for name in [*common, *options.model_fields]]
     for text in texts:
         flag, _, values = text.partition("=")
         name = flag.strip().removeprefix("--").replace("_", "-")
+        if name in known and not values.strip(" ,;"):
+            raise OptionError(f"--vary {text}: give values, such as --vary style-weight=1,10,100")
         if name not in known:
             theirs = methods_with(f"--{name}")
             hint = f", but {' and '.join(theirs)} can: add -m {theirs[0]};" if theirs else f"{nearest(name, known)};"
@@ -128,6 +154,9 @@ def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) ->
         if field is not None and "tuple" not in str(options.model_fields[field].annotation):
             for value in values.split(","):
                 options.parse({field: value.strip()}, f"--vary: {method}")
+    names = {text.partition("=")[0].strip().removeprefix("--").replace("_", "-") for text in texts}
+    if len(texts) not in (1, 2) or len(names) < len(texts):
+        raise OptionError("say what to vary, one or two different options: --vary style-weight=1,10,100")
 
 
 def _check_common(name: str, value: str, method: str) -> None:
@@ -136,5 +165,5 @@ def _check_common(name: str, value: str, method: str) -> None:
         check_preset(method, value)
     modes = constant("impasto.images.color", "COLOR_MODES")
     if name == "keep_color" and value not in modes:
-        raise OptionError(f"--vary: keep-color is one of {', '.join(modes)}, not {value!r}{nearest(value, modes)}")
+        raise OptionError(f"--keep-color is one of {', '.join(modes)}, not {value!r}{nearest(value, modes)}")
     check_values({name: value}, "--vary")

@@ -142,6 +142,8 @@ def check_painting(word: str, method: str | None, *, bare: bool = False, own_wei
     path = Path(word)
     is_name = bare or (not path.suffix and path == Path(path.name))
     if is_name and not path.is_file():
+        if path.is_dir() and word not in style_names():
+            raise ImageError(f"{word} is a folder; name a painting in it")
         known = list(dict.fromkeys([*style_names(), *(learned_styles(method) if method else [])]))
         if word in known or (own_weights and method is not None):
             return

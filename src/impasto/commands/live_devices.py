@@ -152,7 +152,7 @@ def in_time(frames: Iterable[tuple[float, Pixels]]) -> Iterator[Pixels]:
         yield pixels
 
 
-class Window:
+class DisplayWindow:
     """A window that shows pictures and returns pressed keys."""
 
     NAME = "impasto live"

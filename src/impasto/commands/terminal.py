@@ -99,7 +99,7 @@ class Piped:
 
 @contextmanager
 def piped(words: Sequence[str], output: Path | None, *, json: bool = False, dry_run: bool = False) -> Iterator[Piped]:
-    """Put temporary files in the place of `-`. A piped photo's result goes to standard output, too.
+    """Replace `-` by temporary files. A piped photo's result goes to standard output, too.
 
     Raises ImpastoError if pipes are combined in an impossible way.
     """
@@ -302,6 +302,7 @@ class Line:
         self.pause = often if self.live else seldom
         self.shown_at = 0.0
         self.last: Callable[[], str] | None = None
+        self.text = ""
 
     def show(self, text: Callable[[], str]) -> None:
         """Show a text if the last one is old enough."""
@@ -314,12 +315,15 @@ class Line:
     def end(self) -> None:
         """Show the last text and leave the line."""
         if self.last is not None:
-            self._write(self.last())
+            text = self.last()
+            if self.live or text != self.text:
+                self._write(text)
             if self.live:
                 typer.echo(err=True)
         self.last = None
 
     def _write(self, text: str) -> None:
+        self.text = text
         if log.isEnabledFor(logging.INFO):
             typer.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live)
 

@@ -138,7 +138,7 @@ def _folder(target: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Places:
+class VideoFiles:
     """The files of a run besides those of its recipe; salvage: damage to the video is no error."""
 
     output: Path | None
@@ -150,7 +150,7 @@ class Places:
 
 def plan(
     recipe: Recipe,
-    places: Places,
+    places: VideoFiles,
     device: str,
     runtime: str = "torch",
     max_memory: float | None = None,

@@ -36,7 +36,7 @@ def make_picture(height: int, width: int, seed: int = 0) -> Tensor:
 def yardstick(
     layer: str, side: int, *, backward: bool = False, device: str | torch.device = "cpu"
 ) -> Callable[[], None]:
-    """Return a function: one pass of VGG-19 (random weights) to `layer` over a square picture, or both ways."""
+    """Return a function: a pass of VGG-19 (random weights) to `layer` over a square, or forward and backward."""
     network = load_backbone("vgg19", pretrained=False).to(device)
     picture = make_picture(side, side).to(device).requires_grad_(backward)
 

@@ -93,7 +93,8 @@ class HyperNetwork(nn.Module):
     moments: length of the input; hidden: length of each of the 14 groups. There are 226 684 672 parameters with the
     paper's sizes and width 32, 17 395 072 with its fast network's 8, without the first and the last convolution, which
     all styles share. affine: one more group makes the scales and shifts of the norms, and the gains of shortcuts;
-    doubling, shortcuts: see `GeneratedNetwork`. start: initialise the kernels, which a file need not fill then.
+    doubling, shortcuts: see `GeneratedNetwork`. start: initialise the kernels; not needed if a file fills
+    them.
 
     Departs from the paper: the moments are on a logarithmic scale and in units of their spread over paintings.
     """
@@ -230,8 +231,8 @@ class HyperNetwork(nn.Module):
 def start_doubling(network: HyperNetwork, before: HyperNetwork) -> None:
     """Initialise `network`, which doubles and has shortcuts, from `before`, which goes up by transposed convolutions.
 
-    Everything else is copied. Kernels 4x4 at stride 2 are replaced by the nearest that repetition and 3x3 can express
-    (least squares); what is lost is a grid, the difference between odd and even pixels of a flat map. Gains begin at 0.
+    Everything else is copied. Kernels 4x4 at stride 2 are replaced by the nearest 3x3 ones after repetition (least
+    squares); what is lost is a grid, the difference between odd and even pixels of a flat map. Gains begin at 0.
     """
     fit = torch.linalg.pinv(PHASES)
     values = dict(before.state_dict())

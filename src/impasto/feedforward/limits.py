@@ -24,7 +24,7 @@ from impasto.images.tensors import Canvas, Window
 from impasto.networks.receptive_field import trace
 from impasto.ops.machine import give_back_freed_memory
 
-CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1600 << 20, 2560 << 20
+CPU_WORK, CPU_KEEP, CPU_BACKWARDS = 512 << 20, 1700 << 20, 2560 << 20
 """Most bytes that a CPU uses for features: to paint in one piece, to keep maps of tiles, and to optimise."""
 
 KEEP_LEAST, KEEP_EACH = 512 << 20, 20

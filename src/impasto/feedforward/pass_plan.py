@@ -95,14 +95,15 @@ class KeptMaps:
     """The maps that can be kept after a pass.
 
     must: what the pass has to compute anyway; rest: the stages after the pass that end with a barrier; kept, new: bytes
-    of maps by name; reusable: for new maps, the kept ones whose memory they can take over; room: bytes for all.
+    of maps by name; rows: number of rows of tiles, after each of which memory of maps that are read for the last time
+    goes to new maps; room: bytes for all.
     """
 
     must: set[str]
     rest: Sequence[Stage]
     kept: Mapping[str, int]
     new: Mapping[str, int]
-    reusable: Mapping[str, Sequence[str]]
+    rows: int
     room: int
 
     def choices(self) -> Iterator[tuple[set[str], int]]:
@@ -114,21 +115,12 @@ class KeptMaps:
             if size <= self.room:
                 yield set(own), size
 
-    def places(self, chosen: set[str], sources: set[str]) -> dict[str, str]:
-        """Return which kept map each of the `chosen` new maps overwrites: one that is read for the last time."""
-        free = [name for name in self.kept if name in sources - chosen]
-        found: dict[str, str] = {}
-        for name in self.new:
-            place = next((old for old in self.reusable.get(name, ()) if old in free), None)
-            if name in chosen and place is not None:
-                free.remove(place)
-                found[name] = place
-        return found
-
-    def beside(self, chosen: set[str], sources: set[str]) -> int:
-        """Return the bytes of kept maps that the pass reads but neither keeps nor overwrites."""
-        let_go = sources - chosen - set(self.places(chosen, sources).values())
-        return sum(size for name, size in self.kept.items() if name in let_go)
+    def most(self, chosen: set[str], sources: set[str]) -> float:
+        """Return the most bytes that are in use during the pass, if it keeps `chosen` and reads `sources`."""
+        coming = sum(size for name, size in self.new.items() if name in chosen)
+        going = sum(size for name, size in self.kept.items() if name in sources - chosen)
+        stay = sum(size for name, size in self.kept.items() if name in chosen)
+        return stay + max(coming + going / self.rows, going + coming / self.rows)
 
 
 def choose_kept(stages: Sequence[Stage], store: KeptMaps, tile: int) -> set[str]:
@@ -155,7 +147,7 @@ def choose_kept(stages: Sequence[Stage], store: KeptMaps, tile: int) -> set[str]
     found: set[str] = set()
     for chosen, size in store.choices():
         now = plan_pass(stages, store.must | (chosen & store.new.keys()), store.kept, at)
-        if size + store.beside(chosen, now.sources) > store.room:
+        if store.most(chosen, now.sources) > store.room:
             continue
         cost = effort(efforts, now, tile) + turns * cost_of(target, chosen) + cost_of(aims(stages), chosen)
         if best is None or (cost, size) < best:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impasto.feedforward.kept_map import KeptMap, Pieces
 from impasto.feedforward.pass_plan import KeptMaps, choose_kept, plan_pass
 from impasto.feedforward.stages import (
     IMAGE,
@@ -32,7 +33,6 @@ from impasto.feedforward.stages import (
     needed_later,
 )
 from impasto.images.tensors import Canvas, Window, windows
-from impasto.ops.cpu_kernels import in_last
 from impasto.ops.moments import fit_mask
 from impasto.progress import OnPart
 
@@ -95,12 +95,11 @@ class _Run:
         self.strides = map_strides(stages)
         self.align = deepest_stride(stages)
         self.known: dict[str, Any] = {}
-        self.kept: dict[str, Tensor] = {}
+        self.kept: dict[str, KeptMap] = {}
+        self.memory = Pieces(device)
         self.tallies: list[tuple[Measure, Tally]] = []
         self.masks: dict[tuple[int, int], Tensor] = {}
         self.tiles = list(windows(*content.size, tiling.tile, self.align))
-        self.places: dict[str, str] = {}
-        self.over: dict[str, _Overwritten] = {}
 
     def all(self, on_tile: OnPart | None = None) -> None:
         """Run every pass over every tile."""
@@ -123,11 +122,9 @@ class _Run:
         new = {name for stage in self.stages[first : barrier + 1] for name in stage.outcomes}
         self.candidates = new & needed_later(self.stages[first:])
         self.chosen: set[str] | None = None  # not yet
-        self.store: dict[str, Tensor] = {}
-        self.places, self.over = (
-            {},
-            {},
-        )  # kept maps by the new map written over them; their old parts
+        self.store: dict[str, KeptMap] = {}
+        if barrier == len(self.stages) - 1:
+            self.memory.close()
         self.given: dict[int, Any] = {}
         self.tallies = []
         for measure in self.stages[barrier].measures:
@@ -139,7 +136,9 @@ class _Run:
         """Run one tile: compute, measure, keep, write."""
         sliver = min(tile.height, tile.width) < self.align  # without a neighbour, its deepest maps would be empty
         outer = tile.grown(max(self.plan.halo, int(sliver)), self.align, self.height, self.width)
-        maps = {name: self._read(name, tile, outer) for name in self.plan.sources}
+        if not tile.left:  # the first of a row
+            self._release(tile)
+        maps = {name: self._read(name, outer) for name in self.plan.sources}
         for number, wanted in self.plan.wanted.items():
             if number not in self.given:
                 self.given[number] = self.stages[number].prepare(self.known)
@@ -154,8 +153,9 @@ class _Run:
             )
         if self.chosen is None:
             self._choose(maps)
-        for name in self.store:
-            self._write(name, tile, self._cut(maps[name], name, tile, outer))
+        for name, store in self.store.items():
+            own = tile.at(self.strides[name], self.height, self.width)
+            store.write(*own, self._cut(maps[name], name, tile, outer))
         if self.target is not None and RESULT in self.must:
             self.target.write(tile, self._cut(maps[RESULT], RESULT, tile, outer).float().clamp(0, 1))
 
@@ -166,25 +166,27 @@ class _Run:
             if isinstance(measure, MomentsOf):
                 found = self.moments_of(measure.layer or measure.key, found, None, full=measure.full)
             self.known[measure.key] = found
-        self.kept = {name: value for name, value in (self.kept | self.store).items() if name in (self.chosen or ())}
+        self._keep(self.chosen or set(), self.store)
         self.store = {}
 
-    def _read(self, name: str, tile: Window, outer: Window) -> Tensor:
+    def _keep(self, names: set[str], new: Mapping[str, KeptMap]) -> None:
+        """Keep the maps with these `names`, those of `new` among them; give back the memory of the others."""
+        for name in self.kept.keys() - names:
+            self.kept[name].release(self.height)
+        self.kept = {name: value for name, value in {**self.kept, **new}.items() if name in names}
+
+    def _release(self, tile: Window) -> None:
+        """Give back the memory of rows that neither `tile` nor any after it reads."""
+        if self.chosen is None:
+            return
+        top = tile.grown(max(self.plan.halo, 1), self.align, self.height, self.width).top  # 1: of a sliver
+        for name in self.kept.keys() - self.chosen:
+            self.kept[name].release(top // self.strides[name])
+
+    def _read(self, name: str, outer: Window) -> Tensor:
         if name == IMAGE:
             return self.content.read(outer).to(self.device)
-        whole, side = self.kept[name], self.strides[name]
-        read, own = (window.at(side, self.height, self.width) for window in (outer, tile))
-        x = in_last(whole[(..., *read)])  # otherwise all following layers take the slow path
-        if name in self.over:
-            x = x.clone() if x.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr() else x
-            self.over[name].mend(x, read, own)
-        return x
-
-    def _write(self, name: str, tile: Window, value: Tensor) -> None:
-        own = tile.at(self.strides[name], self.height, self.width)
-        if name in self.places:
-            self.over[self.places[name]].remember(own)
-        self.store[name][(..., *own)] = value
+        return self.kept[name].read(*outer.at(self.strides[name], self.height, self.width))
 
     def _cut(self, value: Tensor, name: str, tile: Window, outer: Window) -> Tensor:
         """Return the part of a map that belongs to the tile, without the overlap; the map was computed for `outer`."""
@@ -213,58 +215,10 @@ class _Run:
         }
         kept = {name: value.nbytes for name, value in self.kept.items()}
         new = {name: math.prod(shape) * maps[name].element_size() for name, shape in shapes.items()}
-        reusable = {name: self._alike(shape, maps[name].dtype) for name, shape in shapes.items()}
-        keepable = KeptMaps(self.must, self.stages[self.barrier + 1 :], kept, new, reusable, self.tiling.keep)
+        rows = len({tile.top for tile in self.tiles})
+        keepable = KeptMaps(self.must, self.stages[self.barrier + 1 :], kept, new, rows, self.tiling.keep)
         self.chosen = choose_kept(self.stages, keepable, self.tiling.tile)
         self.plan = plan_pass(self.stages, self.must | (self.chosen & self.candidates), self.kept)
-        self.places = keepable.places(self.chosen, self.plan.sources)
-        self.kept = {name: value for name, value in self.kept.items() if name in self.chosen | self.plan.sources}
-        self.over = {old: _Overwritten(self.kept[old], self._reach(old)) for old in self.places.values()}
+        self._keep(self.chosen | self.plan.sources, {})
         for name in self.chosen & self.candidates:
-            self.store[name] = (
-                self.kept[self.places[name]]
-                if name in self.places
-                else torch.empty(
-                    shapes[name], dtype=maps[name].dtype, device=self.device, memory_format=torch.channels_last
-                )
-            )
-
-    def _alike(self, shape: tuple[int, ...], dtype: torch.dtype) -> list[str]:
-        """Return the kept maps of this form, if tiles read only those neighbours that follow them."""
-        if min(self.tiles[0].height, self.tiles[0].width) < self._reach():
-            return []
-        return [name for name, value in self.kept.items() if value.shape == shape and value.dtype == dtype]
-
-    def _reach(self, name: str = IMAGE) -> int:
-        """Return how far beyond a tile maps are read, in their own pixels."""
-        return -(-max(self.plan.halo, 1) // self.align) * self.align // self.strides[name]
-
-
-class _Overwritten:
-    """A map that a pass reads and overwrites: keeps the overwritten edges for the next tiles.
-
-    reach: how far tiles, row by row from the upper left, read beyond their own part.
-    """
-
-    def __init__(self, whole: Tensor, reach: int) -> None:
-        self.whole, self.reach = whole, reach
-        self.above, self.below = (torch.empty_like(whole[..., :reach, :]) for _ in range(2))
-        self.left = whole[..., :0]
-
-    def mend(self, x: Tensor, read: tuple[slice, slice], own: tuple[slice, slice]) -> None:
-        """Restore what was overwritten in `x`, the part `read` of the map; own: the tile without overlap."""
-        top, left = (inner.start - outer.start for inner, outer in zip(own, read, strict=True))
-        if top:
-            x[..., :top, :] = self.above[..., self.reach - top :, read[1]]
-        if left:
-            x[..., top : top + own[0].stop - own[0].start, :left] = self.left[..., self.reach - left :]
-
-    def remember(self, own: tuple[slice, slice]) -> None:
-        """Remember the edges of a part that is about to be overwritten."""
-        old = self.whole[(..., *own)]
-        if own[0].stop < self.whole.shape[-2]:
-            self.below[..., own[1]] = old[..., -self.reach :, :]
-        if own[1].stop < self.whole.shape[-1]:
-            self.left = old[..., -self.reach :].clone()
-        else:
-            self.above, self.below = self.below, self.above
+            self.store[name] = KeptMap(shapes[name], maps[name].dtype, self.memory)

@@ -44,8 +44,8 @@ def restore_color(result: Tensor, content: Tensor, mode: str) -> Tensor:
 def keep_color(stylized: Tensor, content: Tensor, mode: str) -> Tensor:
     """Take only the lightness from the stylized image, the colour from the content (Gatys et al. 2017, sec. 5.1).
 
-    stylized: (B, 3, H, W); content: (1 or B, 3, H', W'), resized to H, W if need be; both in [0, 1]. mode: "luminance"
-    (Rec. 601 Y with the content's Cb and Cr), "lab" (L* with the content's a* and b*) or "off".
+    stylized: (B, 3, H, W); content: (1 or B, 3, H', W'), resized to H, W if necessary; both in [0, 1]. mode:
+    "luminance" (Rec. 601 Y with the content's Cb and Cr), "lab" (L* with the content's a* and b*) or "off".
     Returns (B, 3, H, W), clipped to [0, 1]. Raises OptionError for another mode.
 
     Departs from the paper: the style image's luminance isn't matched to the content's beforehand.
@@ -126,8 +126,8 @@ def monge_map(source: Tensor, target: Tensor) -> Tensor:
 def match_low_frequencies(image: Tensor, content: Tensor, colors: Tensor) -> Tensor:
     """Give large areas of `image` the content's arrangement of `colors`; detail and lightness stay.
 
-    image, content: (1, 3, H, W); colors: (M, 3), a sample of the colours to take, whose mean and covariance the
-    content's colours are given (Kolkin et al. 2022, sec. 3.4). Returns (1, 3, H, W), clipped to [0, 1].
+    image, content: (1, 3, H, W); colors: (M, 3), a sample of the colours to take: the content's colours
+    get their mean and covariance (Kolkin et al. 2022, sec. 3.4). Returns (1, 3, H, W), clipped to [0, 1].
     """
     height, width = image.shape[-2:]
     small = max(1, height // LARGE_AREA), max(1, width // LARGE_AREA)

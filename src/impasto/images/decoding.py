@@ -46,7 +46,7 @@ def decode(
 def finish_deep(
     color: Floats, alpha: Floats | None, profile: bytes | None, orientation: int
 ) -> tuple[NDArray[np.uint8] | Floats, Floats | None]:
-    """Return the same for grey (H, W, 1), RGB (H, W, 3) or CMYK (H, W, 4) floats in [0, 1] and alpha (H, W)."""
+    """Return the same as `decode`, of grey (H, W, 1), RGB (H, W, 3) or CMYK (H, W, 4) floats in [0, 1], and alpha."""
     color = _turned(color, orientation)
     alpha = None if alpha is None else np.ascontiguousarray(_turned(alpha, orientation))
     known, channels = parse(profile), color.shape[2]

@@ -214,7 +214,7 @@ def _what_is_wrong(path: Path, error: Any) -> str:
 
 
 def pictures_of(container: Any) -> list[Any]:
-    """Return the videos in a file but for covers, the default one first."""
+    """Return the video streams of a file except cover pictures, the default one first."""
     streams = [stream for stream in container.streams.video if not int(stream.disposition) & ATTACHED]
     best = container.streams.best("video")
     return sorted(streams, key=lambda stream: best is None or stream.index != best.index)

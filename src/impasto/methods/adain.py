@@ -25,7 +25,6 @@ from impasto.stylizers.styles import Style, moments_kind, recall
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
 from impasto.training.pictures import Pictures
-from impasto.weights import load_weights, resolve
 
 DEEPEST = 4
 LEVELS = (4, 3, 2, 1)
@@ -72,15 +71,9 @@ class AdaIN(ArbitraryStyle):
     ) -> None:
         super().__init__(options, device=device, preset=preset)
         self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
-        self.decoder_digest = "random"
-        if decoder is None:
-            file = load_weights(options.weights or resolve(self.name))
-            decoder = file.build(lambda config: StepDecoder(config["widths"]), self.name)
-            levels, self.decoder_digest = file.config.get("levels", LEVELS), file.digest
-        self.levels = tuple(levels)
-        self.decoder = decoder.eval().requires_grad_(False).to(self.device)
-        for module in (self.backbone, self.decoder):
-            module.to(memory_format=torch.channels_last)
+        self.backbone.to(memory_format=torch.channels_last)
+        self.decoder, file = self.open_network(decoder, lambda config: StepDecoder(config["widths"]))
+        self.levels = tuple(levels if file is None else file.config.get("levels", LEVELS))
 
     @property
     def style_kind(self) -> str:
@@ -90,7 +83,7 @@ class AdaIN(ArbitraryStyle):
     @property
     def digests(self) -> dict[str, str]:
         """Encoder and decoder."""
-        return {str(self.backbone.name): str(self.backbone.digest), self.name: self.decoder_digest}
+        return {str(self.backbone.name): str(self.backbone.digest), self.name: self.network_digest}
 
     def accept_style(self, style: Style) -> Style:
         """Accept own styles, and cards of moments of the same encoder that hold this method's levels."""
@@ -101,9 +94,9 @@ class AdaIN(ArbitraryStyle):
     def style_stage(self) -> Stage:
         """Return the moments of each level."""
         layers = [LAYERS[level] for level in self.levels]
-        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        edges = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(MomentsOf(layer, full=False) for layer in layers)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
+        return Stage(edges, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """Return means and deviations, the quantities in which the method is linear."""
@@ -137,8 +130,8 @@ class AdaIN(ArbitraryStyle):
             found = self.backbone(work.maps[IMAGE], {encoded[name] for name in work.wanted})
             return {name: found[encoded[name]] for name in work.wanted}
 
-        ways = tuple(Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
-        first = Stage(ways, encode, (*measure_level(DEEPEST, targets), *measure_photo(own)))
+        edges = tuple(Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
+        first = Stage(edges, encode, (*measure_level(DEEPEST, targets), *measure_photo(own)))
         return first, *decoding_stages(self.decoder, targets, strength, {**own, DEEPEST: deepest})
 
 

@@ -107,8 +107,8 @@ class ConditionalNormTraining(nn.Module):
     """Training of the network, with a random style for every photo.
 
     paintings: (1, 3, H, W) each; infos: of the paintings, ``name`` at least; fixed: only styles from this number on are
-    learned; everything else is frozen. Departs from the paper: the loss is `PerceptualLoss`', normalised content and
-    means and deviations besides the Gram matrices, over VGG-19.
+    learned; everything else is frozen. Departs from the paper: the loss is `PerceptualLoss`: normalised content, Gram
+    matrices, means and deviations, over VGG-19.
     """
 
     def __init__(

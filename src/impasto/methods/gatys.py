@@ -221,7 +221,7 @@ class Gatys(Optimized):
         return Settings(steps, o.optimizer, *rates, o.average, history)
 
     @property
-    def ways(self) -> tuple[Backbone, frozenset[str]]:
+    def loss_layers(self) -> tuple[Backbone, frozenset[str]]:
         """The backbone and the layers of content and style."""
         return self.backbone, frozenset({*self.options.content_layers, *self.options.style_layers})
 

@@ -65,10 +65,9 @@ class MetaStyle(NetworkStyles):
         network: TransformationNetwork | None = None,
     ) -> None:
         super().__init__(options, device=device, preset=preset)
-        self._digest = "random"
         if network is None:
             path = options.weights or resolve(self.name)
-            network, self._digest = load_start(path), load_weights(path).digest
+            network, self.network_digest = load_start(path), load_weights(path).digest
         self.shape = network.shape
         self.start = network
         self.cards: dict[str, Style] = {}
@@ -81,7 +80,7 @@ class MetaStyle(NetworkStyles):
     @property
     def digests(self) -> dict[str, str]:
         """The initial parameters."""
-        return {self.name: self._digest}
+        return {self.name: self.network_digest}
 
     @property
     def examples(self) -> tuple[Style, ...]:
@@ -111,8 +110,8 @@ class MetaStyleTraining(nn.Module):
     flat painting can have a huge one. first_order: ignore that the steps' gradients depend on the parameters, which
     saves half of the work.
 
-    Departs from the paper: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
-    matrices, over VGG-19.
+    Departs from the paper: the loss is `PerceptualLoss`: normalised content, Gram matrices, means and
+    deviations, over VGG-19.
     """
 
     def __init__(

@@ -236,7 +236,7 @@ class NNST(Optimized):
         return keep_photo(painted, content, strength)
 
     @property
-    def ways(self) -> tuple[Backbone, frozenset[str]]:
+    def loss_layers(self) -> tuple[Backbone, frozenset[str]]:
         """The network and the compared layers."""
         return self.network, frozenset({COLUMNS, *self.style_layers})
 
@@ -282,7 +282,7 @@ class _Work:
         """Return the objective of `stage`, which begins with `image`; first: nothing was painted before it."""
         photo = resize(self.content, stage.height, stage.width)
         size = stage.height, stage.width
-        network, layers = self.model.ways
+        network, layers = self.model.loss_layers
         tile = choose_tile(network, layers, size, self.model.free_room)
         terms = (
             [*self._last(size), *self._matched(stage, photo, image, tile, first=first)]

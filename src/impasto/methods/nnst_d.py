@@ -41,7 +41,7 @@ from impasto.stylizers.styles import Style
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge
 from impasto.training.pictures import Pictures
-from impasto.weights import load_weights, resolve
+from impasto.weights import load_weights
 
 SHAPE_LAYERS = ("relu3_1", "relu4_1")
 """The layers at which the network sees the photo's shapes."""
@@ -85,14 +85,9 @@ class NNSTD(OnePass):
     ) -> None:
         super().__init__(options, device=device, preset=preset)
         self.backbone = Hypercolumns(backbone or load_backbone(SLIM, pooling="average"), SLIM_COLUMNS).to(self.device)
-        self.digest = "random"
-        if network is None:
-            file = load_weights(options.weights or resolve(self.name))
-            network = file.build(lambda config: PlacePainter(**config["shape"]), self.name)
-            self.digest = file.digest
         self.shapes = Hypercolumns(self.backbone, SHAPE_LAYERS).to(self.device)
-        self.network = network.eval().requires_grad_(False).to(self.device)
-        for module in (self.backbone, self.shapes, self.network):
+        self.network, _ = self.open_network(network, lambda config: PlacePainter(**config["shape"]))
+        for module in (self.backbone, self.shapes):
             module.to(memory_format=torch.channels_last)
         self._known: tuple[Style, dict[int, KnownPlaces]] | None = None
 
@@ -104,7 +99,7 @@ class NNSTD(OnePass):
     @property
     def digests(self) -> dict[str, str]:
         """Encoder and network."""
-        return {str(self.backbone.name): str(self.backbone.digest), self.name: self.digest}
+        return {str(self.backbone.name): str(self.backbone.digest), self.name: self.network_digest}
 
     def encode_style(self, image: AnyPicture) -> Style:
         """Return places of the painting at its size and at halves."""
@@ -208,10 +203,10 @@ class NNSTD(OnePass):
         measures = MomentsOf(SHAPES, full=False, layer=f"{SHAPES}{octave}"), Thinned(SEEN, SAMPLED)
         # A place looks as far as the anchors around it.
         anchors = nn.Conv2d(1, 1, 2 * BLOCK + 1, padding=BLOCK, device="meta")
-        ways = Edge(SHAPES, RESULT, (self.network,)), Edge(SEEN, RESULT, (anchors, self.network))
+        ends = Edge(SHAPES, RESULT, (self.network,)), Edge(SEEN, RESULT, (anchors, self.network))
         return (
             Stage(tuple(edges), look, measures),
-            Stage((*ways, Edge(IMAGE, RESULT)), paint, prepare=prepare),
+            Stage((*ends, Edge(IMAGE, RESULT)), paint, prepare=prepare),
         )
 
 

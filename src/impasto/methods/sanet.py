@@ -29,7 +29,7 @@ from impasto.stylizers.styles import Style, maps_kind, parts
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge, start_decoder
 from impasto.training.pictures import Pictures
-from impasto.weights import load_weights, resolve
+from impasto.weights import load_weights
 
 SHALLOW, DEEP = LAYERS = ("relu4_1", "relu5_1")
 FINE = {level: f"relu{level}_1" for level in (3, 2, 1)}
@@ -178,14 +178,8 @@ class SANet(ArbitraryStyle):
     ) -> None:
         super().__init__(options, device=device, preset=preset)
         self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
-        self.network_digest = "random"
-        if network is None:
-            file = load_weights(options.weights or resolve(self.name))
-            network = file.build(lambda config: SANetwork(config["widths"]), self.name)
-            self.network_digest = file.digest
-        self.network = network.eval().requires_grad_(False).to(self.device)
-        for module in (self.backbone, self.network):
-            module.to(memory_format=torch.channels_last)
+        self.backbone.to(memory_format=torch.channels_last)
+        self.network, _ = self.open_network(network, lambda config: SANetwork(config["widths"]))
 
     @property
     def style_kind(self) -> str:
@@ -212,8 +206,8 @@ class SANet(ArbitraryStyle):
 
     def _encoding(self, measures: Sequence[Measure]) -> Stage:
         layers = dict.fromkeys(measure.source for measure in measures)
-        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], work.wanted), tuple(measures))
+        edges = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        return Stage(edges, lambda work: self.backbone(work.maps[IMAGE], work.wanted), tuple(measures))
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """Paint in one pass from photo and painting, with all of the painting's positions."""
@@ -241,8 +235,8 @@ class SANet(ArbitraryStyle):
         if strength < 1:
             measures += [*(Thinned(layer, self.options.positions) for layer in LAYERS), *measure_photo(FINE)]
         enlarged = (DOUBLING, SHIFT) if any(odd) else (DOUBLING,)
-        ways = Edge(SHALLOW, "x4", (self.network.merge,)), Edge(DEEP, "x4", (*enlarged, self.network.merge))
-        middle = Stage(ways, blend)
+        edges = Edge(SHALLOW, "x4", (self.network.merge,)), Edge(DEEP, "x4", (*enlarged, self.network.merge))
+        middle = Stage(edges, blend)
         decoding = decoding_stages(self.network.decoder, fine_targets(mixed), strength, FINE)
         return self._encoding(measures), middle, *decoding
 

@@ -195,12 +195,12 @@ def _keep_rest(covered: Tensor) -> Stage:
 class StyleBankTraining(nn.Module):
     """Training of the banks: `cycle` steps of painting, which change everything, then one of rebuilding photos.
 
-    The latter changes encoder and decoder alone, by a gradient `balance` times as long as the one by which painting
-    changed them in the step before (Chen et al. 2017, sec. 3.3). paintings: (1, 3, H, W) each; infos: their infos,
+    The latter changes encoder and decoder alone. Its gradient is scaled to `balance` times the length of the gradient
+    in the last step of painting (Chen et al. 2017, sec. 3.3). paintings: (1, 3, H, W) each; infos: their infos,
     ``name`` at least; fixed: only styles from this number on are learned, by painting alone; everything else is frozen.
 
-    Departs from the paper: the loss of painting is `PerceptualLoss`', normalised content and means and deviations
-    besides the Gram matrices, over VGG-19.
+    Departs from the paper: the loss of painting is `PerceptualLoss`: normalised content, Gram matrices, means and
+    deviations, over VGG-19.
     """
 
     turn: Tensor
@@ -265,7 +265,7 @@ class StyleBankTraining(nn.Module):
         terms = loss.terms(seen, contents, targets)
         (upstream,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), seen)
         self.pull.copy_(self._length((painted * upstream).sum()))
-        carried = (painted * upstream).sum()  # the terms' gradient without a second way back
+        carried = (painted * upstream).sum()  # the terms' gradient without a second backward pass
         terms = {name: term.detach() for name, term in terms.items()}
         return {**terms, "style": terms["style"] + carried - carried.detach()}
 

@@ -37,7 +37,7 @@ from impasto.stylizers.styles import Style, moments_kind, note, recall
 from impasto.training.loop import Task, Training, TrainOptions
 from impasto.training.one_pass import MethodOptions, as_task, judge
 from impasto.training.pictures import Pictures
-from impasto.weights import load_weights, resolve
+from impasto.weights import load_weights
 
 DEEPEST = 5
 LAYERS = {level: f"relu{level}_1" for level in range(1, DEEPEST + 1)}
@@ -112,13 +112,7 @@ class WCT(ArbitraryStyle):
         super().__init__(options, device=device, preset=preset)
         self.backbone = (backbone or load_backbone(SLIM)).to(self.device)
         self.backbone.to(memory_format=torch.channels_last)
-        self.decoder_digest = "random"
-        if decoder is None:
-            file = load_weights(options.weights or resolve(self.name))
-            decoder = file.build(lambda config: StepDecoder(config["widths"]), self.name)
-            self.decoder_digest = file.digest
-        self.decoder = decoder.eval().requires_grad_(False).to(self.device)
-        self.decoder.to(memory_format=torch.channels_last)
+        self.decoder, _ = self.open_network(decoder, lambda config: StepDecoder(config["widths"]))
 
     @property
     def chosen_precision(self) -> str:
@@ -133,7 +127,7 @@ class WCT(ArbitraryStyle):
     @property
     def digests(self) -> dict[str, str]:
         """Encoder and decoder."""
-        return {self.backbone.name: self.backbone.digest, self.name: self.decoder_digest}
+        return {self.backbone.name: self.backbone.digest, self.name: self.network_digest}
 
     def accept_style(self, style: Style) -> Style:
         """Accept cards of moments of the same encoder; only the chosen levels are kept, so that all of them mix."""
@@ -144,9 +138,9 @@ class WCT(ArbitraryStyle):
     def style_stage(self) -> Stage:
         """Return moments at the chosen levels."""
         layers = [LAYERS[level] for level in self.options.levels]
-        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
+        edges = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in layers)
         measures = tuple(map(MomentsOf, layers))
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
+        return Stage(edges, lambda work: self.backbone(work.maps[IMAGE], layers, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """Return means and second moments."""
@@ -200,8 +194,8 @@ class WCT(ArbitraryStyle):
             found = self.backbone(work.maps[IMAGE], {encoded[name] for name in work.wanted})
             return {name: found[encoded[name]] for name in work.wanted}
 
-        ways = (Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
-        made = [Stage(tuple(ways), encode, (_measure(deepest),))]
+        edges = (Edge(IMAGE, name, tuple(self.backbone.path(layer))) for name, layer in encoded.items())
+        made = [Stage(tuple(edges), encode, (_measure(deepest),))]
         for level in range(deepest, 0, -1):
             target = recall(style, LAYERS[level]) if level in options.levels else None
             made.append(self._step_down(level, target, strength * strengths.get(level, 0), details.get(level - 1, 0)))
@@ -221,9 +215,9 @@ class WCT(ArbitraryStyle):
             x = self.decoder.step(level, x, size_below(level, (work.height, work.width)))
             return {below: torch.lerp(x, work.maps[own].to(x.dtype), detail) if detail else x}
 
-        ways = [Edge(above, below, (self.decoder.steps[level - 1],))] + ([Edge(own, below)] if detail else [])
+        edges = [Edge(above, below, (self.decoder.steps[level - 1],))] + ([Edge(own, below)] if detail else [])
         measures = (_measure(level - 1),) if level - 1 in self.options.levels else ()
-        return Stage(tuple(ways), run, measures, prepare)
+        return Stage(tuple(edges), run, measures, prepare)
 
 
 def _usual(levels: Sequence[int]) -> list[float]:

@@ -28,6 +28,9 @@ FEW, SOME, WIDE, NARROW = 4, 8, 5, 16
 """Most outputs for which a convolution makes several columns at once, with any kernel and with a `WIDE` one. In
 bfloat16 the others do so only if they read at most `NARROW` channels."""
 
+PAINTED = (8, 16, 32)
+"""Outputs for which a wide convolution of colours, in bfloat16 without AMX, reads two columns as one."""
+
 PLANES = 4
 """Most channels for which planar pictures are converted to channels-last for a convolution."""
 
@@ -155,7 +158,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[in
 
     With oneDNN, the convolution itself drops negative values (and turns NaN into 0), without a map before the ReLU.
     """
-    together, weight, bias, stride = _in_row(x, weight, bias, stride)
+    together, x, weight, bias, stride = _in_row(x, weight, bias, stride)
     y = _convolve_and_rectify(x, weight, bias, stride) if relu else F.conv2d(x, weight, bias, tuple(stride))
     return _unroll(y, together)
 
@@ -197,51 +200,68 @@ def onednn_has_bf16() -> bool:
 
 def _in_row(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]
-) -> tuple[int, Tensor, Tensor | None, Sequence[int]]:
-    """Return the number of adjacent columns per convolution, its kernel, bias and stride."""
-    together = _neighbours(x, weight, bias, stride)
-    return (together, *(_widen(weight, bias, together) if together > 1 else (weight, bias, stride)))
+) -> tuple[int, Tensor, Tensor, Tensor | None, Sequence[int]]:
+    """Return the number of adjacent columns per convolution, its input, kernel, bias and stride."""
+    together, folded = _neighbours(x, weight, bias, stride)
+    if folded:
+        x = _fold(in_last(x.to(_kind_of(x))), together)
+    return (together, x, *(_widen(weight, bias, together, folded) if together > 1 else (weight, bias, stride)))
 
 
-def _neighbours(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> int:
-    """Return how many adjacent output columns a convolution should make at once, with the same sums.
+def _neighbours(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> tuple[int, bool]:
+    """Return how many adjacent output columns a convolution should make at once, and whether `_fold` helps.
 
-    oneDNN pads to 16 outputs, in bfloat16 to 32.
+    oneDNN pads to 16 outputs, in bfloat16 to 32. Channels are padded to pairs.
     """
     outputs, channels, _, across = weight.shape
     width, wide = x.shape[-1] - across + 1, across >= WIDE
-    if outputs > (SOME if wide else FEW) or across == 1 or tuple(stride) != (1, 1) or not is_free(x, weight, bias):
-        return 1
-    kind = _kind_of(x)
-    half = kind in HALF
-    if kind is None or (half and not wide and channels > NARROW):
-        return 1
+    if across == 1 or tuple(stride) != (1, 1) or not is_free(x, weight, bias):
+        return 1, False
+    kind, half = _kind_of(x), _kind_of(x) in HALF
+    pixels = half and wide and channels <= PLANES and outputs in PAINTED and x.shape[-1] % 2 == width % 2 == 0
+    if pixels and not _has_amx() and _is_sound(tuple(weight.shape), 2, kind, True):
+        return 2, True
+    if outputs > (SOME if wide else FEW) or kind is None or (half and not wide and channels > NARROW):
+        return 1, False
     most = 4 if (wide if half else outputs <= FEW) else 2
     counts = (count for count in (4, 2) if count <= most and width % count == 0)
-    return next((count for count in counts if _is_sound(tuple(weight.shape), count, kind)), 1)
+    return next((count for count in counts if _is_sound(tuple(weight.shape), count, kind, False)), 1), False
+
+
+def _has_amx() -> bool:
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # no public name for it in torch 2.15
 
 
 @functools.cache
-def _is_sound(shape: tuple[int, int, int, int], together: int, kind: torch.dtype) -> bool:
+def _is_sound(shape: tuple[int, int, int, int], together: int, kind: torch.dtype, folded: bool) -> bool:
     """Return whether adjacent columns come out right; oneDNN's AMX kernels fail for some shapes at stride 4."""
     generator = torch.Generator().manual_seed(0)
     plain: dict[str, Any] = {"generator": generator, "device": "cpu", "dtype": torch.float32}
     weight, x = torch.randn(shape, **plain), torch.randn(1, shape[1], shape[2] + 15, shape[3] + 63, **plain)
-    wide, _, stride = _widen(weight.to(kind), None, together)
+    wide, _, stride = _widen(weight.to(kind), None, together, folded)
     with torch.autocast("cpu", enabled=False), torch.inference_mode():
-        made = _unroll(F.conv2d(in_last(x.to(kind)), wide, None, stride), together)
+        part = in_last(x.to(kind))
+        made = _unroll(F.conv2d(_fold(part, together) if folded else part, wide, None, stride), together)
         wanted = F.conv2d(x, weight)
     return float((made.float() - wanted).square().mean()) < SOUND * float(wanted.square().mean())
 
 
-def _widen(weight: Tensor, bias: Tensor | None, together: int) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+def _fold(x: Tensor, together: int) -> Tensor:
+    """View (B, C, H, n W) in channels-last format as (B, n C, H, W): adjacent columns stacked in the channels."""
+    rows = x.permute(0, 2, 3, 1)
+    return rows.reshape(*rows.shape[:2], -1, together * x.shape[1]).permute(0, 3, 1, 2)
+
+
+def _widen(weight: Tensor, bias: Tensor | None, together: int, folded: bool) -> tuple[Tensor, Tensor | None, list[int]]:
     """Return the kernel that makes this many adjacent columns at once: the same kernel, shifted one pixel for each."""
     outputs, channels, height, width = weight.shape
-    row = weight.new_zeros(together, outputs, channels, height, width + together - 1)
+    span = width + together - 1
+    row = weight.new_zeros(together, outputs, channels, height, span + (-span % together if folded else 0))
     for place in range(together):
         row[place, ..., place : place + width] = weight
-    kernel = row.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    return kernel, None if bias is None else bias.repeat(together), (1, together)
+    kernel = _fold(row.flatten(0, 1), together) if folded else row.flatten(0, 1)
+    kernel = kernel.contiguous(memory_format=torch.channels_last)
+    return kernel, None if bias is None else bias.repeat(together), [1, 1 if folded else together]
 
 
 def _unroll(x: Tensor, together: int) -> Tensor:

@@ -141,7 +141,7 @@ class _Sums(torch.autograd.Function):
 
 
 class _Products(torch.autograd.Function):
-    """Sums of features, (B, C), and of all their products, (B, C, C); the way back is one product of matrices.
+    """Sums of features, (B, C), and of all their products, (B, C, C); their gradient is one product of matrices.
 
     weights: (1, 1, H, W), or None for all ones.
     """

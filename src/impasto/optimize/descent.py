@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -355,3 +356,27 @@ def noise_like(image: Tensor, deviation: float, seed: int) -> Tensor:
     """Return grey noise of the size of `image`, in [0, 1]."""
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
     return (0.5 + deviation * noise).clamp(0, 1).to(image)
+
+
+TIMED = 4
+"""Number of steps by which the time of all steps is estimated."""
+
+
+def seconds_of_steps(run: Callable[[OnStep], object], pixels: int, scales: Iterable[Scale]) -> float:
+    """Return about how many seconds an optimisation at `scales` takes, from a few steps on a small picture.
+
+    run: optimises a picture of so many `pixels` with the given `on_step`, which ends it early. Returns 0 if it takes
+    fewer than two steps.
+    """
+    times: list[float] = []
+
+    def note(step: Step) -> None:
+        times.append(time.perf_counter())
+        if len(times) == TIMED:
+            raise KeyboardInterrupt  # ends the optimisation
+
+    run(note)
+    if len(times) < 2:
+        return 0.0
+    rate = (times[-1] - times[0]) / (len(times) - 1) / pixels
+    return rate * sum(scale.height * scale.width * scale.settings.steps for scale in scales)

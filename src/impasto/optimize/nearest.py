@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK, KEPT, IN_CACHE = 1 << 21, 1 << 26, 1 << 19
-"""Number of similarities computed at once, kept for repeated searches (512x512 px and 4096 places: 256 MB), and read at
-once."""
+CHUNK, KEPT, IN_CACHE, BLOCK = 1 << 21, 1 << 26, 1 << 19, 64
+"""Number of similarities computed at once, kept for repeated searches (512x512 px and 4096 places: 256 MB), read at
+once, and of which the largest is found before its place."""
 
 EPSILON = 1e-8
 MatchForm = Literal["cosine", "relative"]
@@ -36,13 +36,25 @@ def nearest(queries: Tensor, keys: Tensor, handicap: Tensor | None = None) -> Te
 
     Both have length 1. handicap: (M,), subtracted from a key's cosine similarity. Works in chunks of bounded size.
     """
-    size = max(1, CHUNK // max(1, len(keys)))
-    found = [_best(part @ keys.T, handicap) for part in torch.split(queries, size)]
+    size = max(1, IN_CACHE // max(1, len(keys)))
+    columns = keys.T
+    parts = torch.split(queries, size)
+    if handicap is None:
+        found = [first_largest(part @ columns) for part in parts]
+    else:
+        found = [first_largest(torch.addmm(handicap, part, columns, beta=-1)) for part in parts]
     return torch.cat(found) if found else queries.new_zeros(0, dtype=torch.long)
 
 
-def _best(similar: Tensor, handicap: Tensor | None) -> Tensor:
-    return (similar if handicap is None else similar - handicap).argmax(1)
+def first_largest(rows: Tensor) -> Tensor:
+    """Return ``rows.argmax(1)`` of (N, M), on a CPU in less than half of the time."""
+    count, length = rows.shape
+    if rows.device.type != "cpu" or length % BLOCK or length == BLOCK or not count:
+        return rows.argmax(1)
+    blocks = rows.view(count, -1, BLOCK)
+    best = blocks.amax(2).argmax(1)
+    own = blocks.gather(1, best[:, None, None].expand(-1, 1, BLOCK))[:, 0]
+    return best * BLOCK + own.argmax(1)
 
 
 class Similarities:
@@ -61,7 +73,8 @@ class Similarities:
         if self.table is None:
             return nearest(self.queries, self.keys, handicap)
         size = max(1, IN_CACHE // max(1, len(self.keys)))
-        return torch.cat([_best(part, handicap) for part in torch.split(self.table, size)])
+        parts = torch.split(self.table, size)
+        return torch.cat([first_largest(part if handicap is None else part - handicap) for part in parts])
 
     @torch.no_grad()
     def spread(self, wanted: Tensor, amount: float, rounds: int = 8) -> Tensor:

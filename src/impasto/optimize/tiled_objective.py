@@ -105,7 +105,7 @@ def look(
 
 
 def looking(backbone: Backbone, room: int) -> Callable[[Tensor, Collection[str]], Mapping[str, Moments]]:
-    """Return a function that measures pictures of any size: in tiles if a way there and back takes more than `room`."""
+    """Return a function that measures pictures: in tiles if a forward and backward pass take more than `room`."""
 
     def find(image: Tensor, layers: Collection[str]) -> Mapping[str, Moments]:
         tile = choose_tile(backbone, layers, (image.shape[-2], image.shape[-1]), room)
@@ -260,7 +260,7 @@ def halve(tile: int | None, size: tuple[int, int], device: torch.device) -> int:
 
 
 def choose_tile(backbone: Backbone, layers: Collection[str], size: tuple[int, int], room: int) -> int | None:
-    """Return the tile for which a way to `layers` and back takes `room` bytes; None if the whole picture fits."""
+    """Return the tile whose forward and backward pass to `layers` take `room` bytes; None if the whole picture fits."""
     each = bytes_backwards(backbone, layers)
     if size[0] * size[1] * each <= room:
         return None
@@ -269,7 +269,7 @@ def choose_tile(backbone: Backbone, layers: Collection[str], size: tuple[int, in
 
 
 def bytes_backwards(backbone: Backbone, layers: Collection[str]) -> float:
-    """Return the bytes per pixel of a way to `layers` and back: every layer's output, padded copies, gradients."""
+    """Return the bytes per pixel of a forward and a backward pass to `layers`: outputs, padded copies, gradients."""
     deepest = max(layers, key=lambda layer: len(backbone.path(layer)))
     held = 0.0
     channels = 3

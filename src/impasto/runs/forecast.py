@@ -12,15 +12,15 @@ from torch import Tensor
 from impasto.feedforward.limits import backwards_room, choose_tiling, estimate, free_memory, has_fine_detail
 from impasto.networks.layers import inference
 from impasto.ops.machine import name_bytes
+from impasto.optimize.descent import seconds_of_steps
 from impasto.optimize.tiled_objective import bytes_backwards, choose_tile
-from impasto.progress import Step
 from impasto.runs.painting import PaintJob
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.one_pass import OnePass
 from impasto.stylizers.styles import Style
 
 PROBE = 256
-STEPS_PROBE, STEPS_TIMED = 192, 4
+STEPS_PROBE = 192
 LARGE_PASS, MANY_STEPS = 4_000_000, 20_000_000
 """Pixels of one pass, and pixels times steps of an optimisation, above which a time estimate is made."""
 PROCESS = 450_000_000
@@ -67,9 +67,9 @@ def _is_too_smooth(job: PaintJob) -> bool:
 
 def _forecast_optimisation(job: PaintJob) -> dict[str, Any]:
     model, pixels = job.model, math.prod(job.size)
-    if model.ways is None:
+    if model.loss_layers is None:
         return {}
-    network, layers = model.ways
+    network, layers = model.loss_layers
     each, room = bytes_backwards(network, layers), backwards_room(model.device)
     tile = choose_tile(network, layers, job.size, room)
     last = model.scales(*job.size)[-1].settings
@@ -79,33 +79,26 @@ def _forecast_optimisation(job: PaintJob) -> dict[str, Any]:
         "memory": round(work + (PROCESS + pixels * FLOATS_HELD if model.device.type == "cpu" else 0)),
         "free_memory": free_memory(model.device),
         "tile": tile,
-        "seconds": round(seconds_of_steps(job) * (1 if tile is None else 1.3), 1),
+        "seconds": round(_seconds_of_steps(job) * (1 if tile is None else 1.3), 1),
     }
 
 
-def seconds_of_steps(job: PaintJob) -> float:
+def _seconds_of_steps(job: PaintJob) -> float:
     """Return the seconds of an optimisation, from a few steps at its first size on a small picture."""
     model, given = job.model, job.inputs.styles[0]
     photo = torch.rand(1, 3, STEPS_PROBE, STEPS_PROBE)
     (style,) = model.encode_styles([photo if isinstance(given, Tensor) else given], STEPS_PROBE)
-    times: list[float] = []
-
-    def note(step: Step) -> None:
-        times.append(time.perf_counter())
-        if len(times) == STEPS_TIMED:
-            raise KeyboardInterrupt  # ends the optimisation
-
+    first = model.scales(STEPS_PROBE, STEPS_PROBE)[0]
     before, model.checkpoint = (model.checkpoint, model.start_from, model.more_terms), None
     model.start_from, model.more_terms = None, ()
     try:
-        model.transfer(photo, style, on_step=note)
+        return seconds_of_steps(
+            lambda note: model.transfer(photo, style, on_step=note),
+            first.height * first.width,
+            model.scales(*job.size),
+        )
     finally:
         (model.checkpoint, model.start_from, model.more_terms), model.interrupted = before, False
-    if len(times) < 2:
-        return 0.0
-    first = model.scales(STEPS_PROBE, STEPS_PROBE)[0]
-    rate = (times[-1] - times[0]) / (len(times) - 1) / (first.height * first.width)
-    return rate * sum(scale.height * scale.width * scale.settings.steps for scale in model.scales(*job.size))
 
 
 def expected_seconds(job: PaintJob) -> float | None:
@@ -116,7 +109,7 @@ def expected_seconds(job: PaintJob) -> float | None:
             return None
         return _seconds_a_pixel(model, job.inputs.styles[0], _is_too_smooth(job)) * pixels
     steps = sum(scale.height * scale.width * scale.settings.steps for scale in model.scales(*job.size))
-    return seconds_of_steps(job) if steps >= MANY_STEPS else None
+    return _seconds_of_steps(job) if steps >= MANY_STEPS else None
 
 
 def _seconds_a_pixel(model: Stylizer, given: Tensor | Style, smooth: bool) -> float:

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from impasto import __version__
 from impasto.errors import ImpastoError, one_line
-from impasto.server.body import read_order
+from impasto.server.body import read_request
 from impasto.server.connections import Connections
 from impasto.server.guard import PROBLEM, Guard, refuse
 from impasto.server.job import ENDED, Job, tell
@@ -105,7 +105,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     async def stylize(request: Request, wait: bool = True) -> Response:
         """Repaint a photo; answers with the picture, or with wait=false at once with the job."""
         studio.queue.check_room()
-        order = await read_order(request, PictureRequest, PICTURE_FILES, studio.limits.max_pictures)
+        order = await read_request(request, PictureRequest, PICTURE_FILES, studio.limits.max_pictures)
         job = await run_in_threadpool(studio.stylize, order, client_of(request))
         if not wait:
             return JSONResponse(_describe(studio, job), 202, {"Location": f"/v1/jobs/{job.id}"})
@@ -124,7 +124,7 @@ def _add_pictures(app: FastAPI, studio: Studio) -> None:
     async def make_card(request: Request) -> Response:
         """Make a style card of a painting; its id is a style, and its file can be fetched."""
         studio.queue.check_room()
-        order = await read_order(request, CardRequest, CARD_FILES, studio.limits.max_pictures)
+        order = await read_request(request, CardRequest, CARD_FILES, studio.limits.max_pictures)
         job = await run_in_threadpool(studio.extract, order, client_of(request))
         await _finish(studio, job, request)
         try:
@@ -271,7 +271,7 @@ def client_of(request: Request) -> str:
 
 
 async def _finish(studio: Studio, job: Job, request: Request) -> None:
-    """Wait for `job`; cancel it if whoever asked has gone."""
+    """Wait for `job`; cancel it if the client has gone."""
     done = asyncio.wrap_future(job.finished)
     try:
         while not (await asyncio.wait({done}, timeout=LOOK_EVERY))[0]:

@@ -12,13 +12,15 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from impasto.server.limits import Malformed
-from impasto.server.schema import SINGLE, Choice, Order, make_order, parse_json
+from impasto.server.schema import SINGLE, CheckedRequest, MethodRequest, make_request, parse_json
 
 MOST_FIELDS = 64
 MOST_FIELD_BYTES = 100_000
 
 
-async def read_order(request: Request, kind: type[Choice], names: tuple[str, ...], most: int) -> Order:
+async def read_request(
+    request: Request, kind: type[MethodRequest], names: tuple[str, ...], most: int
+) -> CheckedRequest:
     """Return the body of a request, multipart or JSON; raises Malformed, OptionError or an HTTPException."""
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media == "application/json":
@@ -40,14 +42,14 @@ async def read_order(request: Request, kind: type[Choice], names: tuple[str, ...
             else:
                 values[name] = parts if len(parts) > 1 or name == "styles" else parts[0]
     _check_single(files)
-    return make_order(kind, values, files)
+    return make_request(kind, values, files)
 
 
-def _parse_body(body: bytes, kind: type[Choice], names: tuple[str, ...]) -> Order:
+def _parse_body(body: bytes, kind: type[MethodRequest], names: tuple[str, ...]) -> CheckedRequest:
     values = parse_json(body, "the request")
     files = {name: _decode_files(name, values.pop(name)) for name in names if values.get(name) is not None}
     _check_single(files)
-    return make_order(kind, {name: value for name, value in values.items() if name not in names}, files)
+    return make_request(kind, {name: value for name, value in values.items() if name not in names}, files)
 
 
 def _decode_files(name: str, value: Any) -> tuple[bytes, ...]:

@@ -20,7 +20,7 @@ LONGEST_LINE = 400
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskData:
     """The work of a worker: a header that describes it, and files."""
 
     header: Mapping[str, Any]
@@ -30,7 +30,7 @@ class Task:
 class Job:
     """One task for one device, and its result."""
 
-    def __init__(self, task: Task, device: str, *, seconds: float = 600.0, client: str = "") -> None:
+    def __init__(self, task: TaskData, device: str, *, seconds: float = 600.0, client: str = "") -> None:
         self.id = secrets.token_urlsafe(16)
         self.device, self.seconds, self.client = device, seconds, client
         self.held = sum(map(len, task.blobs))
@@ -43,7 +43,7 @@ class Job:
         self.finished: Future[None] = Future()
         self.stopping = self.unwanted = False
         self.looked_at = -LOOKED_AT
-        self._task: Task | None = task
+        self._task: TaskData | None = task
         self._outcome: Outcome | None = None
         self._preview: bytes | None = None
         self._lock = threading.Lock()

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from impasto.errors import ImpastoError
-from impasto.server.job import ENDED, Job, Task
+from impasto.server.job import ENDED, Job, TaskData
 from impasto.server.limits import Busy, Closing, Limits, Missing
 from impasto.server.runner import Runner, Start
 
@@ -58,7 +58,7 @@ class JobQueue:
                 raise Busy(f"{own} jobs of yours are waiting: try again when one of them has begun")
             return device
 
-    def submit(self, task: Task, client: str = "") -> Job:
+    def submit(self, task: TaskData, client: str = "") -> Job:
         """Queue a task; raises Busy if there is no place."""
         with self._change:
             device = self.check_room(client)

@@ -17,7 +17,7 @@ from impasto.images.color import COLOR_MODES
 from impasto.images.files import decode_picture
 from impasto.methods import DEFAULT_METHOD, list_methods
 from impasto.server.guard import NoAddresses
-from impasto.server.page_events import FILES, Knobs, Painter, shown
+from impasto.server.page_events import FILES, Knobs, PagePainter, shown
 from impasto.server.schema import LONGEST_NAME, served_options
 from impasto.server.studio import Studio
 from impasto.server.translations import translations
@@ -37,10 +37,12 @@ CSS = """
 .gradio-container {max-width: 1200px !important; margin: auto}
 #gallery .prose {display: grid; grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)); gap: 6px}
 #gallery button {padding: 0; border-radius: 6px; overflow: hidden}
-#gallery span {display: block; font-size: 11px; line-height: 1.6; white-space: nowrap; overflow: hidden}
+#gallery span {display: block; font-size: 11px; line-height: 1.4; overflow-wrap: anywhere}
 #gallery img {width: 100%; margin: 0; display: block; aspect-ratio: 4 / 3; background: #8883}
 @media (max-width: 640px) {.gradio-container {padding: 6px !important} #columns {flex-direction: column}
   #columns > * {width: 100% !important; flex: none !important}}
+.or, .info-text, button[role=tab] {color: var(--body-text-color) !important}
+#paint {background: #1d4ed8; color: #fff}
 footer {display: none !important}
 """
 
@@ -121,7 +123,7 @@ def build_page(studio: Studio, words: Any) -> Any:
     """Return the page with its components and events."""
     knobs = Knobs()
     with gr.Blocks(title="Impasto", analytics_enabled=False, delete_cache=(60, 900)) as page:
-        gr.HTML("<h2 style='margin: 0'>Impasto</h2>", padding=False)
+        gr.HTML("<h1 style='margin: 0; font-size: 1.5em'>Impasto</h1>", padding=False)
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=1, min_width=300):
                 _build_inputs(knobs, studio, words)
@@ -144,7 +146,7 @@ def build_page(studio: Studio, words: Any) -> Any:
                         for name in FILES
                     ]
         current = gr.State("")
-        painter = Painter(studio, knobs)
+        painter = PagePainter(studio, knobs)
         paint.click(
             painter.paint,
             knobs.components,
@@ -157,7 +159,7 @@ def build_page(studio: Studio, words: Any) -> Any:
     return page
 
 
-def _add_call(painter: Painter) -> None:
+def _add_call(painter: PagePainter) -> None:
     """Add what gradio_client calls by the name of /stylize; people don't see it. Defaults are those of the fields."""
     with gr.Column(visible=False):
         fields = [
@@ -239,7 +241,7 @@ def _build_gallery(common: dict[str, Any], words: Any) -> None:
 
 def _tile(name: str) -> str:
     title = name.replace("-", " ")
-    picture = f"<img loading='lazy' alt='{title}' src='/v1/styles/{name}/picture'>"
+    picture = f"<img loading='lazy' alt='' src='/v1/styles/{name}/picture'>"
     return f"<button type='button' data-style='{name}' title='{title}'>{picture}<span>{title}</span></button>"
 
 

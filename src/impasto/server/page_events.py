@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from impasto.errors import ImpastoError
 from impasto.server.job import ENDED, Job, tell
 from impasto.server.limits import NotReady
-from impasto.server.schema import CardRequest, PictureRequest, make_order, served_options
+from impasto.server.schema import CardRequest, PictureRequest, make_request, served_options
 from impasto.server.studio import Studio
 from impasto.server.translations import words_for
 
@@ -54,7 +54,7 @@ def shown(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-class Painter:
+class PagePainter:
     """Handles the buttons."""
 
     def __init__(self, studio: Studio, knobs: Knobs) -> None:
@@ -135,7 +135,7 @@ class Painter:
             files[f"{source}s"] = (Path(common[source]).read_bytes(),)
         masks = [mask for mask in map(self.studio.brushed, common["mask"]) if mask is not None]
         files |= {"masks": (masks[-1],)} if masks else {}
-        return self.studio.stylize(make_order(PictureRequest, settings, files)), files
+        return self.studio.stylize(make_request(PictureRequest, settings, files)), files
 
     async def _follow(self, job: Job, words: dict[str, str]) -> AsyncIterator[tuple[str, bytes | None]]:
         """Yield the status and the preview of a running job, whenever one changes."""
@@ -182,7 +182,7 @@ class Painter:
             return self.studio.card(common["built_in"]).data
         if common["source"] == "card":
             return files["cards"][0]
-        order = make_order(CardRequest, {"method": common["method"]}, {"painting": files["paintings"]})
+        order = make_request(CardRequest, {"method": common["method"]}, {"painting": files["paintings"]})
         job = self.studio.extract(order)
         try:
             job.finished.result()

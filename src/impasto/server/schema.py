@@ -95,7 +95,7 @@ Size = Annotated[SizeText | None, BeforeValidator(_as_text, json_schema_input_ty
 Shares = Annotated[tuple[float, ...], Field(max_length=MOST_STYLES)] | None
 
 
-class Choice(Options):
+class MethodRequest(Options):
     """How to paint: the method, its preset and options."""
 
     method: Name = DEFAULT_METHOD
@@ -103,7 +103,7 @@ class Choice(Options):
     options: dict[Name, Any] = Field(default={}, max_length=MOST_OPTIONS, description="the method's own options")
 
 
-class PictureRequest(Choice):
+class PictureRequest(MethodRequest):
     """The settings of a request for a picture."""
 
     styles: tuple[Name, ...] = Field(
@@ -122,7 +122,7 @@ class PictureRequest(Choice):
     format: Literal["png", "jpeg", "webp"] = Field("png", description="kind of file that comes back")
 
 
-class CardRequest(Choice):
+class CardRequest(MethodRequest):
     """The settings of a request for a style card."""
 
     size: int | None = Field(None, ge=16, le=100_000, description="longer side to which the painting is shrunk")
@@ -132,14 +132,16 @@ class CardRequest(Choice):
 
 
 @dataclass(frozen=True)
-class Order:
+class CheckedRequest:
     """A checked request: settings, and files by the names of `FILES`."""
 
     settings: Any
     files: Mapping[str, tuple[bytes, ...]]
 
 
-def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str, tuple[bytes, ...]]) -> Order:
+def make_request(
+    kind: type[MethodRequest], values: Mapping[str, Any], files: Mapping[str, tuple[bytes, ...]]
+) -> CheckedRequest:
     """Check a request; raises OptionError or Malformed in one line."""
     values = dict(values)
     if isinstance(values.get("options"), str):
@@ -151,10 +153,10 @@ def make_order(kind: type[Choice], values: Mapping[str, Any], files: Mapping[str
     presets = served_presets(find_method(settings.method))
     if settings.preset not in presets:
         raise Malformed(f"{settings.method} has no preset {settings.preset!r} here; it has: {', '.join(presets)}")
-    return Order(settings, files)
+    return CheckedRequest(settings, files)
 
 
-def _method_for(settings: Choice, files: Mapping[str, tuple[bytes, ...]]) -> str:
+def _method_for(settings: MethodRequest, files: Mapping[str, tuple[bytes, ...]]) -> str:
     """Return the method of a request that names none: the one that suits its built-in styles."""
     paintings = [None for name in ("painting", "paintings") for _ in files.get(name, ())]
     cards = ["card" for _ in files.get("cards", ())]
@@ -175,7 +177,7 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
     return found
 
 
-def body_schema(kind: type[Choice], names: tuple[str, ...], limits: Limits) -> dict[str, Any]:
+def body_schema(kind: type[MethodRequest], names: tuple[str, ...], limits: Limits) -> dict[str, Any]:
     """Return the request body of OpenAPI: multipart, and JSON with base64; names: of its files."""
     binary, text = {"format": "binary"}, {"contentEncoding": "base64"}
     bodies = {
@@ -190,7 +192,7 @@ def body_schema(kind: type[Choice], names: tuple[str, ...], limits: Limits) -> d
 
 
 def _with_method(
-    kind: type[Choice], names: tuple[str, ...], file: dict[str, Any], method_name: str, limits: Limits
+    kind: type[MethodRequest], names: tuple[str, ...], file: dict[str, Any], method_name: str, limits: Limits
 ) -> dict[str, Any]:
     method, schema = find_method(method_name), kind.model_json_schema()
     properties = schema["properties"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from impasto.server.job import Job, Task
+from impasto.server.job import Job, TaskData
 from impasto.server.limits import Closing, Limits, Missing
 from impasto.server.runner import Runner, Start
 from impasto.stylizers.styles import built_in_styles
@@ -35,7 +35,7 @@ class SideWorker:
                 self._runner = Runner("cpu", self._limits, self._start)
             if self._closed or not self._runner.prepare():
                 raise Closing("no work is done here: try again in a minute")
-            job = Job(Task(header, blobs), "cpu", seconds=MOST_SECONDS)
+            job = Job(TaskData(header, blobs), "cpu", seconds=MOST_SECONDS)
             self._runner.do(job)
             self._timer = threading.Timer(IDLE_SECONDS, self._rest)
             self._timer.daemon = True

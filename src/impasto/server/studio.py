@@ -18,11 +18,11 @@ from impasto.images.files import peek_size
 from impasto.images.tensors import LEAST_SIDE
 from impasto.methods import list_methods
 from impasto.options import check_weights, parse_size
-from impasto.server.job import Job, Task
+from impasto.server.job import Job, TaskData
 from impasto.server.jobs import JobQueue
 from impasto.server.limits import Closing, Limits, Malformed, Missing, TooMuch
 from impasto.server.runner import Start, start_process
-from impasto.server.schema import Order, describe_method
+from impasto.server.schema import CheckedRequest, describe_method
 from impasto.server.side_worker import Gallery, SideWorker
 from impasto.server.work import count_steps, sketch
 from impasto.server.worker import Outcome
@@ -107,7 +107,7 @@ class Studio:
 
     # --- jobs
 
-    def stylize(self, order: Order, client: str = "") -> Job:
+    def stylize(self, order: CheckedRequest, client: str = "") -> Job:
         """Check an order and queue it; raises ImpastoError, Busy if there is no place.
 
         client: its address, for the limit of places per client.
@@ -176,7 +176,7 @@ class Studio:
         if len(data) > self.limits.max_card_bytes:
             raise TooMuch(f"a style card may have at most {self.limits.max_card_bytes} bytes")
 
-    def _check_counts(self, order: Order) -> None:
+    def _check_counts(self, order: CheckedRequest) -> None:
         settings, files = order.settings, order.files
         count = _count_styles(order)
         if max(count, len(files.get("masks", ()))) > self.limits.max_pictures:
@@ -192,7 +192,7 @@ class Studio:
                 "luminance or lab"
             )
 
-    def extract(self, order: Order, client: str = "") -> Job:
+    def extract(self, order: CheckedRequest, client: str = "") -> Job:
         """Queue a job for a style card; raises ImpastoError."""
         settings, device = order.settings, self.queue.check_room(client)
         if not order.files.get("painting"):
@@ -216,10 +216,10 @@ class Studio:
         return identifier
 
 
-def _count_styles(order: Order) -> int:
+def _count_styles(order: CheckedRequest) -> int:
     return len(order.settings.styles) + len(order.files.get("paintings", ())) + len(order.files.get("cards", ()))
 
 
-def _make_task(header: dict[str, Any], files: Any) -> Task:
+def _make_task(header: dict[str, Any], files: Any) -> TaskData:
     counts = {name: len(datas) for name, datas in files.items() if datas}
-    return Task({**header, "files": counts}, tuple(data for datas in files.values() for data in datas))
+    return TaskData({**header, "files": counts}, tuple(data for datas in files.values() for data in datas))

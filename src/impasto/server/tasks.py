@@ -26,8 +26,8 @@ from impasto.methods import load
 from impasto.runs.painting import Inputs, PaintJob, fit_painting, working_size
 from impasto.runs.record import Recipe, make_record
 from impasto.server.limits import Limits, TooMuch
-from impasto.server.schema import FORMATS, CardRequest, Choice, PictureRequest
-from impasto.server.worker import Outcome, Progress, Task
+from impasto.server.schema import FORMATS, CardRequest, MethodRequest, PictureRequest
+from impasto.server.worker import Outcome, Progress, TaskFunction
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.styles import Style, load_style, save_style
 
@@ -38,13 +38,13 @@ PAINTED = {"method", "preset", "options", "style_weights", "size", "style_size",
 """Common fields of a request and a `Recipe`."""
 
 
-def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, Task]:
+def make_tasks(device: str, limits: Limits, folder: str) -> Mapping[str, TaskFunction]:
     """Return the tasks of a worker on `device` by name; the default method is loaded before the first one.
 
     folder: for files while they are used.
     """
     models, reader = Models(device), Reader(limits, folder)
-    models.get(Choice(options={}))
+    models.get(MethodRequest(options={}))
     return {
         "stylize": functools.partial(stylize, models, reader),
         "card": functools.partial(make_card, models, reader),
@@ -67,7 +67,7 @@ class Models:
         self._device = device
         self._known: OrderedDict[str, Stylizer] = OrderedDict()
 
-    def get(self, choice: Choice) -> Stylizer:
+    def get(self, choice: MethodRequest) -> Stylizer:
         """Return the model for a choice; raises ImpastoError."""
         key = json.dumps([choice.method, choice.preset, choice.options], sort_keys=True, default=str)
         found = self._known.pop(key, None)
@@ -233,7 +233,7 @@ def make_card(
 
 def paint_thumbnail(models: Models, header: Mapping[str, Any], blobs: Sequence[bytes], progress: Progress) -> Outcome:
     """Return a small landscape in a built-in style."""
-    image = models.get(Choice(options={})).stylize(landscape(), built_in(header["style"]), on_step=progress)
+    image = models.get(MethodRequest(options={})).stylize(landscape(), built_in(header["style"]), on_step=progress)
     return Outcome(encode_picture(image, "JPEG", quality=88), "image/jpeg")
 
 

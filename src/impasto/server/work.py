@@ -6,7 +6,7 @@ from typing import Any
 
 from impasto.methods import find_method
 from impasto.options import Options
-from impasto.server.schema import Choice
+from impasto.server.schema import MethodRequest
 from impasto.stylizers.base import Stylizer
 
 USUAL_POSITIONS = 4096
@@ -16,7 +16,7 @@ COARSE = 3
 """Steps at coarser sizes that cost as much as one at the full size: 1/4 + 1/16 + ... is a third."""
 
 
-def sketch(choice: Choice, device: str) -> Stylizer:
+def sketch(choice: MethodRequest, device: str) -> Stylizer:
     """Return the stylizer of a choice without its networks, for its options and working size."""
     method = find_method(choice.method)
     options = method.Options.parse({**method.presets[choice.preset], **choice.options}, method.name)

@@ -77,7 +77,7 @@ class Progress:
             raise Stop
 
 
-Task = Callable[[dict[str, Any], list[bytes], Progress], Outcome]
+TaskFunction = Callable[[dict[str, Any], list[bytes], Progress], Outcome]
 
 
 class Worker(Protocol):
@@ -134,7 +134,7 @@ class SafeFormatter(logging.Formatter):
         return printable(super().format(record), keep="\n\t")
 
 
-def run_process(connection: Connection, make: Callable[..., Mapping[str, Task]], *args: Any) -> None:
+def run_process(connection: Connection, make: Callable[..., Mapping[str, TaskFunction]], *args: Any) -> None:
     """Run a worker process: ends when the server is gone, and ignores signals meant for the server."""
     handler = logging.StreamHandler()
     handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
@@ -146,7 +146,7 @@ def run_process(connection: Connection, make: Callable[..., Mapping[str, Task]],
     serve(connection, lambda: make(*args), lambda: os._exit(0))
 
 
-def serve(connection: Connection, make: Callable[[], Mapping[str, Task]], on_gone: Callable[[], None]) -> None:
+def serve(connection: Connection, make: Callable[[], Mapping[str, TaskFunction]], on_gone: Callable[[], None]) -> None:
     """Do the tasks from `connection`, one after the other, until the server is gone.
 
     make: returns the tasks by name, warmed up. on_gone: called from another thread when the server is gone, even during
@@ -185,7 +185,7 @@ def _listen(connection: Connection, inbox: queue.SimpleQueue[Any], on_gone: Call
 
 def _do(
     connection: Connection,
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, TaskFunction],
     header: dict[str, Any],
     blobs: list[bytes],
     progress: Progress,

@@ -27,8 +27,13 @@ from impasto.options import check_weights
 from impasto.progress import OnStep, ignore
 from impasto.stylizers.arguments import AnySize, AnyStyle, HowToPaint, take_masks, take_size, take_style
 from impasto.stylizers.card_check import find_misfit, sample_paintings
-from impasto.stylizers.styles import Style, mix
+from impasto.stylizers.styles import NETWORK, Style, mix
 from impasto.weights.checkpoints import Checkpoint
+
+OWN_NETWORK = (
+    "this style card is a whole network: paint by the method that made it, metastyle (impasto adapt) or metanet "
+    "(impasto export-style), with -m"
+)
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +79,8 @@ class Stylizer(ABC):
         return ()
 
     @property
-    def ways(self) -> tuple[Backbone, frozenset[str]] | None:
-        """Network and layers of an optimisation's forward and backward pass; None for one pass."""
+    def loss_layers(self) -> tuple[Backbone, frozenset[str]] | None:
+        """The network and the layers over which an optimisation's loss is computed; None for one pass."""
         return None
 
     @property
@@ -124,6 +129,8 @@ class Stylizer(ABC):
         for other in style.others:
             with contextlib.suppress(OptionError):
                 return self.accept_style(other)
+        if style.kind.startswith(NETWORK) and not self.style_kind.startswith(NETWORK):
+            raise OptionError(OWN_NETWORK)
         there, needed = _shorten_kinds(style.kinds, self.style_kind)
         raise OptionError(f"this style card holds {there}, but {self.name} needs {needed}: {self.advice}")
 
@@ -333,7 +340,8 @@ class Stylizer(ABC):
 
         If it is smaller than the networks need, it is extended by mirroring. Raises OptionError or ImageError.
         """
-        painting = take_painting(image, "the painting")
+        painting = image if isinstance(image, Tensor) else take_painting(image, "the painting")
+        painting = painting[None] if painting.dim() == 3 else painting
         check_image(painting, "painting")
         if scale != 1:
             height, width = (max(1, round(side * scale)) for side in painting.shape[-2:])

@@ -85,15 +85,8 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
         infos: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(options, device=device, preset=preset)
-        self._digest = "random"
-        if network is None:
-            file = load_weights(self.options.weights or resolve(self.name))
-            network = file.build(
-                self.read_network, self.name
-            )  # first, because another method's file has no styles either
-            infos, self._digest = file.infos("styles"), file.digest
-        self.network: Network = network.eval().requires_grad_(False).to(self.device)
-        self.network.to(memory_format=torch.channels_last)
+        self.network, file = self.open_network(network, self.read_network)
+        infos = infos if file is None else file.infos("styles")
         self._kind = f"{self.prefix}{self.name}/{digest_numbers(self.shared())[:12]}"
         self._learned = {info[NAMED]: Style(self.own(number), self._kind, info) for number, info in enumerate(infos)}
 
@@ -123,7 +116,7 @@ class SharedNetworkStyles(LearnedStyles, Generic[Network]):
     @property
     def digests(self) -> dict[str, str]:
         """The network's digest."""
-        return {self.name: self._digest}
+        return {self.name: self.network_digest}
 
 
 class NetworkStyles(StyleNetworks, LearnedStyles):
@@ -172,12 +165,11 @@ class PaintingNetworks(NetworkStyles):
         networks: Mapping[str, StagedNetwork] | None = None,
     ) -> None:
         super().__init__(options, device=device, preset=preset)
-        self._digest = "random"
         infos: list[dict[str, Any]] = [{NAMED: name} for name in networks or {}]
         if networks is None:
             file = load_weights(self.options.weights or resolve(self.name))
             networks = cast("dict[str, StagedNetwork]", dict(file.build(self._read, self.name).items()))
-            infos, self._digest = file.infos("networks"), file.digest
+            infos, self.network_digest = file.infos("networks"), file.digest
         self.shape = next(iter(networks.values())).shape
         self._learned = {info[NAMED]: network_style(networks[info[NAMED]], info) for info in infos}
 
@@ -192,7 +184,7 @@ class PaintingNetworks(NetworkStyles):
     @property
     def digests(self) -> dict[str, str]:
         """The digest of the networks' file."""
-        return {self.name: self._digest}
+        return {self.name: self.network_digest}
 
 
 class PaintingTraining(nn.Module):
@@ -201,8 +193,8 @@ class PaintingTraining(nn.Module):
     method: name of the networks' method; painting: (1, 3, H, W), or what the loss needs of it; info: of the painting,
     ``name`` at least.
 
-    Departs from the papers: the loss is `PerceptualLoss`', normalised content and means and deviations besides the Gram
-    matrices, over VGG-19; the painting is measured once, as a whole.
+    Departs from the papers: the loss is `PerceptualLoss`: normalised content, Gram matrices, means and
+    deviations, over VGG-19; the painting is measured once, as a whole.
     """
 
     def __init__(

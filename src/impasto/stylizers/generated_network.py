@@ -17,7 +17,6 @@ from impasto.ops.moments import Moments, moments
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
 from impasto.stylizers.one_pass import ArbitraryStyle, OnePassOptions, StyleNetworks
 from impasto.stylizers.styles import Style, moments_kind, network_kind, recall
-from impasto.weights import load_weights, resolve
 
 LAYERS = tuple(f"relu{level}_1" for level in range(1, 6))
 SLIM_MOMENTS = 2 * sum(SLIM_WIDTHS)
@@ -46,23 +45,18 @@ class GeneratedNetworks(StyleNetworks, ArbitraryStyle):
         super().__init__(options, device=device, preset=preset)
         self.backbone = (backbone or load_slim()).to(self.device)
         self.backbone.to(memory_format=torch.channels_last)
-        self._digest = "random"
-        if network is None:
-            file = load_weights(options.weights or resolve(self.name))
-            network = file.build(lambda config: HyperNetwork(**config["shape"], start=False), self.name)
-            self._digest = file.digest
-        self.network = network.eval().requires_grad_(False).to(self.device)
+        self.network, _ = self.open_network(network, lambda config: HyperNetwork(**config["shape"], start=False))
         self._adopted: tuple[Style, Style] | None = None
 
     @property
     def style_kind(self) -> str:
         """Hidden vectors of this hypernetwork."""
-        return f"{self.name}/{moments_kind(self.backbone)}/{self._digest[:12]}"
+        return f"{self.name}/{moments_kind(self.backbone)}/{self.network_digest[:12]}"
 
     @property
     def digests(self) -> dict[str, str]:
         """Digests of encoder and hypernetwork."""
-        return {str(self.backbone.name): str(self.backbone.digest), self.name: self._digest}
+        return {str(self.backbone.name): str(self.backbone.digest), self.name: self.network_digest}
 
     def accept_style(self, style: Style) -> Style:
         """Accept own styles, cards of moments of the same encoder, and whole generated networks."""
@@ -81,9 +75,9 @@ class GeneratedNetworks(StyleNetworks, ArbitraryStyle):
 
     def style_stage(self) -> Stage:
         """Return the moments of each layer."""
-        ways = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
+        edges = tuple(Edge(IMAGE, layer, tuple(self.backbone.path(layer))) for layer in LAYERS)
         measures = tuple(MomentsOf(layer, full=False) for layer in LAYERS)
-        return Stage(ways, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
+        return Stage(edges, lambda work: self.backbone(work.maps[IMAGE], LAYERS, rounded=True), measures)
 
     def style_of(self, known: Known) -> Style:
         """Return the hidden vector."""

@@ -34,6 +34,7 @@ from impasto.options import Options
 from impasto.progress import OnStep, as_steps, ignore
 from impasto.stylizers.base import Stylizer
 from impasto.stylizers.styles import Style, parts
+from impasto.weights import Network, Weights, load_weights, resolve
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,22 @@ class OnePass(Stylizer):
     def __init__(self, options: Options, *, device: str | torch.device = "cpu", preset: str = "default") -> None:
         super().__init__(options, device=device, preset=preset)
         self.tiling: Tiling | Literal["auto"] | None = "auto"
+        self.network_digest = "random"
+        """SHA-256 of the file of its network; ``random`` if the network was given."""
+
+    def open_network(
+        self, given: Network | None, make: Callable[[dict[str, Any]], Network]
+    ) -> tuple[Network, Weights | None]:
+        """Return this method's network, frozen, on the device, and the file from which it was read, if any.
+
+        given: instead of the one in the weights file; make: builds the network of a file's configuration. Raises
+        WeightsError.
+        """
+        file = None
+        if given is None:
+            file = load_weights(self.options.weights or resolve(self.name))
+            given, self.network_digest = file.build(make, self.name), file.digest
+        return given.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last), file
 
     @abstractmethod
     def stages(
@@ -107,7 +124,9 @@ class OnePass(Stylizer):
 
     def forward_for_export(self, content: Tensor, painting: Tensor) -> Tensor:
         """Paint from photo and painting, (1, 3, H, W), by tensors alone, for `impasto export`; in float32."""
-        raise OptionError(f"{self.name} can't be exported as one file; swift, wct, adain, sanet and metanet can")
+        raise OptionError(
+            f"{self.name} can't be written as ONNX: it has no single network from photo and painting to picture"
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -137,7 +156,7 @@ class OnePass(Stylizer):
         return self._run_stages(content, partial(self._plan, style, strength, Floats(content), mask), mask, on_step)
 
     def stages_for(self, content: Canvas, style: Style, strength: float, mask: Tensor | None) -> tuple[Stage, ...]:
-        """Return the stages for `content`; a method that looks at the photo before the first of them does it here."""
+        """Return the stages for `content`; methods that look at the photo before the first stage override this."""
         return self.stages(style, strength, content.size)
 
     def _plan(self, style: Style, strength: float, content: Canvas, mask: Tensor | None = None) -> tuple[Stage, ...]:
@@ -236,7 +255,7 @@ class ArbitraryStyle(OnePass):
 
 
 class StyleNetworks(OnePass):
-    """A one-pass method with a network for each style; of a mixture, they run one after the other."""
+    """A one-pass method with a network for each style; the networks of a mixture run one after the other."""
 
     _kept: tuple[Style, StagedNetwork] | None = None
 

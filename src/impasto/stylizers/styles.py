@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError, no_card
+from impasto.errors import OptionError, WeightsError, no_card, no_style
 from impasto.images.tensors import resize
 from impasto.ops.moments import Moments, moments
 from impasto.options import check_weights
@@ -276,7 +276,10 @@ def load_style(path: str | Path) -> Style:
 
     Raises WeightsError in one line if it is damaged or no style card.
     """
-    file = load_weights(find_card(path))
+    card = find_card(path)
+    if not card.exists() and not card.suffix and card == Path(card.name):
+        raise WeightsError(no_style(card.name, built_in_styles()))
+    file = load_weights(card)
     kinds = [file.config.get("style"), *_listed(file.config.get("others", []))]
     if len(kinds) > MOST_KINDS or not all(isinstance(kind, str) and len(kind) <= LONGEST_KIND for kind in kinds):
         raise WeightsError(no_card(str(path)))

@@ -8,7 +8,6 @@ the picture joins itself on all sides.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,16 +32,18 @@ from impasto.optimize.descent import (
     Settings,
     coarse_to_fine,
     noise_like,
+    seconds_of_steps,
 )
 from impasto.optimize.loss_check import warn_of_losses
 from impasto.optimize.losses import CovarianceLoss, Objective, Term, TotalVariation
 from impasto.optimize.tiled_objective import TiledObjective, choose_tile
 from impasto.options import Options, check_weights
-from impasto.progress import OnStep, Step, ignore
+from impasto.progress import OnStep, ignore
 from impasto.weights.checkpoints import Checkpoint
 
 LARGE = 4_000_000
-PROBE, TIMED = 192, 4
+PROBE = 192
+"""Side of the picture by which the time is estimated."""
 
 
 class TextureOptions(Options):
@@ -153,20 +154,12 @@ def expected_seconds(
     network: Backbone, paintings: Sequence[Tensor], height: int, width: int, options: TextureOptions
 ) -> float:
     """Return about how many seconds `synthesize` takes, from a few steps at a small size."""
-    times: list[float] = []
-
-    def note(step: Step) -> None:
-        times.append(time.perf_counter())
-        if len(times) == TIMED:
-            raise KeyboardInterrupt  # ends the optimisation
-
     probe = options.model_copy(update={"octaves": 0})
-    synthesize(network, paintings[:1], PROBE, PROBE, probe, on_step=note)
-    if len(times) < 2:
-        return 0.0
-    rate = (times[-1] - times[0]) / (len(times) - 1) / PROBE**2
-    scales = _scales(network, paintings, height, width, options, 1)
-    return rate * sum(scale.height * scale.width * scale.settings.steps for scale in scales)
+    return seconds_of_steps(
+        lambda note: synthesize(network, paintings[:1], PROBE, PROBE, probe, on_step=note),
+        PROBE**2,
+        _scales(network, paintings, height, width, options, 1),
+    )
 
 
 def stride_of(network: Backbone, layers: Sequence[str]) -> int:
