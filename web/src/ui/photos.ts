@@ -24,7 +24,7 @@ export function buildPhotos(app: App): void {
       tile.setAttribute("aria-label", say("photoNamed", photo.name));
       item.querySelector(".drop")!.setAttribute("aria-label", say("removePhoto"));
     }
-    find("photos").hidden = app.photos.length === 0;
+    find("photos").classList.toggle("none", app.photos.length === 0);
     find("download-all").hidden = app.photos.length < 2;
   });
   buildHistory(app);
