@@ -76,7 +76,7 @@ class NNSTOptions(OptimizedOptions):
     rotations: int = Field(0, ge=0, le=3, description="quarter turns of the painting that add candidates")
     spread: float = Field(0.1, ge=0, le=2, description="cost of taking the same place repeatedly")
     coherence: float = Field(
-        0.25, ge=0, le=2, description="how much less similar a place may be to keep the painting's strokes whole"
+        0.0, ge=0, le=2, description="how much less similar a place may be to keep the painting's strokes whole"
     )
     match_form: MatchForm = Field("cosine", description="distance from matched features: cosine, relative (squared)")
     match_weight: float = Field(1.0, ge=0, description="weight of the matched hypercolumns")

@@ -59,7 +59,7 @@ class NNSTDOptions(OnePassOptions):
     coherence: float = Field(
         0.15, ge=0, le=2, description="how much less similar a place may be to keep the painting's strokes whole"
     )
-    alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
+    alpha: float = Field(0.6, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
 
 
 class NNSTD(OnePass):
@@ -333,7 +333,7 @@ class NNSTDTrainOptions(MethodOptions):
     """Further training options for nnst_d."""
 
     octaves: int = Field(2, ge=1, le=4, description="number of sizes before the crop's, each half the next")
-    alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
+    alpha: float = Field(0.6, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
     spread: float = Field(0.05, ge=0, le=2, description="cost of taking the same place repeatedly")
     coherence: float = Field(0.15, ge=0, le=2, description="how much less similar a place beside its neighbours may be")
     introduction: float = Field(0.1, ge=0, le=1, description="first part of the training, in which it only rebuilds")
