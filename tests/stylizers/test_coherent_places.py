@@ -11,7 +11,16 @@ from impasto.errors import OptionError
 from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
 from impasto.optimize.nearest import directions
 from impasto.stylizers import coherent_places
-from impasto.stylizers.coherent_places import BLOCK, KEPT, WINDOW, Around, follow, side_by_side
+from impasto.stylizers.coherent_places import (
+    KEPT,
+    WINDOW,
+    Anchors,
+    Around,
+    anchor_grid,
+    draw_anchors,
+    follow,
+    side_by_side,
+)
 from impasto.stylizers.painting_places import GRID, Places, choose, evenly, gather, recall_places
 from impasto.stylizers.styles import Style
 from tiny import narrow_slim, painting
@@ -27,6 +36,17 @@ def one_painting(height: int, width: int, columns: Tensor, most: int) -> Around:
     return Around(columns, torch.zeros(len(columns), 3), index, owner, *sides)
 
 
+def followed(queries: Tensor, index: Tensor, keys: Tensor, around: Around, around_keys: Tensor, slack: float) -> Tensor:
+    anchors = anchors_of(queries, index, keys, around)
+    return follow(queries, index, anchors, around, around_keys, slack)
+
+
+def anchors_of(queries: Tensor, index: Tensor, keys: Tensor, around: Around) -> Anchors:
+    height, width = index.shape
+    rows, columns = anchor_grid(height, width)
+    return draw_anchors(queries[rows][:, columns], index[rows][:, columns], keys, around, (height, width))
+
+
 def nearest_of(queries: Tensor, keys: Tensor) -> Tensor:
     return (queries @ keys.T).argmax(2)
 
@@ -36,7 +56,7 @@ def test_a_flat_picture_gets_the_painting_as_it_lies() -> None:
     columns = torch.ones(40 * 50, 6)
     around = one_painting(40, 50, columns, 200)
     queries = directions(torch.ones(48, 64, 6))
-    found = follow(queries, torch.zeros(48, 64, dtype=torch.long), columns[around.rows], around, columns, 0.01)
+    found = followed(queries, torch.zeros(48, 64, dtype=torch.long), columns[around.rows], around, columns, 0.01)
     beside = found[:, 1:] - found[:, :-1] == 1
     below = found[1:] - found[:-1] == 50
     assert float(beside.float().mean()) > 0.8
@@ -52,7 +72,7 @@ def test_nothing_loses_more_than_the_slack() -> None:
     own = (queries * keys[index]).sum(2)
     shares = []
     for slack in (0.0, 0.2, 0.5, 2.0):
-        found = follow(queries, index, keys, around, columns, slack)
+        found = followed(queries, index, keys, around, columns, slack)
         assert bool(((queries * columns[found]).sum(2) >= own - slack - 1e-5).all())
         shares.append(float((found != around.rows[index]).float().mean()))
     assert shares == sorted(shares)
@@ -64,12 +84,13 @@ def test_a_part_gets_what_the_whole_has_there(monkeypatch: pytest.MonkeyPatch) -
     around = one_painting(40, 40, columns, 400)
     queries, keys = directions(numbers(70, 90, 5, seed=2)), columns[around.rows]
     index = nearest_of(queries, keys)
-    whole = follow(queries, index, keys, around, columns, 0.4)
-    part = follow(queries[10:66, 21:88], index[10:66, 21:88], keys, around, columns, 0.4, None, (10, 21))
-    inner = slice(BLOCK, -BLOCK), slice(BLOCK, -BLOCK)
-    assert torch.equal(part[inner], whole[10:66, 21:88][inner])
+    anchors = anchors_of(queries, index, keys, around)
+    whole = follow(queries, index, anchors, around, columns, 0.4)
+    rows, across = slice(10, 66), slice(21, 88)
+    part = follow(queries[rows, across], index[rows, across], anchors, around, columns, 0.4, (10, 21))
+    assert torch.equal(part, whole[rows, across])
     monkeypatch.setattr(coherent_places, "CHUNK", 1000)
-    assert torch.equal(follow(queries, index, keys, around, columns, 0.4), whole)
+    assert torch.equal(follow(queries, index, anchors, around, columns, 0.4), whole)
 
 
 def test_places_stay_in_their_painting() -> None:
@@ -77,7 +98,7 @@ def test_places_stay_in_their_painting() -> None:
     sides = torch.tensor([[0, 20, 20], [400, 20, 20]]).T
     around = Around(columns, torch.zeros(800, 3), torch.arange(800), owner, *sides)
     index = (torch.arange(40 * 40) % 2 * 400).view(40, 40)
-    found = follow(directions(torch.ones(40, 40, 4)), index, columns, around, columns, 1.0)
+    found = followed(directions(torch.ones(40, 40, 4)), index, columns, around, columns, 1.0)
     assert torch.equal(owner[found], owner[index])
     assert not torch.equal(found, index)
 

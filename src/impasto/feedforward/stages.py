@@ -133,6 +133,23 @@ class Thinned:
         return _Picking(*thin_grid(height, width, self.positions or height * width))
 
 
+@dataclass(frozen=True)
+class Picked:
+    """The map at some of its rows and columns; grid: these, for its height and width."""
+
+    source: str
+    grid: Callable[[int, int], tuple[Tensor, Tensor]]
+
+    @property
+    def key(self) -> str:
+        """Name of the map with a suffix."""
+        return f"{self.source}.picked"
+
+    def begin(self, height: int, width: int) -> Tally:
+        """Start picking positions."""
+        return _Picking(*self.grid(height, width))
+
+
 class _Picking:
     def __init__(self, rows: Tensor, columns: Tensor) -> None:
         self.rows, self.columns = rows, columns

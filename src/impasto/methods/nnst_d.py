@@ -23,7 +23,19 @@ from impasto.feedforward.place_painter import (
     enlarged,
     reduced,
 )
-from impasto.feedforward.stages import IMAGE, RESULT, Edge, Known, MomentsOf, Stage, StageInput, Thinned, run_whole
+from impasto.feedforward.stages import (
+    IMAGE,
+    RESULT,
+    Edge,
+    Known,
+    MomentsOf,
+    Picked,
+    Stage,
+    StageInput,
+    Thinned,
+    pick,
+    run_whole,
+)
 from impasto.images.exchange import AnyPicture
 from impasto.images.tensors import LEAST_SIDE, Canvas, resize
 from impasto.networks.backbone import SLIM, Backbone
@@ -32,7 +44,7 @@ from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, STRIDE,
 from impasto.ops.moments import Moments, normalize, precise
 from impasto.optimize.nearest import directions, rows_of
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.stylizers.coherent_places import BLOCK, KEPT, Around
+from impasto.stylizers.coherent_places import KEPT, Around, anchor_grid
 from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.painting_places import GRID, Places, balance, distinct, gather, places_kind, recall_places
 from impasto.stylizers.place_cards import restore
@@ -181,7 +193,9 @@ class NNSTD(OnePass):
             sample = known[f"{SEEN}.thinned"]
             weights = None if mask is None else resize(mask, *sample.shape[-2:]).flatten()
             rows = sample[0].flatten(1).T.float()
-            return plan_choice(rows, matched, options.spread, weights, options.coherence), known[SHAPES]
+            choice = plan_choice(rows, matched, options.spread, weights)
+            places = size[0] // STRIDE, size[1] // STRIDE
+            return choice.anchored(known[f"{SEEN}.picked"], places, options.coherence), known[SHAPES]
 
         def paint(work: StageInput) -> dict[str, Tensor]:
             choice, own = work.given
@@ -200,10 +214,9 @@ class NNSTD(OnePass):
             Edge(IMAGE, name, (*network.path(COLUMNS), nn.Conv2d(1, sum(network.widths), 1, device="meta")))
             for name, network in ((SHAPES, self.shapes), (SEEN, self.backbone))
         ]
-        measures = MomentsOf(SHAPES, full=False, layer=f"{SHAPES}{octave}"), Thinned(SEEN, SAMPLED)
-        # A place looks as far as the anchors around it.
-        anchors = nn.Conv2d(1, 1, 2 * BLOCK + 1, padding=BLOCK, device="meta")
-        ends = Edge(SHAPES, RESULT, (self.network,)), Edge(SEEN, RESULT, (anchors, self.network))
+        moments = MomentsOf(SHAPES, full=False, layer=f"{SHAPES}{octave}")
+        measures = moments, Thinned(SEEN, SAMPLED), Picked(SEEN, anchor_grid)
+        ends = tuple(Edge(name, RESULT, (self.network,)) for name in (SHAPES, SEEN))
         return (
             Stage(tuple(edges), look, measures),
             Stage((*ends, Edge(IMAGE, RESULT)), paint, prepare=prepare),
@@ -268,7 +281,9 @@ class NNSTDTraining(nn.Module):
                 queries = precise(seen[number : number + 1])
                 step = max(1, -(-queries[0, 0].numel() // SAMPLED))
                 sample = rows_of(queries)[step // 2 :: step]
-                choice = plan_choice(sample, know(places, backbone.widths), options.spread, slack=options.coherence)
+                choice = plan_choice(sample, know(places, backbone.widths), options.spread)
+                size = queries.shape[-2], queries.shape[-1]
+                choice = choice.anchored(pick(queries, *anchor_grid(*size)), size, options.coherence)
                 index = choice.index(queries).flatten()
                 columns.append(rows[index].T.reshape(-1, *seen.shape[-2:]))
                 colors.append(tones[index].T.reshape(-1, *seen.shape[-2:]))

@@ -57,83 +57,93 @@ def _runs(extent: int, count: int) -> Tensor:
     return torch.tensor(sorted(members))
 
 
-def follow(
-    queries: Tensor,
-    index: Tensor,
-    keys: Tensor,
-    around: Around,
-    around_keys: Tensor,
-    slack: float,
-    handicap: Tensor | None = None,
-    corner: tuple[int, int] = (0, 0),
-) -> Tensor:
-    """Return, for each place of the picture, a place among all of `around`, (h, w), that fits those beside it.
+@dataclass(frozen=True)
+class Anchors:
+    """Places of the picture whose choices others follow, and what they chose among all of `Around`.
 
-    A place follows one of the four anchors around it if what lies there in the painting is at most `slack` less similar
-    than its own choice. queries: (h, w, D); index: (h, w), their own choices among the candidates; keys: (M, D) and
-    around_keys: (N, D), directions of the candidates and of all; handicap: (M,), as in the choice; corner: position of
-    this part in the whole picture, in places, so that a part gets what the whole picture has there.
+    rows: (a,); columns: (b,), in places of the whole picture; chosen: (a, b).
     """
-    own = around.rows[index]
-    best = _alike(queries, around_keys, own)
-    down, across = (_anchors(extent, first) for extent, first in zip(index.shape, corner, strict=True))
-    chosen = _draw(queries[down][:, across], index[down][:, across], keys, around, handicap, down, across, corner)
-    owner = around.owner[chosen]
-    local, width = chosen - around.starts[owner], around.widths[owner]
-    placed = local < around.heights[owner] * width
-    rows = torch.where(placed, local // width.clamp_min(1), -(1 << 30)) - down[:, None]
-    columns = local % width.clamp_min(1) - across
-    found, alike = own, best - slack
-    for near_row in _nearest_two(index.shape[0], down):
-        for near_column in _nearest_two(index.shape[1], across):
-            at = near_row[:, None], near_column[None]
-            y = torch.arange(index.shape[0], device=index.device)[:, None] + rows[at]
-            x = torch.arange(index.shape[1], device=index.device) + columns[at]
-            theirs = owner[at]
-            inside = (y >= 0) & (y < around.heights[theirs]) & (x >= 0) & (x < around.widths[theirs])
-            inside &= around.owner[own] == theirs
-            there = torch.where(inside, around.starts[theirs] + y * around.widths[theirs] + x, own)
-            similar = torch.where(inside, _alike(queries, around_keys, there), -torch.inf)
-            better = similar >= alike
-            found, alike = torch.where(better, there, found), torch.where(better, similar, alike)
-    return found
+
+    rows: Tensor
+    columns: Tensor
+    chosen: Tensor
 
 
-def _anchors(extent: int, first: int) -> Tensor:
-    """Return the anchors within `extent` places that begin at the place `first` of the whole picture."""
-    begin = (BLOCK // 2 - first) % BLOCK
-    return torch.arange(begin, extent, BLOCK) if begin < extent else torch.tensor([extent // 2])
+def anchor_grid(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the rows and columns of the anchors in a map of this size."""
+    rows, columns = (
+        torch.arange(BLOCK // 2, extent, BLOCK) if extent > BLOCK // 2 else torch.tensor([extent // 2])
+        for extent in (height, width)
+    )
+    return rows, columns
 
 
-def _nearest_two(extent: int, anchors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the anchors before and behind each of `extent` places."""
-    before = torch.div(torch.arange(extent) - anchors[0], BLOCK, rounding_mode="floor")
-    return before.clamp(0, len(anchors) - 1), (before + 1).clamp(0, len(anchors) - 1)
+def draw_anchors(
+    queries: Tensor, index: Tensor, keys: Tensor, around: Around, size: tuple[int, int], handicap: Tensor | None = None
+) -> Anchors:
+    """Return what the anchors take: one of the most similar places of their choice's painting, not always the best.
 
-
-def _draw(
-    queries: Tensor,
-    index: Tensor,
-    keys: Tensor,
-    around: Around,
-    handicap: Tensor | None,
-    down: Tensor,
-    across: Tensor,
-    corner: tuple[int, int],
-) -> Tensor:
-    """Return for each anchor, (a, b), one of the most similar places of its choice's painting: not always the best."""
-    rows, columns = (at + first for at, first in zip((down, across), corner, strict=True))
+    queries: (a, b, D), at the anchors of a picture of `size` places; index: (a, b), their own choices among the
+    candidates; keys: (M, D), directions of the candidates; handicap: (M,), as in the choice.
+    """
+    rows, columns = (at.to(keys.device) for at in anchor_grid(*size))
     number = (rows[:, None] // BLOCK * 31 + columns // BLOCK * 17) % DRAWS
     owner = around.owner[around.rows]
     before = torch.bincount(owner, minlength=len(around.starts)).cumsum(0).roll(1)
     before[0] = 0
     place = torch.arange(len(keys), device=keys.device) - before[owner]  # the same for any order of the paintings
     noise = torch.rand(DRAWS, len(keys), generator=torch.Generator().manual_seed(0)).to(keys)
-    similar = queries.flatten(0, 1) @ keys.T + JITTER * noise[number.flatten().to(keys.device)][:, place]
-    if handicap is not None:
-        similar = similar - handicap
-    foreign = owner[index.flatten()][:, None] != owner
-    return around.rows[similar.masked_fill(foreign, -torch.inf).argmax(1)].view(index.shape)
+    chosen = []
+    for query, line, own in zip(queries, number, index, strict=True):
+        similar = query @ keys.T + JITTER * noise[line][:, place]
+        if handicap is not None:
+            similar = similar - handicap
+        foreign = owner[own][:, None] != owner
+        chosen.append(around.rows[similar.masked_fill(foreign, -torch.inf).argmax(1)])
+    return Anchors(rows, columns, torch.stack(chosen))
+
+
+def follow(
+    queries: Tensor,
+    index: Tensor,
+    anchors: Anchors,
+    around: Around,
+    around_keys: Tensor,
+    slack: float,
+    corner: tuple[int, int] = (0, 0),
+) -> Tensor:
+    """Return, for each place of the picture, a place among all of `around`, (h, w), that fits those beside it.
+
+    A place follows one of the four anchors around it if what lies there in the painting is at most `slack` less similar
+    than its own choice. queries: (h, w, D); index: (h, w), their own choices among the candidates; around_keys: (N, D),
+    directions of all places; corner: position of this part in the whole picture, in places.
+    """
+    device = queries.device
+    own = around.rows[index]
+    owner = around.owner[anchors.chosen]
+    local, width = anchors.chosen - around.starts[owner], around.widths[owner].clamp_min(1)
+    placed = local < around.heights[owner] * around.widths[owner]
+    down = torch.where(placed, local // width, -(1 << 30)) - anchors.rows[:, None]
+    across = local % width - anchors.columns
+    y, x = (torch.arange(extent, device=device) + first for extent, first in zip(index.shape, corner, strict=True))
+    found, alike = own, _alike(queries, around_keys, own) - slack
+    for near_row in _nearest_two(y, anchors.rows):
+        for near_column in _nearest_two(x, anchors.columns):
+            at = near_row[:, None], near_column[None]
+            theirs, row, column = owner[at], y[:, None] + down[at], x + across[at]
+            inside = (row >= 0) & (row < around.heights[theirs]) & (column >= 0) & (column < around.widths[theirs])
+            inside &= around.owner[own] == theirs
+            there = torch.where(inside, around.starts[theirs] + row * around.widths[theirs] + column, own)
+            similar = torch.where(inside, _alike(queries, around_keys, there), -torch.inf)
+            better = similar >= alike
+            found, alike = torch.where(better, there, found), torch.where(better, similar, alike)
+    return found
+
+
+def _nearest_two(places: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the anchors before and behind each of `places`."""
+    before = torch.div(places - anchors[0], BLOCK, rounding_mode="floor")
+    return before.clamp(0, len(anchors) - 1), (before + 1).clamp(0, len(anchors) - 1)
 
 
 def _alike(queries: Tensor, keys: Tensor, index: Tensor) -> Tensor:

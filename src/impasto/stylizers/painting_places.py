@@ -18,7 +18,7 @@ from impasto.networks.receptive_field import stride_after
 from impasto.ops.moments import Moments
 from impasto.optimize.nearest import Similarities, directions, nearest
 from impasto.optimize.tiled_objective import Tiles, choose_tile
-from impasto.stylizers.coherent_places import Around, follow, side_by_side
+from impasto.stylizers.coherent_places import Around, anchor_grid, draw_anchors, follow, side_by_side
 from impasto.stylizers.styles import PLACES, Style, moments_kind, parts
 
 LAST, WEIGHT, GRID = "last.", "weight", "grid"
@@ -254,7 +254,11 @@ def choose(queries: Tensor, places: Places, scale: Tensor, amount: float, slack:
         return index
     if not slack:
         return places.around.rows[index]
-    return follow(queries, index, keys, places.around, places.around_keys(scale), slack, handicap)
+    height, width = index.shape
+    rows, columns = anchor_grid(height, width)
+    there = queries[rows][:, columns], index[rows][:, columns]
+    anchors = draw_anchors(*there, keys, places.around, (height, width), handicap)
+    return follow(queries, index, anchors, places.around, places.around_keys(scale), slack)
 
 
 def _choose_each(queries: Tensor, keys: Tensor, places: Places, amount: float) -> tuple[Tensor, Tensor | None]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from impasto.optimize.nearest import Similarities, directions, nearest
-from impasto.stylizers.coherent_places import follow
+from impasto.stylizers.coherent_places import Anchors, draw_anchors, follow
 from impasto.stylizers.painting_places import Places, balance, owners_bonus
 
 SAMPLED = 1024
@@ -39,12 +39,13 @@ class Choice:
     """How to choose: from a fixed center, with fixed handicaps of the painting's places.
 
     center: (C,), the mean of the photo's scaled columns; handicap: (M,), subtracted from the places' similarity, None:
-    nothing; slack: how much less similar a place may be if it lies beside the neighbours' places.
+    nothing; anchors: what the photo's other places follow if it is at most `slack` less similar; None: nothing.
     """
 
     known: KnownPlaces
     center: Tensor
     handicap: Tensor | None = None
+    anchors: Anchors | None = None
     slack: float = 0.0
 
     def index(self, columns: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
@@ -53,15 +54,29 @@ class Choice:
         corner: position of `columns` in the whole picture.
         """
         with torch.autocast(columns.device.type, enabled=False):
-            queries = self.compare(columns[0].flatten(1).T.to(self.center))
-            size, around = columns.shape[-2:], self.known.places.around
-            index = nearest(queries, self.known.keys, self.handicap).view(size)
-            if around is None or self.known.around is None:
+            queries, index = self.look(columns)
+            around = self.known.places.around
+            if around is None:
                 return index
-            if not self.slack:
+            if self.anchors is None or self.known.around is None:
                 return around.rows[index]
-            rows = queries.view(*size, -1)
-            return follow(rows, index, self.known.keys, around, self.known.around, self.slack, self.handicap, corner)
+            return follow(queries, index, self.anchors, around, self.known.around, self.slack, corner)
+
+    def look(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is compared of `columns`, (1, C, h, w): (h, w, D), and the most similar candidates, (h, w)."""
+        queries = self.compare(columns[0].flatten(1).T.to(self.center))
+        size = columns.shape[-2:]
+        return queries.view(*size, -1), nearest(queries, self.known.keys, self.handicap).view(size)
+
+    def anchored(self, columns: Tensor, size: tuple[int, int], slack: float) -> Choice:
+        """Return a choice that hangs together; columns: (1, C, a, b), at the anchors of a picture of `size` places."""
+        around = self.known.places.around
+        if around is None or not slack:
+            return self
+        with torch.autocast(columns.device.type, enabled=False):
+            queries, index = self.look(columns)
+            anchors = draw_anchors(queries, index, self.known.keys, around, size, self.handicap)
+            return replace(self, anchors=anchors, slack=slack)
 
     def compare(self, rows: Tensor) -> Tensor:
         """Return what is compared of `rows`, (N, C): (N, D)."""
@@ -88,19 +103,16 @@ def main_directions(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def plan_choice(
-    rows: Tensor, known: KnownPlaces, amount: float, weights: Tensor | None = None, slack: float = 0.0
-) -> Choice:
+def plan_choice(rows: Tensor, known: KnownPlaces, amount: float, weights: Tensor | None = None) -> Choice:
     """Return the choice for a photo of which `rows`, (N, C), is a sample of its columns.
 
-    amount: cost of taking the same place repeatedly; weights: (N,), how much each row counts, None: all the same; slack
-    as in `Choice`.
+    amount: cost of taking the same place repeatedly; weights: (N,), how much each row counts, None: all the same.
     """
     with torch.autocast(rows.device.type, enabled=False):
         rows = rows.to(known.scale)
         if weights is not None and bool((weights > LEAST_WEIGHT).any()):
             rows = rows[weights > LEAST_WEIGHT]
-        choice = Choice(known, (rows * known.scale).mean(0), slack=slack)
+        choice = Choice(known, (rows * known.scale).mean(0))
         queries, keys, places = choice.compare(rows), known.keys, known.places
         handicap = Similarities(queries, keys).spread(places.expected, amount) if amount else None
         if len(places.shares) > 1:
