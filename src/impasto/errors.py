@@ -77,6 +77,11 @@ def flickers(mode: str) -> str:
     return f"--keep-color {mode} recolours the painting for every frame: use luminance or lab for a video"
 
 
+def not_live(mode: str) -> str:
+    """Return the message for a colour mode that is too slow for a camera."""
+    return f"--keep-color {mode} is for single photos; live takes luminance or lab"
+
+
 def no_channel(channel: int, count: int) -> str:
     """Return the message for a channel that a layer does not have."""
     return f"there is no channel {channel}: the layer has {count}, from 0"

@@ -105,7 +105,7 @@ def test_places_stay_in_their_painting() -> None:
 
 @pytest.mark.parametrize("size", [(10, 12), (128, 128), (129, 300), (40, 4000), (500, 333)])
 def test_what_is_kept_lies_side_by_side(size: tuple[int, int]) -> None:
-    kept = side_by_side(*size, KEPT)
+    kept = side_by_side(*size, most=KEPT)
     assert 1 <= len(kept[0]) * len(kept[1]) <= KEPT
     for numbers_, extent in zip(kept, size, strict=True):
         assert numbers_.tolist() == sorted(set(numbers_.tolist()))
@@ -116,7 +116,7 @@ def test_what_is_kept_lies_side_by_side(size: tuple[int, int]) -> None:
 
 def test_gathered_places_lie_as_in_the_painting() -> None:
     network, image = Hypercolumns(narrow_slim(), ("relu1_2", "relu3_1")), painting(64, 80)
-    beside = gather(network, image, (), octaves=1, most=50, beside=KEPT, room=1 << 33)
+    beside = gather(network, image, (), octaves=1, most=50, beside=True, room=1 << 33)
     seen = network(image, {COLUMNS, COLORS})
     height, width = beside[f"0.{GRID}"].tolist()
     assert (height, width) == tuple(seen[COLUMNS].shape[-2:])

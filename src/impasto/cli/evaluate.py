@@ -127,8 +127,6 @@ def _check(ctx: typer.Context, words: list[str], method: str | None, preset: str
         early_recipes.check_preset(method, preset)
         early_recipes.check_networks(arguments.check_options(ctx, words, method)[1])
     named = first_look.before_flags(words)
-    if making and len(named) == len(words) != 2:
-        raise ImpastoError("with --make name two folders: impasto evaluate CONTENTS STYLES --make DIR")
     if not named or (len(named) == len(words) != (2 if making else 3)):
         raise ImpastoError(TWO_FOLDERS if making else THREE_FOLDERS)
     for word in named[: 2 if making else 3]:

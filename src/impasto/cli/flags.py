@@ -14,8 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from impasto.commands import arguments, early_checks, early_recipes, first_look
-from impasto.commands.arguments import constant
-from impasto.errors import OptionError, nearest
+from impasto.errors import OptionError
 
 LOOK, SPEED, SCRIPT = "Colours, regions, variants", "Speed", "Scripts and records"
 """Groups of flags in the help; everyday flags are in none."""
@@ -73,9 +72,7 @@ def read_size(text: str) -> str:
 
 def read_color(text: str) -> str:
     """Return the name of a colour mode; raises OptionError for an unknown one."""
-    modes = constant("impasto.images.color", "COLOR_MODES")
-    if text not in modes:
-        raise OptionError(f"--keep-color is one of {', '.join(modes)}, not {text!r}{nearest(text, modes)}")
+    early_recipes.check_color(text)
     return text
 
 

@@ -9,7 +9,7 @@ import typer
 
 from impasto.cli import flags
 from impasto.commands import arguments, early_recipes, first_look, terminal
-from impasto.errors import OptionError
+from impasto.errors import OptionError, not_live
 
 SourceFlag = Annotated[
     str,
@@ -108,4 +108,4 @@ def _check(method: str | None, color: str | None) -> None:
             f"{method} takes seconds or minutes for a frame; live takes a method of one pass, such as swift"
         )
     if color in arguments.constant("impasto.images.color", "MATCHING_MODES"):
-        raise OptionError(f"--keep-color {color} is for single photos; live takes luminance or lab")
+        raise OptionError(not_live(str(color)))

@@ -267,14 +267,13 @@ def check_textures(words: list[str], weights: Path | None) -> bool:
         raise ImpastoError("name a texture or a painting: impasto texture NAME; --list lists the textures")
     header = first_look.header_of(weights or PACKAGE / "weights" / "texture.safetensors")
     known = header.get("textures")
+    files = [word for word in words if bool(Path(word).suffix) or Path(word).exists()]
     for word in words:
-        is_file = bool(Path(word).suffix) or Path(word).exists()
-        if is_file or word in first_look.style_names():
+        if word in files or word in first_look.style_names():
             check_picture(word)
         elif isinstance(known, list) and word not in known:
             near, there = nearest(word, map(str, known)), ", ".join(map(str, known))
             raise ImpastoError(f"{word} is neither a picture here nor a texture{near}; there are: {there}")
-    files = [word for word in words if bool(Path(word).suffix) or Path(word).exists()]
     names = [word for word in words if word not in files]
     if files and names:
         raise ImpastoError(f"{names[0]} is a texture and {files[0]} a picture: name either textures or pictures")

@@ -25,11 +25,13 @@ def check_preset(method: str | None, name: str | None) -> None:
     """Raise OptionError if the method has no such preset, as far as its source shows."""
     owner = method or str(constant("impasto.methods", "DEFAULT_METHOD"))
     presets = presets_of(owner)
-    theirs = [other for other in first_look.method_names() if name in (presets_of(other) or ())]
-    if presets is not None and name not in (None, *presets) and method is None and theirs:
-        raise OptionError(f"{owner} has no preset {name!r}, but {' and '.join(theirs)} can: add -m {theirs[0]}")
-    if presets is not None:
-        choose_preset(presets, name, owner)
+    if presets is None:
+        return
+    if method is None and name not in (None, *presets):
+        theirs = [other for other in first_look.method_names() if name in (presets_of(other) or ())]
+        if theirs:
+            raise OptionError(f"{owner} has no preset {name!r}, but {' and '.join(theirs)} can: add -m {theirs[0]}")
+    choose_preset(presets, name, owner)
 
 
 def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None, owner: str) -> Mapping[str, Any]:
@@ -81,6 +83,13 @@ def check_size(text: str) -> None:
     size = parse_size(text)
     if isinstance(size, tuple) and size[0] * size[1] > MAX_PIXELS:
         raise ImageError(too_many_pixels(*size))
+
+
+def check_color(mode: str) -> None:
+    """Raise OptionError for a colour mode that there is not."""
+    modes = constant("impasto.images.color", "COLOR_MODES")
+    if mode not in modes:
+        raise OptionError(f"--keep-color is one of {', '.join(modes)}, not {mode!r}{nearest(mode, modes)}")
 
 
 def check_counts(styles: int, shares: str | None, masks: int = 0) -> None:
@@ -138,9 +147,9 @@ def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) ->
     texts = list(texts)
     common = constant("impasto.commands.sweep", "COMMON")
     known = [flag_of(name)[2:] for name in [*common, *options.model_fields]]
-    for text in texts:
-        flag, _, values = text.partition("=")
-        name = flag.strip().removeprefix("--").replace("_", "-")
+    names = [text.partition("=")[0].strip().removeprefix("--").replace("_", "-") for text in texts]
+    for name, text in zip(names, texts, strict=True):
+        values = text.partition("=")[2]
         if name in known and not values.strip(" ,;"):
             raise OptionError(f"--vary {text}: give values, such as --vary style-weight=1,10,100")
         if name not in known:
@@ -154,8 +163,7 @@ def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) ->
         if field is not None and "tuple" not in str(options.model_fields[field].annotation):
             for value in values.split(","):
                 options.parse({field: value.strip()}, f"--vary: {method}")
-    names = {text.partition("=")[0].strip().removeprefix("--").replace("_", "-") for text in texts}
-    if len(texts) not in (1, 2) or len(names) < len(texts):
+    if len(texts) not in (1, 2) or len(set(names)) < len(texts):
         raise OptionError("say what to vary, one or two different options: --vary style-weight=1,10,100")
 
 
@@ -163,7 +171,6 @@ def _check_common(name: str, value: str, method: str) -> None:
     """Raise OptionError for a value that an option of all methods can't have."""
     if name == "preset":
         check_preset(method, value)
-    modes = constant("impasto.images.color", "COLOR_MODES")
-    if name == "keep_color" and value not in modes:
-        raise OptionError(f"--keep-color is one of {', '.join(modes)}, not {value!r}{nearest(value, modes)}")
+    if name == "keep_color":
+        check_color(value)
     check_values({name: value}, "--vary")

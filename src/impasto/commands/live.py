@@ -17,7 +17,7 @@ from torch.nn import functional
 from impasto.commands import terminal
 from impasto.commands.arguments import name_target
 from impasto.commands.live_devices import VIEW, LatestFrame, Pixels, in_time
-from impasto.errors import OptionError
+from impasto.errors import OptionError, not_live
 from impasto.images.color import MATCHING_MODES
 from impasto.images.tensors import LEAST_SIDE, fit
 from impasto.images.video_source import opened
@@ -230,7 +230,7 @@ def make_painting(recipe: Recipe, words: Sequence[str], device: str, runtime: st
         others = ", ".join(name for name in list_methods() if find_method(name).one_pass)
         raise OptionError(f"{method.name} takes seconds or minutes for a frame; live takes one of {others}")
     if recipe.keep_color in MATCHING_MODES:
-        raise OptionError(f"--keep-color {recipe.keep_color} is for single photos; live takes luminance or lab")
+        raise OptionError(not_live(recipe.keep_color))
     model = load_model(recipe, pick_device(device, runtime), runtime)
     learned = isinstance(model, LearnedStyles)
     names = list(words) or list(model.style_names if learned else built_in_styles())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.feedforward.stages import StageInput
-from impasto.images.color import luma
+from impasto.images.color import grey_detail
 from impasto.images.tensors import Canvas, Window, resize
 from impasto.networks.hypercolumns import STRIDE
 from impasto.networks.layers import Conv
@@ -69,7 +69,7 @@ class PlacePainter(nn.Module):
         """
         seen = (columns - self.middle[:, None, None]) / self.spread[:, None, None]
         small = before[..., : STRIDE * columns.shape[-2], : STRIDE * columns.shape[-1]]
-        x = F.relu(self.read(_side_by_side([seen, colors - 0.5, shapes, F.pixel_unshuffle(small - 0.5, STRIDE)])))
+        x = F.relu(self.read(_joined([seen, colors - 0.5, shapes, F.pixel_unshuffle(small - 0.5, STRIDE)])))
         for row in self.rows:
             first, _, second = cast(nn.Sequential, row)
             x = x + second(first(x, relu=True))
@@ -81,13 +81,7 @@ class PlacePainter(nn.Module):
         return F.pad(painted, (0, right, 0, below), mode="replicate") if below or right else painted
 
 
-def grey_detail(image: Tensor) -> Tensor:
-    """Return `image`, (B, 3, H, W) of even sides, with the finest detail in lightness only: no coloured fringes."""
-    lightness = luma(image)
-    return lightness + F.interpolate(F.avg_pool2d(image - lightness, 2), scale_factor=2.0, mode="bilinear")
-
-
-def _side_by_side(maps: Sequence[Tensor]) -> Tensor:
+def _joined(maps: Sequence[Tensor]) -> Tensor:
     """Join maps, each (B, C, h, w), by channels: channels-last and in the precision of convolutions, which is quick."""
     device = maps[0].device.type
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else maps[0].dtype

@@ -80,6 +80,15 @@ def luma(image: Tensor) -> Tensor:
     return _mix(image, image.new_tensor([_LUMA]))
 
 
+def grey_detail(image: Tensor) -> Tensor:
+    """Return `image`, (B, 3, H, W), with the finest detail in lightness only, so that there are no coloured fringes."""
+    height, width = image.shape[-2:]
+    lightness = luma(image)
+    small = max(1, height // 2), max(1, width // 2)
+    colors = functional.interpolate(image - lightness, small, mode="bilinear", align_corners=False)
+    return lightness + functional.interpolate(colors, (height, width), mode="bilinear", align_corners=False)
+
+
 def rgb_to_lab(image: Tensor) -> Tensor:
     """Convert sRGB in [0, 1], (B, 3, H, W), to CIE L*a*b* for D65: L* in [0, 100]."""
     linear = torch.where(image > 0.04045, ((image.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, image / 12.92)

@@ -30,7 +30,6 @@ from impasto.optimize.nearest import MatchedLoss, MatchForm, NearestLoss, direct
 from impasto.optimize.pyramids import LaplacianPyramid, enlarge, without_detail
 from impasto.optimize.tiled_objective import FittingObjective, choose_tile, look, looking
 from impasto.progress import OnStep, ignore
-from impasto.stylizers.coherent_places import KEPT
 from impasto.stylizers.optimized import Optimized, OptimizedOptions, keep_photo
 from impasto.stylizers.painting_places import (
     GRID,
@@ -183,7 +182,7 @@ class NNST(Optimized):
             octaves=options.octaves,
             most=options.candidates,
             turns=options.rotations,
-            beside=KEPT if options.coherence else 0,
+            beside=options.coherence > 0,
             room=self.free_room,
         )
         if options.style_weight or options.shape_weight:

@@ -44,7 +44,7 @@ from impasto.networks.hypercolumns import COLORS, COLUMNS, SLIM_COLUMNS, STRIDE,
 from impasto.ops.moments import Moments, normalize, precise
 from impasto.optimize.nearest import directions, rows_of
 from impasto.optimize.perceptual_loss import PerceptualLoss, stack_rows
-from impasto.stylizers.coherent_places import KEPT, Around, anchor_grid
+from impasto.stylizers.coherent_places import Around, anchor_grid
 from impasto.stylizers.one_pass import OnePass, OnePassOptions
 from impasto.stylizers.painting_places import GRID, Places, balance, distinct, gather, places_kind, recall_places
 from impasto.stylizers.place_cards import restore
@@ -78,7 +78,8 @@ class NNSTD(OnePass):
     """Match and paint at each size, from coarse to fine, without optimisation (Kolkin et al. 2022, sec. 3.4).
 
     Departs from the paper: its network and training are not published, so both are impasto's own, over vgg19-slim; the
-    network also sees the photo's features. Of pictures above 2048 pixels, one of 1024 is painted before the full size.
+    network also sees the photo's features, and places are taken as they lie side by side in the painting where these
+    are nearly as similar. Of pictures above 2048 pixels, one of 1024 is painted before the full size.
     """
 
     name = "nnst_d"
@@ -124,7 +125,7 @@ class NNSTD(OnePass):
                 (),
                 octaves=MOST_OCTAVES,
                 most=self.options.candidates,
-                beside=KEPT if self.options.coherence else 0,
+                beside=self.options.coherence > 0,
                 room=room,
             )
         return Style(values, self.style_kind, convert=self.accept_style)

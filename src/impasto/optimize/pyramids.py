@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.images.color import luma
+from impasto.images.color import grey_detail, luma
 from impasto.optimize.descent import ImageParameter
 
 LEVELS = 8
@@ -70,9 +70,7 @@ class GreyDetail(ImageParameter):
 
     def forward(self) -> Tensor:
         """The image, (1, 3, H, W)."""
-        lightness = luma(self.values)
-        colors = self.values - lightness
-        return lightness + enlarge(shrink(colors), *colors.shape[-2:])
+        return grey_detail(self.values)
 
 
 class LaplacianPyramid(ImageParameter):

@@ -36,7 +36,7 @@ class Around:
     widths: Tensor
 
 
-def side_by_side(height: int, width: int, most: int) -> tuple[Tensor, Tensor]:
+def side_by_side(height: int, width: int, *, most: int) -> tuple[Tensor, Tensor]:
     """Return the rows and columns of a map of this size to keep: all, or those of evenly spread square windows.
 
     Their products are at most `most` or, if that is more, one window.

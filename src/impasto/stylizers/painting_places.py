@@ -13,12 +13,12 @@ from torch import Tensor
 
 from impasto.errors import OptionError
 from impasto.images.tensors import resize
-from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
+from impasto.networks.hypercolumns import COLORS, COLUMNS, STRIDE, Hypercolumns
 from impasto.networks.receptive_field import stride_after
 from impasto.ops.moments import Moments
 from impasto.optimize.nearest import Similarities, directions, nearest
 from impasto.optimize.tiled_objective import Tiles, choose_tile
-from impasto.stylizers.coherent_places import Around, anchor_grid, draw_anchors, follow, side_by_side
+from impasto.stylizers.coherent_places import KEPT, Around, anchor_grid, draw_anchors, follow, side_by_side
 from impasto.stylizers.styles import PLACES, Style, moments_kind, parts
 
 LAST, WEIGHT, GRID = "last.", "weight", "grid"
@@ -40,14 +40,14 @@ def gather(
     octaves: int,
     most: int,
     turns: int = 0,
-    beside: int = 0,
+    beside: bool = False,
     room: int,
 ) -> dict[str, Tensor]:
     """Return places of `image`, (1, 3, H, W): for each octave ``N.columns`` (M, C), ``N.colors`` (M, 3).
 
     At the full size also ``0.last.LAYER`` (M, C) for each of `layers`. most: largest number of places at each size,
-    evenly spread; turns: number of quarter turns of the painting to include. beside: if this is more than 0, the first
-    places are up to that many of the upright painting, row by row, as they lie; ``N.grid`` says the two sides.
+    evenly spread; turns: number of quarter turns of the painting to include. beside: the first places are those of
+    the upright painting, row by row, as they lie, up to `KEPT` or `most`; ``N.grid`` says the two sides.
     """
     found: dict[str, Tensor] = {}
     least = max(LEAST_SIDE, network.least_side)
@@ -55,32 +55,28 @@ def gather(
         sides = [round(side / 2**octave) for side in image.shape[-2:]]
         if octave and min(sides) < least:
             break
-        views = [(turn, torch.rot90(resize(image, *sides), turn, (2, 3))) for turn in range(turns + 1)]
-        wanted = (COLUMNS, COLORS, *(layers if octave == 0 else ()))
-        picked = [_pick(network, view, wanted, most // len(views), 0 if turn else beside) for turn, view in views]
-        seen = [_look(network, view, own, room) for (_, view), own in zip(views, picked, strict=True)]
+        views = [torch.rot90(resize(image, *sides), turn, (2, 3)) for turn in range(turns + 1)]
+        wanted, share = (COLUMNS, COLORS, *(layers if octave == 0 else ())), most // len(views)
+        picked = [_spread(network, view, wanted, share) for view in views]
+        if beside:
+            grid = side_by_side(*(side // STRIDE for side in sides), most=max(KEPT, share))
+            rows, columns = torch.meshgrid(*grid, indexing="ij")
+            picked[0] |= dict.fromkeys((COLUMNS, COLORS), (rows.flatten(), columns.flatten()))
+            found[f"{octave}.{GRID}"] = torch.tensor([len(side) for side in grid])
+        seen = [_look(network, view, own, room) for view, own in zip(views, picked, strict=True)]
         for layer in wanted:
             name = layer if layer in (COLUMNS, COLORS) else LAST + layer
             found[f"{octave}.{name}"] = torch.cat([view[layer] for view in seen])
-        if beside:
-            rows, columns = picked[0][COLUMNS]
-            found[f"{octave}.{GRID}"] = torch.tensor([len(set(places.tolist())) for places in (rows, columns)])
     return found
 
 
-def _pick(
-    network: Hypercolumns, image: Tensor, layers: Sequence[str], most: int, beside: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the rows and columns of the places to take of each layer; the same ones for columns and colours."""
+def _spread(network: Hypercolumns, image: Tensor, layers: Sequence[str], most: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return rows and columns of at most `most` places of each layer; the same ones for columns and colours."""
     picked = {}
     for layer in layers:
         height, width = (side // stride_after(network.path(layer)) for side in image.shape[-2:])
-        if beside and layer in (COLUMNS, COLORS):
-            rows, columns = side_by_side(height, width, max(beside, most))
-            picked[layer] = rows.repeat_interleave(len(columns)), columns.repeat(len(rows))
-        else:
-            places = evenly(height * width, most)
-            picked[layer] = places // width, places % width
+        places = evenly(height * width, most)
+        picked[layer] = places // width, places % width
     return picked
 
 
@@ -153,6 +149,10 @@ class Places:
     def all(self) -> tuple[Tensor, Tensor]:
         """Columns and colours of the places around, or of these if no others are known."""
         return (self.columns, self.colors) if self.around is None else (self.around.columns, self.around.colors)
+
+    def among_all(self, index: Tensor) -> Tensor:
+        """Return the numbers among `all` of places with the numbers `index`."""
+        return index if self.around is None else self.around.rows[index]
 
     @property
     def expected(self) -> Tensor:
@@ -250,10 +250,8 @@ def choose(queries: Tensor, places: Places, scale: Tensor, amount: float, slack:
     keys, rows = places.keys(scale), queries.flatten(0, 1)
     index, handicap = _choose_each(rows, keys, places, amount)
     index = index.view(queries.shape[:2])
-    if places.around is None:
-        return index
-    if not slack:
-        return places.around.rows[index]
+    if places.around is None or not slack:
+        return places.among_all(index)
     height, width = index.shape
     rows, columns = anchor_grid(height, width)
     there = queries[rows][:, columns], index[rows][:, columns]

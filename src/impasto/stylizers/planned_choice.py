@@ -55,12 +55,10 @@ class Choice:
         """
         with torch.autocast(columns.device.type, enabled=False):
             queries, index = self.look(columns)
-            around = self.known.places.around
-            if around is None:
-                return index
-            if self.anchors is None or self.known.around is None:
-                return around.rows[index]
-            return follow(queries, index, self.anchors, around, self.known.around, self.slack, corner)
+            around, keys = self.known.places.around, self.known.around
+            if self.anchors is None or around is None or keys is None:
+                return self.known.places.among_all(index)
+            return follow(queries, index, self.anchors, around, keys, self.slack, corner)
 
     def look(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is compared of `columns`, (1, C, h, w): (h, w, D), and the most similar candidates, (h, w)."""
