@@ -7,6 +7,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import MaxLen
@@ -207,13 +208,17 @@ def _with_method(
     return schema | {"title": f"{kind.__name__} for {method.name}", "required": required}
 
 
-@functools.cache
 def _learned(name: str) -> frozenset[str]:
     """Return the names of the styles that the weights of a method hold; none if it has no weights here."""
     try:
-        config = load_weights(resolve(name)).config
+        return _styles_in(resolve(name))
     except ImpastoError:
         return frozenset()
+
+
+@functools.cache
+def _styles_in(weights: Path) -> frozenset[str]:
+    config = load_weights(weights).config
     return frozenset(info.get("name", "") for key in ("styles", "networks") for info in config.get(key, ()))
 
 
