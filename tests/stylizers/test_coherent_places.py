@@ -12,6 +12,7 @@ from impasto.networks.hypercolumns import COLORS, COLUMNS, Hypercolumns
 from impasto.optimize.nearest import directions
 from impasto.stylizers import coherent_places
 from impasto.stylizers.coherent_places import (
+    BLOCK,
     KEPT,
     WINDOW,
     Anchors,
@@ -62,6 +63,17 @@ def test_a_flat_picture_gets_the_painting_as_it_lies() -> None:
     assert float(beside.float().mean()) > 0.8
     assert float(below.float().mean()) > 0.8
     assert len(set(found.flatten().tolist())) > 500
+
+
+def test_no_part_of_a_painting_is_taken_twice() -> None:
+    """In a flat picture larger than the painting some anchors take nothing, rather than the same part again."""
+    columns = torch.ones(40 * 50, 6)
+    around = one_painting(40, 50, columns, 2000)
+    queries = directions(torch.ones(96, 128, 6))
+    chosen = anchors_of(queries, torch.zeros(96, 128, dtype=torch.long), columns[around.rows], around).chosen
+    taken = [(place // 50 // BLOCK, place % 50 // BLOCK) for place in chosen.flatten().tolist() if place >= 0]
+    parts = -(-40 // BLOCK) * -(-50 // BLOCK)
+    assert len(taken) == len(set(taken)) == parts < chosen.numel()
 
 
 def test_nothing_loses_more_than_the_slack() -> None:

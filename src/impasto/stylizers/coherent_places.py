@@ -61,7 +61,7 @@ def _runs(extent: int, count: int) -> Tensor:
 class Anchors:
     """Places of the picture whose choices others follow, and what they chose among all of `Around`.
 
-    rows: (a,); columns: (b,), in places of the whole picture; chosen: (a, b).
+    rows: (a,); columns: (b,), in places of the whole picture; chosen: (a, b), -1: nothing to follow.
     """
 
     rows: Tensor
@@ -81,8 +81,9 @@ def anchor_grid(height: int, width: int) -> tuple[Tensor, Tensor]:
 def draw_anchors(
     queries: Tensor, index: Tensor, keys: Tensor, around: Around, size: tuple[int, int], handicap: Tensor | None = None
 ) -> Anchors:
-    """Return what the anchors take: one of the most similar places of their choice's painting, not always the best.
+    """Return what the anchors take: one of the most similar places of their choice's painting, from each part once.
 
+    So no part of the painting is seen again and again; an anchor for which only other parts are left takes nothing.
     queries: (a, b, D), at the anchors of a picture of `size` places; index: (a, b), their own choices among the
     candidates; keys: (M, D), directions of the candidates; handicap: (M,), as in the choice.
     """
@@ -93,14 +94,30 @@ def draw_anchors(
     before[0] = 0
     place = torch.arange(len(keys), device=keys.device) - before[owner]  # the same for any order of the paintings
     noise = torch.rand(DRAWS, len(keys), generator=torch.Generator().manual_seed(0)).to(keys)
-    chosen = []
-    for query, line, own in zip(queries, number, index, strict=True):
-        similar = query @ keys.T + JITTER * noise[line][:, place]
+    part = _part_of(around)
+    taken = torch.zeros(int(part.max()) + 1, dtype=torch.bool, device=keys.device)
+    chosen = torch.full_like(index, -1)
+    for line, query in enumerate(queries):
+        likeness = query @ keys.T + JITTER * noise[number[line]][:, place]
         if handicap is not None:
-            similar = similar - handicap
-        foreign = owner[own][:, None] != owner
-        chosen.append(around.rows[similar.masked_fill(foreign, -torch.inf).argmax(1)])
-    return Anchors(rows, columns, torch.stack(chosen))
+            likeness = likeness - handicap
+        likeness = likeness.masked_fill(owner[index[line]][:, None] != owner, -torch.inf)
+        for column, similar in enumerate(likeness):
+            best = int(similar.masked_fill(taken[part], -torch.inf).argmax())
+            if not taken[part[best]] and similar[best] >= similar.max() - JITTER:
+                chosen[line, column] = around.rows[best]
+                taken[part[best]] = True
+    return Anchors(rows, columns, chosen)
+
+
+def _part_of(around: Around) -> Tensor:
+    """Return the number of the part of its painting, `BLOCK` places square, in which each candidate lies, (M,)."""
+    owner = around.owner[around.rows]
+    local, width = around.rows - around.starts[owner], around.widths[owner].clamp_min(1)
+    across = -(-around.widths.max() // BLOCK)
+    down = -(-around.heights.max() // BLOCK)
+    inside = torch.minimum(local // width // BLOCK, down)
+    return (owner * (down + 1) + inside) * across + local % width // BLOCK
 
 
 def follow(
@@ -120,9 +137,10 @@ def follow(
     """
     device = queries.device
     own = around.rows[index]
-    owner = around.owner[anchors.chosen]
-    local, width = anchors.chosen - around.starts[owner], around.widths[owner].clamp_min(1)
-    placed = local < around.heights[owner] * around.widths[owner]
+    chosen = anchors.chosen.clamp_min(0)
+    owner = around.owner[chosen]
+    local, width = chosen - around.starts[owner], around.widths[owner].clamp_min(1)
+    placed = (anchors.chosen >= 0) & (local < around.heights[owner] * around.widths[owner])
     down = torch.where(placed, local // width, -(1 << 30)) - anchors.rows[:, None]
     across = local % width - anchors.columns
     y, x = (torch.arange(extent, device=device) + first for extent, first in zip(index.shape, corner, strict=True))
