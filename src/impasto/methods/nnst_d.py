@@ -69,17 +69,16 @@ class NNSTDOptions(OnePassOptions):
     candidates: int = Field(2048, ge=16, le=65_536, description="places of the painting to choose from, at each size")
     spread: float = Field(0.05, ge=0, le=2, description="cost of taking the same place repeatedly")
     coherence: float = Field(
-        0.15, ge=0, le=2, description="how much less similar a place may be to keep the painting's strokes whole"
+        0.0, ge=0, le=2, description="how much less similar a place may be to keep the painting's strokes whole"
     )
-    alpha: float = Field(0.6, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
+    alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
 
 
 class NNSTD(OnePass):
     """Match and paint at each size, from coarse to fine, without optimisation (Kolkin et al. 2022, sec. 3.4).
 
     Departs from the paper: its network and training are not published, so both are impasto's own, over vgg19-slim; the
-    network also sees the photo's features, and places are taken as they lie side by side in the painting where these
-    are nearly as similar. Of pictures above 2048 pixels, one of 1024 is painted before the full size.
+    network also sees the photo's features. Of pictures above 2048 pixels, one of 1024 is painted before the full size.
     """
 
     name = "nnst_d"
@@ -349,9 +348,9 @@ class NNSTDTrainOptions(MethodOptions):
     """Further training options for nnst_d."""
 
     octaves: int = Field(2, ge=1, le=4, description="number of sizes before the crop's, each half the next")
-    alpha: float = Field(0.6, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
+    alpha: float = Field(0.75, ge=0, le=1, description="share of the photo, not of the picture so far, in the matching")
     spread: float = Field(0.05, ge=0, le=2, description="cost of taking the same place repeatedly")
-    coherence: float = Field(0.15, ge=0, le=2, description="how much less similar a place beside its neighbours may be")
+    coherence: float = Field(0.0, ge=0, le=2, description="how much less similar a place beside its neighbours may be")
     introduction: float = Field(0.1, ge=0, le=1, description="first part of the training, in which it only rebuilds")
     pixels_weight: float = Field(4.0, ge=0, description="weight of rebuilt pixels")
     matched_weight: float = Field(2.0, ge=0, description="weight of the distance from the matched features")
