@@ -67,9 +67,38 @@ def wrong_masks(styles: int, masks: int) -> str:
     return f"{styles} styles need one mask, or {styles}, not {masks}"
 
 
+def no_classifier(path: object) -> str:
+    """Return the message for a file that is no classifier."""
+    return f"{path} holds no classifier: make one with `impasto transfer fit`"
+
+
 def no_card(path: str) -> str:
     """Return the message for a file that is no style card."""
     return f"{path} is no style card: make one with `impasto style extract painting.jpg`"
+
+
+def other_kind(card: object, there: Iterable[str], method: str, needed: str, advice: str = "") -> str:
+    """Return the message for a style card of another kind than the method needs."""
+    advice = advice or draw_again(method)
+    return f"{card} holds {' and '.join(there)}, but {method} needs {needed}: {advice}"
+
+
+def draw_again(method: str) -> str:
+    """Return what to do instead of naming a style card that does not fit."""
+    return f"name the painting itself, or extract it again with `impasto style extract PAINTING -m {method}`"
+
+
+def whole_network(card: object) -> str:
+    """Return the message for a style card that only the method can use that made it."""
+    return (
+        f"{card} is a whole network: paint by the method that made it, metastyle (impasto adapt) or metanet "
+        "(impasto export-style), with -m"
+    )
+
+
+def other_maker(path: object, maker: object, method: str) -> str:
+    """Return the message for a weights file of another training."""
+    return f"{path} was made by `impasto train {str(maker)[:40]}`, not {method}"
 
 
 def flickers(mode: str) -> str:
@@ -90,6 +119,12 @@ def no_channel(channel: int, count: int) -> str:
 def no_unit(unit: tuple[int, int], rows: int, columns: int) -> str:
     """Return the message for a unit, (row, column), that a layer does not have."""
     return f"there is no unit {unit[0]},{unit[1]}: the layer has {rows} rows and {columns} columns here"
+
+
+def no_pictures(places: Iterable[object]) -> str:
+    """Return the message for folders without pictures to learn from."""
+    where = ", ".join(map(str, places))
+    return f"no readable picture in {where}: name folders with JPEG, PNG, WebP or TIFF files"
 
 
 def few_classes(folder: object, count: int) -> str:

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from impasto.errors import WeightsError
 
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+"""Endings of the pictures that trainings look for in folders."""
 LEFTOVER = re.compile(r"\.impasto-[0-9a-f]{16}\.tmp")
 """The names of files that are being written. One that stays was left by a run that was killed."""
 

@@ -45,7 +45,7 @@ def test_bench_is_a_table_of_ratios(shell: Shell) -> None:
 
 def test_what_can_not_be_timed_is_reported(shell: Shell) -> None:
     assert shell.run("bench", "--methods", "adain", "--weights", "nothing.safetensors").code == 2
-    (shell.folder / "nothing.safetensors").write_bytes(b"")
+    (shell.folder / "nothing.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     done = shell.run("bench", "--methods", "adain", "--weights", "nothing.safetensors", "--sizes", "32").good()
     assert done.err.startswith("no adain: ")
     assert done.out == "nothing to time\n"

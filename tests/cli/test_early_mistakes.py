@@ -12,12 +12,18 @@ import torch
 from PIL import Image
 
 from impasto.cli.export_style import MAKER
+from impasto.commands import early_devices
 from impasto.commands.early_checks import methods_with_function
 from impasto.commands.early_recipes import optimises
+from impasto.commands.first_look import READS
 from impasto.commands.layer_names import layers_of
-from impasto.methods import find_method, list_methods
+from impasto.errors import OptionError
+from impasto.methods import find_method, list_methods, load
 from impasto.networks.backbones import BACKBONES, load_backbone
+from impasto.stylizers.base import Stylizer
+from impasto.stylizers.fixed_styles import LearnedStyles
 from impasto.stylizers.generated_network import GeneratedNetworks
+from impasto.stylizers.styles import Style
 
 WITHOUT_TORCH = """
 import contextlib, io, json, shlex, sys
@@ -26,6 +32,9 @@ class Refuse:
         if name == "torch":
             raise SystemExit("torch is loaded")
 sys.meta_path.insert(0, Refuse())
+from impasto.commands import early_devices
+missing = early_devices._why_missing
+early_devices._why_missing = lambda name: "no driver is loaded" if name == "cuda" else missing(name)
 from impasto.cli.main import main
 answers = []
 for line in json.load(sys.stdin):
@@ -106,7 +115,7 @@ MISTAKES = [
     ("attack photo.png --target giraffe -o out.jpg", "out.jpg: only .png keeps every pixel"),
     ("texture pond wheat --style-weights 1", "2 styles need 2 weights, not 1"),
     ("texture sea.png --size 5", "size '5' is too small"),
-    ("transfer fit . -o run", "needs at least two folders with pictures, one a class; it has 0"),
+    ("transfer fit nothing -o run", "needs at least two folders with pictures, one a class; it has 0"),
     ("live -m gatys", "gatys takes seconds or minutes for a frame"),
     ("live --keep-color histogram", "live takes luminance or lab"),
     ("dream --layer relu4_1 --channel 9999", "there is no channel 9999: the layer has 128, from 0"),
@@ -121,6 +130,36 @@ MISTAKES = [
     ("serve --token-file none", "--token-file none can't be read"),
     ("serve --access-log none/log", "--access-log none/log can't be written"),
     ("serve --proxy nonsense", "--proxy takes the address of a proxy"),
+    ("stylize photo.png sea.png --device mps", "--device mps is not there: "),
+    ("serve --device cpu --device cuda", "--device cuda is not there: no driver is loaded; leave it out"),
+    ("batch photo.png sea.png -o out --device cuda", "--device cuda is not there: no driver is loaded; leave it out"),
+    ("stylize - -", "standard input holds one picture: - can be the photo or a painting, not both"),
+    ("stylize - sea.png --json", "--json and the picture can't both go to standard output"),
+    ("stylize notes.jpg sea.png", "notes.jpg is damaged or no picture; it must be one of JPEG, PNG"),
+    ("stylize empty.png sea.png", "empty.png is empty; get it again"),
+    ("stylize photo.png page.jpg", "page.jpg is a web page or drawing"),
+    ("transfer predict notes.jpg", "notes.jpg is damaged or no picture"),
+    ("stylize photo.png sea.png --mask notes.jpg", "notes.jpg is damaged or no picture"),
+    ("stylize photo.png short.safetensors", "short.safetensors is no readable safetensors file: it is too short"),
+    ("stylize photo.png long.safetensors", "its header is longer than the file, or huge"),
+    ("stylize photo.png foreign.safetensors", "foreign.safetensors is no style card: make one with"),
+    ("style show long.safetensors", "its header is longer than the file, or huge"),
+    (
+        "stylize photo.png maps.safetensors -m nnst",
+        "maps.safetensors holds maps, but nnst needs places: name",
+    ),
+    ("stylize photo.png network.safetensors -m wct", "network.safetensors is a whole network: paint by the method"),
+    (
+        "stylize photo.png sea.png -m swift --weights trained.safetensors",
+        "was made by `impasto train adain`, not swift",
+    ),
+    ("stylize photo.png sea.png --weights long.safetensors", "long.safetensors is no readable safetensors file"),
+    ("bench --weights trained.safetensors", "--weights trained.safetensors is for one method: name it with -m"),
+    ("bench --weights trained.safetensors -m swift", "by `impasto train adain`, not swift"),
+    ("transfer predict photo.png --classifier maps.safetensors", "maps.safetensors holds no classifier: make one"),
+    ("transfer fit classes -o run", "class 'a' needs at least two different pictures"),
+    ("train swift --content nothing --style sea.png -o run", "no readable picture in nothing: name folders"),
+    ("evaluate nothing nothing nothing", "nothing holds no pictures"),
 ]
 
 
@@ -128,7 +167,19 @@ def test_mistakes_are_answered_without_torch(tmp_path: Path) -> None:
     for name, color in (("photo.png", "white"), ("sea.png", "blue")):
         Image.new("RGB", (48, 36), color).save(tmp_path / name)
     (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypisom\0\0\2\0isomiso2avc1" + bytes(64))
-    before = sorted(tmp_path.iterdir())
+    (tmp_path / "notes.jpg").write_text("no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "page.jpg").write_text("<html>")
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "short.safetensors").write_bytes(b"short")
+    (tmp_path / "long.safetensors").write_bytes(bytes(range(1, 100)))
+    heads = {"foreign": None, "maps": {"style": "maps/vgg19/1"}, "network": {"style": "network/16-5"}}
+    for name, head in (heads | {"trained": {"method": "adain"}}).items():
+        write_head(tmp_path / f"{name}.safetensors", head)
+    for name, color in (("a", "red"), ("b", "blue")):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        Image.new("RGB", (48, 36), color).save(tmp_path / "classes" / name / "one.png")
+    before = sorted(tmp_path.rglob("*"))
     lines = [line for line, _ in MISTAKES]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH],
@@ -143,7 +194,90 @@ def test_mistakes_are_answered_without_torch(tmp_path: Path) -> None:
         assert code == 2, f"impasto {line}: {code} {said}"
         assert message in said, f"impasto {line}: {said}"
         assert len(said.splitlines()) == 1, f"impasto {line}: {said}"
-    assert sorted(tmp_path.iterdir()) == before
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def write_head(path: Path, head: dict[str, str] | None) -> None:
+    """Write a safetensors file without tensors; head: impasto's own header."""
+    text = json.dumps({} if head is None else {"__metadata__": {"impasto": json.dumps(head)}}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_kinds_of_cards_that_methods_take(name: str) -> None:
+    method = load(name)
+    known = [load(other).style_kind for other in list_methods()]
+    taken = {kind.partition("/")[0] for kind in known if takes(method, kind)}
+    assert taken <= set(READS.get(name, ())) or issubclass(type(method), LearnedStyles)
+    assert method.style_kind.partition("/")[0] == READS.get(name, (method.style_kind.partition("/")[0],))[0]
+
+
+def takes(method: Stylizer, kind: str) -> bool:
+    """Whether a method takes a card of this kind, as far as its kind matters: an empty card has no layers."""
+    try:
+        method.accept_style(Style({}, kind))
+    except OptionError as error:
+        return "this style card holds" not in str(error) and "is a whole network" not in str(error)
+    except (KeyError, ValueError, RuntimeError):
+        return True
+    return True
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "version", "files", "missing"),
+    [
+        ("cuda", "linux", "cuda = '13.0'\nhip = None\n", ["nvidiactl"], False),
+        ("cuda", "linux", "cuda: Optional[str] = None\nhip: Optional[str] = '6.2'\n", ["kfd"], False),
+        ("cuda", "linux", "cuda = '13.0'\nhip = None\n", ["null", "nvme0"], True),
+        ("cuda", "linux", "cuda = None\nhip = None\n", ["nvidiactl"], True),
+        ("cuda", "win32", "cuda = '13.0'\nhip = None\n", [], False),
+        ("cuda", "win32", "cuda: Optional[str] = None\nhip = None\n", [], True),
+        ("cuda", "linux", "", ["nvidia0"], False),
+        ("cuda", "darwin", "cuda = None\nhip = None\n", [], True),
+        ("mps", "darwin", "", [], False),
+        ("mps", "linux", "", ["nvidiactl"], True),
+        ("auto", "linux", "cuda = None\nhip = None\n", [], False),
+        ("cpu", "linux", "cuda = None\nhip = None\n", [], False),
+    ],
+)
+def test_devices_that_are_certainly_missing(
+    name: str,
+    platform: str,
+    version: str,
+    files: list[str],
+    missing: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for file in files:
+        (tmp_path / file).touch()
+    (tmp_path / "version.py").write_text(version)
+    monkeypatch.setattr(early_devices, "DEVICES", tmp_path)
+    monkeypatch.setattr(early_devices, "CUDA", "no-such-library.so")
+    monkeypatch.setattr(early_devices, "_version_file", lambda: tmp_path / "version.py")
+    monkeypatch.setattr(early_devices.sys, "platform", platform)
+    if missing:
+        with pytest.raises(OptionError, match=f"--device {name} is not there"):
+            early_devices.check_here(name)
+    else:
+        early_devices.check_here(name)
+
+
+@pytest.mark.parametrize(
+    ("piped", "message"),
+    [
+        (b"no picture", "standard input is damaged or no picture"),
+        (b"", "standard input is empty; pipe a picture into it"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2avc1" + bytes(64), "standard input is a video: name its file"),
+    ],
+)
+def test_what_is_piped_is_looked_at_without_torch(piped: bytes, message: str, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from impasto.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "stylize", "-", "starry-night", "-o", "out.png"]
+    done = subprocess.run(words, input=piped, capture_output=True, cwd=tmp_path, timeout=120)
+    assert (done.returncode, done.stderr.decode().count("\n")) == (2, 1)
+    assert message in done.stderr.decode()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", BACKBONES)

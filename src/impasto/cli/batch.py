@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impasto.cli.flags import MachineFlags, ReportingFlags, StylizationFlags, spread
-from impasto.commands import arguments, early_checks, first_look, terminal
+from impasto.commands import arguments, early_checks, early_devices, first_look, terminal
 from impasto.errors import ImpastoError, OptionError, nearest
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def batch(
     words = arguments.words(contents, styles)
     _check_settings(ctx, words, stylization, reporting.recipe)
     folder = _check(first_look.before_flags(words), named, output, format, reporting.recipe)
-    _check_engine(engine, workers, watch, pairs)
+    _check_engine(engine, workers, machine.device, watch, pairs)
     from impasto.batch import plan as cli_batch_plan
     from impasto.commands import batch as command
     from impasto.commands.stylize import merge_flags
@@ -127,7 +127,7 @@ def _check(words: list[str], named: list[str], output: str | None, format: str, 
     return output
 
 
-def _check_engine(name: str, workers: int | None, watch: bool, pairs: bool) -> None:
+def _check_engine(name: str, workers: int | None, device: str, watch: bool, pairs: bool) -> None:
     """Raise OptionError if there is no such engine, or if it can't do that."""
     if name not in ENGINES:
         raise OptionError(f"--engine is {' or '.join(ENGINES)}, not {name!r}{nearest(name, ENGINES)}")
@@ -137,6 +137,8 @@ def _check_engine(name: str, workers: int | None, watch: bool, pairs: bool) -> N
         raise OptionError("--watch goes with every photo by every style, not with --pairs")
     if name == "ray" and watch:
         raise OptionError("--watch goes with --engine local")
+    if name == "local":
+        early_devices.check_here(device)
 
 
 def _open_engine(name: str, workers: int | None) -> Callable[[BatchPlan, str, str], Engine]:

@@ -39,7 +39,11 @@ def bench(
 ) -> None:
     """Time the methods, in ratio to one pass of VGG-19 to relu4_1 in fp32 at 512x512."""
     _check(methods, sizes, precisions, runtimes)
-    early_checks.check_weights(None if weights is None else Path(weights))
+    if weights is not None:
+        early_checks.check_weights(Path(weights))
+        if methods is None or "," in methods:
+            raise OptionError(f"--weights {weights} is for one method: name it with -m")
+        early_checks.check_trained(Path(weights), methods)
     if markdown is not None:
         arguments.check_target(markdown, force)
     from impasto.evaluation import bench as benching

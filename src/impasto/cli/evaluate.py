@@ -133,6 +133,9 @@ def _check(ctx: typer.Context, words: list[str], method: str | None, preset: str
         if not Path(word).is_dir():
             near = "" if Path(word).exists() else first_look.near_files(Path(word))
             raise ImpastoError(f"{word} is no folder{near}; name folders: impasto evaluate CONTENTS STYLES STYLIZED")
+        endings = constant("impasto.evaluation.pairs", "SUFFIXES")
+        if not any(path.suffix.lower() in endings for path in Path(word).iterdir()):
+            raise ImpastoError(f"{word} holds no pictures")
 
 
 def _check_networks(loss_network: str, vgg16: Path | None, metric_weights: Path | None, skip: list[str]) -> None:

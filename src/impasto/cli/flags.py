@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from impasto.commands import arguments, early_checks, early_recipes, first_look
+from impasto.commands import arguments, early_checks, early_devices, early_recipes, first_look
 from impasto.errors import OptionError
 
 LOOK, SPEED, SCRIPT = "Colours, regions, variants", "Speed", "Scripts and records"
@@ -118,7 +118,11 @@ SeedFlag = Annotated[
 DeviceFlag = Annotated[
     str,
     typer.Option(
-        metavar="NAME", parser=early_checks.check_device, rich_help_panel=SPEED, help="auto, cpu, cuda or mps."
+        metavar="NAME",
+        parser=early_checks.check_device,
+        callback=early_devices.check_devices,
+        rich_help_panel=SPEED,
+        help="auto, cpu, cuda or mps.",
     ),
 ]
 RuntimeFlag = Annotated[
@@ -218,7 +222,7 @@ class StylizationFlags:
         early_recipes.read_shares(self.style_weights)
         values = {"style_size": self.style_size, "seed": self.seed, "size": self.size}
         early_recipes.check_values({**values, "style_weights": self.style_weights}, command)
-        early_recipes.check_networks(options)
+        early_recipes.check_networks(options, self.chosen_method)
         if plain is not None and recipe is None and not many:
             early_recipes.check_styles(command, plain, self.style or [], self.keep_color)
             count = len(plain) - 1 + len(self.style or [])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impasto.cli import flags
-from impasto.commands import arguments, early_checks, terminal
+from impasto.commands import arguments, early_checks, early_devices, terminal
 from impasto.errors import ImpastoError, OptionError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ DevicesFlag = Annotated[
         "--device",
         metavar="NAME",
         parser=early_checks.check_device,
+        callback=early_devices.check_devices,
         help="auto, cpu, cuda, mps; repeatable: one worker each.",
     ),
 ]

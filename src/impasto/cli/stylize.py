@@ -54,10 +54,10 @@ def stylize(
     early_checks.check_target_name(preview, force=force or resume)
     early_checks.check_target_name(checkpoint, (".safetensors",), force=True)
     early_recipes.check_optimising(stylization.chosen_method, "--checkpoint", checkpoint, reporting.recipe)
-    from impasto.commands import stylize as command
-    from impasto.commands.stylize import make_recipe
-
     with terminal.piped(words, output, json=reporting.json, dry_run=reporting.dry_run) as pipes:
+        from impasto.commands import stylize as command
+        from impasto.commands.stylize import make_recipe
+
         asked = make_recipe(ctx, pipes.words, reporting.recipe, stylization.given(), runtime=machine.runtime)
         target = command.choose_target(asked, pipes.output, force=force, record=reporting.record, resume=resume)
         job = command.open_job(asked, machine.device, machine.runtime)

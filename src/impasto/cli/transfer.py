@@ -12,6 +12,7 @@ from impasto.cli.train import ResumeFlag, RunFlag
 from impasto.commands import arguments, early_checks, first_look, terminal
 from impasto.errors import ImpastoError
 
+LISTING = "impasto transfer fit --list-options"
 FolderWord = Annotated[str | None, typer.Argument(metavar="FOLDER", help="Holds a folder of pictures for each class.")]
 PictureWords = Annotated[list[str] | None, typer.Argument(metavar="PICTURES", help="Pictures to judge.")]
 ClassifierFlag = Annotated[
@@ -47,25 +48,33 @@ def fit(
     [bold]impasto transfer fit FOLDER --backbone vgg19-slim -o RUN[/bold]; --list-options lists all options.
     """
     terminal.be_quiet(quiet)
-    if not list_options:
-        named = _check_fit(ctx, [*arguments.words(folder, None), *ctx.args])
-        first_look.need("accelerate", "transfer", "impasto transfer fit")
-        early_checks.check_run_folder(output, resume=resume, force=force)
-        early_checks.check_classes(Path(named))
-    from impasto.commands import methods_table, transfer_fit
+    words = [*arguments.words(folder, None), *ctx.args]
+    if list_options:
+        _list_fit_options(ctx, words)
+        return
+    named = _check_fit(ctx, words)
+    first_look.need("accelerate", "transfer", "impasto transfer fit")
+    early_checks.check_run_folder(output, resume=resume, force=force)
+    from impasto.transfer.class_folders import ClassFolders
+
+    pictures = ClassFolders.find(Path(named))
+    from impasto.commands import transfer_fit
     from impasto.transfer.tasks import FitOptions
 
-    words = [*arguments.words(folder, None), *ctx.args]
-    found, values = arguments.take_flags(ctx, words, FitOptions, "transfer fit", "impasto transfer fit --list-options")
-    if list_options:
-        methods_table.show_options(FitOptions)
-        return
-    if len(found) != 1:
-        raise ImpastoError("name one folder of class folders: impasto transfer fit FOLDER -o RUN")
+    values = arguments.take_flags(ctx, words, FitOptions, "transfer fit", LISTING)[1]
     options = FitOptions.parse(values, "transfer fit")
-    plan = transfer_fit.plan(Path(found[0]), options, output, device, resume=resume, force=force)
+    plan = transfer_fit.plan(pictures, options, output, device, resume=resume, force=force)
     result = transfer_fit.dry_run(plan) if dry_run else transfer_fit.run(plan, resume=resume, log=log, quiet=quiet)
     terminal.print_json(result) if json else terminal.say_path(result["output"])
+
+
+def _list_fit_options(ctx: typer.Context, words: list[str]) -> None:
+    """Print the options of `impasto transfer fit`; raises OptionError for unknown flags."""
+    from impasto.commands import methods_table
+    from impasto.transfer.tasks import FitOptions
+
+    arguments.take_flags(ctx, words, FitOptions, "transfer fit", LISTING)
+    methods_table.show_options(FitOptions)
 
 
 def _check_fit(ctx: typer.Context, words: list[str]) -> str:

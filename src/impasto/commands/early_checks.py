@@ -30,12 +30,14 @@ from impasto.errors import (
     ImpastoError,
     OptionError,
     WeightsError,
-    few_classes,
     nearest,
     no_channel,
+    no_classifier,
+    no_pictures,
     no_unit,
+    other_maker,
 )
-from impasto.files import real_path
+from impasto.files import PICTURE_SUFFIXES, real_path
 
 TRAININGS = {"backbone": "impasto.training.backbone_distillation", "texture": "impasto.textures.generator_training"}
 """Trainings besides those of methods, and the modules with their TRAINING."""
@@ -141,13 +143,13 @@ def check_pictures_of(name: str, contents: list[Path], styles: list[Path]) -> No
     elif not contents or not styles:
         raise ImpastoError("name folders of pictures: --content PHOTOS --style ARTWORKS")
     check_places([*contents, *styles], "--content and --style")
+    for places in (contents, styles):
+        if places and not any(map(_may_hold_pictures, places)):
+            raise ImpastoError(no_pictures(places))
 
 
-def check_classes(folder: Path) -> None:
-    """Raise ImpastoError if a folder does not hold two folders or more, one for each class."""
-    names = [child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
-    if len(names) < 2:
-        raise ImpastoError(few_classes(folder, len(names)))
+def _may_hold_pictures(place: Path) -> bool:
+    return not place.is_dir() or any(path.suffix.lower() in PICTURE_SUFFIXES for path in place.rglob("*"))
 
 
 def check_places(places: Iterable[Path], flags: str) -> None:
@@ -238,7 +240,10 @@ def check_classifier(name: str | None, wanted: str | None = None) -> None:
     path = PACKAGE / "weights" / f"{name}.safetensors" if name == known[0] else Path(name)
     if path.suffix.lower() == CARD:
         check_weights(path)
-        classes = first_look.header_of(path).get("classes")
+        header = first_look.header_of(path)
+        if header.get("kind") != constant("impasto.networks.classifiers", "KIND"):
+            raise WeightsError(no_classifier(path))
+        classes = header.get("classes")
         if wanted is not None and isinstance(classes, list):
             _check_class(name, wanted, [str(one) for one in classes])
     elif name not in known:
@@ -259,6 +264,15 @@ def check_weights(path: Path | None) -> None:
     if path is not None and not path.is_file():
         what = "is a folder" if path.is_dir() else f"does not exist{first_look.near_files(path)}"
         raise WeightsError(f"{path} {what}; name a weights file")
+    if path is not None and path.suffix.lower() == CARD:
+        first_look.check_safetensors(path)
+
+
+def check_trained(path: Path, method: str | None) -> None:
+    """Raise WeightsError if a weights file was written by the training of another method."""
+    maker = first_look.header_of(path).get("method", method)
+    if method is not None and maker != method:
+        raise WeightsError(other_maker(path, maker, method))
 
 
 def check_textures(words: list[str], weights: Path | None) -> bool:

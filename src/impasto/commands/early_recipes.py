@@ -121,12 +121,13 @@ def check_styles(command: str, words: Sequence[str], named: Sequence[str], color
                 raise OptionError(no_recolouring(str(color), style))
 
 
-def check_networks(values: Mapping[str, Any]) -> None:
+def check_networks(values: Mapping[str, Any], method: str | None = None) -> None:
     """Raise ImpastoError for a backbone, a layer or a file that is not there, among the options of a method."""
     for name in constant(RECORD, "FILE_OPTIONS"):
         value = str(values.get(name) or "")
         if value and name.endswith("weights"):
             early_checks.check_weights(Path(value))
+            early_checks.check_trained(Path(value), method if name == "weights" else None)
         elif Path(value).suffix:
             first_look.check_content(value, video=False)
     if "backbone" in values:

@@ -22,12 +22,16 @@ from impasto.errors import (
     no_card,
     no_method,
     no_style,
+    other_kind,
+    whole_network,
 )
 
 PACKAGE = Path(__file__).parent.parent
 CARDS = PACKAGE / "weights" / "styles"
 HEAD = 4096
-MOST_HEADER = 1_000_000
+MOST_HEADER = 1 << 24
+BEGINNINGS = (b"II", b"MM", b"GIF8", b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM")
+"""First bytes of the pictures that can be read, besides AVIF and HEIC; some other files have them, too."""
 CARD = ".safetensors"
 URL = "://"
 
@@ -128,6 +132,8 @@ def check_content(word: str, *, video: bool) -> None:
         return
     if not video and is_video(head):
         raise ImpastoError(f"{word} is a video: paint it with impasto video {word} STYLE")
+    if not video:
+        _check_head(head, word)
     if video and _kind_of(head) not in ("", "GIF"):
         raise ImpastoError(f"{word} is a picture: paint it with impasto stylize {word} STYLE")
 
@@ -148,15 +154,82 @@ def check_painting(word: str, method: str | None, *, bare: bool = False, own_wei
         if word in known or (own_weights and method is not None):
             return
         raise ImpastoError(no_style(word, known))
-    header = header_of(path) if path.suffix.lower() == CARD else {}
-    if header and not isinstance(header.get("style"), str):
-        raise WeightsError(no_card(word))
     head = _head(word, "painting")
     if head is not None and is_video(head):
         raise ImpastoError(f"{word} is a video; name a painting, or take a frame of it")
+    if path.suffix.lower() == CARD:
+        check_card(path, method)
+    elif head is not None:
+        _check_head(head, word)
     learned = learned_styles(method) if method and not own_weights and path.suffix.lower() != CARD else []
     if learned and method:
         raise OptionError(f"{method} can't look at a painting: {fixed_styles(method, learned)}")
+
+
+def check_piped(path: str | Path) -> None:
+    """Raise ImpastoError if what came through standard input, kept as `path`, is no picture."""
+    head = _head(str(path), "picture") or b""
+    if is_video(head):
+        raise ImpastoError("standard input is a video: name its file, impasto video FILE STYLE")
+    _check_head(head, "standard input")
+
+
+def _check_head(head: bytes, name: str) -> None:
+    """Raise ImageError if the first bytes of a file are those of no picture."""
+    if head[4:8] != b"ftyp" and not head.startswith(BEGINNINGS):
+        from impasto.images.opening import no_picture
+
+        raise ImageError(no_picture(head, name))
+
+
+READS = {
+    "adain": ("adain", "moments"),
+    "gatys": ("moments",),
+    "metanet": ("metanet", "moments", "network"),
+    "nnst": ("places",),
+    "nnst_d": ("places",),
+    "sanet": ("maps",),
+    "swift": ("swift", "moments", "network"),
+    "wct": ("moments",),
+}
+"""Kinds of style cards that a method takes, the first words of them, its own first; others decide themselves."""
+
+
+def check_card(path: Path, method: str | None) -> None:
+    """Raise ImpastoError if a file is no style card, or of no kind that the method takes."""
+    check_safetensors(path)
+    header = header_of(path)
+    if not isinstance(header.get("style"), str):
+        raise WeightsError(no_card(str(path)))
+    if method not in READS:
+        return
+    others = header.get("others")
+    kinds = [header["style"], *(others if isinstance(others, list) else [])]
+    heads = list(dict.fromkeys(str(kind).partition("/")[0] for kind in kinds))
+    if not set(heads) & set(READS[method]):
+        if heads[0] == "network":
+            raise OptionError(whole_network(path))
+        raise OptionError(other_kind(path, heads, method, READS[method][0]))
+
+
+def check_safetensors(path: Path) -> None:
+    """Raise WeightsError if a file can't be a safetensors file, as its first bytes show."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(8)
+            length = int.from_bytes(head, "little")
+            reason = "it is too short" if len(head) < 8 else ""
+            if not reason and length > min(MOST_HEADER, size - 8):
+                reason = "its header is longer than the file, or huge"
+            if not reason:
+                json.loads(file.read(length))
+    except OSError:
+        return  # the reader says why
+    except (ValueError, RecursionError):
+        reason = "its header is no JSON"
+    if reason:
+        raise WeightsError(f"{path} is no readable safetensors file: {reason}")
 
 
 def is_video(head: bytes) -> bool:

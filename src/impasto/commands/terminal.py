@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from impasto.commands import first_look
 from impasto.errors import ImpastoError, one_line, printable, to_json
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ def piped(words: Sequence[str], output: Path | None, *, json: bool = False, dry_
 
     with tempfile.TemporaryDirectory(prefix="impasto-") as folder:
         if wanted:
-            plain[plain.index(PIPE)] = str(_receive(Path(folder)))
+            path = _receive(Path(folder))
+            first_look.check_piped(path)
+            plain[plain.index(PIPE)] = str(path)
         yield Piped(plain, Path(folder, "stdout.png") if to_stdout else output, to_stdout)
 
 

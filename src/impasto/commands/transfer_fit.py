@@ -58,13 +58,14 @@ class FitPlan:
         }
 
 
-def plan(source: Path, options: FitOptions, output: Path | None, device: str, *, resume: bool, force: bool) -> FitPlan:
-    """Find the pictures and load the network; raises ImpastoError before anything is written."""
+def plan(
+    folders: ClassFolders, options: FitOptions, output: Path | None, device: str, *, resume: bool, force: bool
+) -> FitPlan:
+    """Split the pictures and load the network; raises ImpastoError before anything is written."""
     where = pick_device(device)
     folder = check_run_folder(output, resume=resume, force=force)
     if options.mode != "features" and options.side < options.crop:
         raise OptionError(f"--side {options.side} is smaller than --crop {options.crop}")
-    folders = ClassFolders.find(source)
     train, test = folders.split(options.test_share, options.seed)
     backbone = load_backbone(options.backbone, weights=options.backbone_weights or None)
     layer = options.layer or last_layer(backbone)

@@ -237,7 +237,9 @@ def _explain(
     if not isinstance(source, io.BytesIO) and os.path.isdir(source):
         return f"{name} is a folder; name a picture in it"
     if isinstance(error, UnidentifiedImageError):
-        return _explain_content(source, name, formats)
+        with _file(source) as file:
+            file.seek(0)
+            return no_picture(file.read(256), name, formats)
     if isinstance(error, Image.DecompressionBombError):
         size = reason_of(error).split(" exceeds")[0]
         return f"{name}: {size} exceeds the limit of {max_pixels} pixels; make it smaller first"
@@ -248,11 +250,8 @@ def _explain(
     return f"{name} is damaged or incomplete ({reason_of(error)}); get it again"
 
 
-def _explain_content(source: Location | io.BytesIO, name: str, formats: tuple[str, ...]) -> str:
-    """Return what a file seems to be that no decoder reads."""
-    with _file(source) as file:
-        file.seek(0)
-        head = file.read(256)
+def no_picture(head: bytes, name: str, formats: tuple[str, ...] = READABLE) -> str:
+    """Return what a file seems to be that no decoder reads, from its first bytes."""
     head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not head:
         return f"{name} is empty; get it again"

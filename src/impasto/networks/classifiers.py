@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from impasto.errors import OptionError, WeightsError, nearest
+from impasto.errors import OptionError, WeightsError, nearest, no_classifier
 from impasto.images.tensors import resize
 from impasto.networks.backbone import Backbone
 from impasto.networks.backbones import BACKBONES, TORCHVISION, load_backbone
@@ -94,6 +94,9 @@ def merge_adapter(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Ten
     weight: (O, I, k, k); down: A, (r, I, k, k); up: B, (O, r, 1, 1).
     """
     return weight + scale * torch.einsum("or,rikl->oikl", up[:, :, 0, 0], down)
+
+
+KIND = "classifier"
 
 
 class Header(Options):
@@ -182,6 +185,8 @@ def _load_imagenet(name: str, weights: str | Path | None) -> Classifier:
 
 
 def _read(name: str, file: Weights, weights: str | Path | None) -> Classifier:
+    if file.config.get("kind") != KIND:
+        raise WeightsError(no_classifier(file.path))
     try:
         header = Header.parse(file.config, "its header")
         if header.backbone not in BACKBONES:

@@ -53,7 +53,8 @@ def pick_device(name: str, runtime: str = "torch") -> str:
     if name == AUTO:
         return there[0]
     if name not in there:
-        near = nearest(name, ("auto", "cpu", "cuda", "mps"))
+        known = ("auto", "cpu", "cuda", "mps")
+        near = "" if name in known else nearest(name, known)
         raise OptionError(f"--device {name}{near} is not there; there are: auto, {', '.join(there)}")
     return name
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impasto.errors import OptionError, is_out_of_memory, wrong_masks
+from impasto.errors import OptionError, draw_again, is_out_of_memory, other_kind, whole_network, wrong_masks
 from impasto.feedforward.stages import MomentsSource, live_moments
 from impasto.feedforward.tiled_run import Tiling
 from impasto.images.color import MATCHING_MODES, recolor_style, restore_color
@@ -30,10 +30,7 @@ from impasto.stylizers.card_check import find_misfit, sample_paintings
 from impasto.stylizers.styles import NETWORK, Style, mix
 from impasto.weights.checkpoints import Checkpoint
 
-OWN_NETWORK = (
-    "this style card is a whole network: paint by the method that made it, metastyle (impasto adapt) or metanet "
-    "(impasto export-style), with -m"
-)
+THIS_CARD = "this style card"
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +127,9 @@ class Stylizer(ABC):
             with contextlib.suppress(OptionError):
                 return self.accept_style(other)
         if style.kind.startswith(NETWORK) and not self.style_kind.startswith(NETWORK):
-            raise OptionError(OWN_NETWORK)
+            raise OptionError(whole_network(THIS_CARD))
         there, needed = _shorten_kinds(style.kinds, self.style_kind)
-        raise OptionError(f"this style card holds {there}, but {self.name} needs {needed}: {self.advice}")
+        raise OptionError(other_kind(THIS_CARD, there, self.name, needed, self.advice))
 
     def take(self, style: Style) -> Style:
         """Return the style as `accept_style` does; raises OptionError if one from a file does not fit."""
@@ -167,7 +164,7 @@ class Stylizer(ABC):
     @property
     def advice(self) -> str:
         """What to do instead of naming a style card that does not fit."""
-        return f"name the painting itself, or extract it again with `impasto style extract PAINTING -m {self.name}`"
+        return draw_again(self.name)
 
     def use_runtime(self, name: str) -> None:
         """Run the networks by `name`, one of `impasto.feedforward.runtimes.RUNTIMES`; raises OptionError."""
@@ -355,9 +352,9 @@ class Stylizer(ABC):
         return LEAST_SIDE
 
 
-def _shorten_kinds(kinds: Iterable[str], needed: str) -> tuple[str, str]:
+def _shorten_kinds(kinds: Iterable[str], needed: str) -> tuple[list[str], str]:
     """Return what a card holds and what is needed, for a message: in short, unless they differ in the rest."""
     heads = list(dict.fromkeys(kind.split("/")[0] for kind in kinds))
     if needed.split("/")[0] in heads:
-        return " and ".join(kinds), needed
-    return " and ".join(heads), needed.split("/")[0]
+        return list(kinds), needed
+    return heads, needed.split("/")[0]

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from impasto.errors import ImageError, ImpastoError
+from impasto.errors import ImageError, ImpastoError, no_pictures
+from impasto.files import PICTURE_SUFFIXES
 from impasto.images.files import read_image
-
-if TYPE_CHECKING:
-    pass
-import math
-
 from impasto.images.tensors import fit, resize
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 @dataclass
@@ -50,8 +44,7 @@ class Pictures:
             found.items.append(_shrink(image, side, least))
             found.names.append(path.stem)
         if not found.items:
-            where = ", ".join(map(str, places))
-            raise ImpastoError(f"no readable picture in {where}: name folders with JPEG, PNG, WebP or TIFF files")
+            raise ImpastoError(no_pictures(places))
         return found
 
     def batch(self, seed: tuple[int, ...], size: int, crop: int) -> Tensor:
@@ -73,7 +66,7 @@ class Pictures:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
 
 
 def _shrink(image: Tensor, side: int, least: int) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from impasto.errors import ImpastoError, few_classes
-from impasto.training.pictures import SUFFIXES
+from impasto.files import PICTURE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ClassFolders:
         if not folder.is_dir():
             raise ImpastoError(f"{folder} is no folder; name one that holds a folder of pictures for every class")
         paths = {
-            child.name: sorted(path for path in child.rglob("*") if path.suffix.lower() in SUFFIXES)
+            child.name: sorted(path for path in child.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
             for child in sorted(folder.iterdir())
             if child.is_dir() and not child.name.startswith(".")
         }

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from impasto.errors import WeightsError
+from impasto.errors import WeightsError, other_maker
 from impasto.files import open_regular, size_of, write_atomically
 
 FOLDER = Path(__file__).parent
@@ -63,7 +63,7 @@ class Weights:
         """
         method = self.config.get("method", maker)
         if method != maker:
-            raise WeightsError(f"{self.path} was made by `impasto train {str(method)[:40]}`, not {maker}")
+            raise WeightsError(other_maker(self.path, method, maker))
         if self.digest not in _shipped():  # these need no check, and a sketch makes torch load for a second
             from impasto.weights.sketches import ImpossibleError, sketch
 
