@@ -16,7 +16,7 @@ import typer.main
 
 import impasto
 from cli_support import make_picture
-from impasto.cli.main import app, main
+from impasto.cli.main import main, make_app
 from impasto.images.files import write_image
 from impasto.methods import find_method
 from impasto.options import Options
@@ -87,7 +87,7 @@ def pages(language: str) -> list[Path]:
 
 def parse(words: list[str]) -> tuple[tuple[str, ...], Any]:
     """The verbs of a command and what its declared flags say; raises what the command line would."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(make_app())
     verbs: tuple[str, ...] = ()
     while hasattr(command, "commands"):
         if not words or words[0].startswith("-"):  # not parsed: some of these flags act at once

@@ -20,7 +20,7 @@ import showcase
 import typer.main
 from words import SENTENCES, phrases, say, translate
 
-from impasto.cli.main import app
+from impasto.cli.main import make_app
 from impasto.commands.methods_table import describe_options, shown, summarize
 from impasto.methods import find_method, list_methods
 from impasto.stylizers.base import Stylizer
@@ -278,7 +278,7 @@ def gallery(language: str) -> str:
 def command_line(language: str) -> str:
     """Every command with its arguments and flags, as --help tells them."""
     parts = []
-    for words, command in _commands(typer.main.get_command(app), ()):
+    for words, command in _commands(typer.main.get_command(make_app()), ()):
         name = " ".join(("impasto", *words))
         plain = re.sub(r"\[/?bold\]", "`", inspect.cleandoc(command.help or ""))
         about = translate(language, "\n\n".join(" ".join(part.split()) for part in plain.split("\n\n")))

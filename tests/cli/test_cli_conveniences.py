@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from cli_support import Outcome, Shell, make_backbone, open_shell, use_one_thread
-from impasto.cli.main import app, main
+from impasto.cli.main import main, make_app
 from impasto.commands import doctor
 from impasto.commands.arguments import name_target
 from impasto.commands.terminal import Line, escape_left
@@ -117,7 +117,7 @@ def test_help_shows_groups_and_no_types_of_switches(shell: Shell, command: str) 
 def test_commands_that_paint_share_their_flags() -> None:
     import typer.main
 
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(make_app())
     commands = {name: group.commands[name] for name in ("stylize", "batch", "video", "sweep")}  # type: ignore[attr-defined]
     flags = {
         name: {p.name: p.help for p in command.params if p.opts[0].startswith("-")}
