@@ -35,10 +35,14 @@ class WeightsError(ImpastoError):
 
 def nearest(word: str, known: Iterable[str], most: int = 2) -> str:
     """Return " (did you mean X or Y?)" for those of `known` that are like `word`, or nothing."""
-    plain, word = {name.casefold().replace("_", "-"): name for name in known}, word.casefold().replace("_", "-")
+    plain, word = {_plain(name): name for name in known}, _plain(word)
     near = difflib.get_close_matches(word, plain, n=most, cutoff=0.6)
     near = near or [name for name in plain if difflib.get_close_matches(word, name.split("-"), cutoff=0.75)][:most]
     return f" (did you mean {' or '.join(plain[name] for name in near)}?)" if near else ""
+
+
+def _plain(word: str) -> str:
+    return word.casefold().replace("_", "-").lstrip("-")
 
 
 def no_style(name: str, known: Collection[str]) -> str:

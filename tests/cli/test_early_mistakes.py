@@ -131,6 +131,14 @@ MISTAKES = [
     ("serve --access-log none/log", "--access-log none/log can't be written"),
     ("serve --proxy nonsense", "--proxy takes the address of a proxy"),
     ("stylize photo.png sea.png --device mps", "--device mps is not there: "),
+    ("serve --token-file long-token", "a token has at most 1000 characters"),
+    ("stylize -dash.png sea.png", "-dash.png begins with - as flags do: write ./-dash.png"),
+    ("stylize photo.png --style ''", "the name of a style is empty"),
+    ("stylize photo.png sea.png -o nothing", "nothing is a folder; name a file in it"),
+    ("stylize --recipe nothing", "nothing is a folder; name a picture or a JSON file in it"),
+    ("stylize away.png sea.png", "away.png can't be opened: No such file or directory; check its name"),
+    ("batch photo.png sea.png -o ''", "name a folder for the results"),
+    ("style show nothing", "nothing is a folder; name a style card in it"),
     ("serve --device cpu --device cuda", "--device cuda is not there: no driver is loaded; leave it out"),
     ("batch photo.png sea.png -o out --device cuda", "--device cuda is not there: no driver is loaded; leave it out"),
     ("stylize - -", "standard input holds one picture: - can be the photo or a painting, not both"),
@@ -171,6 +179,10 @@ def test_mistakes_are_answered_without_torch(tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "page.jpg").write_text("<html>")
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "away.png").symlink_to("nowhere.png")
+    (tmp_path / "long-token").write_text("x" * 5000)
+    (tmp_path / "long-token").chmod(0o600)
+    Image.new("RGB", (48, 36), "green").save(tmp_path / "-dash.png")
     (tmp_path / "short.safetensors").write_bytes(b"short")
     (tmp_path / "long.safetensors").write_bytes(bytes(range(1, 100)))
     heads = {"foreign": None, "maps": {"style": "maps/vgg19/1"}, "network": {"style": "network/16-5"}}

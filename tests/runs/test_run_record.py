@@ -180,6 +180,7 @@ def test_a_picture_that_was_moved_finds_its_files_here(shell: Shell, tmp_path: P
         ('{"options": 3}', "options: "),
         ('{"strength": 7}', "strength must be at most 1"),
         ('{"strength": NaN}', "strength must be a finite number"),
+        ('{"a": 1}', "holds no run record: none of its names is one of a run's settings"),
         ('{"size": "big"}', "size 'big' is not understood"),
         ('{"keep_color": "oil"}', "--keep-color is one of"),
         ('{"content": 3}', "names no file"),

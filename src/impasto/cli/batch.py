@@ -118,7 +118,7 @@ def _check_settings(ctx: typer.Context, words: list[str], stylization: Stylizati
 
 def _check(words: list[str], named: list[str], output: str | None, format: str, recipe: Path | None) -> str:
     """Return the folder of the results; raises ImpastoError if it or one of the files can't be used."""
-    if output is None:
+    if not output:
         raise ImpastoError("name a folder for the results: impasto batch photos/ paintings/ -o results")
     if not words or (len(words) == 1 and not named and recipe is None):
         raise ImpastoError("name photos and styles: impasto batch photos/ paintings/ -o results")

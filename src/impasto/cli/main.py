@@ -6,6 +6,7 @@ No module in this folder loads torch at import: `impasto --help` is instant.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
 import sys
@@ -65,6 +66,9 @@ class OpenCommand(Command):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the declared flags, and remember the words after `--`."""
+        for word in itertools.takewhile(lambda word: word != "--", args):
+            if word[:1] == "-" != word[1:2] and len(word) > 2 and os.path.exists(word):
+                raise ImpastoError(f"{word} begins with - as flags do: write ./{word}")
         if "--" in args:
             ctx.meta[PLAIN] = len(args) - args.index("--") - 1
         return super().parse_args(ctx, args)

@@ -194,13 +194,15 @@ def _choose_token(host: str, word: str | None, file: Path | None) -> str:
     if file is not None:
         try:
             with file.open("rb") as opened:
-                token = opened.read(LONGEST_TOKEN).decode("ascii", "replace").strip()
+                token = opened.read(LONGEST_TOKEN + 1).decode("ascii", "replace").strip()
                 if os.name == "posix" and os.fstat(opened.fileno()).st_mode & 0o077:
                     log.warning("other users can read %s: chmod 600 %s", file, file)
         except OSError as error:
             raise ImpastoError(f"--token-file {file} can't be read: {error.strerror}") from None
     if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
         raise ImpastoError("a token has at least 8 characters of ASCII and no spaces")
+    if token is not None and len(token) > LONGEST_TOKEN:
+        raise ImpastoError(f"a token has at most {LONGEST_TOKEN} characters")
     return token or ("" if host in LOOPBACK else secrets.token_urlsafe(24))
 
 

@@ -82,6 +82,8 @@ def _check_painting(word: str, method: str | None) -> None:
 
 def show(card: CardWord, json: flags.JsonFlag = False) -> None:
     """Show the contents of a style card."""
+    if card.is_dir():
+        raise WeightsError(f"{card} is a folder; name a style card in it")
     first_look.check_painting(str(card), None)
     if card.is_file() and card.suffix.lower() != first_look.CARD:
         raise WeightsError(no_card(str(card)))

@@ -329,6 +329,8 @@ def check_batch_target(output: str, suffix: str, photos: Iterable[str]) -> None:
         raise ImpastoError(f"{output} holds the photos; name another folder for the results")
     if first_look.URL not in output and Path(output).exists() and not Path(output).is_dir():
         raise ImpastoError(f"{output} is a file; name a folder for the results")
+    if first_look.URL not in output and Path(output).is_dir():
+        prove_folder(Path(output))
     endings = [known[1:] for known in constant("impasto.images.files", "WRITABLE")]
     name = suffix[1:].lower()
     if name not in endings:

@@ -59,6 +59,8 @@ def check_optimising(method: str | None, flag: str, given: object, recipe: Path 
 
 def check_recipe(recipe: Path) -> None:
     """Raise ImpastoError if there is no such recipe, or if it can't be one."""
+    if recipe.is_dir():
+        raise ImpastoError(f"{recipe} is a folder; name a picture or a JSON file in it")
     if not recipe.is_file():
         raise ImpastoError(f"{recipe} can't be opened{first_look.near_files(recipe)}; name a picture or a JSON file")
     if recipe.suffix.lower() == ".json" or recipe.with_name(f"{recipe.name}.json").is_file():

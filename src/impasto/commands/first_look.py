@@ -145,6 +145,8 @@ def check_painting(word: str, method: str | None, *, bare: bool = False, own_wei
     """
     if word == "-":
         return
+    if not word.strip():
+        raise ImpastoError("the name of a style is empty; `impasto styles` lists the built-in ones")
     path = Path(word)
     is_name = bare or (not path.suffix and path == Path(path.name))
     if is_name and not path.is_file():
@@ -273,8 +275,9 @@ def _head(word: str, kind: str) -> bytes | None:
 def near_files(path: Path) -> str:
     """Return " (did you mean X?)" for files beside `path` with a similar name, or nothing."""
     try:
-        names = [entry.name for entry in os.scandir(path.parent) if not entry.name.startswith(".")]
+        found = [entry.name for entry in os.scandir(path.parent)]
     except OSError:
         return ""
+    names = [name for name in found if not name.startswith(".") and name != path.name]
     like = difflib.get_close_matches(path.stem, [Path(name).stem for name in names], cutoff=0.6)
     return nearest(path.name, [name for name in names if Path(name).stem in like])

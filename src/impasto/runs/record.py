@@ -275,6 +275,8 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise ImpastoError(f"{path} holds no run record that can be read: it is no JSON") from None
     if not isinstance(record, dict):
         raise ImpastoError(f"{path} holds no run record: it is no JSON object")
+    if not record.keys() & Recipe.model_fields.keys():
+        raise ImpastoError(f"{path} holds no run record: none of its names is one of a run's settings")
     return record
 
 
