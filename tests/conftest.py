@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +20,16 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_loop_is_left() -> Iterator[None]:
+    """Close the event loops that Gradio leaves open, for which a later test would be blamed."""
+    yield
+    if "gradio" in sys.modules:
+        for loop in [found for found in gc.get_objects() if issubclass(type(found), asyncio.BaseEventLoop)]:
+            if not (loop.is_running() or loop.is_closed()):
+                loop.close()
 
 
 @pytest.fixture

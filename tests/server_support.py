@@ -48,8 +48,12 @@ class ThreadWorker:
 
     def __init__(self, make: Callable[[], Mapping[str, TaskFunction]]) -> None:
         self.connection, theirs = multiprocessing.Pipe()
-        self._theirs = theirs
-        self._thread = threading.Thread(target=serve, args=(theirs, make, lambda: None), daemon=True)
+
+        def work() -> None:
+            with theirs:
+                serve(theirs, make, lambda: None)
+
+        self._thread = threading.Thread(target=work, daemon=True)
         self._thread.start()
 
     def alive(self) -> bool:

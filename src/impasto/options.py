@@ -32,6 +32,7 @@ MAX_PIXELS = 200_000_000
 """Most pixels of a picture that is read or made."""
 
 MINIMUM_SIDE = 16
+MOST_DIGITS = 6
 """Least pixels of a side that a user may ask for."""
 
 
@@ -99,9 +100,11 @@ def parse_size(text: str) -> int | tuple[int, int]:
     Returns the longer side, or (height, width) as resize takes them. Raises ImageError for anything else and for sides
     under 16.
     """
-    match = re.fullmatch(r"([0-9]{1,6})(?:[xX×]([0-9]{1,6}))?", text.strip())
+    match = re.fullmatch(r"([0-9]+)(?:[xX×]([0-9]+))?", text.strip())
     if match is None:
         raise ImageError(f"size {text!r} is not understood; write 512 for the longer side or 512x384 for WIDTHxHEIGHT")
+    if any(len(side) > MOST_DIGITS for side in match.groups(default="")):
+        raise ImageError(f"size {text[:40]!r} is too large; a result has at most {MAX_PIXELS // 1_000_000} megapixels")
     sides = [int(side) for side in match.groups() if side is not None]
     if min(sides) < MINIMUM_SIDE:
         raise ImageError(f"size {text!r} is too small; each side must be at least {MINIMUM_SIDE}")

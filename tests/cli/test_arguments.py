@@ -124,6 +124,7 @@ MISTAKES = {
     "stylize photo.jpg starry-night --steps 5": "swift has no option --steps, but gatys and nnst have: add -m gatys",
     "stylize photo.jpg starry-night --strength 170%": "'170%' is not from 0 to 1; write 0.7 or 70%",
     "stylize photo.jpg starry-night --size big": "size 'big' is not understood",
+    "stylize photo.jpg starry-night --size 99999999": "size '99999999' is too large; a result has at most 200 megapix",
     "stylize photo.jpg starry-night --keep-color luminence": "did you mean luminance?",
     "batch . starry-night -o results --detail x": "swift has no option --detail, but wct has",
     "style extract photo.jpg -m wct --transform zcb": "wct: transform is one of",

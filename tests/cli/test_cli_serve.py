@@ -29,6 +29,7 @@ from impasto.errors import ImpastoError
 from impasto.images.files import open_picture, read_image
 from impasto.server.app import create_app
 from impasto.server.limits import Limits
+from impasto.server.listen import Place, bind, own_address
 from impasto.server.studio import Studio
 from server_support import picture_bytes, start_thread, wait_until
 
@@ -86,6 +87,14 @@ def test_other_machines_need_a_token(shell: Shell, asked: dict[str, Any], monkey
     assert "chmod 600 token" in done.err
     (shell.folder / "token").chmod(0o600)
     assert "chmod" not in shell.run("serve", "--no-page", "--port", "0", "--token-file", "token").good().err
+
+
+def test_the_printed_address_is_one_that_others_can_open() -> None:
+    with bind("0.0.0.0", 0) as listener:
+        port = listener.getsockname()[1]
+        assert Place(listener, "0.0.0.0", "abc").url == f"http://{own_address()}:{port}/?token=abc"
+        assert own_address() != "0.0.0.0"
+        assert Place(listener, "::1", "").url == f"http://[::1]:{port}/"
 
 
 def test_a_token_on_the_command_line_is_refused(shell: Shell, asked: dict[str, Any]) -> None:

@@ -323,6 +323,19 @@ def test_cards_are_not_kept_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert [client.get(one["card"]).status_code for one in made] == [404, 200]
 
 
+@pytest.mark.parametrize("path", ["/v1/styles", "/health", "/v1/styles/starry-night/picture", "/v1/jobs/none"])
+def test_heads_are_those_of_whole_answers(client: TestClient, path: str) -> None:
+    head, whole = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert head.headers["content-length"] == str(len(whole.content))
+
+
+def test_wrong_addresses_lead_to_the_right_ones(client: TestClient) -> None:
+    for answer, status in ((client.get("/v1/nothing"), 404), (client.get("/v1/stylize"), 405)):
+        assert answer.status_code == status
+        assert "/openapi.json lists" in answer.json()["error"]
+
+
 def test_lists(client: TestClient) -> None:
     methods = {method["name"]: method for method in client.get("/v1/methods").json()}
     assert methods.keys() == set(list_methods())

@@ -25,6 +25,19 @@ LEAST = 0.01
 """Layout shift below which nobody sees anything move: a tenth of what counts as good."""
 
 
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_nothing_moves_while_the_page_loads(browser: Any, screen: dict[str, Any], locale: str) -> None:
+    with plain_host(SITE) as address:
+        here = Visit(browser, address, locale=locale, **screen)
+        here.page.add_init_script(f"({WATCH})()")
+        here.open()
+        here.page.wait_for_function("() => document.querySelector('#status').textContent !== ''")
+        assert here.page.is_visible("#invite")
+        assert here.page.evaluate("() => window.moved") < LEAST
+        here.close()
+
+
 @pytest.mark.parametrize("screen", [DESKTOP, LAPTOP, PHONE], ids=["desktop", "laptop", "phone"])
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
 def test_photos_push_nothing_down(browser: Any, screen: dict[str, Any], locale: str) -> None:

@@ -226,9 +226,50 @@ def test_only_the_brushed_area_is_painted(visit: Callable[..., Visit]) -> None:
 def test_mistakes_are_reported_in_words(visit: Callable[..., Visit]) -> None:
     here = visit()
     here.give(b"no picture at all", "notes.png")
-    here.page.get_by_text("can't be read as a picture").wait_for()
+    here.page.get_by_text("Not readable as a picture: notes.png").wait_for()
     here.give(photo_bytes(1))
     here.wait_until_painted()
+
+
+def test_of_many_files_those_that_are_no_pictures_are_named(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    given = {"a.png": photo_bytes(1), "notes.png": b"no picture at all", "b.png": photo_bytes(2), "c.jpg": b""}
+    files = [{"name": name, "mimeType": "image/png", "buffer": data} for name, data in given.items()]
+    here.page.set_input_files("#photo-file", files)
+    here.page.locator("#error", has_text="notes.png, c.jpg").wait_for()
+    here.page.wait_for_function("() => !document.querySelector('#frame').classList.contains('stale')")
+    assert here.page.locator("#photo-strip li").count() == 2
+    assert "notes.png, c.jpg" in here.page.inner_text("#error")
+    here.choose("The Scream")  # which clears it
+
+
+def test_what_the_server_painted_stays_with_its_photo(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    for seed, name in ((1, "a.png"), (2, "b.png")):
+        here.give(photo_bytes(seed), name)
+        here.page.locator("#photo-strip li").nth(seed - 1).wait_for()
+    here.wait_until_painted()
+    here.page.get_by_label("Painted").check()
+    here.page.click("#paint")
+    here.page.get_by_text("Painted, ").wait_for()
+    here.wait_until_painted()
+    here.page.locator("#photo-strip .tile").nth(0).click()
+    here.page.get_by_text("This is the photo.").wait_for()
+    assert here.page.is_visible("#paint")
+    here.page.locator("#photo-strip .tile").nth(1).click()
+    here.wait_until_painted()
+    assert not here.page.is_visible("#paint")
+    here.open()
+    here.wait_until_painted()
+    assert here.page.inner_text("#status").startswith("Painted, ")
+    orders: list[str] = []
+    here.page.on("request", lambda request: orders.append(request.url) if request.method == "POST" else None)
+    names: list[str] = []
+    here.page.on("download", lambda download: names.append(download.suggested_filename))
+    here.page.click("#download-all")
+    here.page.get_by_text("Saved as b-starry-night.png").wait_for()
+    assert [order.split("?")[0].rsplit("/", 1)[1] for order in orders] == ["stylize"]  # of the one that is missing
+    assert names == ["a-starry-night.png", "b-starry-night.png"]
 
 
 def test_the_server_paints_what_the_browser_cannot(visit: Callable[..., Visit]) -> None:

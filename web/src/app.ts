@@ -17,6 +17,10 @@ export interface View extends Shown {
   full: boolean;
   /** What the server painted. */
   picture: Blob | null;
+  /** The photo that it shows. */
+  of: string;
+  /** Whether it was stopped before its end. */
+  unfinished: boolean;
 }
 
 type Activity = "idle" | "loading" | "painting" | "saving" | "camera";
@@ -55,6 +59,8 @@ export class App {
   /** Done when the area that was brushed last is known. */
   brushed: Promise<void> = Promise.resolve();
   private began = 0;
+  /** Whether Stop was clicked since the last job began. */
+  private halted = false;
   private wanted = false;
   private busy = false;
   private later = 0;
@@ -97,6 +103,7 @@ export class App {
     this.settleQuality();
     store.remember("choice", this.choice);
     this.error = "";
+    if (this.activity === "idle") this.message = "";
     this.request();
   }
 
@@ -111,6 +118,7 @@ export class App {
   // --- photos and paintings
 
   async addPhotos(files: Iterable<File | Blob>): Promise<void> {
+    const unread: string[] = [];
     for (const file of files) {
       try {
         const id = store.newId();
@@ -123,9 +131,18 @@ export class App {
         this.note("idle");
         this.choose({ photo: id });
       } catch (error) {
+        if (error instanceof PaintError && error.reason === "picture" && file instanceof File) unread.push(file.name);
         this.fail(error);
       }
     }
+    this.blame(unread);
+  }
+
+  /** Name the files that are no pictures, after all of them were tried. */
+  private blame(names: string[]): void {
+    if (names.length === 0) return;
+    this.error = say("errorFiles", names.join(", "));
+    this.changed();
   }
 
   async removePhoto(id: string): Promise<void> {
@@ -138,6 +155,7 @@ export class App {
   }
 
   async addPaintings(files: Iterable<File>): Promise<void> {
+    const unread: string[] = [];
     for (const file of files) {
       try {
         (await createImageBitmap(file)).close();
@@ -146,9 +164,10 @@ export class App {
         await store.put("paintings", record);
         this.pick(record.id);
       } catch {
-        this.fail(new PaintError("picture", "painting"));
+        unread.push(file.name);
       }
     }
+    this.blame(unread);
   }
 
   async removePainting(id: string): Promise<void> {
@@ -168,6 +187,7 @@ export class App {
     const photo = this.findPhoto();
     if (photo === null) return;
     photo.mask = mask;
+    this.error = "";
     await store.put("photos", photo);
     this.changed();
   }
@@ -209,13 +229,18 @@ export class App {
     return Math.max(photo.width, photo.height) > PREVIEW_FROM ? PREVIEW_SIDE : null;
   }
 
-  key(): string {
+  key(photo = this.choice.photo): string {
     const parts = this.parts().map((part) => `${part.id}:${part.share.toFixed(3)}`);
-    return [this.choice.photo, parts.join("+"), this.choice.colours, this.choice.longer, this.choice.quality].join("/");
+    return [photo, parts.join("+"), this.choice.colours, this.choice.longer, this.choice.quality].join("/");
   }
 
   get stale(): boolean {
     return this.view !== null && this.view.key !== this.key();
+  }
+
+  /** Whether the photo itself is shown, as nothing was painted of it yet. */
+  get bare(): boolean {
+    return this.view?.key === `${this.view?.of}/photo`;
   }
 
   /** Whether the chosen quality needs the server, and a click on Paint. */
@@ -234,9 +259,34 @@ export class App {
     window.clearTimeout(this.later);
     this.later = window.setTimeout(() => void this.keep(), HISTORY_DELAY);
     this.changed();
-    if (this.activity === "camera" || this.findPhoto() === null || this.onServer) return;
+    if (this.activity === "camera" || this.findPhoto() === null) return;
+    if (this.onServer) {
+      void this.showEarlier();
+      return;
+    }
     this.wanted = true;
     if (!this.busy) void this.paintAll();
+  }
+
+  /** Show what the server painted of this choice before; else the photo. */
+  private async showEarlier(): Promise<void> {
+    const photo = this.findPhoto();
+    const key = this.key();
+    if (photo === null || this.view?.key === key) return;
+    const record = this.earlier(photo);
+    let view: View;
+    if (record !== undefined) view = { ...(await this.viewOf(photo, record.picture!, key)), unfinished: record.unfinished ?? false };
+    else if (this.view?.of !== photo.id) view = await this.viewOfPhoto(photo);
+    else return;
+    if (this.key() !== key || !this.onServer) return;
+    this.view = view;
+    this.notes = [];
+    this.changed();
+  }
+
+  /** What the server painted of this photo with what is chosen, if it is kept. */
+  private earlier(photo: store.PhotoRecord): store.HistoryRecord | undefined {
+    return this.history.find((record) => record.id === this.key(photo.id) && record.picture !== undefined);
   }
 
   private async paintAll(): Promise<void> {
@@ -259,9 +309,8 @@ export class App {
     this.note("painting");
     const longer = this.previewSide();
     const found = await this.engine.paint(this.order(photo, longer), (share) => this.progress(share));
-    this.view = { ...found, key, full: longer === this.choice.longer, picture: null };
+    this.view = { ...found, key, full: longer === this.choice.longer, picture: null, of: photo.id, unfinished: false };
     this.notes = [];
-    this.error = "";
     this.note("idle");
     window.clearTimeout(this.later);
     this.later = window.setTimeout(() => void this.keep(), HISTORY_DELAY);
@@ -275,7 +324,13 @@ export class App {
   async export(photo: store.PhotoRecord, type: string): Promise<Blob> {
     this.note("saving");
     await this.brushed;
-    const picture = photo.id === this.choice.photo && !this.stale ? (this.view?.picture ?? null) : null;
+    const picture = this.paintedOf(photo);
+    if (picture === null && this.onServer) {
+      const method = methodOf(this.choice.quality, this.methods, this.wantedStyles())?.name ?? "swift";
+      const made = await this.exportByServer(photo, type, method);
+      this.note("idle");
+      return made;
+    }
     const large = this.choice.longer === null && photo.width * photo.height > SERVER_FROM;
     let found: Blob | null = null;
     if (this.methods !== null && picture === null && large && this.engine.device === "wasm") {
@@ -289,6 +344,13 @@ export class App {
     return found;
   }
 
+  /** What the server painted of this photo with what is chosen; null if the browser paints it. */
+  private paintedOf(photo: store.PhotoRecord): Blob | null {
+    if (photo.id === this.choice.photo && !this.stale) return this.view?.picture ?? null;
+    const record = this.onServer ? this.earlier(photo) : undefined;
+    return record === undefined || record.unfinished ? null : record.picture!;
+  }
+
   private async exportHere(photo: store.PhotoRecord, type: string, picture: Blob | null): Promise<Blob> {
     const order = { ...this.order(photo, this.choice.longer), strength: this.choice.strength, type, picture };
     try {
@@ -300,12 +362,13 @@ export class App {
     }
   }
 
-  /** A picture that is too large for the browser: painted by the server, put together here. */
-  private async exportByServer(photo: store.PhotoRecord, type: string): Promise<Blob> {
+  /** A picture that the browser can't paint: painted by the server, put together here. */
+  private async exportByServer(photo: store.PhotoRecord, type: string, method = "swift"): Promise<Blob> {
+    this.halted = false;
     try {
-      this.job = await server.start({ ...this.serverOrder(photo), method: "swift" });
+      this.job = await server.start({ ...this.serverOrder(photo), method });
       const end = await server.follow(this.job.id, (now) => this.progress(now.steps ? now.step / now.steps : 0));
-      if (end.state === "cancelled") throw new PaintError("stopped", "");
+      if (end.state === "cancelled" || this.halted) throw new PaintError("stopped", "");
       if (end.state === "failed") throw new server.ServerError(end.error ?? "", 422);
       return await this.exportHere(photo, type, await server.result(end.id));
     } finally {
@@ -320,9 +383,11 @@ export class App {
     if (photo === null) return;
     this.note("painting");
     this.message = say("loading");
+    this.halted = false;
     this.changed();
     try {
       const job = await server.start(this.serverOrder(photo));
+      if (this.halted) await server.cancel(job.id);
       store.remember("job", { id: job.id, choice: this.choice });
       await this.followJob(job.id);
     } catch (error) {
@@ -346,9 +411,12 @@ export class App {
   }
 
   private async followJob(id: string): Promise<void> {
+    const photo = this.findPhoto();
+    if (photo === null) return;
     const key = this.key();
+    const about = { choice: { ...this.choice }, photoName: photo.name, styleName: this.styleName() };
     this.note("painting");
-    const previews = window.setInterval(() => void this.showPreview(id, key), 2000);
+    const previews = window.setInterval(() => void this.showPreview(id, photo, key), 2000);
     try {
       const end = await server.follow(id, (job) => {
         this.job = job;
@@ -358,38 +426,54 @@ export class App {
       window.clearInterval(previews);
       if (end.state === "failed") throw new server.ServerError(end.error ?? "", 422);
       if (end.state === "cancelled") throw new PaintError("stopped", "");
-      await this.showPicture(await server.result(id), key);
-      this.notes = end.about?.notes ?? [];
+      const view = { ...(await this.viewOf(photo, await server.result(id), key)), unfinished: this.halted };
+      this.job = null;
       this.note("idle");
-      await this.keep();
+      if (this.key() === key) {
+        this.view = view;
+        this.notes = end.about?.notes ?? [];
+        if (view.unfinished) this.message = say("stoppedEarly");
+      } else this.message = say("kept");
+      await this.remember(view, about);
     } catch (error) {
+      this.job = null;
       this.fail(error);
     } finally {
       window.clearInterval(previews);
-      this.job = null;
       store.remember("job", null);
       this.changed();
     }
   }
 
-  private async showPreview(id: string, key: string): Promise<void> {
+  private async showPreview(id: string, photo: store.PhotoRecord, key: string): Promise<void> {
     const picture = await server.preview(id);
-    if (picture !== null && this.job?.id === id) await this.showPicture(picture, `${key}/preview`);
+    if (picture === null) return;
+    const view = await this.viewOf(photo, picture, `${key}/preview`);
+    if (this.job?.id !== id || this.key() !== key) return; // it has ended, or something else is chosen
+    this.view = view;
+    this.changed();
   }
 
-  private async showPicture(picture: Blob, key: string): Promise<void> {
-    const photo = this.findPhoto();
-    if (photo === null) return;
+  private async viewOf(photo: store.PhotoRecord, picture: Blob, key: string): Promise<View> {
     const painted = await createImageBitmap(picture);
     const { width, height } = painted;
     const size = { resizeWidth: width, resizeHeight: height, resizeQuality: "high" as const };
-    this.view = { photo: await createImageBitmap(photo.file, size), painted, key, full: true, picture };
-    this.changed();
+    const shown = await createImageBitmap(photo.file, size);
+    return { photo: shown, painted, key, full: true, picture, of: photo.id, unfinished: false };
+  }
+
+  /** The photo itself, before the server has painted it. */
+  private async viewOfPhoto(photo: store.PhotoRecord): Promise<View> {
+    const scale = Math.min(1, PREVIEW_FROM / Math.max(photo.width, photo.height));
+    const [resizeWidth, resizeHeight] = [photo.width, photo.height].map((side) => Math.max(1, Math.round(side * scale)));
+    const shown = await createImageBitmap(photo.file, { resizeWidth, resizeHeight, resizeQuality: "high" });
+    return { photo: shown, painted: shown, key: `${photo.id}/photo`, full: false, picture: null, of: photo.id, unfinished: false };
   }
 
   /** End what runs; an optimisation on the server keeps its best picture. */
   async stop(): Promise<void> {
     this.wanted = false;
+    this.halted = true;
     if (this.job !== null) {
       try {
         await server.cancel(this.job.id);
@@ -404,18 +488,14 @@ export class App {
   private async keep(): Promise<void> {
     const photo = this.findPhoto();
     if (this.view === null || photo === null || this.stale) return;
-    const id = `${this.view.key}`;
-    const old = this.history.find((record) => record.id === id);
-    const thumb = await smallPicture(this.view.painted);
-    const record: store.HistoryRecord = {
-      id,
-      choice: { ...this.choice },
-      photoName: photo.name,
-      styleName: this.styleName(),
-      thumb,
-      picture: this.view.picture ?? undefined,
-      added: Date.now(),
-    };
+    await this.remember(this.view, { choice: { ...this.choice }, photoName: photo.name, styleName: this.styleName() });
+  }
+
+  private async remember(view: View, about: Pick<store.HistoryRecord, "choice" | "photoName" | "styleName">): Promise<void> {
+    const old = this.history.find((record) => record.id === view.key);
+    const thumb = await smallPicture(view.painted);
+    const { key: id, unfinished } = view;
+    const record: store.HistoryRecord = { ...about, id, thumb, picture: view.picture ?? undefined, unfinished, added: Date.now() };
     this.history = [record, ...this.history.filter((other) => other !== old)];
     await store.put("history", record);
     for (const last of this.history.splice(MOST_HISTORY)) await store.remove("history", last.id);
@@ -427,7 +507,10 @@ export class App {
     if (!this.photos.some((photo) => photo.id === record.choice.photo)) return;
     this.choice = { ...record.choice };
     store.remember("choice", this.choice);
-    if (record.picture) await this.showPicture(record.picture, this.key());
+    const photo = this.findPhoto();
+    if (record.picture && photo) {
+      this.view = { ...(await this.viewOf(photo, record.picture, this.key())), unfinished: record.unfinished ?? false };
+    }
     this.request();
   }
 
@@ -454,6 +537,7 @@ export class App {
   }
 
   note(activity: Activity): void {
+    if (activity === "idle" && this.job !== null) activity = "painting"; // the server still paints
     if (activity !== this.activity) this.began = performance.now();
     this.activity = activity;
     this.share = null;

@@ -25,6 +25,8 @@ export interface HistoryRecord {
   thumb: Blob;
   /** The whole picture, if the browser can't paint it again by itself. */
   picture?: Blob;
+  /** Whether it was stopped before its end. */
+  unfinished?: boolean;
   added: number;
 }
 

@@ -31,6 +31,7 @@ export function sayName(name: string): string {
 export function speak(wish: Language): void {
   language = wish;
   document.documentElement.lang = wish === "zh" ? "zh-CN" : "en";
+  document.documentElement.dataset.words = wish;
   document.title = say("title");
   for (const element of document.querySelectorAll<HTMLElement>("[data-word]")) {
     element.textContent = say(element.dataset.word as Word);

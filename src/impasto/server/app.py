@@ -35,6 +35,10 @@ STATUS = {Malformed: 400, Missing: 404, NotReady: 409, TooMuch: 413, Busy: 429, 
 RETRY = {429: "3", 503: "30"}
 """Seconds until a client may try again, by status."""
 
+OF_ROUTES = {
+    "Not Found": "there is nothing at this address; /openapi.json lists the addresses",
+    "Method Not Allowed": "this address takes other requests, such as POST instead of GET; /openapi.json lists them",
+}
 LOOK_EVERY = 0.25
 DESCRIPTION = "Neural style transfer: a photo is repainted in the style of a painting."
 PICTURES = {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in ("png", "jpeg", "webp")}
@@ -338,7 +342,8 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return refuse(error.status_code, str(error.detail), **(dict(error.headers or {})))
+    words = OF_ROUTES.get(error.detail, str(error.detail))
+    return refuse(error.status_code, words, **(dict(error.headers or {})))
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

@@ -59,6 +59,8 @@ class Guard:
                 await self.app(scope, receive, send)
             return
         exchange = Exchange(scope, send)
+        if scope["method"] == "HEAD":  # the server in front leaves the body out
+            scope = {**scope, "method": "GET"}
         body: _Body | None = None
         try:
             answer = self._check(scope, exchange.headers)
@@ -73,6 +75,7 @@ class Guard:
                 fault = refuse(500, "this should not have happened; the server's log says more")
                 await fault(scope, receive, exchange.send)
         finally:
+            exchange.route = getattr(scope.get("route"), "path", "") or "other"
             if body is not None:
                 body.end()
                 exchange.received = body.count
@@ -103,7 +106,9 @@ class Guard:
             answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax")
             return answer
         return refuse(
-            401, "a token is needed: send the header Authorization: Bearer TOKEN", **{"WWW-Authenticate": "Bearer"}
+            401,
+            "a token is needed: open the address with ?token=TOKEN, or send the header Authorization: Bearer TOKEN",
+            **{"WWW-Authenticate": "Bearer"},
         )
 
     def _fits(self, given: str) -> bool:
@@ -191,7 +196,7 @@ class Exchange:
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self.id, self.started = secrets.token_hex(8), time.monotonic()
         self.status = self.received = self.sent = 0
-        self.gone = False
+        self.route, self.gone = "", False
 
     async def send(self, message: Message) -> None:
         """Send a message, with the common headers."""
@@ -206,9 +211,8 @@ class Exchange:
     def finish(self, metrics: Metrics) -> None:
         """Count and log it, without the query, which may hold the token."""
         seconds = time.monotonic() - self.started
-        route = getattr(self.scope.get("route"), "path", "") or "other"
         method = self.scope["method"] if self.scope["method"] in METHODS else "other"
-        metrics.note(route, method, self.status, seconds, self.received, self.sent)
+        metrics.note(self.route, method, self.status, seconds, self.received, self.sent)
         if access.isEnabledFor(logging.INFO):
             client = self.scope.get("client")
             line = {
@@ -217,7 +221,7 @@ class Exchange:
                 "client": client[0] if client else None,
                 "method": self.scope["method"],
                 "path": self.scope["path"],
-                "route": route,
+                "route": self.route,
                 "status": self.status,
                 "seconds": round(seconds, 4),
                 "received": self.received,

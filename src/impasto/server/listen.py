@@ -27,6 +27,8 @@ PREFIX = "impasto-serve-"
 LOCK = "lock"
 BACKLOG = 1024
 CLOSING_SECONDS = 2
+EVERYWHERE, ELSEWHERE = ("0.0.0.0", "::"), ("192.0.2.1", 9)
+"""Addresses that stand for all of this machine's, and one for documentation, which nobody has."""
 OF_CLIENTS = ("Invalid HTTP request received", "Unsupported upgrade request", "No supported WebSocket library")
 """What uvicorn logs of clients that talk nonsense, as often as they like; they are answered."""
 
@@ -42,9 +44,20 @@ class Place:
 
     @property
     def url(self) -> str:
-        """The address for a browser."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
+        """The address for a browser; if it listens at all of them, the one that other machines reach."""
+        host = own_address() if self.host in EVERYWHERE else self.host
+        name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{self.listener.getsockname()[1]}/" + (f"?token={self.token}" if self.token else "")
+
+
+def own_address() -> str:
+    """Return the address of this machine in its network; its name if it has none. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        try:
+            found.connect(ELSEWHERE)
+        except OSError:
+            return socket.gethostname()
+        return str(found.getsockname()[0])
 
 
 def bind(host: str, port: int) -> socket.socket:

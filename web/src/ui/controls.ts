@@ -88,7 +88,7 @@ function showStatus(app: App): void {
   if (app.share === null || app.share === 0) bar.removeAttribute("value");
   else bar.value = app.share;
   const usable = app.view !== null && app.findPhoto() !== null;
-  find("paint").hidden = camera || !app.onServer || app.working || (app.view !== null && !app.stale);
+  find("paint").hidden = camera || !app.onServer || app.working || (app.view !== null && !app.stale && !app.view.unfinished);
   find<HTMLButtonElement>("paint").disabled = app.findPhoto() === null;
   find("stop").hidden = !app.working;
   find("download").hidden = find("format").hidden = camera;
@@ -111,12 +111,14 @@ function statusOf(app: App): string {
   if (activity === "painting" || activity === "saving") {
     if (!share) return say("painting");
     const shown = Math.floor(share * 10) * 10; // tens only: a live region must not talk all the time
-    return [say(activity === "saving" ? "saving" : "paintingShare", shown), timeLeft(app.secondsLeft())].filter(Boolean).join(", ");
+    return [say(activity === "saving" ? "saving" : "paintingShare", shown), timeLeft(app.secondsLeft())].filter(Boolean).join(say("comma"));
   }
   const photo = app.findPhoto();
   if (photo === null) return say("ready");
   if (app.view === null) return "";
+  if (app.bare && app.onServer) return say("pressPaint", say("paint"));
   if (app.stale) return say("stale");
+  if (app.view.unfinished) return say("stoppedEarly");
   const { width, height } = app.view.painted;
   const told = app.view.full ? say("done", width, height) : say("preview", width, height, photo.width, photo.height);
   return [told, ...app.notes.map((note) => noteOf(note, width, height))].join(" ");

@@ -49,7 +49,7 @@ export class Viewer {
     find("invite").hidden = !empty || app.photos.length > 0;
     this.viewer.hidden = empty;
     this.frame.classList.toggle("empty", empty && app.photos.length === 0);
-    this.frame.classList.toggle("stale", app.stale && app.activity !== "camera");
+    this.frame.classList.toggle("stale", app.stale && !app.bare && app.activity !== "camera");
     this.painted.style.opacity = String(app.activity === "camera" ? 1 : app.choice.strength);
     const photo = app.findPhoto();
     this.photo.setAttribute("aria-label", photo ? say("photoNamed", photo.name) : say("camera"));
