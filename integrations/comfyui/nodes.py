@@ -19,6 +19,7 @@ from .painting import METHODS, STYLES, Request, paint, parse_options
 CATEGORY = "image/impasto"
 WEIGHT = ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.05, "tooltip": "Share of this style."})
 MORE_STYLES = ("IMPASTO_STYLES", {"tooltip": "Styles to mix with this one."})
+METHOD_HELP = "swift is quick; nnst_d looks more painted, in seconds; nnst is the finest, in minutes."
 LARGEST_SEED = 2**63 - 1
 LARGEST_SIZE = 16384
 
@@ -95,7 +96,7 @@ class ImpastoStylize:
             "required": {
                 "image": ("IMAGE",),
                 "styles": ("IMPASTO_STYLES",),
-                "method": (list(METHODS), {"tooltip": "swift is quick; gatys is slow and the finest."}),
+                "method": (list(METHODS), {"tooltip": METHOD_HELP}),
                 "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.05}),
                 "size": ("INT", {**size, "tooltip": "Longer side of the result; 0: as the picture."}),
                 "keep_color": (list(COLOR_MODES), {"tooltip": "Keep the picture's own colours."}),

@@ -16,8 +16,8 @@ from impasto.methods import find_method
 from impasto.stylizers.styles import built_in_styles
 
 STYLES = tuple(built_in_styles())
-METHODS = ("swift", *(name for name in impasto.list_methods() if name not in ("swift", "texture_network")))
-"""The default method first; `texture_network` ships no weights."""
+METHODS = ("swift", *(name for name in impasto.list_methods() if name != "swift"))
+"""The default method first."""
 MOST_MODELS = 2
 _models: dict[tuple[Any, ...], Any] = {}
 

@@ -26,6 +26,7 @@ COLORS = {
 }
 PIXELS = "R'G'B'A u8"
 """Bytes in sRGB: GEGL converts from and to the image's own colour space and precision."""
+METHOD_HELP = "swift is quick; nnst_d looks more painted, in seconds; nnst is the finest, in minutes"
 LARGEST_SIZE, LARGEST_SEED = 16384, 2**31 - 1
 
 
@@ -69,7 +70,7 @@ def add_arguments(procedure: Any) -> None:
         None,
         flags,
     )
-    procedure.add_string_argument("method", "_Method", "swift is quick, gatys is slow and the finest", "swift", flags)
+    procedure.add_string_argument("method", "_Method", METHOD_HELP, "swift", flags)
     procedure.add_double_argument("strength", "S_trength", "How much of the style", 0.0, 1.0, 1.0, flags)
     procedure.add_int_argument(
         "size", "Longer si_de", "Longer side at which it is painted; 0: the layer's own", 0, LARGEST_SIZE, 0, flags
