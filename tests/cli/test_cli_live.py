@@ -125,6 +125,15 @@ def test_the_size_governs_itself() -> None:
     assert tiny_machine.longer == 200
 
 
+def test_a_picture_that_can_not_be_saved_ends_nothing(
+    painting: live.Painting, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    window = FakeWindow("s", "q")
+    with caplog.at_level("WARNING"):
+        assert live.run(painting, forever(), window, tmp_path / "gone", longer=32) == 1
+    assert "does not exist" in caplog.text
+
+
 def test_a_run_slows_down_to_smaller_frames(painting: live.Painting, tmp_path: Path) -> None:
     now = iter(range(10_000))
     window = FakeWindow(*[""] * 12)

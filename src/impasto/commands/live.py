@@ -17,7 +17,7 @@ from torch.nn import functional
 from impasto.commands import terminal
 from impasto.commands.arguments import name_target
 from impasto.commands.live_devices import VIEW, LatestFrame, Pixels, in_time
-from impasto.errors import OptionError, not_live
+from impasto.errors import ImpastoError, OptionError, not_live
 from impasto.images.color import MATCHING_MODES
 from impasto.images.tensors import LEAST_SIDE, fit
 from impasto.images.video_source import opened
@@ -211,7 +211,7 @@ def _run(
         if key in ("q", ESCAPE):
             return painted
         if key == "s":
-            terminal.say_path(painting.save(pixels, folder))
+            _save(painting, pixels, folder)
         elif key:
             painting.press(key)
         elif not painting.original:
@@ -221,6 +221,14 @@ def _run(
             rate = f", {count / (clock() - since):.1f} a second"
             count, since = 0, clock()
     return painted
+
+
+def _save(painting: Painting, pixels: Pixels, folder: Path) -> None:
+    """Write a picture and print its name; if that fails, say why and go on."""
+    try:
+        terminal.say_path(painting.save(pixels, folder))
+    except ImpastoError as error:
+        log.warning("%s", error)
 
 
 def make_painting(recipe: Recipe, words: Sequence[str], device: str, runtime: str, *, mirrored: bool) -> Painting:
