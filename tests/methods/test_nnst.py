@@ -116,16 +116,18 @@ def test_places_are_spread_without_repetition() -> None:
     assert (found.float() / 1000).histc(4, 0, 1).min() > 10
 
 
-def test_a_picture_in_tiles_is_nearly_that_of_one_piece() -> None:
+@pytest.mark.parametrize(("last_steps", "most"), [(0, 1e-3), (1, 5e-3)])
+def test_a_picture_in_tiles_is_nearly_that_of_one_piece(last_steps: int, most: float) -> None:
+    """The last pass matches anew: where two places are equally similar, rounding decides."""
     content = painting(200, 208, seed=3)
-    options = {"octaves": 0, "steps": 2, "last_steps": 1, "content_weight": 0.0}
+    options = {"octaves": 0, "steps": 2, "last_steps": last_steps, "content_weight": 0.0}
     whole, cut = tiny_nnst(**options), tiny_nnst(**options)
     cut.room = 1
     style = whole.encode_style(painting())
     found = cut.transfer(content, style)
     assert cut.cut is not None
     assert whole.cut is None
-    assert (found - whole.transfer(content, style)).abs().mean() < 1e-3
+    assert (found - whole.transfer(content, style)).abs().mean() < most
 
 
 def test_equal_paintings_are_one_and_those_without_share_none() -> None:

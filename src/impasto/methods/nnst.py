@@ -81,7 +81,7 @@ class NNSTOptions(OptimizedOptions):
     match_weight: float = Field(1.0, ge=0, description="weight of the matched hypercolumns")
     last_weight: float = Field(1.0, ge=0, description="weight of the last pass")
     color_weight: float = Field(0.2, ge=0, description="weight of the matched places' colours")
-    style_weight: float = Field(0.1, ge=0, description="weight of means and covariances, against extremes")
+    style_weight: float = Field(0.3, ge=0, description="weight of means and covariances, against extremes")
     content_weight: float = Field(
         0.5, ge=0, description="weight, at coarser sizes, of the photo's self-similarity, which keeps objects"
     )
