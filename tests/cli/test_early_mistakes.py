@@ -96,6 +96,7 @@ MISTAKES = [
     ("video clip.mp4 sea.png --flow-by opencv", "flow-by is one of dis, raft"),
     ("video clip.mp4 sea.png --temporal-weight 5", "--temporal-weight is for methods that optimise"),
     ("sweep photo.png sea.png --vary detail=0,1", "no option 'detail', but wct can: add -m wct"),
+    ("sweep photo.png sea.png --vary seed=1,2,1", "1 is there twice"),
     ("sweep photo.png sea.png --vary size=8,64", "size '8' is too small"),
     ("sweep photo.png sea.png --vary keep-color=lba,off", "'lba' (did you mean lab?)"),
     ("sweep photo.png sea.png --vary preset=none", "swift has no preset 'none'"),

@@ -163,11 +163,20 @@ def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) ->
             for value in filter(None, map(str.strip, values.split(","))):
                 _check_common(name.replace("-", "_"), value, method)
         field = next((field for field in options.model_fields if flag_of(field)[2:] == name), None)
+        if field is None or "tuple" not in str(options.model_fields[field].annotation):
+            check_distinct(text, [value.strip() for value in values.split(",")])
         if field is not None and "tuple" not in str(options.model_fields[field].annotation):
             for value in values.split(","):
                 options.parse({field: value.strip()}, f"--vary: {method}")
     if len(texts) not in (1, 2) or len(set(names)) < len(texts):
         raise OptionError("say what to vary, one or two different options: --vary style-weight=1,10,100")
+
+
+def check_distinct(text: str, values: Sequence[str]) -> None:
+    """Raise OptionError if the axis `text` of a sheet holds one of its values twice."""
+    twice = [value for value in dict.fromkeys(values) if value and values.count(value) > 1]
+    if twice:
+        raise OptionError(f"--vary {text}: {twice[0]} is there twice, and would give the same picture twice")
 
 
 def _check_common(name: str, value: str, method: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from impasto.commands import terminal
 from impasto.commands.arguments import flag_of
+from impasto.commands.early_recipes import check_distinct
 from impasto.commands.stylize import title
 from impasto.commands.terminal import progress
 from impasto.errors import OptionError, nearest
@@ -56,6 +57,7 @@ def _parse_axis(text: str, options: type[Options], owner: str) -> tuple[str, tup
     found = tuple(part.strip() for part in values.split(";" if lists else ",") if part.strip())
     if not found:
         raise OptionError(f"--vary {text}: give values, such as --vary style-weight=1,10,100")
+    check_distinct(text, found)
     return name, found
 
 
