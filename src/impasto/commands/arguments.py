@@ -126,7 +126,7 @@ def given(**values: Any) -> dict[str, Any]:
 
 def check_target(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> Path:
     """Return `path` if a file may and can be written there; raises ImpastoError otherwise, before any work."""
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike pathlib's it takes names that are too long
         raise ImpastoError(f"{path} is a folder; name a file in it")
     if suffixes and path.suffix.lower() not in suffixes:
         raise ImpastoError(f"{path}: the name must end in {one_of(suffixes)}")
