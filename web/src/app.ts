@@ -23,6 +23,9 @@ export interface View extends Shown {
   unfinished: boolean;
 }
 
+/** What a picture was made of. */
+type About = Pick<store.HistoryRecord, "choice" | "photoName" | "styleName">;
+
 type Activity = "idle" | "loading" | "painting" | "saving" | "camera";
 
 const PREVIEW_SIDE = 1024;
@@ -275,7 +278,7 @@ export class App {
     if (photo === null || this.view?.key === key) return;
     const record = this.earlier(photo);
     let view: View;
-    if (record !== undefined) view = { ...(await this.viewOf(photo, record.picture!, key)), unfinished: record.unfinished ?? false };
+    if (record !== undefined) view = await this.viewOf(photo, record.picture!, key, record.unfinished);
     else if (this.view?.of !== photo.id) view = await this.viewOfPhoto(photo);
     else return;
     if (this.key() !== key || !this.onServer) return;
@@ -366,7 +369,7 @@ export class App {
   private async exportByServer(photo: store.PhotoRecord, type: string, method = "swift"): Promise<Blob> {
     this.halted = false;
     try {
-      this.job = await server.start({ ...this.serverOrder(photo), method });
+      this.job = await this.startJob({ ...this.serverOrder(photo), method });
       const end = await server.follow(this.job.id, (now) => this.progress(now.steps ? now.step / now.steps : 0));
       if (end.state === "cancelled" || this.halted) throw new PaintError("stopped", "");
       if (end.state === "failed") throw new server.ServerError(end.error ?? "", 422);
@@ -386,13 +389,19 @@ export class App {
     this.halted = false;
     this.changed();
     try {
-      const job = await server.start(this.serverOrder(photo));
-      if (this.halted) await server.cancel(job.id);
+      const job = await this.startJob(this.serverOrder(photo));
       store.remember("job", { id: job.id, choice: this.choice });
       await this.followJob(job.id);
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  /** Start a job; if Stop was clicked meanwhile, it ends at once. */
+  private async startJob(order: server.ServerOrder): Promise<server.Job> {
+    const job = await server.start(order);
+    if (this.halted) await server.cancel(job.id);
+    return job;
   }
 
   private serverOrder(photo: store.PhotoRecord): server.ServerOrder {
@@ -414,7 +423,7 @@ export class App {
     const photo = this.findPhoto();
     if (photo === null) return;
     const key = this.key();
-    const about = { choice: { ...this.choice }, photoName: photo.name, styleName: this.styleName() };
+    const about = this.about(photo);
     this.note("painting");
     const previews = window.setInterval(() => void this.showPreview(id, photo, key), 2000);
     try {
@@ -426,7 +435,7 @@ export class App {
       window.clearInterval(previews);
       if (end.state === "failed") throw new server.ServerError(end.error ?? "", 422);
       if (end.state === "cancelled") throw new PaintError("stopped", "");
-      const view = { ...(await this.viewOf(photo, await server.result(id), key)), unfinished: this.halted };
+      const view = await this.viewOf(photo, await server.result(id), key, this.halted);
       this.job = null;
       this.note("idle");
       if (this.key() === key) {
@@ -454,12 +463,12 @@ export class App {
     this.changed();
   }
 
-  private async viewOf(photo: store.PhotoRecord, picture: Blob, key: string): Promise<View> {
+  private async viewOf(photo: store.PhotoRecord, picture: Blob, key: string, unfinished = false): Promise<View> {
     const painted = await createImageBitmap(picture);
     const { width, height } = painted;
     const size = { resizeWidth: width, resizeHeight: height, resizeQuality: "high" as const };
     const shown = await createImageBitmap(photo.file, size);
-    return { photo: shown, painted, key, full: true, picture, of: photo.id, unfinished: false };
+    return { photo: shown, painted, key, full: true, picture, of: photo.id, unfinished };
   }
 
   /** The photo itself, before the server has painted it. */
@@ -488,10 +497,14 @@ export class App {
   private async keep(): Promise<void> {
     const photo = this.findPhoto();
     if (this.view === null || photo === null || this.stale) return;
-    await this.remember(this.view, { choice: { ...this.choice }, photoName: photo.name, styleName: this.styleName() });
+    await this.remember(this.view, this.about(photo));
   }
 
-  private async remember(view: View, about: Pick<store.HistoryRecord, "choice" | "photoName" | "styleName">): Promise<void> {
+  private about(photo: store.PhotoRecord): About {
+    return { choice: { ...this.choice }, photoName: photo.name, styleName: this.styleName() };
+  }
+
+  private async remember(view: View, about: About): Promise<void> {
     const old = this.history.find((record) => record.id === view.key);
     const thumb = await smallPicture(view.painted);
     const { key: id, unfinished } = view;
@@ -508,9 +521,7 @@ export class App {
     this.choice = { ...record.choice };
     store.remember("choice", this.choice);
     const photo = this.findPhoto();
-    if (record.picture && photo) {
-      this.view = { ...(await this.viewOf(photo, record.picture, this.key())), unfinished: record.unfinished ?? false };
-    }
+    if (record.picture && photo) this.view = await this.viewOf(photo, record.picture, this.key(), record.unfinished);
     this.request();
   }
 
