@@ -32,8 +32,10 @@ MAX_PIXELS = 200_000_000
 """Most pixels of a picture that is read or made."""
 
 MINIMUM_SIDE = 16
-MOST_DIGITS = 6
 """Least pixels of a side that a user may ask for."""
+
+MOST_DIGITS = 6
+"""Digits of a side; with more of them any size is too large."""
 
 
 class Options(BaseModel):

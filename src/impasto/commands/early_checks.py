@@ -327,9 +327,9 @@ def check_batch_target(output: str, suffix: str, photos: Iterable[str]) -> None:
     """Raise ImpastoError if results of `impasto batch` can't go there, or can't be of this format."""
     if any(Path(word).is_dir() and real_path(Path(word)) == real_path(Path(output)) for word in photos):
         raise ImpastoError(f"{output} holds the photos; name another folder for the results")
-    if first_look.URL not in output and Path(output).exists() and not Path(output).is_dir():
-        raise ImpastoError(f"{output} is a file; name a folder for the results")
-    if first_look.URL not in output and Path(output).is_dir():
+    if first_look.URL not in output and Path(output).exists():
+        if not Path(output).is_dir():
+            raise ImpastoError(f"{output} is a file; name a folder for the results")
         prove_folder(Path(output))
     endings = [known[1:] for known in constant("impasto.images.files", "WRITABLE")]
     name = suffix[1:].lower()

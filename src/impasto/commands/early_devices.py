@@ -17,8 +17,6 @@ NODES = ("nvidia*", "dxg", "kfd", "nvmap", "nvhost*", "nvgpu*")
 """Files in /dev of drivers for GPUs: NVIDIA's, Windows' for its Linux, AMD's, and those of NVIDIA's small boards."""
 CUDA = "libcuda.so.1"
 DEVICES = Path("/dev")
-
-
 Names = TypeVar("Names", str, list[str] | None)
 
 

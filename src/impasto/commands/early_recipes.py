@@ -163,11 +163,13 @@ def check_axes(texts: Iterable[str], method: str | None, recipe: Path | None) ->
             for value in filter(None, map(str.strip, values.split(","))):
                 _check_common(name.replace("-", "_"), value, method)
         field = next((field for field in options.model_fields if flag_of(field)[2:] == name), None)
-        if field is None or "tuple" not in str(options.model_fields[field].annotation):
-            check_distinct(text, [value.strip() for value in values.split(",")])
-        if field is not None and "tuple" not in str(options.model_fields[field].annotation):
-            for value in values.split(","):
-                options.parse({field: value.strip()}, f"--vary: {method}")
+        if field is not None and "tuple" in str(options.model_fields[field].annotation):
+            continue  # lists are read when torch is there
+        each = [value.strip() for value in values.split(",")]
+        check_distinct(text, each)
+        if field is not None:
+            for value in each:
+                options.parse({field: value}, f"--vary: {method}")
     if len(texts) not in (1, 2) or len(set(names)) < len(texts):
         raise OptionError("say what to vary, one or two different options: --vary style-weight=1,10,100")
 
